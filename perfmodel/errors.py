@@ -1,0 +1,38 @@
+"""What can go wrong by a user's hand, and the exit code each kind carries."""
+
+from difflib import get_close_matches
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_INFEASIBLE = 3
+EXIT_BAD_FILE = 4
+
+
+class MoeplanError(Exception):
+    """Something a user can cause and mend; the command line prints it without a traceback."""
+
+    exit_code: ClassVar[int] = EXIT_USAGE
+
+
+class UsageError(MoeplanError):
+    """An option, a name or a combination of them that cannot be carried out."""
+
+
+class DataError(MoeplanError):
+    """A data file that cannot be taken; holds one line per fault, all faults of the file at once."""
+
+    exit_code: ClassVar[int] = EXIT_BAD_FILE
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or the full list when none is near.
+
+    >>> did_you_mean("deepsek-v3", ["deepseek-v3", "qwen3-235b-a22b"])
+    "; did you mean 'deepseek-v3'?"
+    """
+    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""

@@ -1,0 +1,48 @@
+"""What every spec shares: frozen, closed to unknown keys, plain SI floats inside."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+from pydantic import BaseModel, ConfigDict
+
+from perfmodel.algebra import Num
+from perfmodel.units import Unit
+
+Kind = Literal["datasheet", "measured", "derived", "assumed"]
+
+PositiveBytes = Annotated[Num, Unit("B"), Gt(0)]
+PositiveRate = Annotated[Num, Unit("B/s"), Gt(0)]
+PositiveHertz = Annotated[Num, Unit("Hz"), Gt(0)]
+PositiveFlop = Annotated[Num, Unit("FLOP"), Gt(0)]
+PositiveNumber = Annotated[Num, Unit("1"), Gt(0)]
+PositiveInt = Annotated[int, Gt(0)]
+
+
+class Spec(BaseModel):
+    """Base of all specs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Source(Spec):
+    """Where a number comes from."""
+
+    title: str
+    url: str | None = None
+    where: str | None = None
+    date: str | None = None
+    note: str | None = None
+
+
+class Figure(Spec):
+    """The provenance of one number: read beside it, never instead of it."""
+
+    value: float
+    text: str
+    source: str
+    kind: Kind = "datasheet"
+    note: str | None = None
+    low: float | None = None
+    high: float | None = None
+    file: str
+    line: int

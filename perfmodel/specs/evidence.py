@@ -1,0 +1,71 @@
+"""One published result: its conditions as a full scenario, and what was measured."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+from pydantic import Field
+
+from perfmodel.specs.base import PositiveInt, Source, Spec
+from perfmodel.specs.deployment import Exchange, KvDtype, NonNegativeInt, Overlap, Phase, Precision, Reduction
+
+Quantity = Literal["step_time", "tpot", "tokens_per_s_per_card", "latency"]
+
+
+class LayoutConditions(Spec):
+    """Layout of the measured instance; ``batch`` may be open when a TPOT target fixed it."""
+
+    dies: PositiveInt
+    tp: PositiveInt = 1
+    shared_ranks: NonNegativeInt = 0
+    redundant: NonNegativeInt = 0
+    batch: PositiveInt | None = None
+    draft: NonNegativeInt = 0
+    overlap: Overlap = "none"
+    attention_cores: NonNegativeInt = 0
+    exchange: Exchange = "dispatch"
+    reduction: Reduction = "scatter_gather"
+
+
+class Conditions(Spec):
+    """Everything needed to predict the row."""
+
+    system: str
+    model: str
+    stack: str
+    phase: Phase
+    isl: PositiveInt
+    osl: PositiveInt
+    precision: Precision = "w8a8"
+    kv_dtype: KvDtype = "bf16"
+    #: accepted tokens added by each draft position
+    acceptance: tuple[float, ...] = ()
+    #: seconds; the target that fixed the batch where the batch is not published
+    tpot: Annotated[float, Gt(0)] | None = None
+    layout: LayoutConditions
+
+
+class Measured(Spec):
+    """One measured quantity in SI units (per card: per package)."""
+
+    quantity: Quantity
+    value: Annotated[float, Gt(0)]
+    unit: str
+    printed: str
+
+
+class EvidenceSpec(Spec):
+    """One row."""
+
+    name: str
+    title: str
+    source: str
+    where: str
+    date: str
+    confidence: Literal["A", "B", "C", "D"]
+    role: Literal["golden", "reference"]
+    conditions: Conditions
+    #: what the source leaves open: field -> what was assumed and why
+    assumed: dict[str, str] = Field(default_factory=dict)
+    measured: tuple[Measured, ...] = Field(min_length=1)
+    note: str | None = None
+    sources: dict[str, Source]

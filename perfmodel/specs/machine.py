@@ -1,0 +1,252 @@
+"""The machine: a die, the package it sits in, the system of tiers around it, the software stack on it.
+
+A die is one compute die; a package is what is bought and called a card (910B: one die, 910C: two).
+Peaks are facts of the die; efficiencies and fixed costs are facts of the stack; they meet in
+``perfmodel.rates``.
+"""
+
+from typing import Annotated, Literal
+
+from annotated_types import Le
+from pydantic import Field
+
+from perfmodel.specs.base import (
+    PositiveBytes,
+    PositiveFlop,
+    PositiveHertz,
+    PositiveInt,
+    PositiveNumber,
+    PositiveRate,
+    Source,
+    Spec,
+)
+from perfmodel.units import Bytes, Fraction, Seconds, Unit
+
+Share = Annotated[Fraction, Le(1.0)]
+Link = Literal["sio", "ub", "hccs", "pcie", "roce"]
+
+
+class CubeWork(Spec):
+    """FLOP of one cube core in one cycle (a multiply-add counts two)."""
+
+    bf16: PositiveFlop
+    int8: PositiveFlop
+
+
+class VectorWork(Spec):
+    """FLOP of one vector core in one cycle."""
+
+    fp16: PositiveFlop
+    fp32: PositiveFlop
+
+
+class Hbm(Spec):
+    """Memory of one die."""
+
+    capacity: PositiveBytes
+    bandwidth: PositiveRate
+    #: bytes one cube core can stream per cycle; cores x this x clock can lie below the pin rate
+    core_bytes_per_cycle: PositiveBytes
+
+
+class L2(Spec):
+    """Second-level cache of one die, with the rate of one core."""
+
+    capacity: PositiveBytes
+    core_read_bytes_per_cycle: PositiveBytes
+    core_write_bytes_per_cycle: PositiveBytes
+
+
+class Buffers(Spec):
+    """On-core buffers."""
+
+    l0a: PositiveBytes
+    l0b: PositiveBytes
+    l0c: PositiveBytes
+    l1: PositiveBytes
+    ub: PositiveBytes
+
+
+class DieSpec(Spec):
+    """One compute die."""
+
+    cube_cores: PositiveNumber
+    vector_cores: PositiveNumber
+    clock: PositiveHertz
+    cube_flop_per_cycle: CubeWork
+    vector_flop_per_cycle: VectorWork
+    hbm: Hbm
+    l2: L2
+    buffers: Buffers
+
+
+class PackageSpec(Spec):
+    """One package (card): how many dies it holds."""
+
+    dies: PositiveNumber
+
+
+class Headline(Spec):
+    """Vendor's headline rates of one die, which include the vector cores; for comparison only."""
+
+    fp16: Annotated[object, Unit("FLOP/s")]
+    int8: Annotated[object, Unit("FLOP/s")]
+
+
+class ChipSpec(Spec):
+    """A chip in one bin."""
+
+    name: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    die: DieSpec
+    package: PackageSpec
+    headline: Headline
+    sources: dict[str, Source]
+
+
+class TierSpec(Spec):
+    """One level of the network: the dies it joins and what each die may send over it, one way."""
+
+    name: Literal["package", "node", "supernode", "scale_out"]
+    link: Link
+    #: dies joined at this level, inner levels included
+    dies: PositiveNumber
+    bandwidth: PositiveRate
+    latency: Seconds
+
+
+class SystemSpec(Spec):
+    """A named machine: memory size, link form and chip bin are all fixed by the name."""
+
+    name: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    #: an ambiguous name that this system is one variant of
+    family: str | None = None
+    family_default: bool = False
+    chip: str
+    packages_per_server: PositiveNumber
+    max_packages: PositiveNumber
+    tiers: tuple[TierSpec, ...] = Field(min_length=1)
+    #: name of the tier that carries the KV cache from prefill to decode
+    kv_transfer_tier: Literal["package", "node", "supernode", "scale_out"]
+    default_stack: str
+    sources: dict[str, Source]
+
+
+class EngineEfficiency(Spec):
+    """Shares of the peaks that one class of operator reaches."""
+
+    compute: Share
+    hbm: Share
+
+
+class OperatorEfficiencies(Spec):
+    """One entry per operator class of the ledger."""
+
+    matmul: EngineEfficiency
+    grouped_matmul: EngineEfficiency
+    batched_matmul: EngineEfficiency
+    attention_decode: EngineEfficiency
+    attention_prefill: EngineEfficiency
+    vector: EngineEfficiency
+
+
+class KernelTimes(Spec):
+    """Fixed cost of one fused kernel, launch gap included."""
+
+    cube: Seconds
+    vector: Seconds
+
+
+class LinkEfficiencies(Spec):
+    """Share of a link's one-way pin rate that collectives reach."""
+
+    sio: Share
+    ub: Share
+    hccs: Share
+    pcie: Share
+    roce: Share
+
+
+class MessageExchange(Spec):
+    """Token-grain exchange: a start and a cost per message; measured on the links listed."""
+
+    start: Seconds
+    per_message: Seconds
+    covers: tuple[Link, ...]
+    max_tokens_per_die: PositiveNumber
+
+
+class BulkExchange(Spec):
+    """Exchange of large blocks: a start and a share of the link rate."""
+
+    start: Seconds
+    dispatch_efficiency: Share
+    combine_efficiency: Share
+    covers: tuple[Link, ...]
+
+
+class Collective(Spec):
+    """AllGather, ReduceScatter, AllReduce: the start of one call."""
+
+    start: Seconds
+    covers: tuple[Link, ...]
+    #: intra-node and inter-node phases run at once (true) or one after the other
+    phases_overlap: bool
+
+
+class Exchanges(Spec):
+    """The communication operators of a stack."""
+
+    dispatch: MessageExchange
+    combine: MessageExchange
+    bulk: BulkExchange
+    collective: Collective
+
+
+class StepOverheads(Spec):
+    """Time of a step outside its operators."""
+
+    decode_host_gap: Seconds
+    prefill_host_gap: Seconds
+    graph_launch: Seconds
+    sampling: Seconds
+
+
+class ImbalanceSpec(Spec):
+    """Load of the busiest expert rank over the mean, left after balancing, beside the random part."""
+
+    decode: PositiveNumber
+    prefill: PositiveNumber
+
+
+class MemorySpec(Spec):
+    """What of a die's memory the serving process may use, and what it takes for itself."""
+
+    utilization: Share
+    runtime: Bytes
+    kv_block_tokens: PositiveNumber
+
+
+class StackSpec(Spec):
+    """A software stack: every efficiency, fixed cost and overhead, apart from the peaks."""
+
+    name: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    #: false only for the ideal: the pin rate is then the one memory roof
+    core_stream_limit: bool
+    layered_kv_transfer: bool
+    efficiency: OperatorEfficiencies
+    kernel_time: KernelTimes
+    link_efficiency: LinkEfficiencies
+    exchange: Exchanges
+    overhead: StepOverheads
+    imbalance: ImbalanceSpec
+    memory: MemorySpec
+    sources: dict[str, Source]
+
+
+__all__ = ["ChipSpec", "DieSpec", "PackageSpec", "PositiveInt", "StackSpec", "SystemSpec", "TierSpec"]
