@@ -1,0 +1,1 @@
+"""Pure closed forms: keyword-only values in, one value out; numbers, arrays and symbols alike."""

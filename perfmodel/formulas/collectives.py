@@ -1,0 +1,115 @@
+"""Time of collectives and expert exchanges, as seen by one die."""
+
+from perfmodel.algebra import maximum, minimum, where, greater
+from perfmodel.units import Bytes, BytesPerSecond, Count, Fraction, Seconds
+
+
+def phase_received_bytes(*, shard: Bytes, group: Count, inner: Count, outer: Count) -> Bytes:
+    r"""Bytes a die receives at one tier of a hierarchical AllGather, outermost tier first.
+
+    .. math:: b = w\,\frac{n}{\min(n, o)}\,\left(\frac{\min(n, o)}{\min(n, i)} - 1\right)
+
+    with tier sizes i (inside) and o (this tier), group n and shard w: what already arrived over the
+    outer tiers is passed on.  A ReduceScatter runs the same phases backwards.
+    Source: [thakur2005] section 4.1, applied tier by tier.
+
+    Four nodes of eight: three shards over the outer tier, then 7 x 4 over the inner one.
+
+    >>> phase_received_bytes(shard=1.0, group=32, inner=8, outer=1024)
+    3.0
+    >>> phase_received_bytes(shard=1.0, group=32, inner=1, outer=8)
+    28.0
+    """
+    at_this = minimum(group, outer)
+    return shard * (group / at_this) * (at_this / minimum(group, inner) - 1)
+
+
+def crossing_share(*, group: Count, inner: Count, outer: Count) -> Fraction:
+    r"""Share of evenly spread messages whose destination lies at one tier and not inside it.
+
+    .. math:: f = \frac{\min(n, o) - \min(n, i)}{n}
+
+    Source: counting.
+
+    >>> crossing_share(group=320, inner=16, outer=768)
+    0.95
+    """
+    return (minimum(group, outer) - minimum(group, inner)) / group
+
+
+def link_time(*, payload: Bytes, bandwidth: BytesPerSecond) -> Seconds:
+    """Time a payload occupies a link.
+
+    Source: definition.
+
+    >>> link_time(payload=1e9, bandwidth=25e9)
+    0.04
+    """
+    return payload / bandwidth
+
+
+def collective_time(*, group: Count, start: Seconds, transfer: Seconds) -> Seconds:
+    """Time of a collective: a start and the transfers; nothing for a group of one.
+
+    Source: alpha-beta model, [thakur2005] section 3.
+
+    >>> collective_time(group=1, start=1e-5, transfer=0.0)
+    0.0
+    """
+    return where(greater(group, 1), start + transfer, 0.0 * transfer)
+
+
+def message_exchange_time(*, messages: Count, start: Seconds, per_message: Seconds, transfer: Seconds) -> Seconds:
+    r"""Time of a token-grain exchange: cost is per message until the link binds.
+
+    .. math:: t = t_0 + \max(m\,c,\; t_\mathrm{link})
+
+    Waiting for the busiest rank is not in it.  Source: [zuo2025] table 7: 7.5 and 14 KB messages
+    take the same time.
+
+    >>> t = message_exchange_time(messages=1024, start=18e-6, per_message=131e-9, transfer=46e-6)
+    >>> f"{t * 1e6:.0f} us"
+    '152 us'
+    """
+    return start + maximum(messages * per_message, transfer)
+
+
+def expert_exchange_limit(
+    *,
+    tokens: Count,
+    copies: Count,
+    hidden_size: Count,
+    dispatch_bytes: Bytes,
+    combine_bytes: Bytes,
+    bandwidth: BytesPerSecond,
+) -> Seconds:
+    r"""Bandwidth limit of sending tokens to their experts and back, once.
+
+    .. math:: t = \frac{n\,c\,d\,(b_\mathrm{disp} + b_\mathrm{comb})}{B}
+
+    An idealised bound: no latency, perfect balance, every copy crosses the link.
+    Source: [deepseek2025insights] section 2.3.2, with the paper's own width of 7000.
+
+    >>> t = expert_exchange_limit(tokens=32, copies=9, hidden_size=7000, dispatch_bytes=1, combine_bytes=2,
+    ...                           bandwidth=50e9)
+    >>> f"{t * 1e6:.2f} us"
+    '120.96 us'
+    """
+    return tokens * copies * hidden_size * (dispatch_bytes + combine_bytes) / bandwidth
+
+
+def kv_transfer_exposed(
+    *, payload: Bytes, bandwidth: BytesPerSecond, latency: Seconds, compute: Seconds, layers: Count
+) -> Seconds:
+    r"""KV transfer left exposed when layer i is sent while layer i+1 is computed.
+
+    .. math:: t = \alpha + \frac{w}{L\,B} + \max\!\left(0,\; \frac{L-1}{L}\Bigl(\frac{w}{B} - t_c\Bigr)\right)
+
+    Assumes equal layers.  With ``layers`` 1 nothing overlaps and the whole transfer is exposed.
+    Source: pipelining of L equal stages.
+
+    >>> kv_transfer_exposed(payload=100.0, bandwidth=10.0, latency=0.0, compute=99.0, layers=10)
+    1.0
+    """
+    whole = payload / bandwidth
+    return latency + whole / layers + maximum(0, (layers - 1) / layers * (whole - compute))

@@ -1,0 +1,80 @@
+"""How tokens fall on experts and ranks."""
+
+from perfmodel.algebra import exp, log, maximum, sqrt
+from perfmodel.formulas.statistics import largest_normal
+from perfmodel.units import Bytes, Count, Dimensionless, Flop
+
+_NEVER_ZERO = 1e-12  # log(0) where every token takes every expert
+
+
+def tokens_per_routed_rank(*, group_tokens: Count, num_experts_per_tok: Count, routed_ranks: Count) -> Count:
+    """Mean number of token copies that a rank of routed experts receives.
+
+    Source: conservation of token copies.
+
+    >>> tokens_per_routed_rank(group_tokens=2048, num_experts_per_tok=8, routed_ranks=256)
+    64.0
+    """
+    return group_tokens * num_experts_per_tok / routed_ranks
+
+
+def tokens_per_shared_rank(*, group_tokens: Count, n_shared_experts: Count, shared_ranks: Count) -> Count:
+    """Number of tokens that a rank holding only a shared expert receives.
+
+    With top-8 routing, one shared expert and ranks 8:1 it equals the routed ranks' mean exactly.
+    Source: conservation of token copies.
+
+    >>> tokens_per_shared_rank(group_tokens=2048, n_shared_experts=1, shared_ranks=32)
+    64.0
+    """
+    return group_tokens * n_shared_experts / shared_ranks
+
+
+def busiest_rank_tokens(*, mean: Count, ranks: Count, imbalance: Dimensionless) -> Count:
+    r"""Expected token copies on the busiest of ``ranks`` ranks.
+
+    .. math:: m = \mu\,\iota + z(n)\,\sqrt{\mu\,(1 - 1/n)}
+
+    The first term is the systematic part left after balancing, the second the random one of a
+    multinomial.  Normal tails: errs low below about ten copies a rank.  Source: [blom1958].
+
+    >>> round(busiest_rank_tokens(mean=850, ranks=288, imbalance=1.0) / 850, 2)
+    1.1
+    """
+    return mean * imbalance + largest_normal(count=ranks) * sqrt(mean * (1 - 1 / ranks))
+
+
+def experts_touched(*, group_tokens: Count, num_experts_per_tok: Count, slots: Count, slots_per_rank: Count) -> Count:
+    r"""Expected number of a rank's expert slots that receive at least one token.
+
+    .. math:: e = s\,\Bigl(1 - (1 - k/S)^{n}\Bigr)
+
+    Assumes equal popularity: errs high under skew.  Source: occupancy of a token drawing k of S.
+
+    >>> round(experts_touched(group_tokens=32, num_experts_per_tok=8, slots=256, slots_per_rank=8), 2)
+    5.1
+    """
+    missed = log(maximum(1 - num_experts_per_tok / slots, _NEVER_ZERO))
+    return slots_per_rank * (1 - exp(group_tokens * missed))
+
+
+def gated_feed_forward_flop(*, tokens: Count, hidden_size: Count, intermediate_size: Count) -> Flop:
+    """FLOP of a gated feed-forward: gate, up and down projections.
+
+    Source: [shazeer2020] equation 6.
+
+    >>> gated_feed_forward_flop(tokens=1, hidden_size=7168, intermediate_size=2048)
+    88080384
+    """
+    return 6 * tokens * hidden_size * intermediate_size
+
+
+def gated_feed_forward_bytes(*, hidden_size: Count, intermediate_size: Count, element_bytes: Bytes) -> Bytes:
+    """Weight bytes of a gated feed-forward.
+
+    Source: [shazeer2020] equation 6.
+
+    >>> gated_feed_forward_bytes(hidden_size=7168, intermediate_size=2048, element_bytes=1)
+    44040192
+    """
+    return 3 * hidden_size * intermediate_size * element_bytes

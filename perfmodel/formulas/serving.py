@@ -1,0 +1,64 @@
+"""From step times to what users feel and planners pay for."""
+
+from perfmodel.algebra import maximum
+from perfmodel.units import Count, Dimensionless, Fraction, PerSecond, Seconds
+
+
+def time_per_output_token(*, step_time: Seconds, tokens_per_step: Dimensionless) -> Seconds:
+    """Mean time between output tokens of one request.
+
+    Source: [zuo2025] section 5.2.
+
+    >>> round(time_per_output_token(step_time=84e-3, tokens_per_step=1.7) * 1e3, 1)
+    49.4
+    """
+    return step_time / tokens_per_step
+
+
+def token_rate(*, sequences: Count, tpot: Seconds) -> PerSecond:
+    """Output tokens per second of running sequences (Little's law).
+
+    Source: [little1961].
+
+    >>> round(token_rate(sequences=96, tpot=49.4e-3))
+    1943
+    """
+    return sequences / tpot
+
+
+def request_rate(*, tokens_per_s: PerSecond, tokens_per_request: Count) -> PerSecond:
+    """Requests per second that a token rate completes.
+
+    Source: definition.
+
+    >>> request_rate(tokens_per_s=2048.0, tokens_per_request=1024)
+    2.0
+    """
+    return tokens_per_s / tokens_per_request
+
+
+def batch_formation_wait(*, prompts: Count, arrival_rate: PerSecond) -> Seconds:
+    r"""Mean wait of a prompt until its batch is full.
+
+    .. math:: w = \frac{n - 1}{2\,\lambda}
+
+    Evenly spaced arrivals; the first prompt waits for n - 1 others, the last for none.  Source: mean of an arithmetic series.
+
+    >>> batch_formation_wait(prompts=9, arrival_rate=4.0)
+    1.0
+    """
+    return maximum(prompts - 1, 0) / (2 * arrival_rate)
+
+
+def residual_wait(*, utilisation: Fraction, service_time: Seconds) -> Seconds:
+    r"""Mean wait for the batch that is running when a batch becomes ready.
+
+    .. math:: w = \rho\,t / 2
+
+    Deterministic service; no queue of several batches.  Errs low for bursty arrivals.
+    Source: [kleinrock1975] section 5.7, mean residual life.
+
+    >>> residual_wait(utilisation=0.8, service_time=1.0)
+    0.4
+    """
+    return utilisation * service_time / 2
