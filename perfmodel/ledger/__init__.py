@@ -1,0 +1,1 @@
+"""DEMAND: what a model asks of one die, as rows of FLOP, bytes and messages; no machine in sight."""

@@ -1,0 +1,155 @@
+"""Feed-forward rows: dense, routed experts, shared expert, and the exchange between ranks."""
+
+from collections.abc import Iterator
+
+from perfmodel.formulas.experts import gated_feed_forward_bytes, gated_feed_forward_flop
+from perfmodel.ledger.records import Collective, Dims, Exchange, Family, Op, OperatorClass, Quantities
+from perfmodel.ledger.rows import BF16, linear, norm_quant, vector
+from perfmodel.units import Bytes, Count
+
+SCALE_SLOT_BYTES = 512  # a dispatched INT8 token carries its scale in a slot of its own
+ACTIVATION_FLOP = 8  # sigmoid, product and scale of one gated element
+ROUTER_FLOP = 10  # score, bias, group choice and normalisation of one expert's logit
+
+
+def dispatch_message_bytes(family: Family, dims: Dims) -> Bytes:
+    """Bytes of one token on its way to one expert: 7.5 KB for 7168 INT8 values and their scale."""
+    if family.precision == "bf16":
+        return dims.hidden_size * BF16
+    return dims.hidden_size + SCALE_SLOT_BYTES
+
+
+def combine_message_bytes(dims: Dims) -> Bytes:
+    """Bytes of one token on its way back, in BF16."""
+    return dims.hidden_size * BF16
+
+
+def _gated(
+    prefix: str,
+    *,
+    operator: OperatorClass,
+    tokens: Count,
+    touched: Count,
+    stored: Count,
+    width: Count,
+    family: Family,
+    dims: Dims,
+) -> Iterator[Op]:
+    """Yield gate-up, activation and down of ``stored`` experts, of which ``touched`` are read."""
+    element, hidden = family.weight_element_bytes, dims.hidden_size
+    flop = gated_feed_forward_flop(tokens=tokens, hidden_size=hidden, intermediate_size=width)
+    weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=element)
+    up = {"flop": flop * 2 / 3, "weight_bytes": touched * weight * 2 / 3, "resident_bytes": stored * weight * 2 / 3}
+    down = {"flop": flop / 3, "weight_bytes": touched * weight / 3, "resident_bytes": stored * weight / 3}
+    engine = family.linear_engine
+    yield Op(
+        name=f"{prefix}.gate_up",
+        operator=operator,
+        engine=engine,
+        activation_bytes=tokens * (hidden * element + 2 * width * BF16),
+        **up,
+    )
+    yield vector(
+        f"{prefix}.activation",
+        flop=ACTIVATION_FLOP * tokens * width,
+        traffic=tokens * width * (2 * BF16 + element),
+    )
+    yield Op(
+        name=f"{prefix}.down",
+        operator=operator,
+        engine=engine,
+        activation_bytes=tokens * (width * element + hidden * BF16),
+        **down,
+    )
+
+
+def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    """Yield the rows of the routed experts on the busiest rank."""
+    yield from _gated(
+        "experts",
+        operator="grouped_matmul",
+        tokens=q.routed_tokens,
+        touched=q.touched,
+        stored=q.slots_per_rank,
+        width=dims.moe_intermediate_size,
+        family=family,
+        dims=dims,
+    )
+
+
+def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    """Yield the rows of the shared expert on a rank that holds one."""
+    yield from _gated(
+        "shared",
+        operator="matmul",
+        tokens=q.shared_tokens,
+        touched=1,
+        stored=1,
+        width=dims.n_shared_experts * dims.moe_intermediate_size,
+        family=family,
+        dims=dims,
+    )
+
+
+def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    """Yield the rows of a dense feed-forward, copied on every die, each working on its own tokens."""
+    yield norm_quant(
+        "dense.norm_quant", tokens=q.rank_tokens, width=dims.hidden_size, out_bytes=family.weight_element_bytes
+    )
+    yield from _gated(
+        "dense",
+        operator="matmul",
+        tokens=q.rank_tokens,
+        touched=1,
+        stored=1,
+        width=dims.intermediate_size,
+        family=family,
+        dims=dims,
+    )
+
+
+def _exchange(name: str, collective: Collective, *, group: Count, payload: Bytes, messages: Count = 1) -> Op:
+    exchange = Exchange(collective=collective, group=group, payload=payload, messages=messages)
+    return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
+
+
+def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    """Yield norm, router and the exchange of tokens between ranks, there and back."""
+    hidden = dims.hidden_size
+    yield norm_quant("router.norm_quant", tokens=q.rank_tokens, width=hidden, out_bytes=family.weight_element_bytes)
+    yield linear(
+        "router.logits",
+        rows=q.rank_tokens,
+        inner=hidden,
+        columns=dims.n_routed_experts,
+        weight_element_bytes=BF16,
+        engine="cube_bf16",
+    )
+    yield vector(
+        "router.top_k",
+        flop=ROUTER_FLOP * q.rank_tokens * dims.n_routed_experts,
+        traffic=q.rank_tokens * dims.n_routed_experts * 4,
+    )
+    there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
+    messages = q.rank_tokens * q.copies
+    if family.exchange == "gather":
+        yield _exchange("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * there)
+        yield vector(
+            "exchange.permute",
+            flop=q.routed_tokens * hidden,
+            traffic=q.routed_tokens * (2 * there + 2 * back) + q.group_tokens * back,
+            kernels=2,
+        )
+        yield _exchange("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
+    elif family.phase == "decode":
+        yield _exchange("exchange.dispatch", "dispatch", group=q.group, payload=there, messages=messages)
+        yield _exchange("exchange.combine", "combine", group=q.group, payload=back, messages=messages)
+    else:
+        yield _exchange("exchange.dispatch", "bulk_dispatch", group=q.group, payload=there, messages=messages)
+        yield vector(
+            "exchange.permute",
+            flop=messages * hidden,
+            traffic=q.routed_tokens * 2 * there + messages * 2 * back,
+            kernels=2,
+        )
+        yield _exchange("exchange.combine", "bulk_combine", group=q.group, payload=back, messages=messages)

@@ -1,0 +1,152 @@
+"""The frozen records that pass between stages; every value may be a number, an array or a symbol."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from perfmodel.units import Bytes, Count, Dimensionless, Flop
+
+Engine = Literal["cube_bf16", "cube_int8", "vector", "link"]
+OperatorClass = Literal[
+    "matmul", "grouped_matmul", "batched_matmul", "attention_decode", "attention_prefill", "vector", "exchange"
+]
+Collective = Literal[
+    "all_reduce", "all_gather", "reduce_scatter", "dispatch", "combine", "bulk_dispatch", "bulk_combine"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layout:
+    """The axes of one pool's layout."""
+
+    dies: Count
+    tp: Count
+    shared_ranks: Count
+    redundant: Count
+    batch: Count
+    draft: Count
+    attention_cores: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The structure of a plan: what decides which rows exist and how lanes compose."""
+
+    phase: Literal["decode", "prefill"]
+    own_shared_ranks: bool
+    overlap: Literal["none", "link", "cores"]
+    exchange: Literal["dispatch", "gather"]
+    reduction: Literal["all_reduce", "scatter_gather"] = "scatter_gather"
+    precision: Literal["w8a8", "bf16"] = "w8a8"
+    kv_dtype: Literal["bf16", "int8"] = "bf16"
+
+    @property
+    def micro(self) -> int:
+        """Micro-batches a step is cut into."""
+        return 1 if self.overlap == "none" else 2
+
+    @property
+    def weight_element_bytes(self) -> int:
+        """Bytes of one weight of a linear layer."""
+        return 1 if self.precision == "w8a8" else 2
+
+    @property
+    def linear_engine(self) -> Engine:
+        """Engine of the linear layers."""
+        return "cube_int8" if self.precision == "w8a8" else "cube_bf16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dims:
+    """Model sizes common to all kinds; the attention's own sizes stay with its kind."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    moe_intermediate_size: Count
+    n_routed_experts: Count
+    n_shared_experts: Count
+    num_experts_per_tok: Count
+    vocab_size: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Traffic:
+    """Lengths of a request and the systematic imbalance of expert load."""
+
+    isl: Count
+    osl: Count
+    imbalance: Dimensionless
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Quantities:
+    """Tokens of one micro-batch as they fall on ranks."""
+
+    tokens: Count  # of one attention data-parallel rank
+    rank_tokens: Count  # a die's share of them, 1/tp
+    head_tokens: Count  # of the whole step, for the output head
+    group_tokens: Count  # of the whole instance
+    sequences: Count
+    pairs: Count  # query-context pairs of the busiest data-parallel rank
+    cached_tokens: Count  # cache entries read by it
+    slots_per_rank: Count
+    touched: Count  # expert slots that receive a token
+    routed_tokens: Count  # on the busiest routed rank
+    shared_tokens: Count  # on a rank that holds a shared expert
+    copies: Count  # messages per token
+    group: Count  # dies of the instance
+    tp: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Exchange:
+    """A communication: which collective, among how many dies, how many bytes.
+
+    ``payload`` is a rank's shard for a collective and one message for an exchange of ``messages``.
+    """
+
+    collective: Collective
+    group: Count
+    payload: Bytes
+    messages: Count = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Op:
+    """One fused operator on one die and one micro-batch."""
+
+    name: str
+    operator: OperatorClass
+    engine: Engine
+    flop: Flop = 0
+    weight_bytes: Bytes = 0
+    activation_bytes: Bytes = 0
+    kv_bytes: Bytes = 0
+    resident_bytes: Bytes = 0
+    exchange: Exchange | None = None
+    kernels: Count = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Block:
+    """A run of equal layers: ``count`` times in a step, ``layers`` times in memory.
+
+    Lanes name parts; ``attention`` and ``experts`` may overlap, ``joined`` parts run on different
+    ranks at the same time, so the slower decides.  ``passes`` is the number of micro-batches.
+    """
+
+    name: str
+    count: Count
+    layers: Count
+    attention: tuple[str, ...]
+    experts: tuple[str, ...]
+    joined: tuple[str, ...] = ()
+    overlapped: bool = False
+    passes: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ledger:
+    """All parts of a step and the blocks that repeat them."""
+
+    parts: dict[str, tuple[Op, ...]]
+    blocks: tuple[Block, ...]

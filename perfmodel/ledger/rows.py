@@ -1,0 +1,46 @@
+"""Small builders of common rows: a linear layer, a vector operator, a grouped product."""
+
+from perfmodel.formulas.linear import matmul_flop, matrix_bytes
+from perfmodel.ledger.records import Engine, Op, OperatorClass
+from perfmodel.units import Bytes, Count, Flop
+
+BF16 = 2
+
+
+def linear(
+    name: str,
+    *,
+    rows: Count,
+    inner: Count,
+    columns: Count,
+    weight_element_bytes: int,
+    engine: Engine,
+    kernels: Count = 1,
+    operator: OperatorClass = "matmul",
+) -> Op:
+    """Row of a dense layer: its weights, its inputs in their precision and its BF16 outputs."""
+    weight = matrix_bytes(rows=inner, columns=columns, element_bytes=weight_element_bytes)
+    return Op(
+        name=name,
+        operator=operator,
+        engine=engine,
+        flop=matmul_flop(rows=rows, inner=inner, columns=columns),
+        weight_bytes=weight,
+        resident_bytes=weight,
+        activation_bytes=rows * (inner * weight_element_bytes + columns * BF16),
+        kernels=kernels,
+    )
+
+
+def vector(name: str, *, flop: Flop, traffic: Bytes, kernels: Count = 1) -> Op:
+    """Row of element-wise work on the vector cores."""
+    return Op(
+        name=name, operator="vector", engine="vector", flop=flop, activation_bytes=traffic, kernels=kernels
+    )
+
+
+def norm_quant(name: str, *, tokens: Count, width: Count, out_bytes: int, kernels: Count = 1) -> Op:
+    """Row of a residual add, RMS norm and dynamic quantisation in one pass."""
+    return vector(
+        name, flop=8 * tokens * width, traffic=tokens * width * (2 * BF16 + BF16 + out_bytes), kernels=kernels
+    )
