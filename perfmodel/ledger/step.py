@@ -76,7 +76,7 @@ def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelS
         parts["dense"] = tuple(dense_ops(q, family, dims))
     if model.experts.n_shared_experts:
         parts["shared"] = tuple(shared_ops(q, family, dims))
-    drafts = family.phase == "decode" and model.num_nextn_predict_layers > 0
+    drafts = model.num_nextn_predict_layers > 0
     if drafts:
         parts["draft"] = tuple(_draft_ops(q, dims))
     return Ledger(parts=parts, blocks=tuple(_blocks(layout, family, model, drafts)))

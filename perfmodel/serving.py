@@ -1,0 +1,133 @@
+"""Step times -> what a pool serves: TPOT, rates, TTFT, memory use."""
+
+from dataclasses import dataclass
+
+from perfmodel.algebra import greater, total, where
+from perfmodel.formulas import serving as formulas
+from perfmodel.formulas.collectives import kv_transfer_exposed
+from perfmodel.ledger.footprint import Footprint, footprint
+from perfmodel.ledger.records import Dims, Family, Layout, Traffic
+from perfmodel.ledger.step import build_ledger, dims_of
+from perfmodel.rates import Rates
+from perfmodel.specs.model import ModelSpec
+from perfmodel.timing import step_time
+from perfmodel.units import Bytes, Count, Dimensionless, Fraction, PerSecond, Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Case:
+    """What stays fixed while layouts vary: model, machine, lengths, draft acceptance."""
+
+    model: ModelSpec
+    rates: Rates
+    isl: Count
+    osl: Count
+    acceptance: tuple[float, ...] = ()
+
+    @property
+    def dims(self) -> Dims:
+        """Sizes of the model."""
+        return dims_of(self.model)
+
+    def traffic(self, family: Family) -> Traffic:
+        """Lengths and the systematic imbalance of the phase."""
+        decode = family.phase == "decode"
+        imbalance = self.rates.imbalance_decode if decode else self.rates.imbalance_prefill
+        return Traffic(isl=self.isl, osl=self.osl, imbalance=imbalance)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PoolPoint:
+    """One instance of one pool; rates are of the whole instance."""
+
+    step_time: Seconds
+    tpot: Seconds
+    tokens_per_s: PerSecond
+    requests_per_s: PerSecond
+    footprint: Footprint
+    usable: Bytes
+
+    @property
+    def memory(self) -> Bytes:
+        """Bytes planned on one die."""
+        return self.footprint.planned
+
+
+def tokens_per_step(acceptance: tuple[float, ...], draft: Count) -> Dimensionless:
+    """Return one plus the expected accepted tokens of the first ``draft`` positions."""
+    return 1 + total(where(greater(draft, position), rate, 0.0) for position, rate in enumerate(acceptance))
+
+
+def usable_memory(rates: Rates) -> Bytes:
+    """Bytes of a die that weights, cache and buffers may fill: capacity less reserve and runtime."""
+    return rates.capacity * rates.utilization - rates.runtime
+
+
+def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
+    """Return what one instance of this layout serves."""
+    traffic, dims, rates = case.traffic(family), case.dims, case.rates
+    ledger = build_ledger(layout, family, traffic, case.model, dims)
+    step = step_time(ledger, family, layout.attention_cores, rates)
+    sequences = layout.batch * (layout.dies / layout.tp)
+    if family.phase == "decode":
+        tpot = formulas.time_per_output_token(
+            step_time=step, tokens_per_step=tokens_per_step(case.acceptance, layout.draft)
+        )
+        rate = formulas.token_rate(sequences=sequences, tpot=tpot)
+        requests = formulas.request_rate(tokens_per_s=rate, tokens_per_request=case.osl)
+    else:
+        tpot = step
+        rate = sequences * case.isl / step
+        requests = formulas.request_rate(tokens_per_s=rate, tokens_per_request=case.isl)
+    held = footprint(ledger, layout, family, traffic, case.model, dims, rates.kv_block_tokens)
+    return PoolPoint(
+        step_time=step,
+        tpot=tpot,
+        tokens_per_s=rate,
+        requests_per_s=requests,
+        footprint=held,
+        usable=usable_memory(rates),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FirstToken:
+    """The terms of TTFT, in order of time."""
+
+    batch_formation: Seconds
+    residual: Seconds
+    prefill: Seconds
+    kv_transfer: Seconds
+    first_step: Seconds
+
+    @property
+    def ttft(self) -> Seconds:
+        """Their sum."""
+        return self.batch_formation + self.residual + self.prefill + self.kv_transfer + self.first_step
+
+
+def first_token(
+    *, prefill: PoolPoint, layout: Layout, case: Case, utilisation: Fraction, decode_step: Seconds
+) -> FirstToken:
+    """Return the terms of TTFT with the prefill pool at a given utilisation.
+
+    A prompt's cache is spread over the dies of its data-parallel rank; each die sends its own part.
+    """
+    prompts = layout.batch * (layout.dies / layout.tp)
+    cache = prefill.footprint.kv_bytes_per_token * case.isl / layout.tp
+    layers = case.model.num_hidden_layers if case.rates.layered_kv_transfer else 1
+    return FirstToken(
+        batch_formation=formulas.batch_formation_wait(
+            prompts=prompts, arrival_rate=utilisation * prefill.requests_per_s
+        ),
+        residual=formulas.residual_wait(utilisation=utilisation, service_time=prefill.step_time),
+        prefill=prefill.step_time,
+        kv_transfer=kv_transfer_exposed(
+            payload=cache * layout.batch,
+            bandwidth=case.rates.kv_tier.bandwidth,
+            latency=case.rates.kv_tier.latency,
+            compute=prefill.step_time,
+            layers=layers,
+        ),
+        first_step=decode_step,
+    )

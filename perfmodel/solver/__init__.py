@@ -1,0 +1,1 @@
+"""The search: which layouts are valid, which is best, and why the others are not."""

@@ -1,0 +1,119 @@
+"""Which layouts are structurally valid: one statement of each rule, for search and for a given layout."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.ledger.records import Family
+from perfmodel.rates import Rates
+from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.specs.model import GqaSpec, ModelSpec
+
+LARGEST_BATCH = 1024
+LARGEST_TP = 16
+PREFILL_BATCHES = (*range(1, 17), 24, 32, 48, 64)
+CORE_STEP = 2
+FEWEST_CORES = 4
+SHARED_STEP = 4
+SHARED_AT_MOST = 4  # at most this fraction, one over, of the dies hold only shared experts
+
+Axis = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpertLayouts:
+    """Valid triples of instance size, shared ranks and redundant experts, as one axis."""
+
+    dies: Axis
+    shared_ranks: Axis
+    redundant: Axis
+
+
+def layout_faults(layout: LayoutSpec, model: ModelSpec, rates: Rates) -> list[str]:
+    """Return every rule a layout breaks, each as "found; allowed; fix"."""
+    faults = []
+    heads, experts = model.attention.num_attention_heads, model.experts.n_routed_experts
+    if heads % layout.tp:
+        faults.append(f"tp: {layout.tp} does not divide {heads} heads; allowed: {_divisors(heads)}; choose one of them")
+    slots = experts + layout.redundant
+    room = slots + layout.shared_ranks
+    if layout.dies > room:
+        faults.append(
+            f"dies: ep {layout.dies} exceeds {experts} routed experts + {layout.redundant} replicas + "
+            f"{layout.shared_ranks} shared-expert ranks = {room}; allowed: at most {room}; "
+            f"add --redundant {layout.dies - room} or use fewer dies"
+        )
+    dies_in_system = rates.max_packages * rates.dies_per_package
+    if layout.dies > dies_in_system:
+        faults.append(
+            f"dies: {layout.dies} is more than the system has; allowed: at most {dies_in_system} "
+            f"({rates.max_packages} cards)"
+        )
+    if layout.shared_ranks and not model.experts.n_shared_experts:
+        faults.append(f"shared_ranks: {layout.shared_ranks}, but the model has no shared expert; allowed: 0")
+    if layout.draft and not model.num_nextn_predict_layers:
+        faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
+    cores = int(rates.cube_cores)  # type: ignore[call-overload]
+    if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
+        faults.append(
+            f"attention_cores: {layout.attention_cores}; allowed: 1 to {cores - 1} with overlap 'cores' "
+            f"(the die has {cores} cube cores)"
+        )
+    if layout.overlap != "cores" and layout.attention_cores:
+        faults.append(f"attention_cores: {layout.attention_cores} without overlap 'cores'; drop it or set the overlap")
+    return faults
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+
+
+def tensor_parallel_degrees(model: ModelSpec, rates: Rates) -> Axis:
+    """Return the tp degrees searched: powers of two that divide the heads and a server."""
+    heads = model.attention.num_attention_heads
+    degrees = [1]
+    while (
+        degrees[-1] * 2 <= LARGEST_TP
+        and heads % (degrees[-1] * 2) == 0
+        and rates.dies_per_server % (degrees[-1] * 2) == 0
+    ):
+        degrees.append(degrees[-1] * 2)
+    return np.array(degrees, dtype=np.float64)
+
+
+def expert_layouts(sizes: list[int], model: ModelSpec, own_shared_ranks: bool) -> ExpertLayouts:
+    """Return all valid expert layouts of the given instance sizes (in dies)."""
+    experts = model.experts.n_routed_experts
+    rows = []
+    for dies in sizes:
+        options = range(SHARED_STEP, dies // SHARED_AT_MOST + 1, SHARED_STEP) if own_shared_ranks else (0,)
+        for shared in options:
+            ranks = dies - shared
+            fewest = -(-experts // ranks)
+            rows += [(dies, shared, slots * ranks - experts) for slots in (fewest, fewest + 1)]
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    return ExpertLayouts(dies=columns[0], shared_ranks=columns[1], redundant=columns[2])
+
+
+def families(model: ModelSpec, phase: Literal["decode", "prefill"], kv_dtype: Literal["bf16", "int8"]) -> list[Family]:
+    """Return the structures searched for a phase."""
+    own = (False, True) if model.experts.n_shared_experts and phase == "decode" else (False,)
+    overlaps: tuple[Literal["none", "link", "cores"], ...] = (
+        ("none", "link", "cores") if phase == "decode" else ("none", "link")
+    )
+    exchanges: tuple[Literal["dispatch", "gather"], ...] = ("dispatch", "gather")
+    return [
+        Family(phase=phase, own_shared_ranks=s, overlap=o, exchange=e, kv_dtype=kv_dtype)
+        for s, o, e in product(own, overlaps, exchanges)
+    ]
+
+
+def attention_core_options(family: Family, rates: Rates) -> Axis:
+    """Return the core splits searched; a single dummy where the family has none."""
+    if family.overlap != "cores":
+        return np.zeros(1)
+    cores = int(rates.cube_cores)  # type: ignore[call-overload]
+    return np.arange(FEWEST_CORES, cores - FEWEST_CORES + 1, CORE_STEP, dtype=np.float64)
