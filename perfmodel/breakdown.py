@@ -1,0 +1,150 @@
+"""Where one step's time goes: each row's time, its lane, and whether that lane decides."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from perfmodel.ledger.records import Block, Family, Ledger, Op
+from perfmodel.rates import Rates
+from perfmodel.timing import OpTime, PartTime, core_shares, join, lanes, layer_time, time_op, time_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One operator of one block over a whole step; times in seconds of plain numbers."""
+
+    block: str
+    name: str
+    lane: str
+    runs: float
+    timed: OpTime
+    total: float
+    decides: bool
+    ideal_total: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockTime:
+    """One block over a whole step; ``slack`` is what the lane that does not decide has to spare."""
+
+    name: str
+    count: float
+    layer: float
+    total: float
+    attention: float
+    experts: float
+    link: float
+    slack: float
+    decides: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakdown:
+    """All rows and blocks of a step; deciding rows and the overhead add up to the step time."""
+
+    rows: tuple[Row, ...]
+    blocks: tuple[BlockTime, ...]
+    overhead: float
+    step_time: float
+
+
+def _f(value: Any) -> float:
+    return float(value)
+
+
+def _deciding_lane(block: Block, family: Family, attention: PartTime, experts: PartTime) -> str:
+    if not block.overlapped or family.overlap == "none":
+        return "all"
+    if family.overlap == "cores":
+        return "attention" if _f(attention.whole) >= _f(experts.whole) else "experts"
+    busy, link = _f(attention.busy + experts.busy), _f(attention.link + experts.link)
+    return "compute" if busy >= link else "link"
+
+
+def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str | None:
+    """Return the joined part that waits for the other, if the block joins two."""
+    if not block.joined:
+        return None
+    times = {name: _f(time_part(ledger.parts[name], rates, share).busy) for name in block.joined}
+    return min(times, key=lambda name: times[name]) if len(set(times.values())) > 1 else block.joined[1]
+
+
+def _decides(op: Op, lane: str, deciding: str) -> bool:
+    match deciding:
+        case "all":
+            return True
+        case "compute" | "link":
+            return (op.exchange is not None) == (deciding == "link")
+        case _:
+            return lane == deciding
+
+
+def _block_rows(ledger: Ledger, block: Block, family: Family, cores: Any, rates: Rates, ideal: Rates) -> tuple[
+    list[Row], BlockTime
+]:
+    shares = core_shares(block, family, cores, rates)
+    attention, experts = lanes(ledger, block, rates, *shares)
+    layer = _f(layer_time(block, family, attention, experts))
+    deciding = _deciding_lane(block, family, attention, experts)
+    losing = _losing_part(ledger, block, rates, shares[1])
+    runs = _f(block.count) * block.passes
+    rows = []
+    lanes_of = [("attention", part, shares[0]) for part in block.attention]
+    lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined)]
+    for lane, part, share in lanes_of:
+        for op in ledger.parts[part]:
+            timed = time_op(op, rates, share)
+            rows.append(
+                Row(
+                    block=block.name,
+                    name=op.name,
+                    lane=lane,
+                    runs=runs,
+                    timed=timed,
+                    total=runs * _f(timed.time),
+                    decides=part != losing and _decides(op, lane, deciding),
+                    ideal_total=runs * _f(time_op(op, ideal, 1.0).time),
+                )
+            )
+    both = join([attention, experts])
+    spare = {
+        "all": 0.0,
+        "attention": _f(attention.whole) - _f(experts.whole),
+        "experts": _f(experts.whole) - _f(attention.whole),
+        "compute": _f(both.busy) - _f(both.link),
+        "link": _f(both.link) - _f(both.busy),
+    }[deciding]
+    summary = BlockTime(
+        name=block.name,
+        count=_f(block.count),
+        layer=layer,
+        total=_f(block.count) * layer,
+        attention=block.passes * _f(attention.whole),
+        experts=block.passes * _f(experts.whole),
+        link=block.passes * _f(both.link),
+        slack=block.passes * spare,
+        decides=deciding,
+    )
+    return rows, summary
+
+
+def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates, ideal: Rates) -> Breakdown:
+    """Return every row and block of a step of plain numbers.
+
+    ``ideal`` are the rates of the same machine with all efficiencies 1 and no fixed costs: the
+    speed of light of each row.
+    """
+    rows: list[Row] = []
+    blocks: list[BlockTime] = []
+    for block in ledger.blocks:
+        if not _f(block.count):
+            continue
+        more, summary = _block_rows(ledger, block, family, attention_cores, rates, ideal)
+        rows += more
+        blocks.append(summary)
+    overhead = _f(cast(Any, rates.decode_overhead if family.phase == "decode" else rates.prefill_overhead))
+    return Breakdown(
+        rows=tuple(rows),
+        blocks=tuple(blocks),
+        overhead=overhead,
+        step_time=sum(block.total for block in blocks) + overhead,
+    )

@@ -1,0 +1,1 @@
+"""The command line: declare options, call the library, show one document."""

@@ -1,0 +1,121 @@
+"""`moeplan explain`: where every microsecond of one layout goes."""
+
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.cli import options
+from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+
+
+def _from_evidence(name: str) -> dict[str, Any]:
+    from perfmodel import catalog
+
+    conditions = catalog.load_evidence(name).spec.conditions
+    return {
+        "model": conditions.model,
+        "on": conditions.system,
+        "stack": conditions.stack,
+        "phase": conditions.phase,
+        "isl": conditions.isl,
+        "osl": conditions.osl,
+        "precision": conditions.precision,
+        "kv": conditions.kv_dtype,
+        "tpot": conditions.tpot,
+        "acceptance": tuple(conditions.acceptance),
+        "layout": conditions.layout.model_dump(),
+    }
+
+
+def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) -> int:
+    given = [(n, v) for n, v in (("--dies", dies), ("--cards", cards), ("--servers", servers)) if v is not None]
+    if len(given) != 1:
+        raise UsageError("explain needs exactly one of --dies, --cards, --servers: the size of one instance")
+    name, value = given[0]
+    options.positive(value, name)
+    return int(value * {"--dies": 1, "--cards": rates.dies_per_package, "--servers": rates.dies_per_server}[name])
+
+
+def command(
+    model: Annotated[str | None, typer.Argument(help="Model; see 'moeplan list models'.")] = None,
+    on: options.SystemOption = None,
+    evidence: Annotated[
+        str | None, typer.Option("--evidence", help="Take all conditions from a published row.")
+    ] = None,
+    phase: Annotated[str, typer.Option("--phase", help="decode or prefill.")] = "decode",
+    dies: Annotated[int | None, typer.Option("--dies", help="Dies of one instance.")] = None,
+    cards: Annotated[int | None, typer.Option("--cards", help="Cards of one instance.")] = None,
+    servers: Annotated[int | None, typer.Option("--servers", help="Servers of one instance.")] = None,
+    tp: Annotated[int, typer.Option("--tp", help="Attention tensor parallelism; dp = dies / tp.")] = 1,
+    shared_ranks: Annotated[
+        int, typer.Option("--shared-ranks", help="Dies that hold only shared experts; 0: shared on every die.")
+    ] = 0,
+    redundant: Annotated[int, typer.Option("--redundant", help="Replicas of routed experts.")] = 0,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", help="Sequences per attention data-parallel rank; default: largest within --tpot."),
+    ] = None,
+    draft: Annotated[int, typer.Option("--draft", help="Draft (MTP) tokens per step.")] = 0,
+    overlap: Annotated[
+        options.Overlap, typer.Option("--overlap", help="Micro-batch overlap: none, link behind compute, core split.")
+    ] = options.Overlap.none,
+    attention_cores: Annotated[
+        int, typer.Option("--attention-cores", help="Cube cores of the attention stream (overlap cores).")
+    ] = 0,
+    exchange: Annotated[
+        options.Exchange, typer.Option("--exchange", help="Expert exchange: dispatch/combine or AllGather.")
+    ] = options.Exchange.dispatch,
+    reduction: Annotated[
+        options.Reduction, typer.Option("--reduction", help="Tensor-parallel attention: all_reduce or scatter_gather.")
+    ] = options.Reduction.scatter_gather,
+    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.")] = 0,
+    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request (prefill: ignored).")] = 0,
+    tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
+    kv: Annotated[options.KvDtype, typer.Option("--kv", help="KV cache precision.")] = options.KvDtype.bf16,
+    precision: Annotated[str, typer.Option("--precision", help="w8a8 or bf16.")] = "w8a8",
+    acceptance: options.AcceptanceOption = None,
+    stack: options.StackOption = None,
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Show every operator of one step: time, share, bound, distance from the speed of light.
+
+    Example: moeplan explain deepseek-v3 --on cloudmatrix384 --cards 144 --shared-ranks 32 --draft 1
+    --overlap cores --attention-cores 16 --isl 4096 --osl 1024 --tpot 50ms
+    """
+    from perfmodel import catalog
+    from perfmodel.scenario import Scenario, resolve
+
+    if evidence is not None:
+        given = _from_evidence(evidence)
+        if model is not None or on is not None:
+            raise UsageError("--evidence brings its own model and system; drop the other or the --evidence")
+    else:
+        if model is None or on is None:
+            raise UsageError("explain needs MODEL and --on SYSTEM, or --evidence NAME; see 'moeplan list evidence'")
+        if phase not in ("decode", "prefill"):
+            raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
+        if precision not in ("w8a8", "bf16"):
+            raise UsageError(f"--precision: {precision!r}; allowed: w8a8, bf16")
+        given = {"model": model, "on": on, "stack": stack, "phase": phase, "isl": isl, "precision": precision,
+                 "osl": osl if phase == "decode" else 1, "kv": kv.value,
+                 "tpot": options.quantity(tpot, "s", "--tpot"), "acceptance": None, "layout": {}}
+    loaded = catalog.load_model(given["model"])
+    rates, system, remarks, assumed = options.machine(given["on"], given["stack"])
+    if evidence is None:
+        positions, origin = options.read_acceptance(acceptance, loaded.spec)
+        layout = {"dies": _dies(dies, cards, servers, rates), "tp": tp, "shared_ranks": shared_ranks,
+                  "redundant": redundant, "batch": batch, "draft": draft, "overlap": overlap.value,
+                  "attention_cores": attention_cores, "exchange": exchange.value, "reduction": reduction.value}
+    else:
+        positions, origin, layout = given["acceptance"], f"evidence {evidence}", given["layout"]
+    case = options.case_of(loaded.spec, rates, given["isl"], given["osl"], positions)
+    scenario = Scenario(case=case, phase=given["phase"], layout=layout, tpot=given["tpot"],
+                        precision=given["precision"], kv_dtype=given["kv"])
+    resolved = resolve(scenario)
+    from perfmodel.report.step import step_document
+
+    document = step_document(resolved, options.ideal_rates(system), model=loaded.spec.name,
+                             system=system.spec.name, acceptance=origin, assumed=assumed, tpot=given["tpot"])
+    options.show(document, format_, [*loaded.notes, *remarks])
+    if given["tpot"] is not None and given["phase"] == "decode" and float(resolved.point.tpot) > given["tpot"]:  # type: ignore[arg-type]
+        raise typer.Exit(EXIT_INFEASIBLE)

@@ -1,0 +1,120 @@
+"""`moeplan list` and `moeplan show`: the data behind every number, with sources."""
+
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.cli import options
+from perfmodel.errors import UsageError, did_you_mean
+
+KINDS = ["models", "systems", "chips", "stacks", "evidence"]
+
+
+def _kind(word: str) -> str:
+    singular = {kind.rstrip("s"): kind for kind in KINDS}
+    kind = singular.get(word, word)
+    if kind not in KINDS:
+        raise UsageError(f"{word!r} is not a kind of data{did_you_mean(word, KINDS)}")
+    return kind
+
+
+def _load(kind: str, name: str) -> Any:
+    from perfmodel import catalog
+
+    loaders = {
+        "models": catalog.load_model,
+        "systems": catalog.load_system,
+        "chips": catalog.load_chip,
+        "stacks": catalog.load_stack,
+        "evidence": catalog.load_evidence,
+    }
+    return loaders[kind](name)
+
+
+def list_command(
+    kind: Annotated[str, typer.Argument(help="models, systems, chips, stacks or evidence.")] = "",
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """List what is on file.
+
+    Example: moeplan list systems
+    """
+    from perfmodel import catalog
+    from perfmodel.report.table import Column, Document, Table
+
+    rows = []
+    for each in [_kind(kind)] if kind else KINDS:
+        for name in catalog.names(each):
+            spec = _load(each, name).spec
+            rows.append(
+                {"kind": each, "name": name, "title": spec.title, "aliases": ", ".join(getattr(spec, "aliases", ()))}
+            )
+    columns = (Column("kind", "kind"), Column("name", "name"), Column("title", "what it is"), Column("aliases", "also"))
+    document = Document(
+        schema="moeplan.list/1",
+        title=f"On file: {kind or 'everything'}",
+        tables=(Table("On file", columns, tuple(rows)),),
+        facts={"count": len(rows)},
+        notes=("see one with: moeplan show NAME",),
+    )
+    options.show(document, format_, [])
+
+
+def _find(name: str) -> tuple[str, Any]:
+    from perfmodel import catalog
+
+    known: list[str] = []
+    for kind in KINDS:
+        try:
+            return kind, _load(kind, name)
+        except UsageError:
+            known += catalog.names(kind)
+    raise UsageError(f"{name!r} is not on file{did_you_mean(name, known)}")
+
+
+def show_command(
+    name: Annotated[str, typer.Argument(help="Name of a model, system, chip, stack or evidence row.")],
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Show one entry: every value with its kind and source.
+
+    Example: moeplan show cloudmatrix384
+    """
+    from perfmodel.report.table import Column, Document, Table
+
+    kind, loaded = _find(name)
+    spec = loaded.spec
+    rows = []
+    for path, text in _flat(spec.model_dump(exclude={"sources"})):
+        figure = loaded.figures.get(path)
+        rows.append(
+            {
+                "key": path,
+                "value": figure.text if figure else text,
+                "kind": figure.kind if figure else "",
+                "source": figure.source if figure else "",
+                "note": (figure.note or "") if figure else "",
+            }
+        )
+    sources = [{"source": k, "title": s.title, "where": s.where or "", "url": s.url or ""}
+               for k, s in spec.sources.items()]
+    columns = tuple(Column(k, k) for k in ("key", "value", "kind", "source", "note"))
+    source_columns = tuple(Column(k, k) for k in ("source", "title", "where", "url"))
+    document = Document(
+        schema="moeplan.show/1",
+        title=f"{kind}: {spec.name}",
+        tables=(Table(spec.title, columns, tuple(rows)), Table("Sources", source_columns, tuple(sources))),
+        facts={"kind": kind, "name": spec.name, "values": spec.model_dump(mode="json")},
+        notes=(),
+    )
+    options.show(document, format_, list(loaded.notes))
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [row for k, v in value.items() for row in _flat(v, f"{prefix}.{k}" if prefix else str(k))]
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+        return [row for i, v in enumerate(value) for row in _flat(v, f"{prefix}.{i}")]
+    if isinstance(value, (list, tuple)):
+        return [(prefix, ", ".join(str(v) for v in value))]
+    return [(prefix, "" if value is None else str(value))]

@@ -1,0 +1,163 @@
+"""Options and readers that several commands share."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perfmodel.errors import UsageError
+
+if TYPE_CHECKING:
+    from perfmodel.rates import Rates
+    from perfmodel.serving import Case
+
+
+class Format(StrEnum):
+    """Output formats."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+class KvDtype(StrEnum):
+    """Precision of the KV cache; INT8 leaves the rope part in BF16."""
+
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+class Overlap(StrEnum):
+    """How two micro-batches overlap."""
+
+    none = "none"
+    link = "link"
+    cores = "cores"
+
+
+class Exchange(StrEnum):
+    """How tokens reach experts."""
+
+    dispatch = "dispatch"
+    gather = "gather"
+
+
+class Reduction(StrEnum):
+    """How tensor-parallel attention sums its parts."""
+
+    all_reduce = "all_reduce"
+    scatter_gather = "scatter_gather"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
+SystemOption = Annotated[str | None, typer.Option("--on", metavar="SYSTEM", help="System; see 'moeplan list systems'.")]
+StackOption = Annotated[
+    str | None, typer.Option("--stack", help="Software stack; 'ideal' has all efficiencies 1. Default: the system's.")
+]
+AcceptanceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--acceptance",
+        metavar="NAME|LIST",
+        help="Draft acceptance: a name of the model's table, or accepted tokens per draft position like '0.9,0.36'.",
+    ),
+]
+
+
+def quantity(text: str | None, unit: str, option: str) -> float | None:
+    """Read a quantity such as '50ms'; raise ``UsageError`` naming the option."""
+    from perfmodel.units import Unit
+
+    if text is None:
+        return None
+    try:
+        value = Unit(unit).read(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if value <= 0:
+        raise UsageError(f"{option}: {text!r}; allowed: more than zero")
+    return value
+
+
+def positive(value: int | None, option: str) -> int | None:
+    """Refuse zero and negative counts."""
+    if value is not None and value <= 0:
+        raise UsageError(f"{option}: {value}; allowed: 1 or more")
+    return value
+
+
+def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], str]:
+    """Return accepted tokens per draft position and where they come from."""
+    from perfmodel.errors import did_you_mean
+
+    tables = {table.name: table for table in model.acceptance}
+    if text is None:
+        if not tables:
+            return (), "no draft layer"
+        first = model.acceptance[0]
+        return tuple(first.positions), f"{first.name} ({first.kind}, {first.source})"
+    if text in tables:
+        table = tables[text]
+        return tuple(table.positions), f"{table.name} ({table.kind}, {table.source})"
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--acceptance: {text!r} is neither a list like '0.9,0.36' nor a known name"
+            f"{did_you_mean(text, list(tables))}"
+        ) from None
+    if any(not 0 <= v <= 1 for v in values) or list(values) != sorted(values, reverse=True):
+        raise UsageError(f"--acceptance: {text!r}; allowed: values from 0 to 1 that do not increase")
+    if not model.num_nextn_predict_layers:
+        raise UsageError(f"--acceptance: {model.name} has no draft (MTP) layer; drop the option")
+    return values, "given on the command line"
+
+
+def machine(system_name: str, stack_name: str | None) -> "tuple[Rates, Any, list[str], dict[str, Any]]":
+    """Return rates, the loaded system, remarks, and every assumed figure that was used."""
+    from perfmodel import catalog
+    from perfmodel.rates import rates_of
+
+    system = catalog.load_system(system_name)
+    chip = catalog.load_chip(system.spec.chip)
+    stack = catalog.load_stack(stack_name or system.spec.default_stack)
+    remarks = [*system.notes, *chip.notes, *stack.notes]
+    assumed = {
+        f"{loaded.spec.name}: {path}": figure
+        for loaded in (system, chip, stack)
+        for path, figure in loaded.figures.items()
+        if figure.kind == "assumed"
+    }
+    return rates_of(chip.spec, system.spec, stack.spec), system, remarks, assumed
+
+
+def ideal_rates(system: Any) -> "Rates":
+    """Return the same machine with all efficiencies 1 and no fixed costs."""
+    from perfmodel import catalog
+    from perfmodel.rates import rates_of
+
+    return rates_of(catalog.load_chip(system.spec.chip).spec, system.spec, catalog.load_stack("ideal").spec)
+
+
+def case_of(model: Any, rates: "Rates", isl: int, osl: int, acceptance: tuple[float, ...]) -> "Case":
+    """Return what stays fixed while layouts vary, after checking the lengths."""
+    from perfmodel.serving import Case
+
+    positive(isl, "--isl")
+    positive(osl, "--osl")
+    if isl + osl > model.max_position_embeddings:
+        raise UsageError(
+            f"--isl + --osl: {isl + osl} tokens; allowed: at most {model.max_position_embeddings} for {model.name}"
+        )
+    return Case(model=model, rates=rates, isl=isl, osl=osl, acceptance=acceptance)
+
+
+def show(document: Any, format_: Format, remarks: list[str]) -> None:
+    """Write the document to stdout and remarks to stderr."""
+    from perfmodel.report.terminal import Terminal
+
+    terminal = Terminal(format=format_.value)
+    for text in remarks:
+        terminal.remark(text)
+    terminal.result(document)

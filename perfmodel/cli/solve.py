@@ -1,0 +1,107 @@
+"""`moeplan solve`: the best deployment on a budget or for a rate."""
+
+from typing import Annotated
+
+import typer
+
+from perfmodel.cli import options
+from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+
+
+def _servers(cards: int | None, rates: "object", system: str) -> int:
+    from typing import Any, cast
+
+    r = cast(Any, rates)
+    if cards is None:
+        return int(min(r.max_packages // r.packages_per_server, 48))
+    options.positive(cards, "--cards")
+    if cards > r.max_packages:
+        raise UsageError(f"--cards: {cards}; allowed: at most {r.max_packages} on {system}; use fewer cards")
+    if cards < 2 * r.packages_per_server:
+        raise UsageError(
+            f"--cards: {cards}; allowed: at least {2 * r.packages_per_server} (one server of "
+            f"{r.packages_per_server} cards for each of prefill and decode)"
+        )
+    return int(cards // r.packages_per_server)
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Model; see 'moeplan list models'.")],
+    on: options.SystemOption = None,
+    cards: Annotated[int | None, typer.Option("--cards", help="Budget in cards (packages).")] = None,
+    rate: Annotated[str | None, typer.Option("--rate", help="Requests per second, like '20 req/s' or 20.")] = None,
+    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.")] = 0,
+    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request.")] = 0,
+    tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
+    ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, like 2s.")] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="throughput (default with --cards) or cards (with --rate).")
+    ] = None,
+    utilisation: Annotated[float, typer.Option("--utilisation", help="Highest load of either pool.")] = 0.8,
+    kv: Annotated[options.KvDtype, typer.Option("--kv", help="KV cache precision.")] = options.KvDtype.bf16,
+    acceptance: options.AcceptanceOption = None,
+    stack: options.StackOption = None,
+    top: Annotated[int, typer.Option("--top", help="Plans shown, the best included.")] = 5,
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Find the best prefill and decode layout, batch and server counts.
+
+    Example: moeplan solve deepseek-v3 --on cloudmatrix384 --cards 160 --isl 4096 --osl 1024 --tpot 50ms
+    """
+    missing = [n for n, v in (("--on", on), ("--isl", isl), ("--osl", osl), ("--tpot", tpot)) if not v]
+    if missing:
+        raise UsageError(f"solve needs {', '.join(missing)}; for example --on cloudmatrix384 --isl 4096 --osl 1024 "
+                         "--tpot 50ms")
+    if cards is None and rate is None:
+        raise UsageError("solve needs --cards N (a budget) or --rate R (requests per second)")
+    if not 0 < utilisation <= 1:
+        raise UsageError(f"--utilisation: {utilisation}; allowed: above 0, at most 1")
+    if objective not in (None, "throughput", "cards"):
+        raise UsageError(f"--objective: {objective!r}; allowed: throughput, cards")
+    if objective == "cards" and rate is None:
+        raise UsageError("--objective cards needs --rate: fewest cards for which rate?")
+    options.positive(top, "--top")
+    limits = (options.quantity(tpot, "s", "--tpot"), options.quantity(ttft, "s", "--ttft"))
+    wanted = options.quantity(rate if rate is None or not _plain(rate) else f"{rate} req/s", "1/s", "--rate")
+    from perfmodel import catalog
+    from perfmodel.report.plan import plan_document
+    from perfmodel.solver.plan import Status
+    from perfmodel.solver.solve import Request, solve
+    from perfmodel.specs.deployment import Targets
+
+    loaded = catalog.load_model(model)
+    rates, system, remarks, assumed = options.machine(str(on), stack)
+    positions, origin = options.read_acceptance(acceptance, loaded.spec)
+    case = options.case_of(loaded.spec, rates, isl, osl, positions)
+    request = Request(
+        servers=_servers(cards, rates, system.spec.name),
+        rate=wanted,
+        targets=Targets(tpot=limits[0], ttft=limits[1]),
+        utilisation=utilisation,
+        objective="cards" if objective == "cards" or (objective is None and wanted) else "throughput",
+        kv_dtype=kv.value,
+        top=top,
+    )
+    solution = solve(case, request)
+    document = plan_document(
+        solution,
+        request,
+        model=loaded.spec.name,
+        system=system.spec.name,
+        stack=stack,
+        cards=cards,
+        acceptance=origin,
+        acceptance_option=acceptance,
+        assumed=assumed,
+    )
+    options.show(document, format_, [*loaded.notes, *remarks])
+    if solution.status is not Status.OPTIMAL:
+        raise typer.Exit(EXIT_INFEASIBLE)
+
+
+def _plain(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""`moeplan validate`: predicted against published, row by row."""
+
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.cli import options
+
+
+def predicted(spec: Any, rates: Any, model: Any) -> dict[str, float]:
+    """Return the quantities a published row may state, as predicted under its conditions."""
+    from perfmodel.scenario import Scenario, resolve
+
+    conditions = spec.conditions
+    case = options.case_of(model, rates, conditions.isl, conditions.osl, tuple(conditions.acceptance))
+    resolved = resolve(
+        Scenario(
+            case=case,
+            phase=conditions.phase,
+            layout=conditions.layout.model_dump(),
+            tpot=conditions.tpot,
+            precision=conditions.precision,
+            kv_dtype=conditions.kv_dtype,
+        )
+    )
+    point = resolved.point
+    cards = resolved.plan.layout.dies / rates.dies_per_package
+    return {
+        "step_time": float(point.step_time),
+        "latency": float(point.step_time),
+        "tpot": float(point.tpot),
+        "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
+    }
+
+
+def command(
+    names: Annotated[list[str] | None, typer.Argument(help="Evidence rows; default all.")] = None,
+    stack: options.StackOption = None,
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Compare predictions with published results.
+
+    Example: moeplan validate seed-cm384-decode seed-a2-decode-808 seed-prefill-16x
+    """
+    from perfmodel import catalog
+    from perfmodel.report.table import Column, Document, Table
+
+    rows = []
+    for name in names or catalog.names("evidence"):
+        spec = catalog.load_evidence(name).spec
+        model = catalog.load_model(spec.conditions.model).spec
+        rates, _, _, _ = options.machine(spec.conditions.system, stack or spec.conditions.stack)
+        values = predicted(spec, rates, model)
+        for measured in spec.measured:
+            value = values[measured.quantity]
+            rows.append(
+                {
+                    "row": spec.name,
+                    "quantity": measured.quantity,
+                    "unit": measured.unit,
+                    "measured": measured.value,
+                    "predicted": value,
+                    "error": value / measured.value - 1,
+                    "confidence": spec.confidence,
+                    "assumed": ", ".join(spec.assumed) or "nothing",
+                }
+            )
+    columns = (
+        Column("row", "published row"),
+        Column("quantity", "quantity"),
+        Column("unit", "unit"),
+        Column("measured", "measured", "1"),
+        Column("predicted", "predicted", "1"),
+        Column("error", "error", "%"),
+        Column("confidence", "trust"),
+        Column("assumed", "conditions assumed"),
+    )
+    table = Table("Predicted against published", columns, tuple(rows))
+    facts = {"rows": len(rows), "mean_absolute_error": sum(abs(float(str(r["error"]))) for r in rows) / max(1, len(rows))}
+    document = Document(
+        schema="moeplan.validation/1", title="Predicted against published", tables=(table,), facts=facts, notes=()
+    )
+    options.show(document, format_, [])

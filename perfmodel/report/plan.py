@@ -1,0 +1,283 @@
+"""A solution -> a document: targets first, then the plan, its rivals, its limits."""
+
+import shlex
+from typing import Any
+
+from perfmodel.report.step import assumed_notes, extrapolations, layout_words, longest_context, memory_table, sizes
+from perfmodel.report.table import Column, Document, Table
+from perfmodel.serving import Case
+from perfmodel.solver.plan import Deployment, PoolPlan, Solution
+from perfmodel.solver.solve import Request
+
+WHAT_VALUE = (Column("what", ""), Column("value", ""))
+TTFT_DEFINITION = (
+    "TTFT = batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
+    "means at the utilisation limit"
+)
+
+
+def _f(value: Any) -> float:
+    return float(value)
+
+
+def explain_command(
+    pool: PoolPlan, case: Case, *, model: str, system: str, stack: str | None, acceptance: str | None, tpot: float | None
+) -> str:
+    """Return the exact command that explains one pool."""
+    layout = pool.layout
+    words = ["moeplan", "explain", model, "--on", system, "--phase", pool.family.phase, "--dies", str(layout.dies)]
+    words += ["--tp", str(layout.tp), "--batch", str(layout.batch), "--draft", str(layout.draft)]
+    words += ["--shared-ranks", str(layout.shared_ranks), "--redundant", str(layout.redundant)]
+    words += ["--overlap", layout.overlap, "--attention-cores", str(layout.attention_cores)]
+    words += ["--exchange", layout.exchange, "--isl", str(case.isl)]
+    if pool.family.phase == "decode":
+        words += ["--osl", str(case.osl)]
+        if tpot is not None:
+            words += ["--tpot", f"{tpot * 1e3:g}ms"]
+    words += ["--kv", pool.family.kv_dtype]
+    if acceptance:
+        words += ["--acceptance", acceptance]
+    if stack:
+        words += ["--stack", stack]
+    return shlex.join(words)
+
+
+def _pool_facts(pool: PoolPlan, case: Case, instances: int, utilisation: float) -> dict[str, Any]:
+    rates = case.rates
+    dies = pool.layout.dies * instances
+    return {
+        "instances": instances,
+        "layout": pool.layout.model_dump(),
+        "dies": dies,
+        "cards": dies // rates.dies_per_package,
+        "servers": pool.servers * instances,
+        "step_time_s": _f(pool.point.step_time),
+        "tokens_per_s_per_card_of_pool": _f(pool.point.tokens_per_s) * rates.dies_per_package / pool.layout.dies,
+        "utilisation": utilisation,
+        "memory_planned_B": _f(pool.point.memory),
+        "memory_worst_B": _f(pool.point.footprint.worst),
+        "memory_usable_B": _f(pool.point.usable),
+    }
+
+
+def _facts(best: Deployment, case: Case, cards: int | None, request: Request) -> dict[str, Any]:
+    used = best.servers_used * case.rates.packages_per_server
+    budget = cards or used
+    terms = best.first_token
+    return {
+        "requests_per_s": best.requests_per_s,
+        "tokens_per_s": best.requests_per_s * case.osl,
+        "tokens_per_s_per_card_of_deployment": best.requests_per_s * case.osl / used,
+        "tokens_per_s_per_card_of_decode_pool": _f(best.decode.point.tokens_per_s)
+        * case.rates.dies_per_package
+        / best.decode.layout.dies,
+        "tpot_s": _f(best.decode.point.tpot),
+        "tpot_target_s": request.targets.tpot,
+        "ttft_s": _f(terms.ttft),
+        "ttft_target_s": request.targets.ttft,
+        "ttft_terms_s": {
+            "batch_formation": _f(terms.batch_formation),
+            "residual": _f(terms.residual),
+            "prefill": _f(terms.prefill),
+            "kv_transfer": _f(terms.kv_transfer),
+            "first_step": _f(terms.first_step),
+        },
+        "cards_used": used,
+        "cards_idle": budget - used,
+        "longest_context": longest_context(best.decode),
+        "prefill": _pool_facts(best.prefill, case, best.prefill_instances, best.prefill_utilisation),
+        "decode": _pool_facts(best.decode, case, best.decode_instances, best.decode_utilisation),
+    }
+
+
+def _targets(facts: dict[str, Any]) -> Table:
+    rows = []
+    for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")):
+        target = facts[f"{key}_target_s"]
+        value = facts[f"{key}_s"]
+        met = None if target is None else value <= target
+        rows.append(
+            {
+                "target": name,
+                "met": "no limit given" if met is None else ("✓" if met else "✗"),
+                "value": value,
+                "limit": target,
+                "room": None if target is None else 1 - value / target,
+            }
+        )
+    columns = (
+        Column("target", "target"),
+        Column("met", "met"),
+        Column("value", "predicted", "s"),
+        Column("limit", "limit", "s"),
+        Column("room", "room", "%"),
+    )
+    return Table("Targets", columns, tuple(rows), (TTFT_DEFINITION,))
+
+
+def _pools(best: Deployment, case: Case, facts: dict[str, Any]) -> Table:
+    rows = []
+    for name, pool in (("prefill", best.prefill), ("decode", best.decode)):
+        f = facts[name]
+        rows.append(
+            {
+                "pool": name,
+                "instances": f["instances"],
+                "each": sizes(pool.layout.dies, case.rates),
+                "layout": layout_words(pool),
+                "step": f["step_time_s"],
+                "rate": f["tokens_per_s_per_card_of_pool"],
+                "load": f["utilisation"],
+                "memory": f["memory_planned_B"] / f["memory_usable_B"],
+                "limit": _limit(pool, facts) if name == "decode" else "batch and TTFT",
+            }
+        )
+    columns = (
+        Column("pool", "pool"),
+        Column("instances", "instances", "1"),
+        Column("each", "each"),
+        Column("layout", "layout"),
+        Column("step", "step", "s"),
+        Column("rate", "tok/s per card", "1/s"),
+        Column("load", "load", "%"),
+        Column("memory", "memory", "%"),
+        Column("limit", "limited by"),
+    )
+    note = "tok/s per card: of that pool at full batch, as published results count (prefill: input tokens)"
+    return Table("Plan", columns, tuple(rows), (note,))
+
+
+def _limit(pool: PoolPlan, facts: dict[str, Any]) -> str:
+    limit = facts["tpot_target_s"]
+    time_room = 1.0 if limit is None else 1 - facts["tpot_s"] / limit
+    memory_room = 1 - _f(pool.point.memory) / _f(pool.point.usable)
+    return "TPOT" if time_room < memory_room else "memory"
+
+
+def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
+    used = best.servers_used
+    rows = [
+        ("deployment", f"{best.prefill_instances}P{best.decode_instances}D: "
+         f"{sizes(used * case.rates.dies_per_server, case.rates)}"),
+        ("idle cards of the budget", f"{facts['cards_idle']}"),
+        ("requests per second", f"{facts['requests_per_s']:,.1f}"),
+        ("output tokens per second", f"{facts['tokens_per_s']:,.0f}"),
+        ("  per card of the decode pool, at full batch", f"{facts['tokens_per_s_per_card_of_decode_pool']:,.0f}"),
+        ("  per card of the whole deployment, sustained", f"{facts['tokens_per_s_per_card_of_deployment']:,.0f}"),
+        ("longest context of one request", f"{facts['longest_context']:,.0f} tokens"),
+    ]
+    rows += [(f"TTFT: {name.replace('_', ' ')}", f"{value * 1e3:,.1f} ms")
+             for name, value in facts["ttft_terms_s"].items()]
+    return Table("Totals", WHAT_VALUE, tuple({"what": w, "value": v} for w, v in rows))
+
+
+def _rivals(solution: Solution) -> Table:
+    best = solution.best
+    rows = [
+        {
+            "plan": f"{d.prefill_instances}P{d.decode_instances}D",
+            "decode": layout_words(d.decode),
+            "tpot": _f(d.decode.point.tpot),
+            "ttft": _f(d.first_token.ttft),
+            "requests": d.requests_per_s,
+            "servers": d.servers_used,
+            "loss": d.requests_per_s / best.requests_per_s - 1 if best else None,
+        }
+        for d in solution.alternatives
+    ]
+    columns = (
+        Column("plan", "plan"),
+        Column("decode", "decode layout"),
+        Column("tpot", "TPOT", "s"),
+        Column("ttft", "TTFT", "s"),
+        Column("requests", "req/s", "1/s"),
+        Column("servers", "servers", "1"),
+        Column("loss", "against best", "%"),
+    )
+    return Table("Next best, each really different", columns, tuple(rows))
+
+
+def _rejected(solution: Solution) -> Table:
+    rows = tuple(
+        {
+            "constraint": r.constraint,
+            "refused": r.count,
+            "closest": f"{r.closest:.4g} {r.unit} against {r.limit:.4g} {r.unit}"
+            if r.closest == r.closest and abs(r.closest) != float("inf")
+            else "none within the other limits",
+            "layout": r.layout,
+        }
+        for r in solution.rejections
+    )
+    columns = (
+        Column("constraint", "constraint"),
+        Column("refused", "plans refused", "1"),
+        Column("closest", "closest miss"),
+        Column("layout", "by"),
+    )
+    return Table("Refused", columns, rows)
+
+
+def plan_document(
+    solution: Solution,
+    request: Request,
+    *,
+    model: str,
+    system: str,
+    stack: str | None,
+    cards: int | None,
+    acceptance: str,
+    acceptance_option: str | None,
+    assumed: dict[str, Any],
+) -> Document:
+    """Return the planner's answer; an infeasible one says how near the nearest miss was."""
+    case, best = solution.case, solution.best
+    facts: dict[str, Any] = {
+        "status": solution.status.value,
+        "model": model,
+        "system": system,
+        "isl": case.isl,
+        "osl": case.osl,
+        "acceptance": acceptance,
+        "plans_evaluated": solution.evaluated,
+        "utilisation_limit": request.utilisation,
+    }
+    count = f"{solution.evaluated:,} candidate plans evaluated"
+    title = f"{model} on {system}: isl {case.isl}, osl {case.osl}"
+    if best is None:
+        return Document(
+            schema="moeplan.plan/1",
+            title=f"{title}: no feasible plan",
+            tables=(_rejected(solution),),
+            facts=facts,
+            notes=(count, *assumed_notes(assumed)),
+        )
+    facts |= _facts(best, case, cards, request)
+    shared: dict[str, Any] = {"model": model, "system": system, "stack": stack, "acceptance": acceptance_option}
+    facts["explain"] = {
+        "decode": explain_command(best.decode, case, tpot=request.targets.tpot, **shared),
+        "prefill": explain_command(best.prefill, case, tpot=None, **shared),
+    }
+    notes = (
+        count,
+        f"draft acceptance: {acceptance}",
+        *(f"decode {text}" for text in extrapolations(best.decode, case)),
+        *(f"prefill {text}" for text in extrapolations(best.prefill, case)),
+        f"explain decode: {facts['explain']['decode']}",
+        f"explain prefill: {facts['explain']['prefill']}",
+        *assumed_notes(assumed),
+    )
+    return Document(
+        schema="moeplan.plan/1",
+        title=title,
+        tables=(
+            _targets(facts),
+            _pools(best, case, facts),
+            _totals(facts, best, case),
+            memory_table(best.decode, case.rates),
+            _rivals(solution),
+            _rejected(solution),
+        ),
+        facts=facts,
+        notes=notes,
+    )

@@ -1,0 +1,275 @@
+"""One evaluated layout -> a document: what it serves, every operator, every block, memory."""
+
+from typing import Any
+
+from perfmodel.breakdown import Breakdown, breakdown
+from perfmodel.ledger.records import Layout
+from perfmodel.ledger.step import build_ledger
+from perfmodel.rates import Rates
+from perfmodel.report.table import Column, Document, Table
+from perfmodel.scenario import Resolved
+from perfmodel.solver.plan import PoolPlan
+from perfmodel.serving import Case
+
+UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over {used}"
+
+
+def numbers_of(plan: PoolPlan) -> Layout:
+    """Return the layout as plain numbers for the ledger."""
+    spec = plan.layout
+    return Layout(
+        dies=spec.dies,
+        tp=spec.tp,
+        shared_ranks=spec.shared_ranks,
+        redundant=spec.redundant,
+        batch=spec.batch,
+        draft=spec.draft,
+        attention_cores=spec.attention_cores,
+    )
+
+
+def plan_breakdown(plan: PoolPlan, case: Case, ideal: Rates) -> Breakdown:
+    """Return where the time of a pool's step goes."""
+    layout = numbers_of(plan)
+    ledger = build_ledger(layout, plan.family, case.traffic(plan.family), case.model, case.dims)
+    return breakdown(ledger, plan.family, layout.attention_cores, case.rates, ideal)
+
+
+def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
+    """Return what this plan uses outside what was measured."""
+    layout = numbers_of(plan)
+    ledger = build_ledger(layout, plan.family, case.traffic(plan.family), case.model, case.dims)
+    found: dict[str, None] = {}
+    for ops in ledger.parts.values():
+        for op in ops:
+            if op.exchange is None or float(op.exchange.group) <= 1:  # type: ignore[arg-type]
+                continue
+            used = spanned_links(float(op.exchange.group), case.rates)  # type: ignore[arg-type]
+            covered = case.rates.covers[op.exchange.collective]
+            if not set(used) <= set(covered):
+                text = UNMEASURED.format(
+                    what=op.exchange.collective.replace("_", " "), covered=", ".join(covered), used=", ".join(used)
+                )
+                found[text] = None
+    return list(found)
+
+
+def spanned_links(group: float, rates: Rates) -> list[str]:
+    """Return the links that a group of dies spans, inner first."""
+    links, inner = [], 1.0
+    for tier in rates.tiers:
+        if group > inner:
+            links.append(tier.link)
+        inner = float(tier.dies)  # type: ignore[arg-type]
+    return links
+
+
+def sizes(dies: int, rates: Rates) -> str:
+    """Return an instance's size in all three counts."""
+    cards, servers = dies / rates.dies_per_package, dies / rates.dies_per_server
+    return f"{dies} dies = {cards:g} cards = {servers:g} servers"
+
+
+def operator_table(parts: Breakdown) -> Table:
+    """One row per operator and block."""
+    step = parts.step_time
+    rows = [
+        {
+            "block": row.block,
+            "operator": row.name,
+            "lane": row.lane,
+            "runs": row.runs,
+            "time": row.total,
+            "share": row.total / step if row.decides else None,
+            "bar": row.total / step if row.decides else None,
+            "bound": row.timed.bound,
+            "light": row.ideal_total / row.total if row.total else None,
+            "flop": row.runs * float(row.timed.op.flop),  # type: ignore[arg-type]
+            "bytes": row.runs
+            * float(row.timed.op.weight_bytes + row.timed.op.kv_bytes + row.timed.op.activation_bytes),  # type: ignore[arg-type]
+            "link_bytes": row.runs * _link_bytes(row.timed.op.exchange),
+        }
+        for row in parts.rows
+    ]
+    rows.append(
+        {
+            "block": "step",
+            "operator": "host, launch, sampling",
+            "lane": "all",
+            "runs": 1.0,
+            "time": parts.overhead,
+            "share": parts.overhead / step,
+            "bar": parts.overhead / step,
+            "bound": "fixed",
+            "light": 0.0,
+            "flop": 0.0,
+            "bytes": 0.0,
+            "link_bytes": 0.0,
+        }
+    )
+    columns = (
+        Column("block", "block"),
+        Column("operator", "operator"),
+        Column("lane", "lane"),
+        Column("runs", "runs", "1"),
+        Column("time", "time", "s"),
+        Column("share", "share", "%"),
+        Column("bar", "", "bar"),
+        Column("bound", "bound"),
+        Column("light", "of light", "%"),
+        Column("flop", "FLOP", "FLOP"),
+        Column("bytes", "bytes", "B"),
+        Column("link_bytes", "link", "B"),
+    )
+    note = "rows without a share run beside the lane that decides; shares of the others add up to the step"
+    return Table("Operators of one step, on the busiest die", columns, tuple(rows), (note,))
+
+
+def _link_bytes(exchange: Any) -> float:
+    return 0.0 if exchange is None else float(exchange.payload * exchange.messages)
+
+
+def block_table(parts: Breakdown) -> Table:
+    """One row per block: lanes, who decides, slack."""
+    rows = tuple(
+        {
+            "block": b.name,
+            "count": b.count,
+            "layer": b.layer,
+            "total": b.total,
+            "attention": b.attention,
+            "experts": b.experts,
+            "link": b.link,
+            "decides": b.decides,
+            "slack": b.slack,
+        }
+        for b in parts.blocks
+    )
+    columns = (
+        Column("block", "block"),
+        Column("count", "count", "1"),
+        Column("layer", "one layer", "s"),
+        Column("total", "total", "s"),
+        Column("attention", "attention lane", "s"),
+        Column("experts", "experts lane", "s"),
+        Column("link", "of it link", "s"),
+        Column("decides", "decides"),
+        Column("slack", "slack", "s"),
+    )
+    total = f"blocks and overhead add up to the step time of {parts.step_time * 1e3:.3f} ms"
+    return Table("Blocks", columns, rows, (total,))
+
+
+def memory_table(plan: PoolPlan, rates: Rates) -> Table:
+    """Bytes of one die, planned and worst."""
+    held: Any = plan.point.footprint
+    usable = float(plan.point.usable)  # type: ignore[arg-type]
+    capacity, runtime = float(rates.capacity), float(rates.runtime)  # type: ignore[arg-type]
+    reserve = capacity - usable - runtime
+    rows = [
+        ("weights, replicas included", held.weights, held.weights),
+        ("KV cache (planned: mean + 3 sigma; worst: all at maximum)", held.kv, held.kv_worst),
+        ("exchange buffers", held.buffers, held.buffers),
+        ("working space", held.workspace, held.workspace),
+        ("runtime", runtime, runtime),
+        ("reserve", reserve, reserve),
+        ("free", usable - held.planned, usable - held.worst),
+        ("HBM as the driver reports it", capacity, capacity),
+    ]
+    columns = (Column("what", "memory of one die"), Column("planned", "planned", "B"), Column("worst", "worst", "B"))
+    return Table(
+        "Memory", columns, tuple({"what": w, "planned": float(p), "worst": float(x)} for w, p, x in rows)
+    )
+
+
+def longest_context(plan: PoolPlan) -> float:
+    """Longest context of one request that still fits with the rest of the batch as planned."""
+    held: Any = plan.point.footprint
+    free = float(plan.point.usable) - float(held.planned)  # type: ignore[arg-type]
+    mean = float(held.kv) / plan.layout.batch
+    return max(0.0, (free + mean) / float(held.kv_bytes_per_token))
+
+
+def assumed_notes(assumed: dict[str, Any]) -> tuple[str, ...]:
+    """Footnotes for every assumed input that was used."""
+    return tuple(f"assumed: {path} = {figure.text}; {figure.note or figure.source}" for path, figure in assumed.items())
+
+
+def step_document(
+    resolved: Resolved,
+    ideal: Rates,
+    *,
+    model: str,
+    system: str,
+    acceptance: str,
+    assumed: dict[str, Any],
+    tpot: float | None,
+) -> Document:
+    """Return the whole explanation of one layout."""
+    plan, case = resolved.plan, resolved.scenario.case
+    parts = plan_breakdown(plan, case, ideal)
+    point: Any = plan.point
+    decode = plan.family.phase == "decode"
+    cards = plan.layout.dies / case.rates.dies_per_package
+    facts: dict[str, Any] = {
+        "model": model,
+        "system": system,
+        "phase": plan.family.phase,
+        "instance": sizes(plan.layout.dies, case.rates),
+        "layout": plan.layout.model_dump(),
+        "isl": case.isl,
+        "osl": case.osl,
+        "acceptance": list(case.acceptance),
+        "step_time_s": float(point.step_time),
+        "tokens_per_s": float(point.tokens_per_s),
+        "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
+        "memory_planned_B": float(point.memory),
+        "memory_usable_B": float(point.usable),
+    }
+    rows: list[dict[str, object]] = [
+        {"what": "instance", "value": facts["instance"]},
+        {"what": "layout", "value": _layout_words(plan)},
+    ]
+    if decode:
+        facts["tpot_s"] = float(point.tpot)
+        met = None if tpot is None else bool(float(point.tpot) <= tpot)
+        facts["tpot_target_s"], facts["tpot_met"] = tpot, met
+        mark = "" if tpot is None else f"  {'✓' if met else '✗'} target {tpot * 1e3:g} ms"
+        rows.append({"what": "TPOT", "value": f"{point.tpot * 1e3:.2f} ms{mark}"})
+        rows.append({"what": "acceptance", "value": acceptance})
+        facts["longest_context"] = longest_context(plan)
+        rows.append({"what": "longest context of one request", "value": f"{facts['longest_context']:,.0f} tokens"})
+    rows += [
+        {"what": "step time", "value": f"{point.step_time * 1e3:.2f} ms"},
+        {"what": "tokens/s per card of the instance", "value": f"{facts['tokens_per_s_per_card']:,.0f}"},
+        {"what": "memory of one die", "value": f"{point.memory / 1e9:.1f} of {point.usable / 1e9:.1f} GB usable"},
+    ]
+    summary = Table(
+        f"{model} {plan.family.phase} on {system}", (Column("what", ""), Column("value", "")), tuple(rows)
+    )
+    notes = (*extrapolations(plan, case), *assumed_notes(assumed))
+    if point.memory > point.usable:
+        notes = ("does not fit: planned memory exceeds what a die can use", *notes)
+    if resolved.batch_chosen:
+        notes = ("batch was not given: the largest that meets TPOT and fits memory", *notes)
+    return Document(
+        schema="moeplan.step/1",
+        title=f"Explanation of {model} {plan.family.phase} on {system}",
+        tables=(summary, block_table(parts), operator_table(parts), memory_table(plan, case.rates)),
+        facts=facts,
+        notes=notes,
+    )
+
+
+def _layout_words(plan: PoolPlan) -> str:
+    layout = plan.layout
+    shared = f"{layout.shared_ranks} dies hold shared experts" if layout.shared_ranks else "shared on every die"
+    split = f" ({layout.attention_cores} cube cores for attention)" if layout.overlap == "cores" else ""
+    return (
+        f"attention dp {layout.dies // layout.tp} x tp {layout.tp}, experts ep {layout.dies}, {shared}, "
+        f"{layout.redundant} redundant, batch {layout.batch} per dp rank, draft {layout.draft}, "
+        f"{layout.exchange}, overlap {layout.overlap}{split}"
+    )
+
+
+layout_words = _layout_words

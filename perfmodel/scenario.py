@@ -1,0 +1,101 @@
+"""One given layout -> checked, its open batch filled in, evaluated with plain numbers."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from pydantic import ValidationError
+
+from perfmodel.errors import UsageError
+from perfmodel.ledger.records import Family
+from perfmodel.serving import Case
+from perfmodel.solver.plan import PoolPlan
+from perfmodel.solver.search import exact_pool
+from perfmodel.solver.space import LARGEST_BATCH, layout_faults
+from perfmodel.specs.deployment import LayoutSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A layout as given; its batch may be open where a TPOT limit fixes it."""
+
+    case: Case
+    phase: Literal["decode", "prefill"]
+    layout: dict[str, Any]
+    tpot: float | None
+    precision: Literal["w8a8", "bf16"] = "w8a8"
+    kv_dtype: Literal["bf16", "int8"] = "bf16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A checked layout with what it serves."""
+
+    scenario: Scenario
+    plan: PoolPlan
+    batch_chosen: bool
+
+    @property
+    def point(self) -> Any:
+        """What the instance serves."""
+        return self.plan.point
+
+
+def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
+    try:
+        return LayoutSpec(**{**values, "batch": batch})
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            where = ".".join(str(p) for p in fault["loc"]) or "layout"
+            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}")
+        raise UsageError("\n".join(lines)) from None
+
+
+def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
+    return Family(
+        phase=scenario.phase,
+        own_shared_ranks=layout.shared_ranks > 0,
+        overlap=layout.overlap,
+        exchange=layout.exchange,
+        reduction=layout.reduction,
+        precision=scenario.precision,
+        kv_dtype=scenario.kv_dtype,
+    )
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Return the layout evaluated; an open batch becomes the largest that meets TPOT and fits memory.
+
+    Raises ``UsageError`` listing every structural rule the layout breaks.
+    """
+    given = scenario.layout.get("batch")
+    layout = _layout_spec(scenario.layout, 1 if given is None else given)
+    faults = layout_faults(layout, scenario.case.model, scenario.case.rates)
+    if layout.draft > len(scenario.case.acceptance):
+        faults.append(
+            f"draft: {layout.draft}, but acceptance is known for {len(scenario.case.acceptance)} position(s); "
+            "give --acceptance with one value per position"
+        )
+    if faults:
+        raise UsageError("\n".join(faults))
+    family = _family(scenario, layout)
+    if given is not None:
+        return Resolved(scenario=scenario, plan=exact_pool(layout, family, scenario.case), batch_chosen=False)
+    if scenario.tpot is None:
+        raise UsageError("batch: not given and no TPOT limit to choose it by; give --batch N or --tpot T")
+    return Resolved(scenario=scenario, plan=_largest(layout, family, scenario), batch_chosen=True)
+
+
+def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
+    """Return the largest batch within both limits; batch 1 where none is."""
+    best = exact_pool(layout, family, scenario.case)
+    low, high = 1, LARGEST_BATCH
+    while low < high:  # TPOT and memory never fall with the batch (property-tested)
+        middle = (low + high + 1) // 2
+        plan = exact_pool(layout.model_copy(update={"batch": middle}), family, scenario.case)
+        point = cast(Any, plan.point)
+        if point.tpot <= scenario.tpot and point.memory <= point.usable:
+            low, best = middle, plan
+        else:
+            high = middle - 1
+    return best
