@@ -1,0 +1,332 @@
+"""Find, read and validate data files: the one module that touches them."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.specs.base import Figure, Spec
+from perfmodel.specs.evidence import EvidenceSpec
+from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
+from perfmodel.specs.model import ModelSpec
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
+_KINDS = ("datasheet", "measured", "derived", "assumed")
+_FOLDERS = {
+    "chips": "hardware/chips",
+    "systems": "hardware/systems",
+    "stacks": "hardware/stacks",
+    "models": "models",
+    "evidence": "evidence",
+}
+_SPECS: dict[str, type[Spec]] = {
+    "chips": ChipSpec,
+    "systems": SystemSpec,
+    "stacks": StackSpec,
+    "models": ModelSpec,
+    "evidence": EvidenceSpec,
+}
+_PLAIN_NUMBERS = ("models", "evidence")  # these cite one source for the whole file
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A typed spec with plain floats, and beside it where each number came from."""
+
+    spec: Any
+    figures: dict[str, Figure]
+    notes: tuple[str, ...]
+    path: Path
+
+
+def _root() -> Path:
+    here = Path(__file__).resolve().parent
+    return here / "_data" if (here / "_data").is_dir() else here.parent
+
+
+def names(kind: str) -> list[str]:
+    """Return the names on file of one kind."""
+    return sorted(path.stem for path in (_root() / _FOLDERS[kind]).glob("*.yaml"))
+
+
+def load_chip(name: str) -> Loaded:
+    """Return a chip."""
+    return _load("chips", name)
+
+
+def load_system(name: str) -> Loaded:
+    """Return a system; an ambiguous family name takes its default variant and says so."""
+    return _load("systems", name)
+
+
+def load_stack(name: str) -> Loaded:
+    """Return a software stack."""
+    return _load("stacks", name)
+
+
+def load_model(name: str) -> Loaded:
+    """Return a model."""
+    return _load("models", name)
+
+
+def load_evidence(name: str) -> Loaded:
+    """Return a published result."""
+    return _load("evidence", name)
+
+
+@lru_cache(maxsize=256)
+def _load(kind: str, name: str) -> Loaded:
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return load_path(kind, Path(name))
+    word = name.lower()
+    folder = _root() / _FOLDERS[kind]
+    if word in names(kind):
+        return load_path(kind, folder / f"{word}.yaml")
+    variants = []
+    for known in names(kind):
+        loaded = load_path(kind, folder / f"{known}.yaml")
+        if word in getattr(loaded.spec, "aliases", ()):
+            return loaded
+        if getattr(loaded.spec, "family", None) == word:
+            variants.append(loaded)
+    if variants:
+        return _default_variant(word, variants)
+    raise UsageError(f"{kind.rstrip('s')}: {name!r} is not on file{did_you_mean(name, _all_words(kind))}")
+
+
+def _all_words(kind: str) -> list[str]:
+    words = list(names(kind))
+    for known in names(kind):
+        spec = load_path(kind, _root() / _FOLDERS[kind] / f"{known}.yaml").spec
+        words += [*getattr(spec, "aliases", ()), *([spec.family] if getattr(spec, "family", None) else [])]
+    return sorted(set(words))
+
+
+def _default_variant(word: str, variants: list[Loaded]) -> Loaded:
+    taken = next((v for v in variants if v.spec.family_default), variants[0])
+    listed = ", ".join(v.spec.name for v in variants)
+    note = f"{word} is ambiguous: {listed}; took {taken.spec.name}"
+    return Loaded(taken.spec, taken.figures, (note,), taken.path)
+
+
+@lru_cache(maxsize=256)
+def load_path(kind: str, path: Path) -> Loaded:
+    """Return the spec in a file, or raise ``DataError`` with one line per fault."""
+    reader = _Reader(path, plain_numbers=kind in _PLAIN_NUMBERS)
+    data = reader.read()
+    spec_type = _SPECS[kind]
+    spec: Any = None
+    try:
+        spec = spec_type.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors():
+            reader.fault_at(fault["loc"], _say(fault, spec_type))
+    if spec is not None:
+        reader.check_sources(spec.sources, cited={s for s in (getattr(spec, "source", None),) if s})
+    reader.finish()
+    if path.parent == _root() / _FOLDERS[kind] and spec.name != path.stem:
+        raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
+    return Loaded(spec, reader.figures_of(spec), (), path)
+
+
+def _say(fault: Any, spec_type: type[Spec]) -> str:
+    """Return a pydantic fault in our words: found; allowed; fix."""
+    found = fault.get("input")
+    match fault["type"]:
+        case "missing":
+            return "is missing; required; add it"
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(str(fault['loc'][-1]), _keys(spec_type))}"
+        case "greater_than" | "greater_than_equal" | "less_than_equal":
+            return f"found {found!r}; {fault['msg'].replace('Input should be', 'allowed:')}"
+        case _:
+            text = fault["msg"].removeprefix("Value error, ")
+            return text if repr(found) in text else f"found {found!r}; {text}"
+
+
+def _keys(spec_type: Any, seen: frozenset[str] = frozenset()) -> list[str]:
+    keys: list[str] = []
+    for name, info in spec_type.model_fields.items():
+        keys.append(name)
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, Spec):
+            keys += _keys(inner)
+    return keys
+
+
+class _Reader:
+    """One file: composes YAML nodes, unwraps figure records, gathers faults with their lines."""
+
+    def __init__(self, path: Path, *, plain_numbers: bool) -> None:
+        self.path = path
+        self.plain_numbers = plain_numbers
+        self.faults: list[tuple[int, str]] = []
+        self.lines: dict[tuple[Any, ...], int] = {(): 1}
+        self.records: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def read(self) -> dict[str, Any]:
+        """Return the plain content of the file."""
+        node = self._compose()
+        data = self._plain(node, ())
+        if not isinstance(data, dict):
+            raise DataError(f"{self.path}:1: found {type(data).__name__}; allowed: a mapping of keys to values")
+        return data
+
+    def _compose(self) -> yaml.Node:
+        try:
+            text = self.path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 YAML") from None
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read: {error.strerror}; check the path") from None
+        try:
+            for event in yaml.parse(text, Loader=_Loader):
+                if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                    raise DataError(
+                        f"{self.path}:{event.start_mark.line + 1}: anchors and aliases; allowed: plain values"
+                    )
+            node = yaml.compose(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            raise DataError(f"{self.path}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        if node is None:
+            raise DataError(f"{self.path}:1: the file is empty; allowed: one mapping; copy a neighbour to begin")
+        return node
+
+    def _plain(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
+        self.lines[path] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(child, (*path, i)) for i, child in enumerate(node.value)]
+        value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        bare = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if bare and not self.plain_numbers and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
+            self.fault(
+                path, f"bare number {value}; allowed: a record with its source; write {{value: {value}, source: KEY}}"
+            )
+        return value
+
+    def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...]) -> Any:
+        result: dict[Any, Any] = {}
+        for key_node, child in node.value:
+            key = key_node.value
+            line = key_node.start_mark.line + 1
+            if key == "<<":
+                self.faults.append((line, "merge keys; allowed: plain keys"))
+                continue
+            if key in result:
+                self.faults.append((line, f"{_dotted((*path, key))}: duplicate key; allowed: once; remove one"))
+                continue
+            result[key] = self._plain(child, (*path, key))
+            self.lines[(*path, key)] = line
+        if not self.plain_numbers and "value" in result:
+            return self._figure(result, path)
+        return result
+
+    def _figure(self, record: dict[str, Any], path: tuple[Any, ...]) -> Any:
+        for key in record.keys() - _FIGURE_KEYS:
+            self.fault((*path, key), f"unknown key{did_you_mean(str(key), sorted(_FIGURE_KEYS))}")
+        if "source" not in record:
+            self.fault(path, "the record has no source; allowed: a key of 'sources'; add source: KEY")
+        if record.get("kind", "datasheet") not in _KINDS:
+            self.fault((*path, "kind"), f"found {record['kind']!r}; allowed: {', '.join(_KINDS)}")
+        self.records[path] = record
+        return record["value"]
+
+    def fault(self, path: tuple[Any, ...], text: str) -> None:
+        """Note a fault at a path of the file."""
+        self.faults.append((self._line(path), f"{_dotted(path)}: {text}"))
+
+    def fault_at(self, location: tuple[Any, ...], text: str) -> None:
+        """Note a fault that validation found; union tags are not keys of the file."""
+        path = tuple(p for i, p in enumerate(location) if not (i and p in ("mla", "gqa")))
+        if not any(path == known[0] for known in self._bare_paths()):
+            self.faults.append((self._line(path), f"{_dotted(path)}: {text}"))
+
+    def _bare_paths(self) -> list[tuple[tuple[Any, ...]]]:
+        return [
+            (tuple(int(p) if p.isdigit() else p for p in text.split(": bare number")[0].split(".")),)
+            for _, text in self.faults
+            if ": bare number" in text
+        ]
+
+    def _line(self, path: tuple[Any, ...]) -> int:
+        while path not in self.lines:
+            path = path[:-1]
+        return self.lines[path]
+
+    def check_sources(self, sources: dict[str, Any], cited: set[str]) -> None:
+        """Refuse figures whose source is unknown, and sources that nothing cites."""
+        used = set(cited)
+        for path, record in self.records.items():
+            key = record.get("source")
+            used.add(str(key))
+            if key is not None and key not in sources:
+                self.fault((*path, "source"), f"unknown source {key!r}{did_you_mean(str(key), sorted(sources))}")
+        if not self.plain_numbers:
+            for key in sources.keys() - used:
+                self.fault(("sources", key), "no number cites it; allowed: cited sources; remove it")
+
+    def finish(self) -> None:
+        """Raise all faults at once."""
+        if self.faults:
+            raise DataError("\n".join(f"{self.path}:{line}: {text}" for line, text in sorted(set(self.faults))))
+
+    def figures_of(self, spec: Any) -> dict[str, Figure]:
+        """Return provenance by dotted path, with the validated SI value."""
+        figures = {}
+        for path, record in self.records.items():
+            value: Any = spec
+            for part in path:
+                value = value[part] if isinstance(part, int) else getattr(value, part)
+            low, high = self._range(path, record, spec, float(value))
+            figures[_dotted(path)] = Figure(
+                value=float(value),
+                text=str(record["value"]),
+                source=record["source"],
+                kind=record.get("kind", "datasheet"),
+                note=record.get("note"),
+                low=low,
+                high=high,
+                file=str(self.path),
+                line=self._line(path),
+            )
+        self.finish()
+        return figures
+
+    def _range(
+        self, path: tuple[Any, ...], record: dict[str, Any], spec: Any, value: float
+    ) -> tuple[float | None, float | None]:
+        if "range" not in record:
+            return None, None
+        ends = record["range"]
+        unit = _unit_at(spec, path)
+        try:
+            low, high = (unit.read(end) for end in ends)
+        except (TypeError, ValueError) as error:
+            self.fault((*path, "range"), f"{error}; allowed: [low, high]")
+            return None, None
+        if not low <= value <= high:
+            self.fault((*path, "range"), f"found {ends}; allowed: a range that holds the value {record['value']}")
+        return low, high
+
+
+def _unit_at(spec: Any, path: tuple[Any, ...]) -> Any:
+    from perfmodel.units import Unit
+
+    owner = spec
+    for part in path[:-1]:
+        owner = owner[part] if isinstance(part, int) else getattr(owner, part)
+    metadata = type(owner).model_fields[path[-1]].metadata
+    return next((item for item in metadata if isinstance(item, Unit)), Unit("1"))
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in path) or "file"

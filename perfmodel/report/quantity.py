@@ -1,0 +1,56 @@
+"""SI numbers for people: a prefix and three significant digits."""
+
+import math
+
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
+BAR_WIDTH = 12
+_THREE_DIGITS = 1000
+
+
+def format_quantity(value: object, unit: str | None) -> str:
+    """Return a cell as text.
+
+    >>> format_quantity(0.0494, "s")
+    '49.4 ms'
+    >>> format_quantity(1.6e12, "B/s")
+    '1.60 TB/s'
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str) or unit is None:
+        return str(value)
+    number = float(str(value))
+    if not math.isfinite(number):
+        return "-"
+    match unit:
+        case "bar":
+            return "█" * round(BAR_WIDTH * number)
+        case "%":
+            return f"{100 * number:.1f} %"
+        case "1" | "1/s":
+            return _digits(number) if abs(number) < _THREE_DIGITS else f"{number:,.0f}"
+        case "s":
+            return _prefixed(number, unit, _SMALL)
+        case _:
+            return _prefixed(number, unit, _PREFIXES)
+
+
+def _digits(number: float) -> str:
+    if number == 0 or number == int(number):
+        return f"{number:.0f}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(number))))
+    return f"{number:.{decimals}f}"
+
+
+def _prefixed(number: float, unit: str, scales: tuple[tuple[float, str], ...]) -> str:
+    if number == 0:
+        return f"0 {unit}"
+    for scale, prefix in scales:
+        if abs(number) >= scale * 0.9995:
+            decimals = max(0, 2 - math.floor(math.log10(abs(number) / scale) + 1e-4))
+            return f"{number / scale:.{decimals}f} {prefix}{unit}"
+    scale, prefix = scales[-1]
+    return f"{number / scale:.3g} {prefix}{unit}"

@@ -1,0 +1,117 @@
+"""Document -> text in one of four formats, the numbers the same in each."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.table import Column, Document, Table
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _shown(table: Table) -> list[Column]:
+    """Columns that hold numbers or words, not drawings."""
+    return [column for column in table.columns if column.unit != "bar"]
+
+
+def to_json(document: Document, width: int) -> str:
+    """Return JSON: SI numbers, units named."""
+    tables = [
+        {
+            "title": table.title,
+            "columns": [{"key": c.key, "title": c.title, "unit": c.unit} for c in _shown(table)],
+            "rows": [{c.key: row.get(c.key) for c in _shown(table)} for row in table.rows],
+            "notes": list(table.notes),
+        }
+        for table in document.tables
+    ]
+    content = {
+        "schema": document.schema,
+        "title": document.title,
+        "facts": document.facts,
+        "tables": tables,
+        "notes": list(document.notes),
+    }
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False)
+
+
+def to_csv(document: Document, width: int) -> str:
+    """Return one CSV block per table, SI numbers, notes as comments."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for table in document.tables:
+        out.write(f"# {table.title}\n")
+        writer.writerow([f"{c.key} [{c.unit}]" if c.unit else c.key for c in _shown(table)])
+        for row in table.rows:
+            writer.writerow(["" if (v := _finite(row.get(c.key))) is None else v for c in _shown(table)])
+        out.write("\n")
+    for note in document.notes:
+        out.write(f"# {note}\n")
+    return out.getvalue().rstrip("\n")
+
+
+def to_markdown(document: Document, width: int) -> str:
+    """Return pipe tables with formatted numbers."""
+    lines = [f"# {document.title}", ""]
+    for table in document.tables:
+        lines += [f"## {table.title}", ""]
+        columns = table.columns
+        lines.append("| " + " | ".join(c.title or "what" for c in columns) + " |")
+        lines.append("|" + "|".join("---:" if c.unit else "---" for c in columns) + "|")
+        for row in table.rows:
+            cells = [format_quantity(row.get(c.key), c.unit).replace("|", "\\|") for c in columns]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines += ["", *[f"*{note}*" for note in table.notes], ""]
+    lines += [f"- {note}" for note in document.notes]
+    return "\n".join(lines)
+
+
+def to_table(document: Document, width: int) -> str:
+    """Return aligned text that folds to the width."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False, legacy_windows=False)
+    console.print(Text(document.title))
+    for table in document.tables:
+        if not table.rows:
+            continue
+        console.print()
+        console.print(Text(table.title))
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
+        for column in table.columns:
+            grid.add_column(Text(column.title), justify="right" if column.unit and column.unit != "bar" else "left",
+                            overflow="fold")
+        for row in table.rows:
+            grid.add_row(*[Text(format_quantity(row.get(c.key), c.unit)) for c in table.columns])
+        console.print(grid)
+        for note in table.notes:
+            console.print(Text(f"  {note}"))
+    if document.notes:
+        console.print()
+    for note in document.notes:
+        console.print(Text(f"- {note}"), soft_wrap=note.startswith("explain "))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+RENDERERS: dict[str, Callable[[Document, int], str]] = {
+    "table": to_table,
+    "json": to_json,
+    "csv": to_csv,
+    "markdown": to_markdown,
+}

@@ -1,0 +1,34 @@
+"""What a report is: columns with units, rows of raw SI numbers, notes; no drawing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column; ``unit`` is an SI unit, "1" for a count, "%" for a share, "bar" for a drawn share."""
+
+    key: str
+    title: str
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under columns."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole answer: its schema, tables for people, facts for programs, notes for both."""
+
+    schema: str
+    title: str
+    tables: tuple[Table, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
