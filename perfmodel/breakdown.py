@@ -78,9 +78,9 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
             return lane == deciding
 
 
-def _block_rows(ledger: Ledger, block: Block, family: Family, cores: Any, rates: Rates, ideal: Rates) -> tuple[
-    list[Row], BlockTime
-]:
+def _block_rows(
+    ledger: Ledger, block: Block, family: Family, cores: Any, rates: Rates, ideal: Rates
+) -> tuple[list[Row], BlockTime]:
     shares = core_shares(block, family, cores, rates)
     attention, experts = lanes(ledger, block, rates, *shares)
     layer = _f(layer_time(block, family, attention, experts))

@@ -188,7 +188,7 @@ class _Reader:
             for event in yaml.parse(text, Loader=_Loader):
                 if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                     raise DataError(
-                        f"{self.path}:{event.start_mark.line + 1}: anchors and aliases; allowed: plain values"
+                        f"{self.path}:{_line_of(event.start_mark)}: anchors and aliases; allowed: plain values"
                     )
             node = yaml.compose(text, Loader=_Loader)
         except yaml.YAMLError as error:
@@ -200,12 +200,12 @@ class _Reader:
         return node
 
     def _plain(self, node: yaml.Node, path: tuple[Any, ...]) -> Any:
-        self.lines[path] = node.start_mark.line + 1
+        self.lines[path] = _line_of(node.start_mark)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(child, (*path, i)) for i, child in enumerate(node.value)]
-        value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        value = yaml.SafeLoader("").construct_object(node)
         bare = isinstance(value, (int, float)) and not isinstance(value, bool)
         if bare and not self.plain_numbers and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
             self.fault(
@@ -217,7 +217,7 @@ class _Reader:
         result: dict[Any, Any] = {}
         for key_node, child in node.value:
             key = key_node.value
-            line = key_node.start_mark.line + 1
+            line = _line_of(key_node.start_mark)
             if key == "<<":
                 self.faults.append((line, "merge keys; allowed: plain keys"))
                 continue
@@ -326,6 +326,10 @@ def _unit_at(spec: Any, path: tuple[Any, ...]) -> Any:
         owner = owner[part] if isinstance(part, int) else getattr(owner, part)
     metadata = type(owner).model_fields[path[-1]].metadata
     return next((item for item in metadata if isinstance(item, Unit)), Unit("1"))
+
+
+def _line_of(mark: Any) -> int:
+    return int(mark.line) + 1 if mark else 1
 
 
 def _dotted(path: tuple[Any, ...]) -> str:

@@ -112,9 +112,7 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec) -> Rates:
         cube_cores=die.cube_cores,
         cube_bf16=cube(die.cube_flop_per_cycle.bf16),
         cube_int8=cube(die.cube_flop_per_cycle.int8),
-        vector=peak_rate(
-            cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp32, clock=die.clock
-        ),
+        vector=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp32, clock=die.clock),
         hbm_bandwidth=die.hbm.bandwidth,
         core_stream=die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock if limited else UNLIMITED,
         l2_capacity=die.l2.capacity,

@@ -96,26 +96,58 @@ def command(
             raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
         if precision not in ("w8a8", "bf16"):
             raise UsageError(f"--precision: {precision!r}; allowed: w8a8, bf16")
-        given = {"model": model, "on": on, "stack": stack, "phase": phase, "isl": isl, "precision": precision,
-                 "osl": osl if phase == "decode" else 1, "kv": kv.value,
-                 "tpot": options.quantity(tpot, "s", "--tpot"), "acceptance": None, "layout": {}}
+        given = {
+            "model": model,
+            "on": on,
+            "stack": stack,
+            "phase": phase,
+            "isl": isl,
+            "precision": precision,
+            "osl": osl if phase == "decode" else 1,
+            "kv": kv.value,
+            "tpot": options.quantity(tpot, "s", "--tpot"),
+            "acceptance": None,
+            "layout": {},
+        }
     loaded = catalog.load_model(given["model"])
     rates, system, remarks, assumed = options.machine(given["on"], given["stack"])
     if evidence is None:
         positions, origin = options.read_acceptance(acceptance, loaded.spec)
-        layout = {"dies": _dies(dies, cards, servers, rates), "tp": tp, "shared_ranks": shared_ranks,
-                  "redundant": redundant, "batch": batch, "draft": draft, "overlap": overlap.value,
-                  "attention_cores": attention_cores, "exchange": exchange.value, "reduction": reduction.value}
+        layout = {
+            "dies": _dies(dies, cards, servers, rates),
+            "tp": tp,
+            "shared_ranks": shared_ranks,
+            "redundant": redundant,
+            "batch": batch,
+            "draft": draft,
+            "overlap": overlap.value,
+            "attention_cores": attention_cores,
+            "exchange": exchange.value,
+            "reduction": reduction.value,
+        }
     else:
         positions, origin, layout = given["acceptance"], f"evidence {evidence}", given["layout"]
     case = options.case_of(loaded.spec, rates, given["isl"], given["osl"], positions)
-    scenario = Scenario(case=case, phase=given["phase"], layout=layout, tpot=given["tpot"],
-                        precision=given["precision"], kv_dtype=given["kv"])
+    scenario = Scenario(
+        case=case,
+        phase=given["phase"],
+        layout=layout,
+        tpot=given["tpot"],
+        precision=given["precision"],
+        kv_dtype=given["kv"],
+    )
     resolved = resolve(scenario)
     from perfmodel.report.step import step_document
 
-    document = step_document(resolved, options.ideal_rates(system), model=loaded.spec.name,
-                             system=system.spec.name, acceptance=origin, assumed=assumed, tpot=given["tpot"])
+    document = step_document(
+        resolved,
+        options.ideal_rates(system),
+        model=loaded.spec.name,
+        system=system.spec.name,
+        acceptance=origin,
+        assumed=assumed,
+        tpot=given["tpot"],
+    )
     options.show(document, format_, [*loaded.notes, *remarks])
-    if given["tpot"] is not None and given["phase"] == "decode" and float(resolved.point.tpot) > given["tpot"]:  # type: ignore[arg-type]
+    if given["tpot"] is not None and given["phase"] == "decode" and float(resolved.point.tpot) > given["tpot"]:
         raise typer.Exit(EXIT_INFEASIBLE)

@@ -96,8 +96,9 @@ def show_command(
                 "note": (figure.note or "") if figure else "",
             }
         )
-    sources = [{"source": k, "title": s.title, "where": s.where or "", "url": s.url or ""}
-               for k, s in spec.sources.items()]
+    sources = [
+        {"source": k, "title": s.title, "where": s.where or "", "url": s.url or ""} for k, s in spec.sources.items()
+    ]
     columns = tuple(Column(k, k) for k in ("key", "value", "kind", "source", "note"))
     source_columns = tuple(Column(k, k) for k in ("source", "title", "where", "url"))
     document = Document(

@@ -50,8 +50,9 @@ def command(
     """
     missing = [n for n, v in (("--on", on), ("--isl", isl), ("--osl", osl), ("--tpot", tpot)) if not v]
     if missing:
-        raise UsageError(f"solve needs {', '.join(missing)}; for example --on cloudmatrix384 --isl 4096 --osl 1024 "
-                         "--tpot 50ms")
+        raise UsageError(
+            f"solve needs {', '.join(missing)}; for example --on cloudmatrix384 --isl 4096 --osl 1024 --tpot 50ms"
+        )
     if cards is None and rate is None:
         raise UsageError("solve needs --cards N (a budget) or --rate R (requests per second)")
     if not 0 < utilisation <= 1:

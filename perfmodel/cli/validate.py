@@ -76,7 +76,10 @@ def command(
         Column("assumed", "conditions assumed"),
     )
     table = Table("Predicted against published", columns, tuple(rows))
-    facts = {"rows": len(rows), "mean_absolute_error": sum(abs(float(str(r["error"]))) for r in rows) / max(1, len(rows))}
+    facts = {
+        "rows": len(rows),
+        "mean_absolute_error": sum(abs(float(str(r["error"]))) for r in rows) / max(1, len(rows)),
+    }
     document = Document(
         schema="moeplan.validation/1", title="Predicted against published", tables=(table,), facts=facts, notes=()
     )

@@ -44,9 +44,7 @@ def causal_pairs(*, sequences: Count, isl: Count) -> Count:
     return sequences * isl * (isl + 1) / 2
 
 
-def mla_cache_bytes(
-    *, kv_lora_rank: Count, qk_rope_head_dim: Count, latent_bytes: Bytes, rope_bytes: Bytes
-) -> Bytes:
+def mla_cache_bytes(*, kv_lora_rank: Count, qk_rope_head_dim: Count, latent_bytes: Bytes, rope_bytes: Bytes) -> Bytes:
     """Bytes that latent attention caches per token and layer; the rope part keeps its own precision.
 
     Source: [deepseek2024v2] table 1.

@@ -1,6 +1,6 @@
 """Time of collectives and expert exchanges, as seen by one die."""
 
-from perfmodel.algebra import maximum, minimum, where, greater
+from perfmodel.algebra import greater, maximum, minimum, where
 from perfmodel.units import Bytes, BytesPerSecond, Count, Fraction, Seconds
 
 

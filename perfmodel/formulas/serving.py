@@ -42,7 +42,9 @@ def batch_formation_wait(*, prompts: Count, arrival_rate: PerSecond) -> Seconds:
 
     .. math:: w = \frac{n - 1}{2\,\lambda}
 
-    Evenly spaced arrivals; the first prompt waits for n - 1 others, the last for none.  Source: mean of an arithmetic series.
+    Evenly spaced arrivals; the first prompt waits for n - 1 others, the last for none.
+
+    Source: mean of an arithmetic series.
 
     >>> batch_formation_wait(prompts=9, arrival_rate=4.0)
     1.0

@@ -138,9 +138,7 @@ def _mla_prefill_core(q: Quantities, spec: MlaSpec, heads: Count) -> Iterator[Op
         name="attention.core",
         operator="attention_prefill",
         engine="cube_bf16",
-        flop=attention_flop(
-            query_context_pairs=q.pairs, heads=heads, qk_head_dim=qk_width, v_head_dim=spec.v_head_dim
-        ),
+        flop=attention_flop(query_context_pairs=q.pairs, heads=heads, qk_head_dim=qk_width, v_head_dim=spec.v_head_dim),
         activation_bytes=q.tokens * heads * 2 * (qk_width + spec.v_head_dim) * BF16,
     )
 

@@ -39,15 +39,14 @@ def _gated(
     element, hidden = family.weight_element_bytes, dims.hidden_size
     flop = gated_feed_forward_flop(tokens=tokens, hidden_size=hidden, intermediate_size=width)
     weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=element)
-    up = {"flop": flop * 2 / 3, "weight_bytes": touched * weight * 2 / 3, "resident_bytes": stored * weight * 2 / 3}
-    down = {"flop": flop / 3, "weight_bytes": touched * weight / 3, "resident_bytes": stored * weight / 3}
-    engine = family.linear_engine
     yield Op(
         name=f"{prefix}.gate_up",
         operator=operator,
-        engine=engine,
+        engine=family.linear_engine,
+        flop=flop * 2 / 3,
+        weight_bytes=touched * weight * 2 / 3,
+        resident_bytes=stored * weight * 2 / 3,
         activation_bytes=tokens * (hidden * element + 2 * width * BF16),
-        **up,
     )
     yield vector(
         f"{prefix}.activation",
@@ -57,9 +56,11 @@ def _gated(
     yield Op(
         name=f"{prefix}.down",
         operator=operator,
-        engine=engine,
+        engine=family.linear_engine,
+        flop=flop / 3,
+        weight_bytes=touched * weight / 3,
+        resident_bytes=stored * weight / 3,
         activation_bytes=tokens * (width * element + hidden * BF16),
-        **down,
     )
 
 

@@ -34,9 +34,7 @@ def linear(
 
 def vector(name: str, *, flop: Flop, traffic: Bytes, kernels: Count = 1) -> Op:
     """Row of element-wise work on the vector cores."""
-    return Op(
-        name=name, operator="vector", engine="vector", flop=flop, activation_bytes=traffic, kernels=kernels
-    )
+    return Op(name=name, operator="vector", engine="vector", flop=flop, activation_bytes=traffic, kernels=kernels)
 
 
 def norm_quant(name: str, *, tokens: Count, width: Count, out_bytes: int, kernels: Count = 1) -> Op:

@@ -21,7 +21,14 @@ def _f(value: Any) -> float:
 
 
 def explain_command(
-    pool: PoolPlan, case: Case, *, model: str, system: str, stack: str | None, acceptance: str | None, tpot: float | None
+    pool: PoolPlan,
+    case: Case,
+    *,
+    model: str,
+    system: str,
+    stack: str | None,
+    acceptance: str | None,
+    tpot: float | None,
 ) -> str:
     """Return the exact command that explains one pool."""
     layout = pool.layout
@@ -157,8 +164,11 @@ def _limit(pool: PoolPlan, facts: dict[str, Any]) -> str:
 def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
     used = best.servers_used
     rows = [
-        ("deployment", f"{best.prefill_instances}P{best.decode_instances}D: "
-         f"{sizes(used * case.rates.dies_per_server, case.rates)}"),
+        (
+            "deployment",
+            f"{best.prefill_instances}P{best.decode_instances}D: "
+            f"{sizes(used * case.rates.dies_per_server, case.rates)}",
+        ),
         ("idle cards of the budget", f"{facts['cards_idle']}"),
         ("requests per second", f"{facts['requests_per_s']:,.1f}"),
         ("output tokens per second", f"{facts['tokens_per_s']:,.0f}"),
@@ -166,8 +176,9 @@ def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
         ("  per card of the whole deployment, sustained", f"{facts['tokens_per_s_per_card_of_deployment']:,.0f}"),
         ("longest context of one request", f"{facts['longest_context']:,.0f} tokens"),
     ]
-    rows += [(f"TTFT: {name.replace('_', ' ')}", f"{value * 1e3:,.1f} ms")
-             for name, value in facts["ttft_terms_s"].items()]
+    rows += [
+        (f"TTFT: {name.replace('_', ' ')}", f"{value * 1e3:,.1f} ms") for name, value in facts["ttft_terms_s"].items()
+    ]
     return Table("Totals", WHAT_VALUE, tuple({"what": w, "value": v} for w, v in rows))
 
 

@@ -95,8 +95,9 @@ def to_table(document: Document, width: int) -> str:
         console.print(Text(table.title))
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
         for column in table.columns:
-            grid.add_column(Text(column.title), justify="right" if column.unit and column.unit != "bar" else "left",
-                            overflow="fold")
+            grid.add_column(
+                Text(column.title), justify="right" if column.unit and column.unit != "bar" else "left", overflow="fold"
+            )
         for row in table.rows:
             grid.add_row(*[Text(format_quantity(row.get(c.key), c.unit)) for c in table.columns])
         console.print(grid)

@@ -8,8 +8,8 @@ from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scenario import Resolved
-from perfmodel.solver.plan import PoolPlan
 from perfmodel.serving import Case
+from perfmodel.solver.plan import PoolPlan
 
 UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over {used}"
 
@@ -177,9 +177,7 @@ def memory_table(plan: PoolPlan, rates: Rates) -> Table:
         ("HBM as the driver reports it", capacity, capacity),
     ]
     columns = (Column("what", "memory of one die"), Column("planned", "planned", "B"), Column("worst", "worst", "B"))
-    return Table(
-        "Memory", columns, tuple({"what": w, "planned": float(p), "worst": float(x)} for w, p, x in rows)
-    )
+    return Table("Memory", columns, tuple({"what": w, "planned": float(p), "worst": float(x)} for w, p, x in rows))
 
 
 def longest_context(plan: PoolPlan) -> float:
@@ -244,9 +242,7 @@ def step_document(
         {"what": "tokens/s per card of the instance", "value": f"{facts['tokens_per_s_per_card']:,.0f}"},
         {"what": "memory of one die", "value": f"{point.memory / 1e9:.1f} of {point.usable / 1e9:.1f} GB usable"},
     ]
-    summary = Table(
-        f"{model} {plan.family.phase} on {system}", (Column("what", ""), Column("value", "")), tuple(rows)
-    )
+    summary = Table(f"{model} {plan.family.phase} on {system}", (Column("what", ""), Column("value", "")), tuple(rows))
     notes = (*extrapolations(plan, case), *assumed_notes(assumed))
     if point.memory > point.usable:
         notes = ("does not fit: planned memory exceeds what a die can use", *notes)

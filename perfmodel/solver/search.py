@@ -12,6 +12,7 @@ from perfmodel.serving import Case, PoolPoint, pool_point, usable_memory
 from perfmodel.solver.plan import PoolPlan, Rejection
 from perfmodel.solver.space import (
     LARGEST_BATCH,
+    LARGEST_TP,
     PREFILL_BATCHES,
     Axis,
     ExpertLayouts,
@@ -52,9 +53,7 @@ class Tally:
             value, limit, layout = self.closest.get(name, (float("nan"), float("nan"), ""))
             if count:
                 rows.append(
-                    Rejection(
-                        constraint=name, count=count, closest=value, limit=limit, unit=units[name], layout=layout
-                    )
+                    Rejection(constraint=name, count=count, closest=value, limit=limit, unit=units[name], layout=layout)
                 )
         return tuple(rows)
 
@@ -212,8 +211,8 @@ def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -
     plans = []
     for rows in kept.values():
         best = -1.0
-        for time_, rate_, mesh, index in sorted(rows, key=lambda r: (r[0], -r[1])):
-            if rate_ > best:
-                best = rate_
-                plans.append(exact_pool(mesh.layout_at(index), mesh.family, case))
+        for _, rate_here, where, at in sorted(rows, key=lambda r: (r[0], -r[1])):
+            if rate_here > best:
+                best = rate_here
+                plans.append(exact_pool(where.layout_at(at), where.family, case))
     return plans

@@ -51,9 +51,7 @@ def _ttft(prefill: PoolPlan, decode: PoolPlan, case: Case, utilisation: float) -
     )
 
 
-def _counts(
-    prefill: PoolPlan, decode: PoolPlan, request: Request
-) -> Iterable[tuple[int, int, float]]:
+def _counts(prefill: PoolPlan, decode: PoolPlan, request: Request) -> Iterable[tuple[int, int, float]]:
     """Yield (prefill instances, decode instances, request rate) worth considering for one pair."""
     per_prefill = _number(prefill.point.requests_per_s) * request.utilisation
     per_decode = _number(decode.point.requests_per_s) * request.utilisation

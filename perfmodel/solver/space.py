@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from perfmodel.ledger.records import Family
 from perfmodel.rates import Rates
 from perfmodel.specs.deployment import LayoutSpec
-from perfmodel.specs.model import GqaSpec, ModelSpec
+from perfmodel.specs.model import ModelSpec
 
 LARGEST_BATCH = 1024
 LARGEST_TP = 16

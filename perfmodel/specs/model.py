@@ -91,7 +91,6 @@ class ModelSpec(Spec):
     def _consistent(self) -> "ModelSpec":
         if self.first_k_dense_replace > self.num_hidden_layers:
             raise ValueError(
-                f"first_k_dense_replace {self.first_k_dense_replace} exceeds "
-                f"num_hidden_layers {self.num_hidden_layers}"
+                f"first_k_dense_replace {self.first_k_dense_replace} exceeds num_hidden_layers {self.num_hidden_layers}"
             )
         return self
