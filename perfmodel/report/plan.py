@@ -213,9 +213,7 @@ def _rejected(solution: Solution) -> Table:
         {
             "constraint": r.constraint,
             "refused": r.count,
-            "closest": f"{r.closest:.4g} {r.unit} against {r.limit:.4g} {r.unit}"
-            if r.closest == r.closest and abs(r.closest) != float("inf")
-            else "none within the other limits",
+            "closest": f"{r.closest:.4g} {r.unit} against {r.limit:.4g} {r.unit}" if r.closest == r.closest else "-",
             "layout": r.layout,
         }
         for r in solution.rejections

@@ -1,6 +1,9 @@
 """Every plan of a pool as arrays on an open mesh, and the best of each expert layout."""
 
+import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -35,16 +38,14 @@ class Tally:
     refused: dict[str, int] = field(default_factory=dict)
     closest: dict[str, tuple[float, float, str]] = field(default_factory=dict)
 
-    def refuse(self, name: str, values: Grid, limit: float, allowed: NDArray[np.bool_], mesh: "Mesh") -> None:
-        """Count values over a limit, remembering the nearest among otherwise allowed plans."""
-        over = values > limit
-        count = int(np.count_nonzero(over))
-        self.refused[name] = self.refused.get(name, 0) + count
-        candidates = np.where(over & allowed, values, np.inf)
-        index = int(np.argmin(candidates))
-        value = float(candidates.flat[index])
+    def count(self, name: str, refused: int) -> None:
+        """Count refused plans."""
+        self.refused[name] = self.refused.get(name, 0) + refused
+
+    def miss(self, name: str, value: float, limit: float, layout: str) -> None:
+        """Remember the nearest miss of a constraint."""
         if value < self.closest.get(name, (np.inf,))[0]:
-            self.closest[name] = (value, limit, describe(mesh.layout_at(index), mesh.family))
+            self.closest[name] = (value, limit, layout)
 
     def rejections(self, units: dict[str, str]) -> tuple[Rejection, ...]:
         """Return what was refused, by constraint."""
@@ -117,11 +118,11 @@ class Mesh:
         )
 
 
-def _largest_batch(case: Case) -> int:
+def _largest_batch(case: Case, kv_dtype: Any) -> int:
     """Return a batch no die's memory can pass, to bound the axis."""
     from perfmodel.ledger.attention import cache_bytes_per_die
 
-    family = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch", kv_dtype="int8")
+    family = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch", kv_dtype=kv_dtype)
     per_token = cache_bytes_per_die(case.model.attention, family, LARGEST_TP) * case.model.num_hidden_layers
     bound = cast(Any, usable_memory(case.rates)) / cast(Any, per_token * (case.isl + case.osl / 2))
     return int(min(LARGEST_BATCH, max(1, bound)))
@@ -130,7 +131,7 @@ def _largest_batch(case: Case) -> int:
 def meshes(case: Case, phase: Literal["decode", "prefill"], sizes: list[int], kv_dtype: Any) -> Iterator[Mesh]:
     """Yield the search space of a pool in chunks along the expert layouts."""
     decode = phase == "decode"
-    largest = _largest_batch(case)
+    largest = _largest_batch(case, kv_dtype)
     if decode:
         batch = np.arange(1, largest + 1, dtype=np.float64)
         draft = np.arange(0, len(case.acceptance) + 1, dtype=np.float64)
@@ -178,23 +179,54 @@ def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
 
 
 def best_decode(case: Case, sizes: list[int], tpot: float | None, kv_dtype: str, tally: Tally) -> list[PoolPlan]:
-    """Return the fastest feasible instance of each expert layout and family."""
-    found = []
+    """Return the fastest feasible instance of each size, tp, draft and family.
+
+    Chunks are worked by as many threads as cores; their results keep the order of the chunks.
+    """
     limit = float(cast(Any, usable_memory(case.rates)))
-    for mesh in meshes(case, "decode", sizes, kv_dtype):
+    time_limit = np.inf if tpot is None else tpot
+
+    def work(mesh: Mesh) -> tuple[Grid, Grid, int, int]:
         _, time, memory, rate = _grids(mesh, case)
-        tally.evaluated += time.size
-        fits = memory <= limit
-        fast = time <= (tpot if tpot is not None else np.inf)
-        tally.refuse("memory", memory, limit, fast, mesh)
-        if tpot is not None:
-            tally.refuse("tpot", time, tpot, fits, mesh)
-        value = np.where(fits & fast, rate, -1.0).reshape(mesh.shape[0], -1)
-        inner = value.shape[1]
-        for row, column in enumerate(value.argmax(axis=1)):
-            if value[row, column] > 0:
-                found.append(exact_pool(mesh.layout_at(row * inner + int(column)), mesh.family, case))
-    return found
+        large, slow = memory > limit, time > time_limit
+        value = np.where(large | slow, -1.0, rate).reshape(*mesh.shape[:3], -1)
+        column = value.argmax(axis=3)
+        best = np.take_along_axis(value, column[..., None], axis=3)[..., 0]
+        return best, column, int(np.count_nonzero(large)), int(np.count_nonzero(slow))
+
+    leaders: dict[tuple[object, ...], tuple[float, Mesh, int]] = {}
+    chunks = list(meshes(case, "decode", sizes, kv_dtype))
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for mesh, (best, column, large, slow) in zip(chunks, pool.map(work, chunks), strict=True):
+            tally.evaluated += math.prod(mesh.shape)
+            tally.count("memory", large)
+            if tpot is not None:
+                tally.count("tpot", slow)
+            for place in np.argwhere(best > 0):
+                e, t, d = (int(n) for n in place)
+                key = (mesh.experts.dies[e], t, d, mesh.family)
+                rate = float(best[e, t, d])
+                if key not in leaders or rate > leaders[key][0]:
+                    inner = mesh.shape[3] * mesh.shape[4]
+                    flat = int(np.ravel_multi_index((e, t, d), mesh.shape[:3])) * inner + int(column[e, t, d])
+                    leaders[key] = (rate, mesh, flat)
+    if not leaders:
+        _nearest_misses(case, chunks, limit, time_limit, tally)
+    return [exact_pool(mesh.layout_at(index), mesh.family, case) for _, mesh, index in leaders.values()]
+
+
+def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: float, tally: Tally) -> None:
+    """Go over the space once more for the plans that came closest to each limit."""
+    for mesh in chunks:
+        _, time, memory, _ = _grids(mesh, case)
+        for name, values, bound, other in (
+            ("memory", memory, limit, time <= time_limit),
+            ("tpot", time, time_limit, memory <= limit),
+        ):
+            candidates = np.where(other & (values > bound), values, np.inf)
+            index = int(np.argmin(candidates))
+            if np.isfinite(candidates.flat[index]):
+                tally.miss(name, float(candidates.flat[index]), bound, describe(mesh.layout_at(index), mesh.family))
 
 
 def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -> list[PoolPlan]:
@@ -204,7 +236,12 @@ def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -
     for mesh in meshes(case, "prefill", sizes, kv_dtype):
         _, time, memory, rate = _grids(mesh, case)
         tally.evaluated += time.size
-        tally.refuse("prefill memory", memory, limit, np.ones(mesh.shape, dtype=bool), mesh)
+        tally.count("prefill memory", int(np.count_nonzero(memory > limit)))
+        smallest = int(np.argmin(memory))
+        if memory.flat[smallest] > limit:
+            tally.miss(
+                "prefill memory", float(memory.flat[smallest]), limit, describe(mesh.layout_at(smallest), mesh.family)
+            )
         for index in np.flatnonzero((memory <= limit).ravel()):
             dies = int(mesh.experts.dies[np.unravel_index(int(index), mesh.shape)[0]])
             kept.setdefault(dies, []).append((float(time.flat[index]), float(rate.flat[index]), mesh, int(index)))

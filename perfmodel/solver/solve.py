@@ -1,11 +1,11 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from perfmodel.ledger.records import Layout
-from perfmodel.serving import Case, first_token
+from perfmodel.serving import Case, FirstToken, first_token
 from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Status
 from perfmodel.solver.search import Tally, best_decode, prefill_options
 from perfmodel.specs.deployment import Targets
@@ -31,7 +31,8 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _ttft(prefill: PoolPlan, decode: PoolPlan, case: Case, utilisation: float) -> Any:
+def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
+    """Return the terms of TTFT up to the first decode step."""
     spec = prefill.layout
     layout = Layout(
         dies=spec.dies,
@@ -47,7 +48,7 @@ def _ttft(prefill: PoolPlan, decode: PoolPlan, case: Case, utilisation: float) -
         layout=layout,
         case=case,
         utilisation=utilisation,
-        decode_step=decode.point.step_time,
+        decode_step=0.0,
     )
 
 
@@ -80,11 +81,12 @@ def _deployments(
     """Return the best deployment of each really different decode layout."""
     best: dict[tuple[object, ...], Deployment] = {}
     limit = request.targets.ttft
+    before_decode = [(prefill, _terms(prefill, case, request.utilisation)) for prefill in prefills]
     for decode in decodes:
-        for prefill in prefills:
+        for prefill, without_step in before_decode:
             if prefill.servers + decode.servers > request.servers:
                 continue
-            terms = _ttft(prefill, decode, case, request.utilisation)
+            terms = replace(without_step, first_step=decode.point.step_time)
             ttft = _number(terms.ttft)
             if limit is not None and ttft > limit:
                 tally.refused["ttft"] = tally.refused.get("ttft", 0) + 1
@@ -120,7 +122,7 @@ def solve(case: Case, request: Request) -> Solution:
     tally = Tally()
     largest = max(1, request.servers - 1)
     sizes = [n * case.rates.dies_per_server for n in range(1, largest + 1)]
-    decodes = _leaders(best_decode(case, sizes, request.targets.tpot, request.kv_dtype, tally))
+    decodes = best_decode(case, sizes, request.targets.tpot, request.kv_dtype, tally)
     prefill_sizes = sizes[: min(len(sizes), 8)]
     prefills = prefill_options(case, prefill_sizes, request.kv_dtype, tally) if request.servers > 1 else []
     best = _deployments(prefills, decodes, case, request, tally)
@@ -138,20 +140,6 @@ def solve(case: Case, request: Request) -> Solution:
 
 def _upright(rejection: Rejection) -> Rejection:
     """Rates are tallied with their sign turned, since there more is better; turn it back."""
-    from dataclasses import replace
-
     if rejection.constraint != "rate":
         return rejection
     return replace(rejection, closest=-rejection.closest, limit=-rejection.limit)
-
-
-def _leaders(plans: list[PoolPlan]) -> list[PoolPlan]:
-    """Keep the fastest of each size, tp, draft, overlap, exchange and shared form."""
-    best: dict[tuple[object, ...], PoolPlan] = {}
-    for plan in plans:
-        layout, family = plan.layout, plan.family
-        key = (layout.dies, layout.tp, bool(layout.shared_ranks), layout.draft, family.overlap, family.exchange)
-        rate = cast(Any, plan.point.requests_per_s)
-        if key not in best or rate > cast(Any, best[key].point.requests_per_s):
-            best[key] = plan
-    return list(best.values())

@@ -17,7 +17,7 @@ LARGEST_TP = 16
 PREFILL_BATCHES = (*range(1, 17), 24, 32, 48, 64)
 CORE_STEP = 2
 FEWEST_CORES = 4
-SHARED_STEP = 4
+SHARED_STEP = 8
 SHARED_AT_MOST = 4  # at most this fraction, one over, of the dies hold only shared experts
 
 Axis = NDArray[np.float64]
@@ -108,7 +108,17 @@ def families(model: ModelSpec, phase: Literal["decode", "prefill"], kv_dtype: Li
     return [
         Family(phase=phase, own_shared_ranks=s, overlap=o, exchange=e, kv_dtype=kv_dtype)
         for s, o, e in product(own, overlaps, exchanges)
+        if not needs_cores_to_exchange(phase, o, e)
     ]
+
+
+def needs_cores_to_exchange(phase: str, overlap: str, exchange: str) -> bool:
+    """Return whether an overlap leaves a token-grain exchange no cores to run on.
+
+    Decode's dispatch and combine are vector-core kernels (CM384 section 4.2.1), so they hide behind
+    compute only under a core split; collectives and prefill's bulk exchange run on DMA engines.
+    """
+    return phase == "decode" and overlap == "link" and exchange == "dispatch"
 
 
 def attention_core_options(family: Family, rates: Rates) -> Axis:
