@@ -40,18 +40,6 @@ class Deployment:
     first_token: FirstToken
     servers_used: int
 
-    def family_key(self) -> tuple[object, ...]:
-        """What makes two deployments really different, and not neighbours of one."""
-        d = self.decode
-        return (
-            d.layout.dies,
-            d.layout.tp,
-            bool(d.layout.shared_ranks),
-            d.layout.draft,
-            d.family.overlap,
-            d.family.exchange,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:

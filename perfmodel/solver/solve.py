@@ -1,8 +1,10 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, first_token
@@ -11,6 +13,7 @@ from perfmodel.solver.search import Tally, best_decode, prefill_options
 from perfmodel.specs.deployment import Targets
 
 Objective = Literal["throughput", "cards"]
+ROUNDING = 1e-9
 UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "rate": "1/s"}
 
 
@@ -52,69 +55,91 @@ def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
     )
 
 
-def _counts(prefill: PoolPlan, decode: PoolPlan, request: Request) -> Iterable[tuple[int, int, float]]:
-    """Yield (prefill instances, decode instances, request rate) worth considering for one pair."""
-    per_prefill = _number(prefill.point.requests_per_s) * request.utilisation
-    per_decode = _number(decode.point.requests_per_s) * request.utilisation
-    for decodes in range(1, (request.servers - prefill.servers) // decode.servers + 1):
-        wanted = decodes * per_decode if request.rate is None else min(request.rate, decodes * per_decode)
-        room = (request.servers - decodes * decode.servers) // prefill.servers
-        prefills = min(room, max(1, -int(-wanted // per_prefill)))
-        yield prefills, decodes, min(prefills * per_prefill, decodes * per_decode)
-
-
-def _better(one: Deployment, other: Deployment | None, objective: Objective) -> bool:
-    if other is None:
-        return True
-    return _rank(one, objective) < _rank(other, objective)
-
-
 def _rank(deployment: Deployment, objective: Objective) -> tuple[float, ...]:
     rate, servers = -deployment.requests_per_s, float(deployment.servers_used)
     ttft = _number(deployment.first_token.ttft)
     return (servers, rate, ttft) if objective == "cards" else (rate, servers, ttft)
 
 
-def _deployments(
-    prefills: list[PoolPlan], decodes: list[PoolPlan], case: Case, request: Request, tally: Tally
-) -> dict[tuple[object, ...], Deployment]:
-    """Return the best deployment of each really different decode layout."""
-    best: dict[tuple[object, ...], Deployment] = {}
-    limit = request.targets.ttft
-    before_decode = [(prefill, _terms(prefill, case, request.utilisation)) for prefill in prefills]
-    for decode in decodes:
-        for prefill, without_step in before_decode:
-            if prefill.servers + decode.servers > request.servers:
-                continue
-            terms = replace(without_step, first_step=decode.point.step_time)
-            ttft = _number(terms.ttft)
-            if limit is not None and ttft > limit:
-                tally.refused["ttft"] = tally.refused.get("ttft", 0) + 1
-                if ttft < tally.closest.get("ttft", (float("inf"),))[0]:
-                    tally.closest["ttft"] = (ttft, limit, f"prefill on {prefill.layout.dies} dies")
-                continue
-            for n_prefill, n_decode, rate in _counts(prefill, decode, request):
-                if request.rate is not None and rate < request.rate:
-                    tally.refused["rate"] = tally.refused.get("rate", 0) + 1
-                    if rate > -tally.closest.get("rate", (0.0,))[0]:
-                        tally.closest["rate"] = (-rate, -request.rate, f"{n_prefill}P{n_decode}D")
-                    continue
-                served = rate if request.rate is None else request.rate
-                plan = Deployment(
-                    prefill=prefill,
-                    decode=decode,
-                    prefill_instances=n_prefill,
-                    decode_instances=n_decode,
-                    requests_per_s=served,
-                    prefill_utilisation=served / (n_prefill * _number(prefill.point.requests_per_s)),
-                    decode_utilisation=served / (n_decode * _number(decode.point.requests_per_s)),
-                    first_token=terms,
-                    servers_used=n_prefill * prefill.servers + n_decode * decode.servers,
-                )
-                key = plan.family_key()
-                if _better(plan, best.get(key), request.objective):
-                    best[key] = plan
-    return best
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prefills:
+    """The prefill pool's candidates as columns."""
+
+    plans: list[PoolPlan]
+    terms: list[FirstToken]
+    servers: NDArray[np.float64]
+    rate: NDArray[np.float64]
+    ttft: NDArray[np.float64]
+
+
+def _prefill_columns(plans: list[PoolPlan], case: Case, utilisation: float) -> _Prefills:
+    terms = [_terms(plan, case, utilisation) for plan in plans]
+    return _Prefills(
+        plans=plans,
+        terms=terms,
+        servers=np.array([plan.servers for plan in plans], dtype=np.float64),
+        rate=np.array([_number(plan.point.requests_per_s) * utilisation for plan in plans]),
+        ttft=np.array([_number(t.ttft) for t in terms]),
+    )
+
+
+def _joined(decode: PoolPlan, prefills: _Prefills, request: Request, tally: Tally) -> Deployment | None:
+    """Return the best deployment of one decode instance with any prefill instance, if there is one.
+
+    For each count of decode instances the fewest prefill instances that feed them are taken, or as
+    many as the budget leaves.
+    """
+    per_decode = _number(decode.point.requests_per_s) * request.utilisation
+    most = (request.servers - 1) // decode.servers
+    if most < 1 or not prefills.plans:
+        return None
+    decodes = np.arange(1, most + 1, dtype=np.float64)[:, None]
+    fed = decodes * per_decode if request.rate is None else np.minimum(decodes * per_decode, request.rate)
+    room = np.floor((request.servers - decodes * decode.servers) / prefills.servers)
+    counts = np.minimum(np.ceil(fed / prefills.rate - ROUNDING), room)
+    served = np.minimum(counts * prefills.rate, fed)
+    ttft = prefills.ttft + _number(decode.point.step_time)
+    allowed = counts >= 1
+    if request.targets.ttft is not None:
+        late = allowed & (ttft > request.targets.ttft)
+        tally.count("ttft", int(np.count_nonzero(late)))
+        if late.any():
+            tally.miss("ttft", float(np.where(late, ttft, np.inf).min()), request.targets.ttft, "prefill pool")
+        allowed &= ~late
+    if request.rate is not None:
+        short = allowed & (served < request.rate * (1 - ROUNDING))
+        tally.count("rate", int(np.count_nonzero(short)))
+        if short.any():
+            tally.miss("rate", -float(np.where(short, served, 0.0).max()), -request.rate, "within the budget")
+        allowed &= ~short
+    if not allowed.any():
+        return None
+    servers = counts * prefills.servers + decodes * decode.servers
+    keys = (
+        (ttft + 0 * servers, servers, -served)
+        if request.objective == "throughput"
+        else (ttft + 0 * servers, -served, servers)
+    )
+    order = np.lexsort([np.where(allowed, key, np.inf).ravel() for key in keys])
+    n, p = np.unravel_index(int(order[0]), servers.shape)
+    return _deployment(decode, prefills, int(p), int(counts[n, p]), int(n) + 1, float(served[n, p]))
+
+
+def _deployment(
+    decode: PoolPlan, prefills: _Prefills, index: int, n_prefill: int, n_decode: int, served: float
+) -> Deployment:
+    prefill = prefills.plans[index]
+    return Deployment(
+        prefill=prefill,
+        decode=decode,
+        prefill_instances=n_prefill,
+        decode_instances=n_decode,
+        requests_per_s=served,
+        prefill_utilisation=served / (n_prefill * _number(prefill.point.requests_per_s)),
+        decode_utilisation=served / (n_decode * _number(decode.point.requests_per_s)),
+        first_token=replace(prefills.terms[index], first_step=decode.point.step_time),
+        servers_used=n_prefill * prefill.servers + n_decode * decode.servers,
+    )
 
 
 def solve(case: Case, request: Request) -> Solution:
@@ -125,8 +150,9 @@ def solve(case: Case, request: Request) -> Solution:
     decodes = best_decode(case, sizes, request.targets.tpot, request.kv_dtype, tally)
     prefill_sizes = sizes[: min(len(sizes), 8)]
     prefills = prefill_options(case, prefill_sizes, request.kv_dtype, tally) if request.servers > 1 else []
-    best = _deployments(prefills, decodes, case, request, tally)
-    ranked = sorted(best.values(), key=lambda plan: _rank(plan, request.objective))
+    columns = _prefill_columns(prefills, case, request.utilisation)
+    joined = (_joined(decode, columns, request, tally) for decode in decodes)
+    ranked = sorted((plan for plan in joined if plan), key=lambda plan: _rank(plan, request.objective))
     rejections = tuple(_upright(r) for r in tally.rejections(UNITS))
     return Solution(
         status=Status.OPTIMAL if ranked else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,
