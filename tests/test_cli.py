@@ -1,0 +1,96 @@
+"""The command line as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "32", "--isl", "1024", "--osl", "512")
+
+
+@pytest.fixture(scope="module")
+def solved() -> dict:
+    words = [*SOLVE, "--tpot", "50ms", "--format", "json"]
+    done = subprocess.run([sys.executable, "-m", "perfmodel", *words], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_solve_meets_its_target(solved: dict) -> None:
+    facts = solved["facts"]
+    assert solved["schema"] == "moeplan.plan/1"
+    assert facts["status"] == "optimal"
+    assert facts["tpot_s"] <= 0.05
+    assert facts["cards_used"] + facts["cards_idle"] == 32
+    assert facts["decode"]["memory_planned_B"] <= facts["decode"]["memory_usable_B"]
+    assert facts["ttft_s"] == pytest.approx(sum(facts["ttft_terms_s"].values()))
+
+
+@pytest.mark.parametrize("pool", ["decode", "prefill"])
+def test_explain_command_reproduces_the_plan(solved: dict, moeplan, pool: str) -> None:  # noqa: ANN001
+    words = solved["facts"]["explain"][pool].split()[1:]
+    done = moeplan(*words, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["facts"]["step_time_s"] == solved["facts"][pool]["step_time_s"]
+
+
+@pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
+def test_seed_layouts_explain_and_reconcile(moeplan, name: str) -> None:  # noqa: ANN001
+    done = moeplan("explain", "--evidence", name, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    step = document["facts"]["step_time_s"]
+    operators = next(t for t in document["tables"] if t["title"].startswith("Operators"))["rows"]
+    assert sum(row["share"] for row in operators if row["share"] is not None) == pytest.approx(1, rel=1e-9)
+    blocks = next(t for t in document["tables"] if t["title"] == "Blocks")["rows"]
+    overhead = operators[-1]["time"]
+    assert sum(row["total"] for row in blocks) + overhead == pytest.approx(step, rel=1e-12)
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "csv", "markdown"])
+@pytest.mark.parametrize(
+    "words", [("list",), ("show", "cloudmatrix384"), ("explain", "--evidence", "seed-prefill-16x")]
+)
+def test_every_view_in_every_format(moeplan, format_: str, words: tuple[str, ...]) -> None:  # noqa: ANN001
+    done = moeplan(*words, "--format", format_)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:  # noqa: ANN001
+    done = moeplan(*SOLVE, "--tpot", "1ms")
+    assert done.returncode == 3
+    assert "tpot" in done.stdout
+    assert "against" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("solve", "deepsek-v3", *SOLVE[2:], "--tpot", "50ms"), 2, "did you mean 'deepseek-v3'"),
+        ((*SOLVE, "--tpot", "50"), 2, "no unit"),
+        ((*SOLVE, "--tpot", "-5ms"), 2, "negative"),
+        (("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "999", *SOLVE[6:], "--tpot", "50ms"), 2, "384"),
+        (("solve", "deepseek-v3"), 2, "--on"),
+        (("explain", "--evidence", "sed-cm384-decode"), 2, "did you mean 'seed-cm384-decode'"),
+        (("explain", "deepseek-v3", "--on", "cm384", "--dies", "64", "--tp", "3", "--batch", "1", "--isl", "9", "--osl", "9"),
+         2, "tp 3 does not divide"),
+        (("explain", "deepseek-v3", "--on", "cm384", "--dies", "512", "--batch", "1", "--isl", "9", "--osl", "9"), 2,
+         "exceeds"),
+        (("show", "nothing-like-it"), 2, "not on file"),
+        (("solve", "deepseek-v3", "--on", "/nowhere/x.yaml", *SOLVE[4:], "--tpot", "50ms"), 2, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(moeplan, words: tuple[str, ...], code: int, says: str) -> None:  # noqa: ANN001
+    done = moeplan(*words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "perfmodel", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert not loaded & {"numpy", "scipy", "sympy", "pydantic", "yaml"}

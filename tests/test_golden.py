@@ -1,0 +1,85 @@
+"""Numbers printed by others, to their last printed digit."""
+
+import pytest
+
+from perfmodel import catalog
+from perfmodel.formulas.attention import gqa_cache_bytes, mla_cache_bytes
+from perfmodel.formulas.collectives import expert_exchange_limit
+from perfmodel.formulas.experts import tokens_per_routed_rank, tokens_per_shared_rank
+from perfmodel.formulas.roofline import peak_rate
+
+INSIGHTS = "arXiv:2505.09343"
+
+
+@pytest.mark.parametrize(
+    ("printed_kb", "value"),
+    [
+        (70.272, 61 * mla_cache_bytes(kv_lora_rank=512, qk_rope_head_dim=64, latent_bytes=2, rope_bytes=2)),
+        (327.680, 80 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, element_bytes=2)),
+        (516.096, 126 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, element_bytes=2)),
+    ],
+)
+def test_kv_bytes_per_token(printed_kb: float, value: float) -> None:
+    """arXiv:2505.09343 table 1: DeepSeek-V3, Qwen-2.5 72B, LLaMA-3.1 405B."""
+    assert round(value / 1e3, 3) == printed_kb
+
+
+@pytest.mark.parametrize(("bandwidth", "exchange_us", "tpot_ms"), [(50e9, "120.96", "14.76"), (900e9, "6.72", "0.82")])
+def test_expert_parallel_speed_limit(bandwidth: float, exchange_us: str, tpot_ms: str) -> None:
+    """arXiv:2505.09343 section 2.3.2, with the paper's own width of 7000 and nine targets.
+
+    The paper counts 2 x 61 exchanges a token: two micro-batches over 61 layers.
+    """
+    time = expert_exchange_limit(
+        tokens=32, copies=9, hidden_size=7000, dispatch_bytes=1, combine_bytes=2, bandwidth=bandwidth
+    )
+    assert f"{time * 1e6:.2f}" == exchange_us
+    assert f"{2 * 61 * time * 1e3:.2f}" == tpot_ms
+
+
+def test_gemm_ceiling_of_the_910c_package() -> None:
+    """arXiv:2509.25224 abstract: 614 TFLOPS is 86.8 % of the package's peak."""
+    die = catalog.load_chip("ascend-910c-752").spec.die
+    peak = 2 * peak_rate(cores=die.cube_cores, flop_per_cycle=die.cube_flop_per_cycle.bf16, clock=die.clock)
+    assert round(614e12 / peak, 3) == 0.868
+
+
+@pytest.mark.parametrize("tokens", [32, 4096, 12345])
+def test_shared_and_routed_ranks_get_the_same_tokens(tokens: int) -> None:
+    """128 to 16 packages and top-8 to 1: the seed's layout, exactly balanced by design."""
+    routed = tokens_per_routed_rank(group_tokens=tokens, num_experts_per_tok=8, routed_ranks=256)
+    shared = tokens_per_shared_rank(group_tokens=tokens, n_shared_experts=1, shared_ranks=32)
+    assert routed == shared
+
+
+def test_dispatch_alone_reproduces_the_published_table() -> None:
+    """CM384 table 7, EP256, 128 tokens a die: dispatch 152 us, combine 149 us."""
+    from perfmodel.ledger.records import Exchange
+    from perfmodel.rates import rates_of
+    from perfmodel.timing import exchange_time
+
+    system = catalog.load_system("cloudmatrix384").spec
+    rates = rates_of(catalog.load_chip(system.chip).spec, system, catalog.load_stack("cann-2025").spec)
+    for collective, payload, printed in (("dispatch", 7680, 152), ("combine", 14336, 149)):
+        exchange = Exchange(collective=collective, group=256, payload=payload, messages=128 * 8)
+        assert round(exchange_time(exchange, rates) * 1e6) == printed
+
+
+def test_memory_of_a_2_card() -> None:
+    """Weights of a card holding 8 routed and 1 shared expert each layer, summed by hand from config.json."""
+    from perfmodel.rates import rates_of
+    from perfmodel.scenario import Scenario, resolve
+    from perfmodel.serving import Case
+
+    system = catalog.load_system("atlas-800i-a2-64gb-hccs").spec
+    rates = rates_of(catalog.load_chip(system.chip).spec, system, catalog.load_stack("cann-2025").spec)
+    case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=1024, osl=2048, acceptance=(0.7,))
+    layout = {"dies": 32, "batch": 80, "draft": 1, "exchange": "gather"}
+    held = resolve(Scenario(case=case, phase="decode", layout=layout, tpot=None)).point.footprint
+    expert, latent = 3 * 7168 * 2048, 7168 * 1536 + 1536 * 24576 + 7168 * 576 + 16384 * 7168
+    up, embedding, router = 2 * 128 * 128 * 512 * 2, 129280 * 7168 * 2, 7168 * 256 * 2
+    layer = 8 * expert + expert + router
+    by_hand = 58 * layer + 61 * (latent + up) + 3 * 3 * 7168 * 18432 + 2 * embedding
+    by_hand += layer + latent + up + 2 * 7168 * 7168 * 2
+    assert held.weights == pytest.approx(by_hand, rel=1e-12)
+    assert round(held.weights / 1e9, 1) == 41.3

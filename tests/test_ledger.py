@@ -1,0 +1,163 @@
+"""Conservation, symbols, shapes and limits of the demand side and its timing."""
+
+import itertools
+
+import numpy as np
+import pytest
+import sympy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perfmodel import catalog
+from perfmodel.ledger.footprint import part_bytes
+from perfmodel.ledger.records import Family, Layout, Traffic
+from perfmodel.ledger.step import build_ledger, dims_of
+from perfmodel.rates import rates_of
+from perfmodel.serving import Case, pool_point
+from perfmodel.timing import step_time
+
+MODELS = [catalog.load_model(name).spec for name in catalog.names("models")]
+DEEPSEEK = catalog.load_model("deepseek-v3").spec
+FAMILIES = [
+    Family(phase=p, own_shared_ranks=s, overlap=o, exchange=e, reduction=r)
+    for p, s, o, e, r in itertools.product(
+        ("decode", "prefill"),
+        (False, True),
+        ("none", "link", "cores"),
+        ("dispatch", "gather"),
+        ("all_reduce", "scatter_gather"),
+    )
+    if not (p == "prefill" and o == "cores")
+]
+
+
+def rates(stack: str = "cann-2025", system: str = "cloudmatrix384"):  # noqa: ANN201
+    spec = catalog.load_system(system).spec
+    return rates_of(catalog.load_chip(spec.chip).spec, spec, catalog.load_stack(stack).spec)
+
+
+def layout(**changes: object) -> Layout:
+    base = {"dies": 288, "tp": 1, "shared_ranks": 32, "redundant": 0, "batch": 48, "draft": 1, "attention_cores": 16}
+    return Layout(**(base | changes))
+
+
+TRAFFIC = Traffic(isl=4096, osl=1024, imbalance=1.0)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+def test_parameters_recompute_the_published_totals(model) -> None:  # noqa: ANN001
+    """One rank, one byte a weight where linear, two where BF16: the ledger holds every parameter once."""
+    family = Family(phase="prefill", own_shared_ranks=False, overlap="none", exchange="gather", precision="bf16")
+    one = layout(dies=1, shared_ranks=0, batch=1, draft=0)
+    ledger = build_ledger(one, family, TRAFFIC, model, dims_of(model))
+    layers, dense = model.num_hidden_layers, model.first_k_dense_replace
+    held = {name: part_bytes(ledger, name) / 2 for name in ledger.parts}
+    moe = held["routing"] + held.get("shared", 0)
+    outside = held["embedding"] + held["head"] + dense * held.get("dense", 0) + layers * held["attention"]
+    total = outside + (layers - dense) * (moe + held["routed"])
+    experts = model.experts
+    active = outside + (layers - dense) * (
+        moe + held["routed"] * experts.num_experts_per_tok / experts.n_routed_experts
+    )
+    assert total == pytest.approx(model.checks.parameters, rel=1e-4)
+    assert active == pytest.approx(model.checks.active_parameters, rel=1e-3)
+    if model.checks.mtp_parameters:
+        draft = held["attention"] + moe + held["routed"] + held["draft"]
+        assert draft == pytest.approx(model.checks.mtp_parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize("tp", [1, 2, 8])
+def test_flop_over_all_ranks_equals_the_unsharded_model(tp: int) -> None:
+    """Projections copied by tensor parallelism are the one stated replication."""
+    family = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch")
+    traffic = Traffic(isl=4096, osl=0, imbalance=1.0)
+    whole = build_ledger(layout(dies=1, shared_ranks=0, batch=64), family, traffic, DEEPSEEK, dims_of(DEEPSEEK))
+    sharded = build_ledger(
+        layout(dies=64, tp=tp, shared_ranks=0, batch=tp), family, traffic, DEEPSEEK, dims_of(DEEPSEEK)
+    )
+    for part in ("attention", "shared", "dense"):
+        for one, many in zip(whole.parts[part], sharded.parts[part], strict=True):
+            copies = tp if one.name in ("attention.qkv_down",) else 1
+            if one.operator in ("matmul", "batched_matmul", "attention_decode"):
+                assert 64 * many.flop == pytest.approx(copies * one.flop, rel=1e-12), one.name
+
+
+def test_tokens_dispatched_equal_tokens_combined() -> None:
+    for family in FAMILIES:
+        ledger = build_ledger(layout(), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
+        there, back = [op.exchange for op in ledger.parts["routing"] if op.exchange is not None]
+        assert there.messages == back.messages
+        assert there.group == back.group
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_one_symbolic_run_per_family_and_its_value(family: Family) -> None:
+    """No row branches on size: symbols pass through, and their value is the numbers' value."""
+    names = ("dies", "tp", "shared_ranks", "redundant", "batch", "draft")
+    values = {"dies": 288, "tp": 2, "shared_ranks": 32, "redundant": 256, "batch": 48, "draft": 1}
+    symbols = {name: sympy.Symbol(name, positive=True) for name in names}
+    symbolic = build_ledger(Layout(**symbols, attention_cores=16), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
+    numeric = build_ledger(Layout(**values, attention_cores=16), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
+    point = {symbols[name]: value for name, value in values.items()}
+    for part, ops in symbolic.parts.items():
+        for one, other in zip(ops, numeric.parts[part], strict=True):
+            for field in ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "resident_bytes"):
+                value = sympy.sympify(getattr(one, field)).subs(point)
+                assert float(value) == pytest.approx(float(getattr(other, field)), rel=1e-9), one.name
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+def test_open_mesh_equals_plain_numbers(family: Family, model) -> None:  # noqa: ANN001
+    if family.own_shared_ranks and not model.experts.n_shared_experts:
+        pytest.skip("the model has no shared expert")
+    case = Case(model=model, rates=rates(), isl=2048, osl=512, acceptance=(0.7,))
+    shared = [16.0, 32.0] if family.own_shared_ranks else [0.0, 0.0]
+    batch, tp, dies = np.array([2.0, 48.0, 96.0]), np.array([1.0, 4.0]), np.array([144.0, 288.0])
+    mesh = Layout(
+        dies=dies[:, None, None],
+        shared_ranks=np.array(shared)[:, None, None],
+        redundant=np.array([0.0, 32.0])[:, None, None],
+        tp=tp[None, :, None],
+        batch=batch[None, None, :],
+        draft=1.0,
+        attention_cores=16.0,
+    )
+    grid = pool_point(mesh, family, case)
+    for e, t, b in itertools.product(range(2), range(2), range(3)):
+        one = Layout(
+            dies=int(dies[e]), shared_ranks=int(shared[e]), redundant=(0, 32)[e], tp=int(tp[t]), batch=int(batch[b]),
+            draft=1, attention_cores=16,
+        )  # fmt: skip
+        plain = pool_point(one, family, case)
+        for array, number in ((grid.step_time, plain.step_time), (grid.memory, plain.memory)):
+            assert np.broadcast_to(array, (2, 2, 3))[e, t, b] == pytest.approx(number, rel=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(FAMILIES), st.integers(1, 200), st.integers(1, 100), st.sampled_from([1, 2, 4]))
+def test_time_and_memory_never_fall_with_the_batch(family: Family, batch: int, more: int, tp: int) -> None:
+    case = Case(model=DEEPSEEK, rates=rates(), isl=1024, osl=512, acceptance=(0.7,))
+    shared = 32 if family.own_shared_ranks else 0
+    small = pool_point(layout(batch=batch, tp=tp, shared_ranks=shared), family, case)
+    large = pool_point(layout(batch=batch + more, tp=tp, shared_ranks=shared), family, case)
+    assert large.step_time >= small.step_time
+    assert large.memory >= small.memory
+
+
+def test_limits_no_parallelism_no_exchange() -> None:
+    family = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="gather")
+    ledger = build_ledger(layout(dies=1, shared_ranks=0), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
+    from perfmodel.timing import time_op
+
+    for ops in ledger.parts.values():
+        for op in ops:
+            if op.exchange is not None:
+                assert time_op(op, rates()).time == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_ideal_is_never_slower(family: Family) -> None:
+    shared = 32 if family.own_shared_ranks else 0
+    ledger = build_ledger(layout(shared_ranks=shared), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
+    assert step_time(ledger, family, 16, rates("ideal")) <= step_time(ledger, family, 16, rates())

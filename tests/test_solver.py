@@ -1,0 +1,58 @@
+"""The search equals brute force on small spaces, and never gets worse with more room."""
+
+import itertools
+
+import pytest
+
+from perfmodel import catalog
+from perfmodel.rates import rates_of
+from perfmodel.serving import Case, usable_memory
+from perfmodel.solver.search import Tally, best_decode, exact_pool, meshes
+from perfmodel.solver.solve import Request, solve
+from perfmodel.specs.deployment import Targets
+
+
+def case(isl: int, osl: int, system: str = "cloudmatrix384") -> Case:
+    spec = catalog.load_system(system).spec
+    rates = rates_of(catalog.load_chip(spec.chip).spec, spec, catalog.load_stack("cann-2025").spec)
+    return Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=isl, osl=osl, acceptance=(0.7,))
+
+
+@pytest.mark.parametrize(("dies", "tpot"), list(itertools.product((32, 64), (0.03, 0.06))))
+def test_best_decode_equals_brute_force(dies: int, tpot: float) -> None:
+    """Long contexts keep the batch axis short enough to walk plan by plan with plain numbers."""
+    long = case(100_000, 2000)
+    limit = usable_memory(long.rates)
+    best = 0.0
+    for mesh in meshes(long, "decode", [dies], "bf16"):
+        for index in range(0, int(__import__("math").prod(mesh.shape))):
+            plan = exact_pool(mesh.layout_at(index), mesh.family, long).point
+            if plan.tpot <= tpot and plan.memory <= limit:
+                best = max(best, plan.requests_per_s)
+    found = best_decode(long, [dies], tpot, "bf16", Tally())
+    assert max((p.point.requests_per_s for p in found), default=0.0) == pytest.approx(best, rel=1e-12)
+
+
+def request(servers: int, tpot: float) -> Request:
+    return Request(
+        servers=servers, rate=None, targets=Targets(tpot=tpot), utilisation=0.8, objective="throughput",
+        kv_dtype="bf16", top=3,
+    )  # fmt: skip
+
+
+def test_more_room_is_never_worse() -> None:
+    rates = [solve(case(2048, 512), request(n, t)).best for n, t in ((4, 0.05), (5, 0.05), (5, 0.08))]
+    served = [plan.requests_per_s for plan in rates if plan]
+    assert len(served) == 3
+    assert served == sorted(served)
+
+
+def test_fewest_cards_serve_the_rate() -> None:
+    asked = Request(
+        servers=8, rate=20.0, targets=Targets(tpot=0.05), utilisation=0.8, objective="cards", kv_dtype="bf16", top=1
+    )
+    best = solve(case(2048, 512), asked).best
+    assert best is not None
+    assert best.requests_per_s == pytest.approx(20.0)
+    assert best.prefill_utilisation <= 0.8 + 1e-9
+    assert best.decode_utilisation <= 0.8 + 1e-9
