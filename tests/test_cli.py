@@ -7,6 +7,7 @@ import sys
 import pytest
 
 SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "32", "--isl", "1024", "--osl", "512")
+LAYOUT = ("explain", "deepseek-v3", "--on", "cm384", "--batch", "1", "--isl", "9", "--osl", "9")
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +74,9 @@ def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:  # noqa:
         (("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "999", *SOLVE[6:], "--tpot", "50ms"), 2, "384"),
         (("solve", "deepseek-v3"), 2, "--on"),
         (("explain", "--evidence", "sed-cm384-decode"), 2, "did you mean 'seed-cm384-decode'"),
-        (("explain", "deepseek-v3", "--on", "cm384", "--dies", "64", "--tp", "3", "--batch", "1", "--isl", "9", "--osl", "9"),
+        ((*LAYOUT, "--dies", "64", "--tp", "3"),
          2, "tp 3 does not divide"),
-        (("explain", "deepseek-v3", "--on", "cm384", "--dies", "512", "--batch", "1", "--isl", "9", "--osl", "9"), 2,
+        ((*LAYOUT, "--dies", "512"), 2,
          "exceeds"),
         (("show", "nothing-like-it"), 2, "not on file"),
         (("solve", "deepseek-v3", "--on", "/nowhere/x.yaml", *SOLVE[4:], "--tpot", "50ms"), 2, "cannot be read"),

@@ -38,10 +38,10 @@ def test_expert_parallel_speed_limit(bandwidth: float, exchange_us: str, tpot_ms
 
 
 def test_gemm_ceiling_of_the_910c_package() -> None:
-    """arXiv:2509.25224 abstract: 614 TFLOPS is 86.8 % of the package's peak."""
+    """arXiv:2509.25224 abstract: 614 TFLOPS is 86.8 % of the package's peak, both as far as printed."""
     die = catalog.load_chip("ascend-910c-752").spec.die
     peak = 2 * peak_rate(cores=die.cube_cores, flop_per_cycle=die.cube_flop_per_cycle.bf16, clock=die.clock)
-    assert round(614e12 / peak, 3) == 0.868
+    assert 613.5e12 / 0.8685 <= peak <= 614.5e12 / 0.8675
 
 
 @pytest.mark.parametrize("tokens", [32, 4096, 12345])

@@ -98,12 +98,12 @@ def test_one_symbolic_run_per_family_and_its_value(family: Family) -> None:
     symbols = {name: sympy.Symbol(name, positive=True) for name in names}
     symbolic = build_ledger(Layout(**symbols, attention_cores=16), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
     numeric = build_ledger(Layout(**values, attention_cores=16), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
-    point = {symbols[name]: value for name, value in values.items()}
+    fields = ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "resident_bytes")
     for part, ops in symbolic.parts.items():
         for one, other in zip(ops, numeric.parts[part], strict=True):
-            for field in ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "resident_bytes"):
-                value = sympy.sympify(getattr(one, field)).subs(point)
-                assert float(value) == pytest.approx(float(getattr(other, field)), rel=1e-9), one.name
+            formulas = sympy.lambdify(list(symbols.values()), [getattr(one, field) for field in fields])
+            for field, value in zip(fields, formulas(*values.values()), strict=True):
+                assert float(value) == pytest.approx(float(getattr(other, field)), rel=1e-9), (one.name, field)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
