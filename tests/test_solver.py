@@ -32,7 +32,7 @@ def test_best_decode_equals_brute_force() -> None:
         tally = Tally()
         found = best_decode(long, [dies], tpot, "bf16", tally)
         assert tally.evaluated == len(walked)
-        assert max((p.point.requests_per_s for p in found), default=0.0) == pytest.approx(
+        assert max((leader.plan(long).point.requests_per_s for leader in found), default=0.0) == pytest.approx(
             max(fitting, default=0.0), rel=1e-12
         )
 

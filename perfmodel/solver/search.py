@@ -178,7 +178,33 @@ def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
     return point, time, memory, rate
 
 
-def best_decode(case: Case, sizes: list[int], tpot: float | None, kv_dtype: str, tally: Tally) -> list[PoolPlan]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Leader:
+    """The fastest feasible instance of one size, tp, draft and family, as the grid has it."""
+
+    mesh: Mesh
+    index: int
+    requests_per_s: float
+    step_time: float
+    servers: int
+
+    def plan(self, case: Case) -> PoolPlan:
+        """Return it evaluated with plain numbers."""
+        return exact_pool(self.mesh.layout_at(self.index), self.mesh.family, case)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Best:
+    """What one chunk yields: the best of each expert layout, tp and draft, and counts of the refused."""
+
+    rate: Grid
+    index: NDArray[np.intp]
+    step_time: Grid
+    too_large: int
+    too_slow: int
+
+
+def best_decode(case: Case, sizes: list[int], tpot: float | None, kv_dtype: str, tally: Tally) -> list[Leader]:
     """Return the fastest feasible instance of each size, tp, draft and family.
 
     Chunks are worked by as many threads as cores; their results keep the order of the chunks.
@@ -186,33 +212,45 @@ def best_decode(case: Case, sizes: list[int], tpot: float | None, kv_dtype: str,
     limit = float(cast(Any, usable_memory(case.rates)))
     time_limit = np.inf if tpot is None else tpot
 
-    def work(mesh: Mesh) -> tuple[Grid, Grid, int, int]:
-        _, time, memory, rate = _grids(mesh, case)
+    def work(mesh: Mesh) -> _Best:
+        point, time, memory, rate = _grids(mesh, case)
         large, slow = memory > limit, time > time_limit
-        value = np.where(large | slow, -1.0, rate).reshape(*mesh.shape[:3], -1)
-        column = value.argmax(axis=3)
-        best = np.take_along_axis(value, column[..., None], axis=3)[..., 0]
-        return best, column, int(np.count_nonzero(large)), int(np.count_nonzero(slow))
+        outer, inner = mesh.shape[:3], mesh.shape[3] * mesh.shape[4]
+        value = np.where(large | slow, -1.0, rate).reshape(-1, inner)
+        column = value.argmax(axis=1)
+        rows = np.arange(len(column))
+        index = rows * inner + column
+        step = np.broadcast_to(cast(Any, point.step_time), mesh.shape)[np.unravel_index(index, mesh.shape)]
+        return _Best(
+            rate=value[rows, column].reshape(outer),
+            index=index.reshape(outer),
+            step_time=step.reshape(outer),
+            too_large=int(np.count_nonzero(large)),
+            too_slow=int(np.count_nonzero(slow)),
+        )
 
-    leaders: dict[tuple[object, ...], tuple[float, Mesh, int]] = {}
+    leaders: dict[tuple[object, ...], Leader] = {}
     chunks = list(meshes(case, "decode", sizes, kv_dtype))
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for mesh, (best, column, large, slow) in zip(chunks, pool.map(work, chunks), strict=True):
+        for mesh, best in zip(chunks, pool.map(work, chunks), strict=True):
             tally.evaluated += math.prod(mesh.shape)
-            tally.count("memory", large)
+            tally.count("memory", best.too_large)
             if tpot is not None:
-                tally.count("tpot", slow)
-            for place in np.argwhere(best > 0):
-                e, t, d = (int(n) for n in place)
-                key = (mesh.experts.dies[e], t, d, mesh.family)
-                rate = float(best[e, t, d])
-                if key not in leaders or rate > leaders[key][0]:
-                    inner = mesh.shape[3] * mesh.shape[4]
-                    flat = int(np.ravel_multi_index((e, t, d), mesh.shape[:3])) * inner + int(column[e, t, d])
-                    leaders[key] = (rate, mesh, flat)
+                tally.count("tpot", best.too_slow)
+            for e, t, d in np.argwhere(best.rate > 0).tolist():
+                dies, rate = int(mesh.experts.dies[e]), float(best.rate[e, t, d])
+                key = (dies, t, d, mesh.family)
+                if key not in leaders or rate > leaders[key].requests_per_s:
+                    leaders[key] = Leader(
+                        mesh=mesh,
+                        index=int(best.index[e, t, d]),
+                        requests_per_s=rate,
+                        step_time=float(best.step_time[e, t, d]),
+                        servers=-(-dies // case.rates.dies_per_server),
+                    )
     if not leaders:
         _nearest_misses(case, chunks, limit, time_limit, tally)
-    return [exact_pool(mesh.layout_at(index), mesh.family, case) for _, mesh, index in leaders.values()]
+    return list(leaders.values())
 
 
 def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: float, tally: Tally) -> None:

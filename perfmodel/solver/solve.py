@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, first_token
 from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Status
-from perfmodel.solver.search import Tally, best_decode, prefill_options
+from perfmodel.solver.search import Leader, Tally, best_decode, prefill_options
 from perfmodel.specs.deployment import Targets
 
 Objective = Literal["throughput", "cards"]
@@ -55,10 +55,22 @@ def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
     )
 
 
-def _rank(deployment: Deployment, objective: Objective) -> tuple[float, ...]:
-    rate, servers = -deployment.requests_per_s, float(deployment.servers_used)
-    ttft = _number(deployment.first_token.ttft)
-    return (servers, rate, ttft) if objective == "cards" else (rate, servers, ttft)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Join:
+    """One decode leader with the prefill instances that feed it best."""
+
+    decode: Leader
+    prefill: int
+    prefill_instances: int
+    decode_instances: int
+    served: float
+    servers: float
+    ttft: float
+
+    def rank(self, objective: Objective) -> tuple[float, ...]:
+        """Order of preference, smallest first."""
+        rate = -self.served
+        return (self.servers, rate, self.ttft) if objective == "cards" else (rate, self.servers, self.ttft)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,13 +95,13 @@ def _prefill_columns(plans: list[PoolPlan], case: Case, utilisation: float) -> _
     )
 
 
-def _joined(decode: PoolPlan, prefills: _Prefills, request: Request, tally: Tally) -> Deployment | None:
+def _joined(decode: Leader, prefills: _Prefills, request: Request, tally: Tally) -> _Join | None:
     """Return the best deployment of one decode instance with any prefill instance, if there is one.
 
     For each count of decode instances the fewest prefill instances that feed them are taken, or as
     many as the budget leaves.
     """
-    per_decode = _number(decode.point.requests_per_s) * request.utilisation
+    per_decode = decode.requests_per_s * request.utilisation
     most = (request.servers - 1) // decode.servers
     if most < 1 or not prefills.plans:
         return None
@@ -98,7 +110,7 @@ def _joined(decode: PoolPlan, prefills: _Prefills, request: Request, tally: Tall
     room = np.floor((request.servers - decodes * decode.servers) / prefills.servers)
     counts = np.minimum(np.ceil(fed / prefills.rate - ROUNDING), room)
     served = np.minimum(counts * prefills.rate, fed)
-    ttft = prefills.ttft + _number(decode.point.step_time)
+    ttft = prefills.ttft + decode.step_time
     allowed = counts >= 1
     if request.targets.ttft is not None:
         late = allowed & (ttft > request.targets.ttft)
@@ -122,22 +134,30 @@ def _joined(decode: PoolPlan, prefills: _Prefills, request: Request, tally: Tall
     )
     order = np.lexsort([np.where(allowed, key, np.inf).ravel() for key in keys])
     n, p = np.unravel_index(int(order[0]), servers.shape)
-    return _deployment(decode, prefills, int(p), int(counts[n, p]), int(n) + 1, float(served[n, p]))
+    return _Join(
+        decode=decode,
+        prefill=int(p),
+        prefill_instances=int(counts[n, p]),
+        decode_instances=int(n) + 1,
+        served=float(served[n, p]),
+        servers=float(servers[n, p]),
+        ttft=float(ttft[p]),
+    )
 
 
-def _deployment(
-    decode: PoolPlan, prefills: _Prefills, index: int, n_prefill: int, n_decode: int, served: float
-) -> Deployment:
-    prefill = prefills.plans[index]
+def _deployment(join: _Join, prefills: _Prefills, case: Case) -> Deployment:
+    """Return a join evaluated with plain numbers."""
+    prefill, decode = prefills.plans[join.prefill], join.decode.plan(case)
+    n_prefill, n_decode = join.prefill_instances, join.decode_instances
     return Deployment(
         prefill=prefill,
         decode=decode,
         prefill_instances=n_prefill,
         decode_instances=n_decode,
-        requests_per_s=served,
-        prefill_utilisation=served / (n_prefill * _number(prefill.point.requests_per_s)),
-        decode_utilisation=served / (n_decode * _number(decode.point.requests_per_s)),
-        first_token=replace(prefills.terms[index], first_step=decode.point.step_time),
+        requests_per_s=join.served,
+        prefill_utilisation=join.served / (n_prefill * _number(prefill.point.requests_per_s)),
+        decode_utilisation=join.served / (n_decode * _number(decode.point.requests_per_s)),
+        first_token=replace(prefills.terms[join.prefill], first_step=decode.point.step_time),
         servers_used=n_prefill * prefill.servers + n_decode * decode.servers,
     )
 
@@ -152,14 +172,15 @@ def solve(case: Case, request: Request) -> Solution:
     prefills = prefill_options(case, prefill_sizes, request.kv_dtype, tally) if request.servers > 1 else []
     columns = _prefill_columns(prefills, case, request.utilisation)
     joined = (_joined(decode, columns, request, tally) for decode in decodes)
-    ranked = sorted((plan for plan in joined if plan), key=lambda plan: _rank(plan, request.objective))
+    ranked = sorted((join for join in joined if join), key=lambda join: join.rank(request.objective))
+    shown = [_deployment(join, columns, case) for join in ranked[: request.top]]
     rejections = tuple(_upright(r) for r in tally.rejections(UNITS))
     return Solution(
-        status=Status.OPTIMAL if ranked else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,
+        status=Status.OPTIMAL if shown else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,
         case=case,
         evaluated=tally.evaluated,
-        best=ranked[0] if ranked else None,
-        alternatives=tuple(ranked[1 : request.top]),
+        best=shown[0] if shown else None,
+        alternatives=tuple(shown[1:]),
         rejections=rejections,
     )
 
