@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from perfmodel.algebra import maximum, total
+from perfmodel.algebra import greater, maximum, total
 from perfmodel.formulas import collectives, roofline
 from perfmodel.ledger.records import Block, Exchange, Family, Ledger, Op
 from perfmodel.rates import Rates
@@ -25,15 +25,16 @@ class OpTime:
     time: Seconds
 
     @property
+    def roof(self) -> str:
+        """The slowest of arithmetic, memory and link, for a row of plain numbers."""
+        roofs = {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+        return max(roofs, key=lambda name: float(roofs[name]))  # type: ignore[arg-type]
+
+    @property
     def bound(self) -> str:
-        """What decides the time of a row of plain numbers."""
-        candidates = {
-            "compute": self.compute_time,
-            "memory": self.memory_time,
-            "link": self.network_time,
-            "fixed": self.fixed_time,
-        }
-        return max(candidates, key=lambda name: float(candidates[name]))  # type: ignore[arg-type]
+        """What decides the time of a row of plain numbers: its roof, or the fixed cost of its kernels."""
+        slowest = maximum(self.network_time, maximum(self.compute_time, self.memory_time))
+        return "fixed" if greater(self.fixed_time, slowest) else self.roof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,8 +10,8 @@ from perfmodel.cli.validate import predicted
 @pytest.mark.parametrize("name", catalog.names("evidence"))
 def test_ideal_time_is_never_above_the_measured_time(name: str) -> None:
     spec = catalog.load_evidence(name).spec
-    rates, _, _, _ = machine(spec.conditions.system, "ideal")
-    values = predicted(spec, rates, catalog.load_model(spec.conditions.model).spec)
+    taken, _ = machine(spec.conditions.system, "ideal")
+    values = predicted(spec, taken.rates(), catalog.load_model(spec.conditions.model).spec)
     for measured in spec.measured:
         if measured.quantity == "tokens_per_s_per_card":
             assert values[measured.quantity] >= measured.value

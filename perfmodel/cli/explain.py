@@ -1,5 +1,6 @@
 """`moeplan explain`: where every microsecond of one layout goes."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,14 @@ def _from_evidence(name: str) -> dict[str, Any]:
         "acceptance": tuple(conditions.acceptance),
         "layout": conditions.layout.model_dump(),
     }
+
+
+def outputs(plan: Any, case: Any) -> dict[str, float]:
+    """Return what assumed inputs may move: the step time and the share of memory used."""
+    from perfmodel.solver.search import exact_pool
+
+    point: Any = exact_pool(plan.layout, plan.family, case).point
+    return {"step": float(point.step_time), "memory": float(point.memory / point.usable)}
 
 
 def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) -> int:
@@ -110,7 +119,8 @@ def command(
             "layout": {},
         }
     loaded = catalog.load_model(given["model"])
-    rates, system, remarks, assumed = options.machine(given["on"], given["stack"])
+    machine, remarks = options.machine(given["on"], given["stack"])
+    rates = machine.rates()
     if evidence is None:
         positions, origin = options.read_acceptance(acceptance, loaded.spec)
         layout = {
@@ -138,14 +148,15 @@ def command(
     )
     resolved = resolve(scenario)
     from perfmodel.report.step import step_document
+    from perfmodel.sensitivity import swings
 
     document = step_document(
         resolved,
-        options.ideal_rates(system),
+        options.ideal_rates(machine),
         model=loaded.spec.name,
-        system=system.spec.name,
+        system=machine.system.name,
         acceptance=origin,
-        assumed=assumed,
+        felt=swings(machine, lambda varied: outputs(resolved.plan, replace(case, rates=varied))),
         tpot=given["tpot"],
     )
     options.show(document, format_, [*loaded.notes, *remarks])

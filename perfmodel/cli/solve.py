@@ -1,6 +1,7 @@
 """`moeplan solve`: the best deployment on a budget or for a rate."""
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +24,17 @@ def _servers(cards: int | None, rates: "object", system: str) -> int:
             f"{r.packages_per_server} cards for each of prefill and decode)"
         )
     return int(cards // r.packages_per_server)
+
+
+def _outputs(solution: Any, case: Any, request: Any) -> dict[str, float]:
+    """Return what assumed inputs may move: TPOT and TTFT of the plan, nothing where there is none."""
+    from perfmodel.solver.solve import latencies
+
+    best = solution.best
+    if best is None:
+        return {}
+    tpot, ttft = latencies(best.prefill, best.decode, case, request.utilisation)
+    return {"TPOT": tpot, "TTFT": ttft}
 
 
 def command(
@@ -66,16 +78,18 @@ def command(
     wanted = options.quantity(rate if rate is None or not _plain(rate) else f"{rate} req/s", "1/s", "--rate")
     from perfmodel import catalog
     from perfmodel.report.plan import plan_document
+    from perfmodel.sensitivity import swings
     from perfmodel.solver.plan import Status
     from perfmodel.solver.solve import Request, solve
     from perfmodel.specs.deployment import Targets
 
     loaded = catalog.load_model(model)
-    rates, system, remarks, assumed = options.machine(str(on), stack)
+    machine, remarks = options.machine(str(on), stack)
+    rates = machine.rates()
     positions, origin = options.read_acceptance(acceptance, loaded.spec)
     case = options.case_of(loaded.spec, rates, isl, osl, positions)
     request = Request(
-        servers=_servers(cards, rates, system.spec.name),
+        servers=_servers(cards, rates, machine.system.name),
         rate=wanted,
         targets=Targets(tpot=limits[0], ttft=limits[1]),
         utilisation=utilisation,
@@ -88,12 +102,13 @@ def command(
         solution,
         request,
         model=loaded.spec.name,
-        system=system.spec.name,
+        system=machine.system.name,
         stack=stack,
         cards=cards,
         acceptance=origin,
         acceptance_option=acceptance,
-        assumed=assumed,
+        felt=swings(machine, lambda varied: _outputs(solution, replace(case, rates=varied), request)),
+        ideal=options.ideal_rates(machine),
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:

@@ -49,8 +49,8 @@ def command(
     for name in names or catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
         model = catalog.load_model(spec.conditions.model).spec
-        rates, _, _, _ = options.machine(spec.conditions.system, stack or spec.conditions.stack)
-        values = predicted(spec, rates, model)
+        machine, _ = options.machine(spec.conditions.system, stack or spec.conditions.stack)
+        values = predicted(spec, machine.rates(), model)
         for measured in spec.measured:
             value = values[measured.quantity]
             rows.append(

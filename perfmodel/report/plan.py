@@ -1,14 +1,31 @@
 """A solution -> a document: targets first, then the plan, its rivals, its limits."""
 
 import shlex
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from perfmodel.report.step import assumed_notes, extrapolations, layout_words, longest_context, memory_table, sizes
+from perfmodel.rates import Rates
+from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.step import (
+    extrapolations,
+    layout_words,
+    longest_context,
+    memory_table,
+    overlap_words,
+    plan_breakdown,
+    shared_words,
+    sizes,
+    time_by_bound,
+)
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import Deployment, PoolPlan, Solution
+from perfmodel.solver.search import exact_pool
 from perfmodel.solver.solve import Request
 
+SMALLEST_SHARE = 0.01
 WHAT_VALUE = (Column("what", ""), Column("value", ""))
 TTFT_DEFINITION = (
     "TTFT = batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
@@ -49,7 +66,9 @@ def explain_command(
     return shlex.join(words)
 
 
-def _pool_facts(pool: PoolPlan, case: Case, instances: int, utilisation: float) -> dict[str, Any]:
+def _pool_facts(
+    pool: PoolPlan, case: Case, ideal: Rates, instances: int, utilisation: float, tpot: float | None
+) -> dict[str, Any]:
     rates = case.rates
     dies = pool.layout.dies * instances
     return {
@@ -64,10 +83,13 @@ def _pool_facts(pool: PoolPlan, case: Case, instances: int, utilisation: float) 
         "memory_planned_B": _f(pool.point.memory),
         "memory_worst_B": _f(pool.point.footprint.worst),
         "memory_usable_B": _f(pool.point.usable),
+        "memory_share": _f(pool.point.memory / pool.point.usable),
+        "time_by_bound": time_by_bound(plan_breakdown(pool, case, ideal)),
+        "stopped_by": _stopped_by(pool, case, tpot),
     }
 
 
-def _facts(best: Deployment, case: Case, cards: int | None, request: Request) -> dict[str, Any]:
+def _facts(best: Deployment, case: Case, ideal: Rates, cards: int | None, request: Request) -> dict[str, Any]:
     used = best.servers_used * case.rates.packages_per_server
     budget = cards or used
     terms = best.first_token
@@ -92,8 +114,10 @@ def _facts(best: Deployment, case: Case, cards: int | None, request: Request) ->
         "cards_used": used,
         "cards_idle": budget - used,
         "longest_context": longest_context(best.decode),
-        "prefill": _pool_facts(best.prefill, case, best.prefill_instances, best.prefill_utilisation),
-        "decode": _pool_facts(best.decode, case, best.decode_instances, best.decode_utilisation),
+        "prefill": _pool_facts(best.prefill, case, ideal, best.prefill_instances, best.prefill_utilisation, None),
+        "decode": _pool_facts(
+            best.decode, case, ideal, best.decode_instances, best.decode_utilisation, request.targets.tpot
+        ),
     }
 
 
@@ -119,46 +143,58 @@ def _targets(facts: dict[str, Any]) -> Table:
         Column("limit", "limit", "s"),
         Column("room", "room", "%"),
     )
-    return Table("Targets", columns, tuple(rows), (TTFT_DEFINITION,))
+    return Table("Targets", columns, tuple(rows))
 
 
 def _pools(best: Deployment, case: Case, facts: dict[str, Any]) -> Table:
     rows = []
-    for name, pool in (("prefill", best.prefill), ("decode", best.decode)):
-        f = facts[name]
-        rows.append(
-            {
-                "pool": name,
-                "instances": f["instances"],
-                "each": sizes(pool.layout.dies, case.rates),
-                "layout": layout_words(pool),
-                "step": f["step_time_s"],
-                "rate": f["tokens_per_s_per_card_of_pool"],
-                "load": f["utilisation"],
-                "memory": f["memory_planned_B"] / f["memory_usable_B"],
-                "limit": _limit(pool, facts) if name == "decode" else "batch and TTFT",
-            }
-        )
-    columns = (
-        Column("pool", "pool"),
-        Column("instances", "instances", "1"),
-        Column("each", "each"),
-        Column("layout", "layout"),
-        Column("step", "step", "s"),
-        Column("rate", "tok/s per card", "1/s"),
-        Column("load", "load", "%"),
-        Column("memory", "memory", "%"),
-        Column("limit", "limited by"),
-    )
-    note = "tok/s per card: of that pool at full batch, as published results count (prefill: input tokens)"
+    pools = {"prefill": best.prefill, "decode": best.decode}
+
+    def row(what: str, cell: Callable[[str, PoolPlan], str]) -> None:
+        rows.append({"what": what, **{name: cell(name, pool) for name, pool in pools.items()}})
+
+    def fact(key: str, unit: str) -> Callable[[str, PoolPlan], str]:
+        return lambda name, _: format_quantity(facts[name][key], unit)
+
+    row("instances", fact("instances", "1"))
+    row("one instance", lambda _, pool: sizes(pool.layout.dies, case.rates))
+    row("all instances", lambda name, _: sizes(facts[name]["dies"], case.rates))
+    row("attention", lambda _, pool: f"dp {pool.layout.dies // pool.layout.tp} x tp {pool.layout.tp}")
+    row("experts", lambda _, pool: f"ep {pool.layout.dies}, {pool.layout.redundant} redundant")
+    row("shared expert", lambda _, pool: shared_words(pool))
+    row("batch per dp rank", lambda _, pool: f"{pool.layout.batch} {_unit_of_batch(pool)}")
+    row("draft (MTP) tokens", lambda _, pool: str(pool.layout.draft))
+    row("expert exchange", lambda _, pool: pool.layout.exchange)
+    row("overlap", lambda _, pool: overlap_words(pool))
+    row("step time", fact("step_time_s", "s"))
+    row("where it goes", lambda name, _: _shares(facts[name]["time_by_bound"]))
+    row("tokens/s per card of the pool", fact("tokens_per_s_per_card_of_pool", "1/s"))
+    row("load", fact("utilisation", "%"))
+    row("memory of what is usable", fact("memory_share", "%"))
+    row("a larger batch is stopped by", lambda name, _: facts[name]["stopped_by"])
+    columns = (Column("what", ""), Column("prefill", "prefill"), Column("decode", "decode"))
+    note = "tokens/s per card of the pool: at full batch, as published results count; prefill counts input tokens"
     return Table("Plan", columns, tuple(rows), (note,))
 
 
-def _limit(pool: PoolPlan, facts: dict[str, Any]) -> str:
-    limit = facts["tpot_target_s"]
-    time_room = 1.0 if limit is None else 1 - facts["tpot_s"] / limit
-    memory_room = 1 - _f(pool.point.memory) / _f(pool.point.usable)
-    return "TPOT" if time_room < memory_room else "memory"
+def _unit_of_batch(pool: PoolPlan) -> str:
+    return "sequences" if pool.family.phase == "decode" else "prompts"
+
+
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share >= SMALLEST_SHARE)
+
+
+def _stopped_by(pool: PoolPlan, case: Case, tpot: float | None) -> str:
+    """Return what one more sequence per rank would break."""
+    layout = pool.layout.model_copy(update={"batch": pool.layout.batch + 1})
+    point: Any = exact_pool(layout, pool.family, case).point
+    broken = ["memory"] if point.memory > point.usable else []
+    if pool.family.phase == "decode":
+        if tpot is not None and point.tpot > tpot:
+            broken.append("TPOT")
+        return " and ".join(broken) or "no gain in the whole plan"
+    return " and ".join(broken) or "TTFT (longer batches only wait longer)"
 
 
 def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
@@ -176,10 +212,13 @@ def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
         ("  per card of the whole deployment, sustained", f"{facts['tokens_per_s_per_card_of_deployment']:,.0f}"),
         ("longest context of one request", f"{facts['longest_context']:,.0f} tokens"),
     ]
-    rows += [
-        (f"TTFT: {name.replace('_', ' ')}", f"{value * 1e3:,.1f} ms") for name, value in facts["ttft_terms_s"].items()
-    ]
     return Table("Totals", WHAT_VALUE, tuple({"what": w, "value": v} for w, v in rows))
+
+
+def _ttft(facts: dict[str, Any]) -> Table:
+    terms = {**facts["ttft_terms_s"], "sum": facts["ttft_s"]}
+    rows = tuple({"term": name.replace("_", " "), "time": value} for name, value in terms.items())
+    return Table("Time to first token", (Column("term", "term"), Column("time", "mean", "s")), rows, (TTFT_DEFINITION,))
 
 
 def _rivals(solution: Solution) -> Table:
@@ -237,7 +276,8 @@ def plan_document(
     cards: int | None,
     acceptance: str,
     acceptance_option: str | None,
-    assumed: dict[str, Any],
+    felt: Sequence[Swing],
+    ideal: Rates,
 ) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
     case, best = solution.case, solution.best
@@ -259,9 +299,9 @@ def plan_document(
             title=f"{title}: no feasible plan",
             tables=(_rejected(solution),),
             facts=facts,
-            notes=(count, *assumed_notes(assumed)),
+            notes=(count,),
         )
-    facts |= _facts(best, case, cards, request)
+    facts |= _facts(best, case, ideal, cards, request)
     shared: dict[str, Any] = {"model": model, "system": system, "stack": stack, "acceptance": acceptance_option}
     facts["explain"] = {
         "decode": explain_command(best.decode, case, tpot=request.targets.tpot, **shared),
@@ -274,7 +314,6 @@ def plan_document(
         *(f"prefill {text}" for text in extrapolations(best.prefill, case)),
         f"explain decode: {facts['explain']['decode']}",
         f"explain prefill: {facts['explain']['prefill']}",
-        *assumed_notes(assumed),
     )
     return Document(
         schema="moeplan.plan/1",
@@ -283,9 +322,11 @@ def plan_document(
             _targets(facts),
             _pools(best, case, facts),
             _totals(facts, best, case),
+            _ttft(facts),
             memory_table(best.decode, case.rates),
             _rivals(solution),
             _rejected(solution),
+            assumption_table(felt),
         ),
         facts=facts,
         notes=notes,

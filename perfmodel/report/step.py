@@ -1,13 +1,16 @@
 """One evaluated layout -> a document: what it serves, every operator, every block, memory."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from perfmodel.breakdown import Breakdown, breakdown
 from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
+from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scenario import Resolved
+from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 
@@ -188,11 +191,6 @@ def longest_context(plan: PoolPlan) -> float:
     return max(0.0, (free + mean) / float(held.kv_bytes_per_token))
 
 
-def assumed_notes(assumed: dict[str, Any]) -> tuple[str, ...]:
-    """Footnotes for every assumed input that was used."""
-    return tuple(f"assumed: {path} = {figure.text}; {figure.note or figure.source}" for path, figure in assumed.items())
-
-
 def step_document(
     resolved: Resolved,
     ideal: Rates,
@@ -200,7 +198,7 @@ def step_document(
     model: str,
     system: str,
     acceptance: str,
-    assumed: dict[str, Any],
+    felt: Sequence[Swing],
     tpot: float | None,
 ) -> Document:
     """Return the whole explanation of one layout."""
@@ -223,10 +221,11 @@ def step_document(
         "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
         "memory_planned_B": float(point.memory),
         "memory_usable_B": float(point.usable),
+        "time_by_bound": time_by_bound(parts),
     }
     rows: list[dict[str, object]] = [
         {"what": "instance", "value": facts["instance"]},
-        {"what": "layout", "value": _layout_words(plan)},
+        {"what": "layout", "value": layout_words(plan)},
     ]
     if decode:
         facts["tpot_s"] = float(point.tpot)
@@ -239,11 +238,15 @@ def step_document(
         rows.append({"what": "longest context of one request", "value": f"{facts['longest_context']:,.0f} tokens"})
     rows += [
         {"what": "step time", "value": f"{point.step_time * 1e3:.2f} ms"},
+        {
+            "what": "where it goes",
+            "value": ", ".join(f"{k} {100 * v:.0f} %" for k, v in facts["time_by_bound"].items()),
+        },
         {"what": "tokens/s per card of the instance", "value": f"{facts['tokens_per_s_per_card']:,.0f}"},
         {"what": "memory of one die", "value": f"{point.memory / 1e9:.1f} of {point.usable / 1e9:.1f} GB usable"},
     ]
     summary = Table(f"{model} {plan.family.phase} on {system}", (Column("what", ""), Column("value", "")), tuple(rows))
-    notes = (*extrapolations(plan, case), *assumed_notes(assumed))
+    notes = tuple(extrapolations(plan, case))
     if point.memory > point.usable:
         notes = ("does not fit: planned memory exceeds what a die can use", *notes)
     if resolved.batch_chosen:
@@ -251,21 +254,49 @@ def step_document(
     return Document(
         schema="moeplan.step/1",
         title=f"Explanation of {model} {plan.family.phase} on {system}",
-        tables=(summary, block_table(parts), operator_table(parts), memory_table(plan, case.rates)),
+        tables=(
+            summary,
+            block_table(parts),
+            operator_table(parts),
+            memory_table(plan, case.rates),
+            assumption_table(felt),
+        ),
         facts=facts,
         notes=notes,
     )
 
 
-def _layout_words(plan: PoolPlan) -> str:
+def shared_words(plan: PoolPlan) -> str:
+    """Return where the shared expert runs."""
+    if not plan.layout.shared_ranks:
+        return "on every die"
+    return f"on {plan.layout.shared_ranks} dies of its own"
+
+
+def overlap_words(plan: PoolPlan) -> str:
+    """Return how micro-batches overlap."""
     layout = plan.layout
-    shared = f"{layout.shared_ranks} dies hold shared experts" if layout.shared_ranks else "shared on every die"
-    split = f" ({layout.attention_cores} cube cores for attention)" if layout.overlap == "cores" else ""
+    split = f", {layout.attention_cores} cube cores for attention" if layout.overlap == "cores" else ""
+    return f"{layout.overlap}{split}"
+
+
+def layout_words(plan: PoolPlan) -> str:
+    """Return a layout in one phrase."""
+    layout = plan.layout
     return (
-        f"attention dp {layout.dies // layout.tp} x tp {layout.tp}, experts ep {layout.dies}, {shared}, "
-        f"{layout.redundant} redundant, batch {layout.batch} per dp rank, draft {layout.draft}, "
-        f"{layout.exchange}, overlap {layout.overlap}{split}"
+        f"attention dp {layout.dies // layout.tp} x tp {layout.tp}, experts ep {layout.dies}, shared expert "
+        f"{shared_words(plan)}, {layout.redundant} redundant, batch {layout.batch} per dp rank, "
+        f"draft {layout.draft}, {layout.exchange}, overlap {overlap_words(plan)}"
     )
 
 
-layout_words = _layout_words
+def time_by_bound(parts: Breakdown) -> dict[str, float]:
+    """Return the shares of the step by what binds the rows that decide it, the largest first."""
+    shares: dict[str, float] = {"fixed": parts.overhead}
+    for row in parts.rows:
+        if row.decides:
+            fixed = float(row.timed.fixed_time) * row.runs  # type: ignore[arg-type]
+            shares["fixed"] += fixed
+            shares[row.timed.roof] = shares.get(row.timed.roof, 0.0) + row.total - fixed
+    whole = sum(shares.values())
+    return dict(sorted(((name, time / whole) for name, time in shares.items()), key=lambda item: -item[1]))

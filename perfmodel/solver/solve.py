@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, first_token
 from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Status
-from perfmodel.solver.search import Leader, Tally, best_decode, prefill_options
+from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options
 from perfmodel.specs.deployment import Targets
 
 Objective = Literal["throughput", "cards"]
@@ -53,6 +53,13 @@ def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
         utilisation=utilisation,
         decode_step=0.0,
     )
+
+
+def latencies(prefill: PoolPlan, decode: PoolPlan, case: Case, utilisation: float) -> tuple[float, float]:
+    """Return TPOT and TTFT of two given pools, evaluated anew for a case."""
+    again = [exact_pool(pool.layout, pool.family, case) for pool in (prefill, decode)]
+    terms = replace(_terms(again[0], case, utilisation), first_step=again[1].point.step_time)
+    return _number(again[1].point.tpot), _number(terms.ttft)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

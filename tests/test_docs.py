@@ -1,0 +1,60 @@
+"""Citations and references agree; every formula states its source and shows an example."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfmodel import formulas
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = re.compile(r"\[([a-z]+[0-9]{4}[a-z0-9]*)\]")
+
+
+def _cited() -> set[str]:
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "perfmodel").rglob("*.py"))
+    return {key for text in texts for key in KEY.findall(text)}
+
+
+def _listed() -> list[str]:
+    lines = (ROOT / "docs" / "references.md").read_text(encoding="utf-8").splitlines()
+    return [match[1] for line in lines if (match := re.match(r"\| \[([^]]+)\] \|", line))]
+
+
+def _formulas() -> list[Callable[..., Any]]:
+    found = []
+    for module_info in pkgutil.iter_modules(formulas.__path__, f"{formulas.__name__}."):
+        module = importlib.import_module(module_info.name)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if not name.startswith("_") and function.__module__ == module.__name__:
+                found.append(function)
+    return found
+
+
+def test_the_searches_find_something() -> None:
+    assert _cited()
+    assert _formulas()
+
+
+def test_every_cited_key_has_an_entry() -> None:
+    assert _cited() - set(_listed()) == set()
+
+
+def test_every_entry_is_cited() -> None:
+    assert set(_listed()) - _cited() == set()
+
+
+def test_every_entry_is_listed_once() -> None:
+    assert len(_listed()) == len(set(_listed()))
+
+
+@pytest.mark.parametrize("function", _formulas(), ids=lambda f: f"{f.__module__.rpartition('.')[2]}.{f.__name__}")
+def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any]) -> None:
+    text = inspect.getdoc(function) or ""
+    assert "Source:" in text
+    assert ">>>" in text
