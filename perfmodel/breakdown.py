@@ -93,6 +93,8 @@ def _block_rows(
     for lane, part, share in lanes_of:
         for op in ledger.parts[part]:
             timed = time_op(op, rates, share)
+            if not _f(timed.time):  # an exchange among one
+                continue
             rows.append(
                 Row(
                     block=block.name,

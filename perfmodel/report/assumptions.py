@@ -26,11 +26,11 @@ def assumption_table(found: Sequence[Swing]) -> Table:
             row[f"{output} at low"] = low if abs(low) > UNFELT else None
             row[f"{output} at high"] = high if abs(high) > UNFELT else None
         rows.append(row)
-    columns = [Column("input", "assumed input"), Column("value", "value"), Column("why", "why")]
+    columns = [Column("input", "assumed input"), Column("value", "value"), Column("why", "why", spare=2)]
     for output in outputs:
         columns += [
-            Column(f"{output} at low", f"{output} at low end", "%"),
-            Column(f"{output} at high", "at high", "%"),
+            Column(f"{output} at low", f"{output} at low", "%"),
+            Column(f"{output} at high", f"{output} at high", "%"),
         ]
     return Table(
         "Assumed inputs that this result feels", tuple(columns), tuple(rows), (NOTE.format(unstated=UNSTATED_RANGE),)

@@ -242,7 +242,7 @@ def _rivals(solution: Solution) -> Table:
         Column("ttft", "TTFT", "s"),
         Column("requests", "req/s", "1/s"),
         Column("servers", "servers", "1"),
-        Column("loss", "against best", "%"),
+        Column("loss", "vs best", "%"),
     )
     return Table("Next best, each really different", columns, tuple(rows))
 

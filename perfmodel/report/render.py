@@ -10,6 +10,8 @@ from typing import Any
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Document, Table
 
+CELL_PADDING = 2  # between columns of an aligned table
+
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
@@ -78,11 +80,49 @@ def to_markdown(document: Document, width: int) -> str:
     return "\n".join(lines)
 
 
+def _cells(table: Table, columns: list[Column]) -> list[list[str]]:
+    return [[format_quantity(row.get(c.key), c.unit) for c in columns] for row in table.rows]
+
+
+def _fitting(table: Table, width: int) -> tuple[list[Column], list[Column]]:
+    """Return the columns that fit the width, and those left out."""
+    columns = [column for column in table.columns if not column.group]
+    shown, left_out = list(columns), []
+    for column in sorted((c for c in columns if c.spare), key=lambda c: -c.spare):
+        widths = [
+            max([len(c.title), *(len(cells[i]) for cells in _cells(table, shown))]) + CELL_PADDING
+            for i, c in enumerate(shown)
+        ]
+        if sum(widths) <= width:
+            break
+        shown.remove(column)
+        left_out.append(column)
+    return shown, left_out
+
+
+def _grid(table: Table, columns: list[Column]) -> Any:
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
+    for column in columns:
+        right = column.unit and column.unit != "bar"
+        grid.add_column(Text(column.title), justify="right" if right else "left", overflow="fold")
+    group = next((column for column in table.columns if column.group), None)
+    last: object = None
+    for row, cells in zip(table.rows, _cells(table, columns), strict=True):
+        if group and row.get(group.key) != last:
+            last = row.get(group.key)
+            grid.add_section()
+            grid.add_row(Text(f"[{last}]"))
+        grid.add_row(*[Text(cell) for cell in cells])
+    return grid
+
+
 def to_table(document: Document, width: int) -> str:
     """Return aligned text that folds to the width."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table as Grid
     from rich.text import Text
 
     out = io.StringIO()
@@ -93,15 +133,12 @@ def to_table(document: Document, width: int) -> str:
             continue
         console.print()
         console.print(Text(table.title))
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
-        for column in table.columns:
-            grid.add_column(
-                Text(column.title), justify="right" if column.unit and column.unit != "bar" else "left", overflow="fold"
-            )
-        for row in table.rows:
-            grid.add_row(*[Text(format_quantity(row.get(c.key), c.unit)) for c in table.columns])
-        console.print(grid)
-        for note in table.notes:
+        columns, left_out = _fitting(table, width)
+        console.print(_grid(table, columns))
+        notes = list(table.notes)
+        if left_out:
+            notes.append(f"too narrow for {', '.join(c.title or c.key for c in left_out)}; --format csv has them")
+        for note in notes:
             console.print(Text(f"  {note}"))
     if document.notes:
         console.print()

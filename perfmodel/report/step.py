@@ -111,20 +111,23 @@ def operator_table(parts: Breakdown) -> Table:
         }
     )
     columns = (
-        Column("block", "block"),
+        Column("block", "block", group=True),
         Column("operator", "operator"),
-        Column("lane", "lane"),
-        Column("runs", "runs", "1"),
+        Column("lane", "lane", spare=5),
+        Column("runs", "runs", "1", spare=4),
         Column("time", "time", "s"),
         Column("share", "share", "%"),
-        Column("bar", "", "bar"),
+        Column("bar", "", "bar", spare=3),
         Column("bound", "bound"),
         Column("light", "of light", "%"),
-        Column("flop", "FLOP", "FLOP"),
-        Column("bytes", "bytes", "B"),
-        Column("link_bytes", "link", "B"),
+        Column("flop", "FLOP", "FLOP", spare=2),
+        Column("bytes", "bytes", "B", spare=1),
+        Column("link_bytes", "link", "B", spare=1),
     )
-    note = "rows without a share run beside the lane that decides; shares of the others add up to the step"
+    note = (
+        "time, FLOP and bytes are of all runs in a step; rows without a share run beside the lane that decides, "
+        "shares of the others add up to the step; of light: time with all efficiencies 1 and no fixed costs / time"
+    )
     return Table("Operators of one step, on the busiest die", columns, tuple(rows), (note,))
 
 
@@ -153,11 +156,11 @@ def block_table(parts: Breakdown) -> Table:
         Column("count", "count", "1"),
         Column("layer", "one layer", "s"),
         Column("total", "total", "s"),
-        Column("attention", "attention lane", "s"),
-        Column("experts", "experts lane", "s"),
-        Column("link", "of it link", "s"),
+        Column("attention", "attention", "s", spare=1),
+        Column("experts", "experts", "s", spare=1),
+        Column("link", "of it link", "s", spare=2),
         Column("decides", "decides"),
-        Column("slack", "slack", "s"),
+        Column("slack", "slack", "s", spare=3),
     )
     total = f"blocks and overhead add up to the step time of {parts.step_time * 1e3:.3f} ms"
     return Table("Blocks", columns, rows, (total,))

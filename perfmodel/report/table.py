@@ -6,11 +6,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; ``unit`` is an SI unit, "1" for a count, "%" for a share, "bar" for a drawn share."""
+    """One column; ``unit`` is an SI unit, "1" for a count, "%" for a share, "bar" for a drawn share.
+
+    On a narrow terminal columns go in order of ``spare``, the largest first; those of 0 stay.
+    A ``group`` column is printed once above the rows that share its value.
+    """
 
     key: str
     title: str
     unit: str | None = None
+    spare: int = 0
+    group: bool = False
 
 
 @dataclass(frozen=True, slots=True)
