@@ -7,6 +7,8 @@ from perfmodel.ledger.records import Block, Family, Ledger, Op
 from perfmodel.rates import Rates
 from perfmodel.timing import OpTime, PartTime, core_shares, join, lanes, layer_time, time_op, time_part
 
+NOTHING = 1e-9  # relative; below it a difference of times is rounding
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -78,6 +80,24 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
             return lane == deciding
 
 
+def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
+    """Return the time both streams lose because they share the memory's pins."""
+    op = Op(name="memory.contention", operator="vector", engine="vector", kernels=0)
+    timed = OpTime(
+        op=op, compute_time=0.0, memory_time=waiting, network_time=0.0, fixed_time=0.0, hbm_time=waiting, time=waiting
+    )
+    return Row(
+        block=block.name,
+        name=op.name,
+        lane=lane,
+        runs=runs,
+        timed=timed,
+        total=runs * waiting,
+        decides=True,
+        ideal_total=0.0,
+    )
+
+
 def _block_rows(
     ledger: Ledger, block: Block, family: Family, cores: Any, rates: Rates, ideal: Rates
 ) -> tuple[list[Row], BlockTime]:
@@ -108,6 +128,9 @@ def _block_rows(
                 )
             )
     both = join([attention, experts])
+    waiting = layer / block.passes - max(_f(attention.whole), _f(experts.whole))
+    if deciding in ("attention", "experts") and waiting > NOTHING * layer:
+        rows.append(_contention(block, deciding, runs, waiting))
     spare = {
         "all": 0.0,
         "attention": _f(attention.whole) - _f(experts.whole),

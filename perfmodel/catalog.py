@@ -127,11 +127,17 @@ def load_path(kind: str, path: Path) -> Loaded:
         for fault in error.errors():
             reader.fault_at(fault["loc"], _say(fault, spec_type))
     if spec is not None:
-        reader.check_sources(spec.sources, cited={s for s in (getattr(spec, "source", None),) if s})
+        reader.check_sources(spec.sources, cited=_cited(spec))
     reader.finish()
     if path.parent == _root() / _FOLDERS[kind] and spec.name != path.stem:
         raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
     return Loaded(spec, reader.figures_of(spec), (), path)
+
+
+def _cited(spec: Any) -> set[str]:
+    """Return the sources that a file of plain numbers cites by key."""
+    one = getattr(spec, "source", None)
+    return {*([one] if one else []), *(table.source for table in getattr(spec, "acceptance", ()))}
 
 
 def _say(fault: Any, spec_type: type[Spec]) -> str:
@@ -144,8 +150,10 @@ def _say(fault: Any, spec_type: type[Spec]) -> str:
             return f"unknown key{did_you_mean(str(fault['loc'][-1]), _keys(spec_type))}"
         case "greater_than" | "greater_than_equal" | "less_than_equal":
             return f"found {found!r}; {fault['msg'].replace('Input should be', 'allowed:')}"
+        case "literal_error":
+            return f"found {found!r}; allowed: {fault['ctx']['expected']}"
         case _:
-            text = fault["msg"].removeprefix("Value error, ")
+            text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
             return text if repr(found) in text else f"found {found!r}; {text}"
 
 
@@ -265,6 +273,8 @@ class _Reader:
     def check_sources(self, sources: dict[str, Any], cited: set[str]) -> None:
         """Refuse figures whose source is unknown, and sources that nothing cites."""
         used = set(cited)
+        for unknown in sorted(cited - sources.keys()):
+            self.fault(("source",), f"unknown source {unknown!r}{did_you_mean(unknown, sorted(sources))}")
         for path, record in self.records.items():
             key = record.get("source")
             used.add(str(key))

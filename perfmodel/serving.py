@@ -111,7 +111,7 @@ def first_token(
 ) -> FirstToken:
     """Return the terms of TTFT with the prefill pool at a given utilisation.
 
-    A prompt's cache is spread over the dies of its data-parallel rank; each die sends its own part.
+    The dies of a data-parallel rank share the sending of a prompt's cache evenly.
     """
     prompts = layout.batch * (layout.dies / layout.tp)
     cache = prefill.footprint.kv_bytes_per_token * case.isl / layout.tp

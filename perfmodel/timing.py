@@ -1,10 +1,10 @@
 """SUPPLY MEETS DEMAND: the one module that divides a ledger's demand by a machine's rates."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
-from perfmodel.algebra import greater, maximum, total
+from perfmodel.algebra import greater, maximum, total, where
 from perfmodel.formulas import collectives, roofline
 from perfmodel.ledger.records import Block, Exchange, Family, Ledger, Op
 from perfmodel.rates import Rates
@@ -22,6 +22,7 @@ class OpTime:
     memory_time: Seconds
     network_time: Seconds
     fixed_time: Seconds
+    hbm_time: Seconds
     time: Seconds
 
     @property
@@ -39,10 +40,11 @@ class OpTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartTime:
-    """Time of a part: on the die's cores and on its links."""
+    """Time of a part: on the die's cores and on its links; ``hbm`` is what memory alone would need."""
 
     busy: Seconds
     link: Seconds
+    hbm: Seconds
 
     @property
     def whole(self) -> Seconds:
@@ -90,7 +92,12 @@ def _message_link_time(exchange: Exchange, rates: Rates, efficiency: Fraction, p
 
 
 def exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
-    """Return the time of a communication on the machine's tiers."""
+    """Return the time of a communication on the machine's tiers; among one die it costs nothing."""
+    time = _exchange_time(exchange, rates)
+    return where(greater(exchange.group, 1), time, 0.0 * time)
+
+
+def _exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
     match exchange.collective:
         case "all_gather" | "reduce_scatter":
             return _collective(exchange, rates, 1)
@@ -116,7 +123,9 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE) -> OpTime:
     """Return the time of one row on its share of the die's cores."""
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates)
-        return OpTime(op=op, compute_time=0.0, memory_time=0.0, network_time=network, fixed_time=0.0, time=network)
+        return OpTime(
+            op=op, compute_time=0.0, memory_time=0.0, network_time=network, fixed_time=0.0, hbm_time=0.0, time=network
+        )
     compute = roofline.compute_time(
         flop=op.flop,
         peak=rates.peak(op.engine),
@@ -144,6 +153,12 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE) -> OpTime:
         memory_time=memory,
         network_time=0.0,
         fixed_time=fixed,
+        hbm_time=roofline.hbm_time(
+            stored=op.weight_bytes + op.kv_bytes,
+            activation=op.activation_bytes,
+            l2_capacity=rates.l2_capacity,
+            hbm_rate=rates.hbm_bandwidth * rates.hbm_efficiency[op.operator],
+        ),
         time=maximum(compute, memory) + fixed,
     )
 
@@ -154,18 +169,27 @@ def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> 
     return PartTime(
         busy=total(row.time for row in rows if row.op.exchange is None),
         link=total(row.time for row in rows if row.op.exchange is not None),
+        hbm=total(row.hbm_time for row in rows),
     )
 
 
 def join(parts: Iterable[PartTime]) -> PartTime:
     """Parts one after the other on one die."""
     parts = list(parts)
-    return PartTime(busy=total(part.busy for part in parts), link=total(part.link for part in parts))
+    return PartTime(
+        busy=total(part.busy for part in parts),
+        link=total(part.link for part in parts),
+        hbm=total(part.hbm for part in parts),
+    )
 
 
 def slower(first: PartTime, second: PartTime) -> PartTime:
     """Parts on different ranks at the same time: the slower decides."""
-    return PartTime(busy=maximum(first.busy, second.busy), link=maximum(first.link, second.link))
+    return PartTime(
+        busy=maximum(first.busy, second.busy),
+        link=maximum(first.link, second.link),
+        hbm=maximum(first.hbm, second.hbm),
+    )
 
 
 def lanes(
@@ -177,7 +201,7 @@ def lanes(
     if block.joined:
         first, second = (time_part(ledger.parts[name], rates, experts_share) for name in block.joined)
         slow = slower(first, second)
-        experts = replace(experts, busy=experts.busy + slow.busy, link=experts.link + slow.link)
+        experts = join([experts, slow])
     return attention, experts
 
 
@@ -195,9 +219,13 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
         return block.passes * roofline.serial_time(first=attention.whole, second=experts.whole)
     match family.overlap:
         case "cores":
-            return roofline.two_stream_time(first=attention.whole, second=experts.whole)
+            return roofline.two_stream_time(
+                first=attention.whole, second=experts.whole, shared=attention.hbm + experts.hbm
+            )
         case "link":
-            return roofline.two_stream_time(first=attention.busy + experts.busy, second=attention.link + experts.link)
+            return roofline.two_stream_time(
+                first=attention.busy + experts.busy, second=attention.link + experts.link, shared=0.0
+            )
         case "none":
             raise AssertionError("an overlapped block in a serial family")
         case _:

@@ -48,7 +48,7 @@ def test_gemm_ceiling_of_the_910c_package() -> None:
 def test_shared_and_routed_ranks_get_the_same_tokens(tokens: int) -> None:
     """128 to 16 packages and top-8 to 1: the seed's layout, exactly balanced by design."""
     routed = tokens_per_routed_rank(group_tokens=tokens, num_experts_per_tok=8, routed_ranks=256)
-    shared = tokens_per_shared_rank(group_tokens=tokens, n_shared_experts=1, shared_ranks=32)
+    shared = tokens_per_shared_rank(group_tokens=tokens, shared_ranks=32)
     assert routed == shared
 
 

@@ -161,3 +161,35 @@ def test_ideal_is_never_slower(family: Family) -> None:
     shared = 32 if family.own_shared_ranks else 0
     ledger = build_ledger(layout(shared_ranks=shared), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
     assert step_time(ledger, family, 16, rates("ideal")) <= step_time(ledger, family, 16, rates())
+
+
+def test_streams_that_share_the_pins_wait_for_them() -> None:
+    """20 cores x 32 B x 1.5 GHz exceed the 800 GB/s of a 910B4: the breakdown names the wait and still adds up."""
+    from perfmodel.breakdown import breakdown
+
+    small = rates(system="atlas-800i-a2-32gb-hccs")
+    family = Family(phase="decode", own_shared_ranks=False, overlap="cores", exchange="gather")
+    one = layout(dies=64, shared_ranks=0, batch=16, draft=0, attention_cores=10)
+    ledger = build_ledger(one, family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
+    parts = breakdown(ledger, family, 10, small, rates("ideal", "atlas-800i-a2-32gb-hccs"))
+    shown = sum(row.total for row in parts.rows if row.decides) + parts.overhead
+    assert shown == pytest.approx(parts.step_time, rel=1e-9)
+    assert parts.step_time == pytest.approx(step_time(ledger, family, 10, small), rel=1e-12)
+    assert any(row.name == "memory.contention" for row in parts.rows)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+def test_a_rank_sends_its_whole_cache_once(model) -> None:  # noqa: ANN001
+    """Whatever tp copies or splits, the dies of a rank together send isl tokens of cache."""
+    from perfmodel.serving import first_token
+
+    case = Case(model=model, rates=rates("ideal"), isl=4096, osl=512)
+    family = Family(phase="prefill", own_shared_ranks=False, overlap="none", exchange="gather")
+    for tp in (1, 2, 4):
+        one = layout(dies=32, tp=tp, shared_ranks=0, batch=1, draft=0)
+        point = pool_point(one, family, case)
+        terms = first_token(prefill=point, layout=one, case=case, utilisation=0.5, decode_step=0.0)
+        sent = terms.kv_transfer * case.rates.kv_tier.bandwidth
+        whole = model.checks.kv_bytes_per_token_bf16 * 4096 / tp
+        layers = model.num_hidden_layers if case.rates.layered_kv_transfer else 1
+        assert sent == pytest.approx(whole / layers, rel=1e-6)

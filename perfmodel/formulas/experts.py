@@ -18,16 +18,17 @@ def tokens_per_routed_rank(*, group_tokens: Count, num_experts_per_tok: Count, r
     return group_tokens * num_experts_per_tok / routed_ranks
 
 
-def tokens_per_shared_rank(*, group_tokens: Count, n_shared_experts: Count, shared_ranks: Count) -> Count:
+def tokens_per_shared_rank(*, group_tokens: Count, shared_ranks: Count) -> Count:
     """Number of tokens that a rank holding only a shared expert receives.
 
-    With top-8 routing, one shared expert and ranks 8:1 it equals the routed ranks' mean exactly.
+    Every token comes once: several shared experts are one of their joint width.  With top-8
+    routing and ranks 8:1 it equals the routed ranks' mean exactly.
     Source: conservation of token copies.
 
-    >>> tokens_per_shared_rank(group_tokens=2048, n_shared_experts=1, shared_ranks=32)
+    >>> tokens_per_shared_rank(group_tokens=2048, shared_ranks=32)
     64.0
     """
-    return group_tokens * n_shared_experts / shared_ranks
+    return group_tokens / shared_ranks
 
 
 def busiest_rank_tokens(*, mean: Count, ranks: Count, imbalance: Dimensionless) -> Count:

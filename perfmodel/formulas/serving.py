@@ -58,7 +58,7 @@ def residual_wait(*, utilisation: Fraction, service_time: Seconds) -> Seconds:
     .. math:: w = \rho\,t / 2
 
     Deterministic service; no queue of several batches.  Errs low for bursty arrivals.
-    Source: [kleinrock1975] section 5.7, mean residual life.
+    Source: [kleinrock1975] chapter 5, mean residual life.
 
     >>> residual_wait(utilisation=0.8, service_time=1.0)
     0.4

@@ -10,7 +10,7 @@ from perfmodel.ledger.rows import BF16, linear, norm_quant, vector
 from perfmodel.specs.model import GqaSpec, MlaSpec
 from perfmodel.units import Bytes, Count
 
-ROPE_FLOP = 6  # two multiply-adds and a rotation per element pair, counted per element
+ROPE_FLOP = 3  # per element: two products and a sum of the 2 x 2 rotation
 
 
 def cache_bytes(attention: MlaSpec | GqaSpec, family: Family) -> Bytes:

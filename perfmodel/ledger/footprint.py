@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
 from perfmodel.formulas.statistics import length_spread, occupancy_bound
-from perfmodel.ledger.attention import cache_bytes_per_die, head_width
+from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
 from perfmodel.ledger.quantities import quantities
 from perfmodel.ledger.records import Block, Dims, Family, Layout, Ledger, Traffic
@@ -18,12 +18,17 @@ OCCUPANCY_SIGMAS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Footprint:
-    """Bytes on one die; ``kv`` is mean + 3 sigma, ``kv_worst`` all requests at their longest."""
+    """Bytes on one die; ``kv`` is mean + 3 sigma, ``kv_worst`` all requests at their longest.
+
+    ``kv_bytes_per_token`` is of the whole model, ``kv_bytes_per_token_of_die`` what one die keeps of
+    it: all of a latent cache, its own key-value heads of a grouped one.
+    """
 
     weights: Bytes
     kv: Bytes
     kv_worst: Bytes
     kv_bytes_per_token: Bytes
+    kv_bytes_per_token_of_die: Bytes
     buffers: Bytes
     workspace: Bytes
 
@@ -56,7 +61,7 @@ def weight_bytes(ledger: Ledger) -> Bytes:
     return total(_block_bytes(ledger, block) for block in ledger.blocks)
 
 
-def cached_layers(model: ModelSpec, layout: Layout, family: Family) -> Count:
+def cached_layers(model: ModelSpec, layout: Layout) -> Count:
     """Layers with a KV cache: the draft layer has one of its own when drafts are made.
 
     A prefill pool fills the draft layer's cache for the decode pool, so it counts there too where
@@ -76,7 +81,8 @@ def footprint(
 ) -> Footprint:
     """Return the bytes of one die; each request wastes half a KV block on average."""
     q = quantities(layout, family, traffic, dims)
-    per_token = cache_bytes_per_die(model.attention, family, layout.tp) * cached_layers(model, layout, family)
+    layers = cached_layers(model, layout)
+    per_token = cache_bytes_per_die(model.attention, family, layout.tp) * layers
     if family.phase == "prefill":
         planned = worst = layout.batch * (traffic.isl + block_tokens)
     else:
@@ -101,7 +107,8 @@ def footprint(
         weights=weight_bytes(ledger),
         kv=planned * per_token,
         kv_worst=worst * per_token,
-        kv_bytes_per_token=per_token,
+        kv_bytes_per_token=cache_bytes(model.attention, family) * layers,
+        kv_bytes_per_token_of_die=per_token,
         buffers=buffers,
         workspace=family.micro
         * workspace_bytes(

@@ -45,7 +45,6 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
         rank_tokens=tokens / layout.tp,
         head_tokens=tokens * family.micro if family.phase == "decode" else layout.batch,
         group_tokens=group_tokens,
-        sequences=layout.batch / family.micro,
         pairs=pairs,
         cached_tokens=cached_tokens,
         slots_per_rank=slots_per_rank,
@@ -56,10 +55,8 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
             slots_per_rank=slots_per_rank,
         ),
         routed_tokens=busiest_rank_tokens(mean=mean, ranks=routed_ranks, imbalance=traffic.imbalance),
-        shared_tokens=tokens_per_shared_rank(
-            group_tokens=group_tokens, n_shared_experts=dims.n_shared_experts, shared_ranks=shared_ranks
-        ),
-        copies=dims.num_experts_per_tok + (dims.n_shared_experts if family.own_shared_ranks else 0),
+        shared_tokens=tokens_per_shared_rank(group_tokens=group_tokens, shared_ranks=shared_ranks),
+        copies=dims.num_experts_per_tok + (1 if family.own_shared_ranks else 0),
         group=layout.dies,
         tp=layout.tp,
     )

@@ -85,7 +85,6 @@ class Quantities:
     rank_tokens: Count  # a die's share of them, 1/tp
     head_tokens: Count  # of the whole step, for the output head
     group_tokens: Count  # of the whole instance
-    sequences: Count
     pairs: Count  # query-context pairs of the busiest data-parallel rank
     cached_tokens: Count  # cache entries read by it
     slots_per_rank: Count

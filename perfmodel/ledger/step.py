@@ -24,8 +24,8 @@ def dims_of(model: ModelSpec) -> Dims:
     )
 
 
-def _embedding_ops(q: Quantities, dims: Dims) -> Iterator[Op]:
-    rows = q.head_tokens
+def _embedding_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    rows = q.tokens * family.micro
     gathered = vector("embedding.lookup", flop=0, traffic=2 * rows * dims.hidden_size * BF16)
     yield Op(
         name=gathered.name,
@@ -66,7 +66,7 @@ def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelS
     """
     q = quantities(layout, family, traffic, dims)
     parts: dict[str, tuple[Op, ...]] = {
-        "embedding": tuple(_embedding_ops(q, dims)),
+        "embedding": tuple(_embedding_ops(q, family, dims)),
         "attention": tuple(attention_ops(q, family, dims, model.attention)),
         "routing": tuple(routing_ops(q, family, dims)),
         "routed": tuple(routed_ops(q, family, dims)),

@@ -10,7 +10,7 @@ from typing import Any
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Document, Table
 
-CELL_PADDING = 2  # between columns of an aligned table
+CELL_PADDING = 3  # between columns of an aligned table
 
 
 def _finite(value: Any) -> Any:

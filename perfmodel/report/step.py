@@ -13,7 +13,13 @@ from perfmodel.scenario import Resolved
 from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
+from perfmodel.solver.space import needs_cores_to_exchange
 
+NO_CORES_LEFT = (
+    "extrapolated: link overlap with dispatch and combine, which run on the vector cores that the other "
+    "micro-batch needs; published deployments split the cores or gather"
+)
+LARGER = "extrapolated: {what} was measured up to {limit:.0f} tokens a die; here {tokens:.0f}"
 UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over {used}"
 
 
@@ -43,6 +49,12 @@ def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
     layout = numbers_of(plan)
     ledger = build_ledger(layout, plan.family, case.traffic(plan.family), case.model, case.dims)
     found: dict[str, None] = {}
+    family = plan.family
+    if needs_cores_to_exchange(family.phase, family.overlap, family.exchange):
+        found[NO_CORES_LEFT] = None
+    tokens = layout.batch * (1 + layout.draft) / family.micro / layout.tp
+    if family.phase == "decode" and family.exchange == "dispatch" and tokens > case.rates.message_limit:  # type: ignore[operator]
+        found[LARGER.format(what="dispatch", limit=case.rates.message_limit, tokens=tokens)] = None
     for ops in ledger.parts.values():
         for op in ops:
             if op.exchange is None or float(op.exchange.group) <= 1:  # type: ignore[arg-type]
@@ -191,7 +203,7 @@ def longest_context(plan: PoolPlan) -> float:
     held: Any = plan.point.footprint
     free = float(plan.point.usable) - float(held.planned)  # type: ignore[arg-type]
     mean = float(held.kv) / plan.layout.batch
-    return max(0.0, (free + mean) / float(held.kv_bytes_per_token))
+    return max(0.0, (free + mean) / float(held.kv_bytes_per_token_of_die))
 
 
 def step_document(

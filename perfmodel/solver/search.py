@@ -118,20 +118,21 @@ class Mesh:
         )
 
 
-def _largest_batch(case: Case, kv_dtype: Any) -> int:
+def _largest_batch(case: Case, phase: str, kv_dtype: Any) -> int:
     """Return a batch no die's memory can pass, to bound the axis."""
     from perfmodel.ledger.attention import cache_bytes_per_die
 
     family = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch", kv_dtype=kv_dtype)
     per_token = cache_bytes_per_die(case.model.attention, family, LARGEST_TP) * case.model.num_hidden_layers
-    bound = cast(Any, usable_memory(case.rates)) / cast(Any, per_token * (case.isl + case.osl / 2))
+    held = case.isl + (case.osl / 2 if phase == "decode" else 0)
+    bound = cast(Any, usable_memory(case.rates)) / cast(Any, per_token * held)
     return int(min(LARGEST_BATCH, max(1, bound)))
 
 
 def meshes(case: Case, phase: Literal["decode", "prefill"], sizes: list[int], kv_dtype: Any) -> Iterator[Mesh]:
     """Yield the search space of a pool in chunks along the expert layouts."""
     decode = phase == "decode"
-    largest = _largest_batch(case, kv_dtype)
+    largest = _largest_batch(case, phase, kv_dtype)
     if decode:
         batch = np.arange(1, largest + 1, dtype=np.float64)
         draft = np.arange(0, len(case.acceptance) + 1, dtype=np.float64)

@@ -115,7 +115,7 @@ def families(model: ModelSpec, phase: Literal["decode", "prefill"], kv_dtype: Li
 def needs_cores_to_exchange(phase: str, overlap: str, exchange: str) -> bool:
     """Return whether an overlap leaves a token-grain exchange no cores to run on.
 
-    Decode's dispatch and combine are vector-core kernels (CM384 section 4.2.1), so they hide behind
+    Decode's dispatch and combine are vector-core kernels ([zuo2025] section 4.2.1), so they hide behind
     compute only under a core split; collectives and prefill's bulk exchange run on DMA engines.
     """
     return phase == "decode" and overlap == "link" and exchange == "dispatch"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
@@ -38,7 +38,7 @@ class Conditions(Spec):
     precision: Precision = "w8a8"
     kv_dtype: KvDtype = "bf16"
     #: accepted tokens added by each draft position
-    acceptance: tuple[float, ...] = ()
+    acceptance: tuple[Annotated[float, Ge(0), Le(1)], ...] = ()
     #: seconds; the target that fixed the batch where the batch is not published
     tpot: Annotated[float, Gt(0)] | None = None
     layout: LayoutConditions

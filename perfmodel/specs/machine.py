@@ -5,10 +5,10 @@ Peaks are facts of the die; efficiencies and fixed costs are facts of the stack;
 ``perfmodel.rates``.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Le
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perfmodel.specs.base import (
     PositiveBytes,
@@ -132,6 +132,17 @@ class SystemSpec(Spec):
     #: name of the tier that carries the KV cache from prefill to decode
     kv_transfer_tier: Literal["package", "node", "supernode", "scale_out"]
     default_stack: str
+
+    @model_validator(mode="after")
+    def _tiers_fit(self) -> "SystemSpec":
+        names = [tier.name for tier in self.tiers]
+        if self.kv_transfer_tier not in names:
+            raise ValueError(f"kv_transfer_tier {self.kv_transfer_tier!r}; allowed: one of {', '.join(names)}")
+        sizes = [float(cast(Any, tier.dies)) for tier in self.tiers]
+        if sizes != sorted(sizes):
+            raise ValueError(f"tiers hold {sizes} dies; allowed: from the innermost outwards, never fewer")
+        return self
+
     sources: dict[str, Source]
 
 
@@ -236,7 +247,7 @@ class StackSpec(Spec):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
-    #: false only for the ideal: the pin rate is then the one memory roof
+    #: false only for the ideal: the pin rate is then the one memory roof and links have no latency
     core_stream_limit: bool
     layered_kv_transfer: bool
     efficiency: OperatorEfficiencies
