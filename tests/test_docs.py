@@ -58,3 +58,20 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
     text = inspect.getdoc(function) or ""
     assert "Source:" in text
     assert ">>>" in text
+
+
+@pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
+def test_readme_states_todays_predictions(name: str) -> None:
+    from perfmodel import catalog
+    from perfmodel.cli.options import machine
+    from perfmodel.cli.validate import predicted
+
+    spec = catalog.load_evidence(name).spec
+    taken, _ = machine(spec.conditions.system, spec.conditions.stack)
+    values = predicted(spec, taken.rates(), catalog.load_model(spec.conditions.model).spec)
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
+    assert len(rows) == len(spec.measured)
+    for row, measured in zip(rows, spec.measured, strict=True):
+        value = values[measured.quantity]
+        shown = f"{value * 1e3:.0f} ms" if measured.quantity == "latency" else f"{value:,.0f}"
+        assert f"| {shown} | {100 * (value / measured.value - 1):+.1f} % |" in row

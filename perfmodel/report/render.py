@@ -28,12 +28,17 @@ def _shown(table: Table) -> list[Column]:
     return [column for column in table.columns if column.unit != "bar"]
 
 
+def _exported(unit: str | None) -> str | None:
+    """Return the unit of a raw number: shares are drawn in per cent but kept as fractions."""
+    return "1" if unit == "%" else unit
+
+
 def to_json(document: Document, width: int) -> str:
     """Return JSON: SI numbers, units named."""
     tables = [
         {
             "title": table.title,
-            "columns": [{"key": c.key, "title": c.title, "unit": c.unit} for c in _shown(table)],
+            "columns": [{"key": c.key, "title": c.title, "unit": _exported(c.unit)} for c in _shown(table)],
             "rows": [{c.key: row.get(c.key) for c in _shown(table)} for row in table.rows],
             "notes": list(table.notes),
         }
@@ -55,7 +60,7 @@ def to_csv(document: Document, width: int) -> str:
     writer = csv.writer(out, lineterminator="\n")
     for table in document.tables:
         out.write(f"# {table.title}\n")
-        writer.writerow([f"{c.key} [{c.unit}]" if c.unit else c.key for c in _shown(table)])
+        writer.writerow([f"{c.key} [{_exported(c.unit)}]" if c.unit else c.key for c in _shown(table)])
         for row in table.rows:
             writer.writerow(["" if (v := _finite(row.get(c.key))) is None else v for c in _shown(table)])
         out.write("\n")
