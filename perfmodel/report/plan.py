@@ -1,5 +1,6 @@
 """A solution -> a document: targets first, then the plan, its rivals, its limits."""
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -247,12 +248,46 @@ def _rivals(solution: Solution) -> Table:
     return Table("Next best, each really different", columns, tuple(rows))
 
 
+def _missed(solution: Solution, request: Request) -> Table:
+    """Return each limit that was asked for, and the nearest that any plan came to it."""
+    closest = {r.constraint: r for r in solution.rejections}
+    asked = (("tpot", "TPOT", "s", request.targets.tpot), ("ttft", "TTFT", "s", request.targets.ttft))
+    rows = []
+    for key, name, unit, limit in (*asked, ("rate", "requests per second", "1/s", request.rate)):
+        if limit is None:
+            continue
+        miss = closest.get(key)
+        known = miss is not None and math.isfinite(miss.closest)
+        rows.append(
+            {
+                "target": name,
+                "met": "✗" if known else "not the limit that binds",
+                "limit": format_quantity(limit, unit),
+                "closest": format_quantity(miss.closest, unit) if miss and known else "-",
+                "off": miss.closest / limit - 1 if miss and known else None,
+            }
+        )
+    columns = (
+        Column("target", "target"),
+        Column("met", "met"),
+        Column("limit", "limit"),
+        Column("closest", "nearest plan"),
+        Column("off", "off by", "%"),
+    )
+    note = "nearest plan: it meets every limit checked before this one (memory, then TPOT, then TTFT, then rate)"
+    return Table("Targets", columns, tuple(rows), (note,))
+
+
 def _rejected(solution: Solution) -> Table:
     rows = tuple(
         {
             "constraint": r.constraint,
             "refused": r.count,
-            "closest": f"{r.closest:.4g} {r.unit} against {r.limit:.4g} {r.unit}" if r.closest == r.closest else "-",
+            "closest": (
+                f"{format_quantity(r.closest, r.unit)} against {format_quantity(r.limit, r.unit)}"
+                if math.isfinite(r.closest)
+                else "-"
+            ),
             "layout": r.layout,
         }
         for r in solution.rejections
@@ -292,14 +327,16 @@ def plan_document(
         "utilisation_limit": request.utilisation,
     }
     count = f"{solution.evaluated:,} candidate plans evaluated"
+    searched = request.servers * case.rates.packages_per_server
+    budget = () if cards else (f"no --cards given: searched up to {searched} cards = {request.servers} servers",)
     title = f"{model} on {system}: isl {case.isl}, osl {case.osl}"
     if best is None:
         return Document(
             schema="moeplan.plan/1",
             title=f"{title}: no feasible plan",
-            tables=(_rejected(solution),),
+            tables=(_missed(solution, request), _rejected(solution)),
             facts=facts,
-            notes=(count,),
+            notes=(count, *budget),
         )
     facts |= _facts(best, case, ideal, cards, request)
     shared: dict[str, Any] = {"model": model, "system": system, "stack": stack, "acceptance": acceptance_option}
@@ -309,6 +346,7 @@ def plan_document(
     }
     notes = (
         count,
+        *budget,
         f"draft acceptance: {acceptance}",
         *(f"decode {text}" for text in extrapolations(best.decode, case)),
         *(f"prefill {text}" for text in extrapolations(best.prefill, case)),
