@@ -1,0 +1,42 @@
+"""Assumed inputs: what is listed is felt, and by the amount that arithmetic says."""
+
+import pytest
+
+from perfmodel import catalog
+from perfmodel.cli.options import machine
+from perfmodel.ledger.records import Family, Layout
+from perfmodel.sensitivity import swings
+from perfmodel.serving import Case, pool_point
+
+FAMILY = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch")
+LAYOUT = Layout(dies=32, tp=1, shared_ranks=0, redundant=0, batch=32, draft=0, attention_cores=0)
+
+
+def step(rates) -> float:  # noqa: ANN001
+    case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=1024, osl=512)
+    return pool_point(LAYOUT, FAMILY, case).step_time
+
+
+def test_a_time_added_once_moves_the_step_by_itself() -> None:
+    taken, _ = machine("cloudmatrix384", None)
+    whole = step(taken.rates())
+    found = {swing.name: swing for swing in swings(taken, lambda rates: {"step": step(rates)})}
+    sampling = found["cann-2025: overhead.sampling"]
+    low, high = sampling.changes["step"]
+    assert low * whole == pytest.approx(0.2e-3 - 0.5e-3)
+    assert high * whole == pytest.approx(1e-3 - 0.5e-3)
+
+
+def test_inputs_that_take_no_part_are_not_listed() -> None:
+    taken, _ = machine("cloudmatrix384", None)
+    names = {swing.name for swing in swings(taken, lambda rates: {"step": step(rates)})}
+    assert "cann-2025: overhead.prefill_host_gap" not in names
+    assert "cann-2025: link_efficiency.pcie" not in names
+    kinds = {swing.figure.kind for swing in swings(taken, lambda rates: {"step": step(rates)})}
+    assert kinds == {"assumed"}
+
+
+def test_strongest_first() -> None:
+    taken, _ = machine("atlas-800i-a2-64gb-hccs", None)
+    largest = [swing.largest for swing in swings(taken, lambda rates: {"step": step(rates)})]
+    assert largest == sorted(largest, reverse=True)
