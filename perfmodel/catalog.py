@@ -31,6 +31,15 @@ _SPECS: dict[str, type[Spec]] = {
     "models": ModelSpec,
     "evidence": EvidenceSpec,
 }
+#: what a file names of another kind
+_REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
+    "systems": {("chip",): "chips", ("default_stack",): "stacks"},
+    "evidence": {
+        ("conditions", "system"): "systems",
+        ("conditions", "model"): "models",
+        ("conditions", "stack"): "stacks",
+    },
+}
 _PLAIN_NUMBERS = ("models", "evidence")  # these cite one source for the whole file
 
 
@@ -128,6 +137,8 @@ def load_path(kind: str, path: Path) -> Loaded:
             reader.fault_at(fault["loc"], _say(fault, spec_type))
     if spec is not None:
         reader.check_sources(spec.sources, cited=_cited(spec))
+        for where, kind_named in _REFERENCES.get(kind, {}).items():
+            reader.check_reference(where, kind_named, spec)
     reader.finish()
     if path.parent == _root() / _FOLDERS[kind] and spec.name != path.stem:
         raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
@@ -283,6 +294,16 @@ class _Reader:
         if not self.plain_numbers:
             for key in sources.keys() - used:
                 self.fault(("sources", key), "no number cites it; allowed: cited sources; remove it")
+
+    def check_reference(self, where: tuple[str, ...], kind: str, spec: Any) -> None:
+        """Refuse a name of another file that is not on file."""
+        word = spec
+        for part in where:
+            word = getattr(word, part)
+        try:
+            _load(kind, word)
+        except UsageError as error:
+            self.fault(where, str(error))
 
     def finish(self) -> None:
         """Raise all faults at once."""

@@ -47,7 +47,9 @@ def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
         lines = []
         for fault in error.errors():
             where = ".".join(str(p) for p in fault["loc"]) or "layout"
-            lines.append(f"{where}: {fault['msg'].removeprefix('Value error, ')}")
+            lines.append(
+                f"{where}: {fault['msg'].removeprefix('Value error, ').replace('Input should be', 'allowed:')}"
+            )
         raise UsageError("\n".join(lines)) from None
 
 

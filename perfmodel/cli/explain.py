@@ -101,6 +101,8 @@ def command(
     else:
         if model is None or on is None:
             raise UsageError("explain needs MODEL and --on SYSTEM, or --evidence NAME; see 'moeplan list evidence'")
+        if not isl or (phase == "decode" and not osl):
+            raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
         if phase not in ("decode", "prefill"):
             raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
         if precision not in ("w8a8", "bf16"):

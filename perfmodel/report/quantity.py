@@ -4,6 +4,7 @@ import math
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
+UNREADABLE = 1e6
 BAR_WIDTH = 12
 _THREE_DIGITS = 1000
 
@@ -50,6 +51,8 @@ def _prefixed(number: float, unit: str, scales: tuple[tuple[float, str], ...]) -
         return f"0 {unit}"
     for scale, prefix in scales:
         if abs(number) >= scale * 0.9995:
+            if abs(number) / scale >= UNREADABLE:
+                return f"{number:.3g} {unit}"
             decimals = max(0, 2 - math.floor(math.log10(abs(number) / scale) + 1e-4))
             return f"{number / scale:.{decimals}f} {prefix}{unit}"
     scale, prefix = scales[-1]
