@@ -83,9 +83,7 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
 def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
     """Return the time both streams lose because they share the memory's pins."""
     op = Op(name="memory.contention", operator="vector", engine="vector", kernels=0)
-    timed = OpTime(
-        op=op, compute_time=0.0, memory_time=waiting, network_time=0.0, fixed_time=0.0, hbm_time=waiting, time=waiting
-    )
+    timed = OpTime(op=op, pins=waiting, hbm_time=waiting, time=waiting)
     return Row(
         block=block.name,
         name=op.name,

@@ -8,22 +8,35 @@ from perfmodel.algebra import greater, maximum, total, where
 from perfmodel.formulas import collectives, roofline
 from perfmodel.ledger.records import Block, Exchange, Family, Ledger, Op
 from perfmodel.rates import Rates
-from perfmodel.units import Count, Fraction, Seconds
+from perfmodel.units import BytesPerSecond, Count, Fraction, Seconds
 
 WHOLE = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OpTime:
-    """Time of one row, and what it consists of."""
+    """Time of one row, and what it consists of; ``compute`` and ``cache`` are on all cores."""
 
     op: Op
-    compute_time: Seconds
-    memory_time: Seconds
-    network_time: Seconds
-    fixed_time: Seconds
-    hbm_time: Seconds
+    core_share: Fraction = WHOLE
+    compute: Seconds = 0.0
+    cache: Seconds = 0.0
+    pins: Seconds = 0.0
+    network_time: Seconds = 0.0
+    fixed_time: Seconds = 0.0
+    #: what memory alone would need at its full rate
+    hbm_time: Seconds = 0.0
     time: Seconds
+
+    @property
+    def compute_time(self) -> Seconds:
+        """Time of the arithmetic on the row's share of the cores."""
+        return self.compute / self.core_share
+
+    @property
+    def memory_time(self) -> Seconds:
+        """Time of HBM or L2, whichever is slower."""
+        return maximum(self.pins, self.cache / self.core_share)
 
     @property
     def roof(self) -> str:
@@ -123,43 +136,37 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE) -> OpTime:
     """Return the time of one row on its share of the die's cores."""
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates)
-        return OpTime(
-            op=op, compute_time=0.0, memory_time=0.0, network_time=network, fixed_time=0.0, hbm_time=0.0, time=network
-        )
+        return OpTime(op=op, network_time=network, time=network)
     compute = roofline.compute_time(
-        flop=op.flop,
-        peak=rates.peak(op.engine),
-        efficiency=rates.compute_efficiency[op.operator],
-        core_share=core_share,
+        flop=op.flop, peak=rates.peak(op.engine), efficiency=rates.compute_efficiency[op.operator]
     )
-    hbm_rate = roofline.streaming_rate(
-        bandwidth=rates.hbm_bandwidth,
-        efficiency=rates.hbm_efficiency[op.operator],
-        core_bandwidth=rates.core_stream,
-        core_share=core_share,
+    stored = op.weight_bytes + op.kv_bytes
+    cache = roofline.cache_time(stored=stored, activation=op.activation_bytes, l2_rate=rates.l2_rate)
+
+    def on_pins(hbm_rate: BytesPerSecond) -> Seconds:
+        return roofline.hbm_time(
+            stored=stored, activation=op.activation_bytes, l2_capacity=rates.l2_capacity, hbm_rate=hbm_rate
+        )
+
+    efficiency = rates.hbm_efficiency[op.operator]
+    pins = on_pins(
+        roofline.streaming_rate(
+            bandwidth=rates.hbm_bandwidth,
+            efficiency=efficiency,
+            core_bandwidth=rates.core_stream,
+            core_share=core_share,
+        )
     )
-    memory = roofline.memory_time(
-        stored=op.weight_bytes + op.kv_bytes,
-        activation=op.activation_bytes,
-        l2_capacity=rates.l2_capacity,
-        hbm_rate=hbm_rate,
-        l2_rate=rates.l2_rate * core_share,
-    )
-    kernel = rates.vector_kernel_time if op.engine == "vector" else rates.cube_kernel_time
-    fixed = op.kernels * kernel
+    fixed = op.kernels * (rates.vector_kernel_time if op.engine == "vector" else rates.cube_kernel_time)
     return OpTime(
         op=op,
-        compute_time=compute,
-        memory_time=memory,
-        network_time=0.0,
+        core_share=core_share,
+        compute=compute,
+        cache=cache,
+        pins=pins,
         fixed_time=fixed,
-        hbm_time=roofline.hbm_time(
-            stored=op.weight_bytes + op.kv_bytes,
-            activation=op.activation_bytes,
-            l2_capacity=rates.l2_capacity,
-            hbm_rate=rates.hbm_bandwidth * rates.hbm_efficiency[op.operator],
-        ),
-        time=maximum(compute, memory) + fixed,
+        hbm_time=on_pins(rates.hbm_bandwidth * efficiency),
+        time=roofline.operator_time(on_cores=maximum(compute, cache), on_pins=pins, core_share=core_share, fixed=fixed),
     )
 
 

@@ -15,15 +15,40 @@ def peak_rate(*, cores: Count, flop_per_cycle: Flop, clock: Hertz) -> FlopPerSec
     return cores * flop_per_cycle * clock
 
 
-def compute_time(*, flop: Flop, peak: FlopPerSecond, efficiency: Fraction, core_share: Fraction) -> Seconds:
-    """Time the arithmetic needs on its share of the cores.
+def compute_time(*, flop: Flop, peak: FlopPerSecond, efficiency: Fraction) -> Seconds:
+    """Time the arithmetic needs on all cores.
 
     Source: [williams2009].
 
-    >>> compute_time(flop=8e12, peak=1e13, efficiency=0.8, core_share=0.5)
-    2.0
+    >>> compute_time(flop=8e12, peak=1e13, efficiency=0.8)
+    1.0
     """
-    return flop / (peak * efficiency * core_share)
+    return flop / (peak * efficiency)
+
+
+def cache_time(*, stored: Bytes, activation: Bytes, l2_rate: BytesPerSecond) -> Seconds:
+    """Time all cores need to take every byte through L2.
+
+    Source: [williams2009] with a second memory level.
+
+    >>> cache_time(stored=4e9, activation=8e8, l2_rate=4.8e12)
+    0.001
+    """
+    return (stored + activation) / l2_rate
+
+
+def operator_time(*, on_cores: Seconds, on_pins: Seconds, core_share: Fraction, fixed: Seconds) -> Seconds:
+    r"""Time of one operator: what its cores need, or what memory needs, and its fixed cost.
+
+    .. math:: t = \max\!\left(\frac{t_\mathrm{cores}}{\sigma},\; t_\mathrm{HBM}\right) + t_0
+
+    ``on_cores`` is the slower of arithmetic and L2 on all cores, of which the operator has a share.
+    Source: [williams2009]; the fixed cost does not overlap.
+
+    >>> operator_time(on_cores=1e-3, on_pins=1.5e-3, core_share=0.5, fixed=5e-6)
+    0.002005
+    """
+    return maximum(on_cores / core_share, on_pins) + fixed
 
 
 def streaming_rate(
@@ -48,34 +73,13 @@ def hbm_time(*, stored: Bytes, activation: Bytes, l2_capacity: Bytes, hbm_rate: 
 
     .. math:: t = \frac{w + \max(0, a - C)}{B_\mathrm{HBM}}
 
-    Source: [williams2009].
+    Assumes that producer and consumer of an activation meet in L2; errs low where other streams
+    evict it.  Source: [williams2009].
 
     >>> hbm_time(stored=1.6e9, activation=1e8, l2_capacity=1.92e8, hbm_rate=1.6e12)
     0.001
     """
     return (stored + maximum(0, activation - l2_capacity)) / hbm_rate
-
-
-def memory_time(
-    *,
-    stored: Bytes,
-    activation: Bytes,
-    l2_capacity: Bytes,
-    hbm_rate: BytesPerSecond,
-    l2_rate: BytesPerSecond,
-) -> Seconds:
-    r"""Time memory needs: stored bytes from HBM, activations from L2 as far as they fit.
-
-    .. math:: t = \max\!\left(\frac{w + \max(0, a - C)}{B_\mathrm{HBM}},\; \frac{w + a}{B_\mathrm{L2}}\right)
-
-    Assumes that producer and consumer of an activation meet in L2; errs low where other streams
-    evict it.  Source: [williams2009] with two memory levels.
-
-    >>> memory_time(stored=1.6e9, activation=1e8, l2_capacity=1.92e8, hbm_rate=1.6e12, l2_rate=4.8e12)
-    0.001
-    """
-    pins = hbm_time(stored=stored, activation=activation, l2_capacity=l2_capacity, hbm_rate=hbm_rate)
-    return maximum(pins, (stored + activation) / l2_rate)
 
 
 def serial_time(*, first: Seconds, second: Seconds) -> Seconds:
