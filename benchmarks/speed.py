@@ -24,7 +24,9 @@ def main() -> None:
         times, out = [], ""
         for _ in range(RUNS):
             start = time.perf_counter()
-            done = subprocess.run([sys.executable, "-m", "perfmodel", *words], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-m", "perfmodel", *words], capture_output=True, text=True, check=True
+            )
             times.append(time.perf_counter() - start)
             out = done.stdout
         plans = json.loads(out)["facts"].get("plans_evaluated") if out.startswith("{") else None

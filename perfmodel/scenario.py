@@ -1,5 +1,6 @@
 """One given layout -> checked, its open batch filled in, evaluated with plain numbers."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Family
-from perfmodel.serving import Case
+from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, layout_faults
@@ -35,9 +36,20 @@ class Resolved:
     batch_chosen: bool
 
     @property
-    def point(self) -> Any:
+    def point(self) -> PoolPoint:
         """What the instance serves."""
         return self.plan.point
+
+    @property
+    def fits(self) -> bool:
+        """Whether the planned memory is within what a die can use."""
+        return bool(cast(Any, self.point.memory) <= cast(Any, self.point.usable))
+
+    @property
+    def meets_tpot(self) -> bool:
+        """Whether TPOT is within its limit; true where there is none or the phase has no TPOT."""
+        limit = self.scenario.tpot
+        return limit is None or self.scenario.phase != "decode" or bool(cast(Any, self.point.tpot) <= limit)
 
 
 def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
@@ -72,7 +84,7 @@ def resolve(scenario: Scenario) -> Resolved:
     """
     given = scenario.layout.get("batch")
     layout = _layout_spec(scenario.layout, 1 if given is None else given)
-    faults = layout_faults(layout, scenario.case.model, scenario.case.rates)
+    faults = layout_faults(layout, scenario.phase, scenario.case.model, scenario.case.rates)
     if layout.draft > len(scenario.case.acceptance):
         faults.append(
             f"draft: {layout.draft}, but acceptance is known for {len(scenario.case.acceptance)} position(s); "
@@ -91,12 +103,13 @@ def resolve(scenario: Scenario) -> Resolved:
 def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
     """Return the largest batch within both limits; batch 1 where none is."""
     best = exact_pool(layout, family, scenario.case)
+    limit = math.inf if scenario.phase == "prefill" or scenario.tpot is None else scenario.tpot
     low, high = 1, LARGEST_BATCH
     while low < high:  # TPOT and memory never fall with the batch (property-tested)
         middle = (low + high + 1) // 2
         plan = exact_pool(layout.model_copy(update={"batch": middle}), family, scenario.case)
         point = cast(Any, plan.point)
-        if point.tpot <= scenario.tpot and point.memory <= point.usable:
+        if point.tpot <= limit and point.memory <= point.usable:
             low, best = middle, plan
         else:
             high = middle - 1

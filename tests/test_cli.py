@@ -28,7 +28,7 @@ def test_solve_meets_its_target(solved: dict) -> None:
 
 
 @pytest.mark.parametrize("pool", ["decode", "prefill"])
-def test_explain_command_reproduces_the_plan(solved: dict, moeplan, pool: str) -> None:  # noqa: ANN001
+def test_explain_command_reproduces_the_plan(solved: dict, moeplan, pool: str) -> None:
     words = solved["facts"]["explain"][pool].split()[1:]
     done = moeplan(*words, "--format", "json")
     assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def test_explain_command_reproduces_the_plan(solved: dict, moeplan, pool: str) -
 
 
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
-def test_seed_layouts_explain_and_reconcile(moeplan, name: str) -> None:  # noqa: ANN001
+def test_seed_layouts_explain_and_reconcile(moeplan, name: str) -> None:
     done = moeplan("explain", "--evidence", name, "--format", "json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -52,13 +52,13 @@ def test_seed_layouts_explain_and_reconcile(moeplan, name: str) -> None:  # noqa
 @pytest.mark.parametrize(
     "words", [("list",), ("show", "cloudmatrix384"), ("explain", "--evidence", "seed-prefill-16x")]
 )
-def test_every_view_in_every_format(moeplan, format_: str, words: tuple[str, ...]) -> None:  # noqa: ANN001
+def test_every_view_in_every_format(moeplan, format_: str, words: tuple[str, ...]) -> None:
     done = moeplan(*words, "--format", format_)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
-def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:  # noqa: ANN001
+def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:
     done = moeplan(*SOLVE, "--tpot", "1ms")
     assert done.returncode == 3
     assert "tpot" in done.stdout
@@ -78,11 +78,13 @@ def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:  # noqa:
          2, "tp 3 does not divide"),
         ((*LAYOUT, "--dies", "512"), 2,
          "exceeds"),
+        (("explain", "--evidence", "seed-cm384-decode", "--batch", "3"), 2, "drop --batch"),
+        ((*LAYOUT, "--dies", "64", "--phase", "prefill", "--overlap", "cores"), 2, "allowed: none, link"),
         (("show", "nothing-like-it"), 2, "not on file"),
         (("solve", "deepseek-v3", "--on", "/nowhere/x.yaml", *SOLVE[4:], "--tpot", "50ms"), 2, "cannot be read"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_clear_line(moeplan, words: tuple[str, ...], code: int, says: str) -> None:  # noqa: ANN001
+def test_bad_input_is_one_clear_line(moeplan, words: tuple[str, ...], code: int, says: str) -> None:
     done = moeplan(*words)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
@@ -95,3 +97,27 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
     assert not loaded & {"numpy", "scipy", "sympy", "pydantic", "yaml"}
+
+
+def test_a_layout_that_does_not_fit_says_so(moeplan) -> None:
+    words = ("explain", "deepseek-v3", "--on", "cm384", "--dies", "64", "--isl", "4096", "--osl", "1024")
+    done = moeplan(*words, "--batch", "1000")
+    assert done.returncode == 3
+    assert "does not fit" in done.stdout
+    missed = moeplan(*words, "--tpot", "1ms")
+    assert missed.returncode == 3
+    assert "no batch meets TPOT" in missed.stdout
+
+
+def test_bad_data_file_exits_4(moeplan, tmp_path) -> None:
+    path = tmp_path / "system.yaml"
+    path.write_text("")
+    done = moeplan("solve", "deepseek-v3", "--on", str(path), *SOLVE[4:], "--tpot", "50ms")
+    assert done.returncode == 4
+    assert f"{path}:1:" in done.stderr
+
+
+def test_rows_are_scored_under_another_stack(moeplan) -> None:
+    done = moeplan("explain", "--evidence", "seed-prefill-16x", "--stack", "ideal", "--format", "json")
+    usual = moeplan("explain", "--evidence", "seed-prefill-16x", "--format", "json")
+    assert json.loads(done.stdout)["facts"]["step_time_s"] < json.loads(usual.stdout)["facts"]["step_time_s"]

@@ -12,7 +12,7 @@ FAMILY = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange
 LAYOUT = Layout(dies=32, tp=1, shared_ranks=0, redundant=0, batch=32, draft=0, attention_cores=0)
 
 
-def step(rates) -> float:  # noqa: ANN001
+def step(rates) -> float:
     case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=1024, osl=512)
     return pool_point(LAYOUT, FAMILY, case).step_time
 

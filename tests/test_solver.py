@@ -30,7 +30,7 @@ def test_best_decode_equals_brute_force() -> None:
     for tpot in (0.02, 0.03, 0.05, 0.1):
         fitting = [p.requests_per_s for p in walked if p.tpot <= tpot and p.memory <= limit]
         tally = Tally()
-        found = best_decode(long, [dies], tpot, "bf16", tally)
+        found = best_decode(long, [dies], tpot, [math.inf], "bf16", tally)
         assert tally.evaluated == len(walked)
         assert max((leader.plan(long).point.requests_per_s for leader in found), default=0.0) == pytest.approx(
             max(fitting, default=0.0), rel=1e-12
@@ -60,3 +60,24 @@ def test_fewest_cards_serve_the_rate() -> None:
     assert best.requests_per_s == pytest.approx(20.0)
     assert best.prefill_utilisation <= 0.8 + 1e-9
     assert best.decode_utilisation <= 0.8 + 1e-9
+
+
+@pytest.mark.parametrize("ttft", [0.15, 0.19])
+def test_a_looser_tpot_never_costs_requests_under_a_ttft_limit(ttft: float) -> None:
+    """The first decode step is part of TTFT, so the fastest decode plan may be too slow to start."""
+    served = []
+    for tpot in (0.03, 0.05, 0.1):
+        asked = Request(
+            servers=8,
+            rate=None,
+            targets=Targets(tpot=tpot, ttft=ttft),
+            utilisation=0.8,
+            objective="throughput",
+            kv_dtype="bf16",
+            top=1,
+        )
+        best = solve(case(1024, 512), asked).best
+        assert best is not None
+        assert best.first_token.ttft <= ttft
+        served.append(best.requests_per_s)
+    assert served == sorted(served)

@@ -28,6 +28,11 @@ def _from_evidence(name: str) -> dict[str, Any]:
     }
 
 
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
 def outputs(plan: Any, case: Any) -> dict[str, float]:
     """Return what assumed inputs may move: the step time and the share of memory used."""
     from perfmodel.solver.search import exact_pool
@@ -46,6 +51,7 @@ def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) 
 
 
 def command(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(help="Model; see 'moeplan list models'.")] = None,
     on: options.SystemOption = None,
     evidence: Annotated[
@@ -96,8 +102,15 @@ def command(
 
     if evidence is not None:
         given = _from_evidence(evidence)
-        if model is not None or on is not None:
-            raise UsageError("--evidence brings its own model and system; drop the other or the --evidence")
+        given["stack"] = stack or given["stack"]
+        both = [
+            name for name in context.params if name not in ("evidence", "format_", "stack") and _typed(context, name)
+        ]
+        if both:
+            words = ", ".join("MODEL" if n == "model" else f"--{n.replace('_', '-')}" for n in both)
+            raise UsageError(
+                f"--evidence brings all conditions of its row but --stack; drop {words}, or drop --evidence"
+            )
     else:
         if model is None or on is None:
             raise UsageError("explain needs MODEL and --on SYSTEM, or --evidence NAME; see 'moeplan list evidence'")
@@ -162,5 +175,5 @@ def command(
         tpot=given["tpot"],
     )
     options.show(document, format_, [*loaded.notes, *remarks])
-    if given["tpot"] is not None and given["phase"] == "decode" and float(resolved.point.tpot) > given["tpot"]:
+    if not (resolved.fits and resolved.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)

@@ -23,13 +23,14 @@ def predicted(spec: Any, rates: Any, model: Any) -> dict[str, float]:
             kv_dtype=conditions.kv_dtype,
         )
     )
-    point = resolved.point
+    point: Any = resolved.point
     cards = resolved.plan.layout.dies / rates.dies_per_package
     return {
         "step_time": float(point.step_time),
         "latency": float(point.step_time),
         "tpot": float(point.tpot),
         "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
+        "fits": float(resolved.fits),
     }
 
 
@@ -61,6 +62,7 @@ def command(
                     "measured": measured.value,
                     "predicted": value,
                     "error": value / measured.value - 1,
+                    "fits": bool(values["fits"]),
                     "confidence": spec.confidence,
                     "assumed": ", ".join(spec.assumed) or "nothing",
                 }
@@ -72,6 +74,7 @@ def command(
         Column("measured", "measured", "1"),
         Column("predicted", "predicted", "1"),
         Column("error", "error", "%"),
+        Column("fits", "fits"),
         Column("confidence", "trust"),
         Column("assumed", "conditions assumed"),
     )

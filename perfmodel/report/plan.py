@@ -25,6 +25,7 @@ from perfmodel.serving import Case
 from perfmodel.solver.plan import Deployment, PoolPlan, Solution
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.solve import Request
+from perfmodel.solver.space import LARGEST_BATCH
 
 SMALLEST_SHARE = 0.01
 WHAT_VALUE = (Column("what", ""), Column("value", ""))
@@ -59,7 +60,8 @@ def explain_command(
         words += ["--osl", str(case.osl)]
         if tpot is not None:
             words += ["--tpot", f"{tpot * 1e3:g}ms"]
-    words += ["--kv", pool.family.kv_dtype]
+    words += ["--kv", pool.family.kv_dtype, "--precision", pool.family.precision]
+    words += ["--reduction", pool.family.reduction]
     if acceptance:
         words += ["--acceptance", acceptance]
     if stack:
@@ -188,13 +190,15 @@ def _shares(shares: dict[str, float]) -> str:
 
 def _stopped_by(pool: PoolPlan, case: Case, tpot: float | None) -> str:
     """Return what one more sequence per rank would break."""
+    if pool.layout.batch >= LARGEST_BATCH:
+        return f"the search, which ends at {LARGEST_BATCH}"
     layout = pool.layout.model_copy(update={"batch": pool.layout.batch + 1})
     point: Any = exact_pool(layout, pool.family, case).point
     broken = ["memory"] if point.memory > point.usable else []
     if pool.family.phase == "decode":
         if tpot is not None and point.tpot > tpot:
             broken.append("TPOT")
-        return " and ".join(broken) or "no gain in the whole plan"
+        return " and ".join(broken) or "TTFT, or no gain in the whole plan"
     return " and ".join(broken) or "TTFT (longer batches only wait longer)"
 
 

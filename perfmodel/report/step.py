@@ -236,6 +236,7 @@ def step_document(
         "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
         "memory_planned_B": float(point.memory),
         "memory_usable_B": float(point.usable),
+        "fits": resolved.fits,
         "time_by_bound": time_by_bound(parts),
     }
     rows: list[dict[str, object]] = [
@@ -258,14 +259,20 @@ def step_document(
             "value": ", ".join(f"{k} {100 * v:.0f} %" for k, v in facts["time_by_bound"].items()),
         },
         {"what": "tokens/s per card of the instance", "value": f"{facts['tokens_per_s_per_card']:,.0f}"},
-        {"what": "memory of one die", "value": f"{point.memory / 1e9:.1f} of {point.usable / 1e9:.1f} GB usable"},
+        {
+            "what": "memory of one die",
+            "value": f"{point.memory / 1e9:.1f} of {point.usable / 1e9:.1f} GB usable  {'✓' if resolved.fits else '✗'}",
+        },
     ]
     summary = Table(f"{model} {plan.family.phase} on {system}", (Column("what", ""), Column("value", "")), tuple(rows))
     notes = tuple(extrapolations(plan, case))
-    if point.memory > point.usable:
-        notes = ("does not fit: planned memory exceeds what a die can use", *notes)
-    if resolved.batch_chosen:
-        notes = ("batch was not given: the largest that meets TPOT and fits memory", *notes)
+    if not resolved.fits:
+        over = (point.memory - point.usable) / 1e9
+        notes = (f"does not fit: planned memory is {over:.1f} GB over what a die can use", *notes)
+    if resolved.batch_chosen and resolved.fits and resolved.meets_tpot:
+        notes = ("batch was not given: took the largest that meets TPOT and fits memory", *notes)
+    elif resolved.batch_chosen:
+        notes = ("batch was not given: no batch meets TPOT and fits memory; shown is batch 1", *notes)
     return Document(
         schema="moeplan.step/1",
         title=f"Explanation of {model} {plan.family.phase} on {system}",

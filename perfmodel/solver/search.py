@@ -183,6 +183,7 @@ def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
 class Leader:
     """The fastest feasible instance of one size, tp, draft and family, as the grid has it."""
 
+    key: tuple[object, ...]
     mesh: Mesh
     index: int
     requests_per_s: float
@@ -196,7 +197,7 @@ class Leader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Best:
-    """What one chunk yields: the best of each expert layout, tp and draft, and counts of the refused."""
+    """What one chunk yields: the best of each step limit, expert layout, tp and draft; counts of the refused."""
 
     rate: Grid
     index: NDArray[np.intp]
@@ -205,53 +206,80 @@ class _Best:
     too_slow: int
 
 
-def best_decode(case: Case, sizes: list[int], tpot: float | None, kv_dtype: str, tally: Tally) -> list[Leader]:
-    """Return the fastest feasible instance of each size, tp, draft and family.
+def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, step_limits: list[float]) -> _Best:
+    """Return the highest rates under each limit.
 
-    Chunks are worked by as many threads as cores; their results keep the order of the chunks.
+    At one batch the rate falls with the step time and memory does not feel the core split, so the
+    split with the shortest step is taken first, whatever the limits.
+    """
+    point, time, memory, rate = _grids(mesh, case)
+    large, slow = memory > memory_limit, time > tpot
+    step = np.broadcast_to(cast(Any, point.step_time), mesh.shape)
+    split = step.argmin(axis=3)[..., None, :] if mesh.shape[3] > 1 else np.zeros((1, 1, 1, 1, 1), dtype=np.intp)
+
+    def at_split(values: NDArray[Any]) -> NDArray[Any]:
+        if mesh.shape[3] == 1:
+            return values[:, :, :, 0, :]
+        return np.take_along_axis(values, split, axis=3)[:, :, :, 0, :]
+
+    steps = at_split(step)
+    rates = np.where(at_split(large | slow), -1.0, at_split(rate))
+    found = []
+    for limit in step_limits:
+        value = np.where(steps <= limit, rates, -1.0)
+        found.append((value.max(axis=3), value.argmax(axis=3)))
+    column = np.stack([batch for _, batch in found])
+    e, t, d = np.indices(mesh.shape[:3])
+    cores = np.broadcast_to(split[:, :, :, 0, :], steps.shape)[e, t, d, column]
+    return _Best(
+        rate=np.stack([value for value, _ in found]),
+        index=np.ravel_multi_index(
+            np.broadcast_arrays(e, t, d, cores, column),
+            mesh.shape,
+        ),
+        step_time=steps[e, t, d, column],
+        too_large=int(np.count_nonzero(large)),
+        too_slow=int(np.count_nonzero(slow)),
+    )
+
+
+def best_decode(
+    case: Case, sizes: list[int], tpot: float | None, step_limits: list[float], kv_dtype: str, tally: Tally
+) -> list[Leader]:
+    """Return the fastest feasible instance of each size, tp, draft and family under each step limit.
+
+    Several limits are given where TTFT leaves each prefill candidate another time for the first
+    decode step.  Chunks are worked by as many threads as cores; results keep the order of the chunks.
     """
     limit = float(cast(Any, usable_memory(case.rates)))
     time_limit = np.inf if tpot is None else tpot
-
-    def work(mesh: Mesh) -> _Best:
-        point, time, memory, rate = _grids(mesh, case)
-        large, slow = memory > limit, time > time_limit
-        outer, inner = mesh.shape[:3], mesh.shape[3] * mesh.shape[4]
-        value = np.where(large | slow, -1.0, rate).reshape(-1, inner)
-        column = value.argmax(axis=1)
-        rows = np.arange(len(column))
-        index = rows * inner + column
-        step = np.broadcast_to(cast(Any, point.step_time), mesh.shape)[np.unravel_index(index, mesh.shape)]
-        return _Best(
-            rate=value[rows, column].reshape(outer),
-            index=index.reshape(outer),
-            step_time=step.reshape(outer),
-            too_large=int(np.count_nonzero(large)),
-            too_slow=int(np.count_nonzero(slow)),
-        )
-
     leaders: dict[tuple[object, ...], Leader] = {}
     chunks = list(meshes(case, "decode", sizes, kv_dtype))
+
+    def work(mesh: Mesh) -> _Best:
+        return _best_of_chunk(mesh, case, limit, time_limit, step_limits)
+
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for mesh, best in zip(chunks, pool.map(work, chunks), strict=True):
             tally.evaluated += math.prod(mesh.shape)
             tally.count("memory", best.too_large)
             if tpot is not None:
                 tally.count("tpot", best.too_slow)
-            for e, t, d in np.argwhere(best.rate > 0).tolist():
-                dies, rate = int(mesh.experts.dies[e]), float(best.rate[e, t, d])
+            for n, e, t, d in np.argwhere(best.rate > 0).tolist():
+                dies, rate = int(mesh.experts.dies[e]), float(best.rate[n, e, t, d])
                 key = (dies, t, d, mesh.family)
-                if key not in leaders or rate > leaders[key].requests_per_s:
-                    leaders[key] = Leader(
+                if (n, key) not in leaders or rate > leaders[n, key].requests_per_s:
+                    leaders[n, key] = Leader(
+                        key=key,
                         mesh=mesh,
-                        index=int(best.index[e, t, d]),
+                        index=int(best.index[n, e, t, d]),
                         requests_per_s=rate,
-                        step_time=float(best.step_time[e, t, d]),
+                        step_time=float(best.step_time[n, e, t, d]),
                         servers=-(-dies // case.rates.dies_per_server),
                     )
     if not leaders:
         _nearest_misses(case, chunks, limit, time_limit, tally)
-    return list(leaders.values())
+    return list({(leader.key, id(leader.mesh), leader.index): leader for leader in leaders.values()}.values())
 
 
 def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: float, tally: Tally) -> None:

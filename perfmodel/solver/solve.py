@@ -1,5 +1,6 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, first_token
 from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Status
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options
+from perfmodel.solver.space import LARGEST_PREFILL_SERVERS
 from perfmodel.specs.deployment import Targets
 
 Objective = Literal["throughput", "cards"]
@@ -169,18 +171,29 @@ def _deployment(join: _Join, prefills: _Prefills, case: Case) -> Deployment:
     )
 
 
+def _step_limits(prefills: _Prefills, ttft: float | None) -> list[float]:
+    """Return the times that TTFT leaves for the first decode step, one for each prefill candidate."""
+    if ttft is None:
+        return [math.inf]
+    left = sorted({ttft - spent for spent in prefills.ttft.tolist() if spent < ttft})
+    return left or [math.inf]
+
+
 def solve(case: Case, request: Request) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none."""
     tally = Tally()
     largest = max(1, request.servers - 1)
     sizes = [n * case.rates.dies_per_server for n in range(1, largest + 1)]
-    decodes = best_decode(case, sizes, request.targets.tpot, request.kv_dtype, tally)
-    prefill_sizes = sizes[: min(len(sizes), 8)]
-    prefills = prefill_options(case, prefill_sizes, request.kv_dtype, tally) if request.servers > 1 else []
+    prefills = prefill_options(case, sizes[:LARGEST_PREFILL_SERVERS], request.kv_dtype, tally)
     columns = _prefill_columns(prefills, case, request.utilisation)
+    limits = _step_limits(columns, request.targets.ttft)
+    decodes = best_decode(case, sizes, request.targets.tpot, limits, request.kv_dtype, tally)
     joined = (_joined(decode, columns, request, tally) for decode in decodes)
     ranked = sorted((join for join in joined if join), key=lambda join: join.rank(request.objective))
-    shown = [_deployment(join, columns, case) for join in ranked[: request.top]]
+    different: dict[tuple[object, ...], _Join] = {}
+    for join in ranked:
+        different.setdefault(join.decode.key, join)
+    shown = [_deployment(join, columns, case) for join in list(different.values())[: request.top]]
     rejections = tuple(_upright(r) for r in tally.rejections(UNITS))
     return Solution(
         status=Status.OPTIMAL if shown else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Family
 from perfmodel.rates import Rates
-from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.specs.deployment import LayoutSpec, Overlap, Phase
 from perfmodel.specs.model import ModelSpec
 
 LARGEST_BATCH = 1024
 LARGEST_TP = 16
+LARGEST_PREFILL_SERVERS = 8  # of one prefill instance; more capacity comes as more instances
 PREFILL_BATCHES = (*range(1, 17), 24, 32, 48, 64)
 CORE_STEP = 2
 FEWEST_CORES = 4
@@ -32,9 +33,16 @@ class ExpertLayouts:
     redundant: Axis
 
 
-def layout_faults(layout: LayoutSpec, model: ModelSpec, rates: Rates) -> list[str]:
+def overlaps(phase: Phase) -> tuple[Overlap, ...]:
+    """Return the overlaps a phase has: only decode splits its cores between two micro-batches."""
+    return ("none", "link", "cores") if phase == "decode" else ("none", "link")
+
+
+def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
     """Return every rule a layout breaks, each as "found; allowed; fix"."""
     faults = []
+    if layout.overlap not in overlaps(phase):
+        faults.append(f"overlap: {layout.overlap!r} in {phase}; allowed: {', '.join(overlaps(phase))}")
     heads, experts = model.attention.num_attention_heads, model.experts.n_routed_experts
     if heads % layout.tp:
         faults.append(f"tp: {layout.tp} does not divide {heads} heads; allowed: {_divisors(heads)}; choose one of them")
@@ -101,13 +109,10 @@ def expert_layouts(sizes: list[int], model: ModelSpec, own_shared_ranks: bool) -
 def families(model: ModelSpec, phase: Literal["decode", "prefill"], kv_dtype: Literal["bf16", "int8"]) -> list[Family]:
     """Return the structures searched for a phase."""
     own = (False, True) if model.experts.n_shared_experts and phase == "decode" else (False,)
-    overlaps: tuple[Literal["none", "link", "cores"], ...] = (
-        ("none", "link", "cores") if phase == "decode" else ("none", "link")
-    )
     exchanges: tuple[Literal["dispatch", "gather"], ...] = ("dispatch", "gather")
     return [
         Family(phase=phase, own_shared_ranks=s, overlap=o, exchange=e, kv_dtype=kv_dtype)
-        for s, o, e in product(own, overlaps, exchanges)
+        for s, o, e in product(own, overlaps(phase), exchanges)
         if not needs_cores_to_exchange(phase, o, e)
     ]
 
