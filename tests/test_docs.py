@@ -75,3 +75,26 @@ def test_readme_states_todays_predictions(name: str) -> None:
         value = values[measured.quantity]
         shown = f"{value * 1e3:.0f} ms" if measured.quantity == "latency" else f"{value:,.0f}"
         assert f"| {shown} | {100 * (value / measured.value - 1):+.1f} % |" in row
+
+
+def test_readme_states_todays_errors_on_all_rows() -> None:
+    """The README's sentences on how far to trust it, recomputed."""
+    from perfmodel import catalog
+    from perfmodel.cli.options import machine
+    from perfmodel.cli.validate import predicted
+
+    errors = {}
+    for name in catalog.names("evidence"):
+        spec = catalog.load_evidence(name).spec
+        taken, _ = machine(spec.conditions.system, spec.conditions.stack)
+        values = predicted(spec, taken.rates(), catalog.load_model(spec.conditions.model).spec)
+        first = spec.measured[0]
+        errors[name] = values[first.quantity] / first.value - 1
+    text = (ROOT / "README.md").read_text()
+    assert "within 7 %" in text
+    assert max(abs(errors[n]) for n in ("cm384-decode-1k-b128", "cm384-decode-4k-b96", "seed-cm384-decode")) < 0.07
+    assert f"predicted {100 * errors['cm384-decode-4k-b8']:.0f} % slow" in text
+    assert f"{-100 * errors['xds-colocated-decode']:.0f} % fast" in text
+    prefill = sorted(-100 * errors[n] for n in ("seed-prefill-16x", "fc1-a2-prefill-8x2048", "fc1-a2-prefill-2x8192"))
+    assert f"{prefill[0]:.0f} to {prefill[-1]:.0f} % fast on A2" in text
+    assert f"{100 * errors['cm384-prefill-default']:.0f} % fast on CloudMatrix384" in text

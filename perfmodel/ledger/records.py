@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from perfmodel.specs.deployment import LayoutSpec
 from perfmodel.units import Bytes, Count, Dimensionless, Flop
 
 Engine = Literal["cube_bf16", "cube_int8", "vector", "link"]
@@ -25,6 +26,19 @@ class Layout:
     batch: Count
     draft: Count
     attention_cores: Count
+
+    @staticmethod
+    def of(spec: LayoutSpec) -> "Layout":
+        """Return a given layout as plain numbers."""
+        return Layout(
+            dies=spec.dies,
+            tp=spec.tp,
+            shared_ranks=spec.shared_ranks,
+            redundant=spec.redundant,
+            batch=spec.batch,
+            draft=spec.draft,
+            attention_cores=spec.attention_cores,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,30 +23,16 @@ LARGER = "extrapolated: {what} was measured up to {limit:.0f} tokens a die; here
 UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over {used}"
 
 
-def numbers_of(plan: PoolPlan) -> Layout:
-    """Return the layout as plain numbers for the ledger."""
-    spec = plan.layout
-    return Layout(
-        dies=spec.dies,
-        tp=spec.tp,
-        shared_ranks=spec.shared_ranks,
-        redundant=spec.redundant,
-        batch=spec.batch,
-        draft=spec.draft,
-        attention_cores=spec.attention_cores,
-    )
-
-
 def plan_breakdown(plan: PoolPlan, case: Case, ideal: Rates) -> Breakdown:
     """Return where the time of a pool's step goes."""
-    layout = numbers_of(plan)
+    layout = Layout.of(plan.layout)
     ledger = build_ledger(layout, plan.family, case.traffic(plan.family), case.model, case.dims)
     return breakdown(ledger, plan.family, layout.attention_cores, case.rates, ideal)
 
 
 def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
     """Return what this plan uses outside what was measured."""
-    layout = numbers_of(plan)
+    layout = Layout.of(plan.layout)
     ledger = build_ledger(layout, plan.family, case.traffic(plan.family), case.model, case.dims)
     found: dict[str, None] = {}
     family = plan.family

@@ -154,19 +154,10 @@ def meshes(case: Case, phase: Literal["decode", "prefill"], sizes: list[int], kv
 
 def exact_pool(layout: LayoutSpec, family: Family, case: Case) -> PoolPlan:
     """Return a given layout evaluated with plain numbers."""
-    numbers = Layout(
-        dies=layout.dies,
-        tp=layout.tp,
-        shared_ranks=layout.shared_ranks,
-        redundant=layout.redundant,
-        batch=layout.batch,
-        draft=layout.draft,
-        attention_cores=layout.attention_cores,
-    )
     return PoolPlan(
         layout=layout,
         family=family,
-        point=pool_point(numbers, family, case),
+        point=pool_point(Layout.of(layout), family, case),
         servers=-(-layout.dies // case.rates.dies_per_server),
     )
 

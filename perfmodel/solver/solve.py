@@ -38,19 +38,9 @@ def _number(value: Any) -> float:
 
 def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
     """Return the terms of TTFT up to the first decode step."""
-    spec = prefill.layout
-    layout = Layout(
-        dies=spec.dies,
-        tp=spec.tp,
-        shared_ranks=spec.shared_ranks,
-        redundant=spec.redundant,
-        batch=spec.batch,
-        draft=spec.draft,
-        attention_cores=0,
-    )
     return first_token(
         prefill=prefill.point,
-        layout=layout,
+        layout=Layout.of(prefill.layout),
         case=case,
         utilisation=utilisation,
         decode_step=0.0,

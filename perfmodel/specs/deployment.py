@@ -1,4 +1,4 @@
-"""What is deployed and what is asked of it: layout, lengths, targets, one whole scenario."""
+"""What is deployed and what is asked of it: a layout and its latency limits."""
 
 from typing import Annotated, Literal
 
@@ -43,13 +43,6 @@ class LayoutSpec(Spec):
         if self.shared_ranks >= self.dies:
             raise ValueError(f"shared_ranks {self.shared_ranks} leave no die of {self.dies} for routed experts")
         return self
-
-
-class Workload(Spec):
-    """Lengths of a request, in tokens."""
-
-    isl: PositiveInt
-    osl: PositiveInt
 
 
 class Targets(Spec):

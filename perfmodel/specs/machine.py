@@ -14,7 +14,6 @@ from perfmodel.specs.base import (
     PositiveBytes,
     PositiveFlop,
     PositiveHertz,
-    PositiveInt,
     PositiveNumber,
     PositiveRate,
     Source,
@@ -258,6 +257,3 @@ class StackSpec(Spec):
     imbalance: ImbalanceSpec
     memory: MemorySpec
     sources: dict[str, Source]
-
-
-__all__ = ["ChipSpec", "DieSpec", "PackageSpec", "PositiveInt", "StackSpec", "SystemSpec", "TierSpec"]
