@@ -28,7 +28,6 @@ from perfmodel.solver.solve import Request
 from perfmodel.solver.space import LARGEST_BATCH
 
 SMALLEST_SHARE = 0.01
-WHAT_VALUE = (Column("what", ""), Column("value", ""))
 TTFT_DEFINITION = (
     "TTFT = batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
     "means at the utilisation limit"
@@ -153,35 +152,37 @@ def _pools(best: Deployment, case: Case, facts: dict[str, Any]) -> Table:
     rows = []
     pools = {"prefill": best.prefill, "decode": best.decode}
 
-    def row(what: str, cell: Callable[[str, PoolPlan], str]) -> None:
-        rows.append({"what": what, **{name: cell(name, pool) for name, pool in pools.items()}})
+    def row(what: str, unit: str | None, cell: Callable[[str, PoolPlan], object]) -> None:
+        cells = {name: cell(name, pool) for name, pool in pools.items()}
+        rows.append({"what": what, "unit": unit, **cells})
 
-    def fact(key: str, unit: str) -> Callable[[str, PoolPlan], str]:
-        return lambda name, _: format_quantity(facts[name][key], unit)
+    def fact(key: str) -> Callable[[str, PoolPlan], object]:
+        return lambda name, _: facts[name][key]
 
-    row("instances", fact("instances", "1"))
-    row("one instance", lambda _, pool: sizes(pool.layout.dies, case.rates))
-    row("all instances", lambda name, _: sizes(facts[name]["dies"], case.rates))
-    row("attention", lambda _, pool: f"dp {pool.layout.dies // pool.layout.tp} x tp {pool.layout.tp}")
-    row("experts", lambda _, pool: f"ep {pool.layout.dies}, {pool.layout.redundant} redundant")
-    row("shared expert", lambda _, pool: shared_words(pool))
-    row("batch per dp rank", lambda _, pool: f"{pool.layout.batch} {_unit_of_batch(pool)}")
-    row("draft (MTP) tokens", lambda _, pool: str(pool.layout.draft))
-    row("expert exchange", lambda _, pool: pool.layout.exchange)
-    row("overlap", lambda _, pool: overlap_words(pool))
-    row("step time", fact("step_time_s", "s"))
-    row("where it goes", lambda name, _: _shares(facts[name]["time_by_bound"]))
-    row("tokens/s per card of the pool", fact("tokens_per_s_per_card_of_pool", "1/s"))
-    row("load", fact("utilisation", "%"))
-    row("memory of what is usable", fact("memory_share", "%"))
-    row("a larger batch is stopped by", lambda name, _: facts[name]["stopped_by"])
-    columns = (Column("what", ""), Column("prefill", "prefill"), Column("decode", "decode"))
+    row("instances", "1", fact("instances"))
+    row("one instance", None, lambda _, pool: sizes(pool.layout.dies, case.rates))
+    row("all instances", None, lambda name, _: sizes(facts[name]["dies"], case.rates))
+    row("attention", None, lambda _, pool: f"dp {pool.layout.dies // pool.layout.tp} x tp {pool.layout.tp}")
+    row("experts", None, lambda _, pool: f"ep {pool.layout.dies}, {pool.layout.redundant} redundant")
+    row("shared expert", None, lambda _, pool: shared_words(pool))
+    row("sequences (prompts) per dp rank", "1", lambda _, pool: pool.layout.batch)
+    row("draft (MTP) tokens", "1", lambda _, pool: pool.layout.draft)
+    row("expert exchange", None, lambda _, pool: pool.layout.exchange)
+    row("overlap", None, lambda _, pool: overlap_words(pool))
+    row("step time", "s", fact("step_time_s"))
+    row("where it goes", None, lambda name, _: _shares(facts[name]["time_by_bound"]))
+    row("tokens/s per card of the pool", "1/s", fact("tokens_per_s_per_card_of_pool"))
+    row("load", "%", fact("utilisation"))
+    row("memory of what is usable", "%", fact("memory_share"))
+    row("a larger batch is stopped by", None, fact("stopped_by"))
+    columns = (
+        Column("what", ""),
+        Column("unit", "unit"),
+        Column("prefill", "prefill", "row"),
+        Column("decode", "decode", "row"),
+    )
     note = "tokens/s per card of the pool: at full batch, as published results count; prefill counts input tokens"
     return Table("Plan", columns, tuple(rows), (note,))
-
-
-def _unit_of_batch(pool: PoolPlan) -> str:
-    return "sequences" if pool.family.phase == "decode" else "prompts"
 
 
 def _shares(shares: dict[str, float]) -> str:
@@ -204,20 +205,18 @@ def _stopped_by(pool: PoolPlan, case: Case, tpot: float | None) -> str:
 
 def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
     used = best.servers_used
-    rows = [
-        (
-            "deployment",
-            f"{best.prefill_instances}P{best.decode_instances}D: "
-            f"{sizes(used * case.rates.dies_per_server, case.rates)}",
-        ),
-        ("idle cards of the budget", f"{facts['cards_idle']}"),
-        ("requests per second", f"{facts['requests_per_s']:,.1f}"),
-        ("output tokens per second", f"{facts['tokens_per_s']:,.0f}"),
-        ("  per card of the decode pool, at full batch", f"{facts['tokens_per_s_per_card_of_decode_pool']:,.0f}"),
-        ("  per card of the whole deployment, sustained", f"{facts['tokens_per_s_per_card_of_deployment']:,.0f}"),
-        ("longest context of one request", f"{facts['longest_context']:,.0f} tokens"),
+    whole = f"{best.prefill_instances}P{best.decode_instances}D: {sizes(used * case.rates.dies_per_server, case.rates)}"
+    rows: list[tuple[str, object, str | None]] = [
+        ("deployment", whole, None),
+        ("idle cards of the budget", facts["cards_idle"], "1"),
+        ("requests per second", facts["requests_per_s"], "1/s"),
+        ("output tokens per second", facts["tokens_per_s"], "1/s"),
+        ("  per card of the decode pool, at full batch", facts["tokens_per_s_per_card_of_decode_pool"], "1/s"),
+        ("  per card of the whole deployment, sustained", facts["tokens_per_s_per_card_of_deployment"], "1/s"),
+        ("longest context of one request, tokens", facts["longest_context"], "1"),
     ]
-    return Table("Totals", WHAT_VALUE, tuple({"what": w, "value": v} for w, v in rows))
+    columns = (Column("what", ""), Column("unit", "unit"), Column("value", "value", "row"))
+    return Table("Totals", columns, tuple({"what": w, "unit": u, "value": v} for w, v, u in rows))
 
 
 def _ttft(facts: dict[str, Any]) -> Table:

@@ -30,7 +30,13 @@ def _shown(table: Table) -> list[Column]:
 
 def _exported(unit: str | None) -> str | None:
     """Return the unit of a raw number: shares are drawn in per cent but kept as fractions."""
-    return "1" if unit == "%" else unit
+    return {"%": "1", "row": None}.get(unit or "", unit)
+
+
+def _raw(row: dict[str, Any], column: Column) -> Any:
+    """Return a cell for programs: an SI number, or its unit."""
+    value = row.get(column.key)
+    return _exported(value) if column.key == "unit" else _finite(value)
 
 
 def to_json(document: Document, width: int) -> str:
@@ -39,7 +45,7 @@ def to_json(document: Document, width: int) -> str:
         {
             "title": table.title,
             "columns": [{"key": c.key, "title": c.title, "unit": _exported(c.unit)} for c in _shown(table)],
-            "rows": [{c.key: row.get(c.key) for c in _shown(table)} for row in table.rows],
+            "rows": [{c.key: _raw(row, c) for c in _shown(table)} for row in table.rows],
             "notes": list(table.notes),
         }
         for table in document.tables
@@ -60,9 +66,9 @@ def to_csv(document: Document, width: int) -> str:
     writer = csv.writer(out, lineterminator="\n")
     for table in document.tables:
         out.write(f"# {table.title}\n")
-        writer.writerow([f"{c.key} [{_exported(c.unit)}]" if c.unit else c.key for c in _shown(table)])
+        writer.writerow([f"{c.key} [{unit}]" if (unit := _exported(c.unit)) else c.key for c in _shown(table)])
         for row in table.rows:
-            writer.writerow(["" if (v := _finite(row.get(c.key))) is None else v for c in _shown(table)])
+            writer.writerow(["" if (v := _raw(row, c)) is None else v for c in _shown(table)])
         out.write("\n")
     for note in document.notes:
         out.write(f"# {note}\n")
@@ -74,24 +80,34 @@ def to_markdown(document: Document, width: int) -> str:
     lines = [f"# {document.title}", ""]
     for table in document.tables:
         lines += [f"## {table.title}", ""]
-        columns = table.columns
+        columns = _drawn(table)
         lines.append("| " + " | ".join(c.title or "what" for c in columns) + " |")
-        lines.append("|" + "|".join("---:" if c.unit else "---" for c in columns) + "|")
+        lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:
-            cells = [format_quantity(row.get(c.key), c.unit).replace("|", "\\|") for c in columns]
+            cells = [_cell(row, c).replace("|", "\\|") for c in columns]
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", *[f"*{note}*" for note in table.notes], ""]
     lines += [f"- {note}" for note in document.notes]
     return "\n".join(lines)
 
 
+def _cell(row: dict[str, Any], column: Column) -> str:
+    return format_quantity(row.get(column.key), row.get("unit") if column.unit == "row" else column.unit)
+
+
+def _drawn(table: Table) -> list[Column]:
+    """Columns for people: units stand in the cells."""
+    by_row = any(column.unit == "row" for column in table.columns)
+    return [column for column in table.columns if not (by_row and column.key == "unit")]
+
+
 def _cells(table: Table, columns: list[Column]) -> list[list[str]]:
-    return [[format_quantity(row.get(c.key), c.unit) for c in columns] for row in table.rows]
+    return [[_cell(row, c) for c in columns] for row in table.rows]
 
 
 def _fitting(table: Table, width: int) -> tuple[list[Column], list[Column]]:
     """Return the columns that fit the width, and those left out."""
-    columns = [column for column in table.columns if not column.group]
+    columns = [column for column in _drawn(table) if not column.group]
     shown, left_out = list(columns), []
     for column in sorted((c for c in columns if c.spare), key=lambda c: -c.spare):
         widths = [
@@ -112,7 +128,7 @@ def _grid(table: Table, columns: list[Column]) -> Any:
 
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
     for column in columns:
-        right = column.unit and column.unit != "bar"
+        right = column.unit and column.unit not in ("bar", "row")
         grid.add_column(Text(column.title), justify="right" if right else "left", overflow="fold")
     group = next((column for column in table.columns if column.group), None)
     last: object = None

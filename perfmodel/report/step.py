@@ -67,8 +67,8 @@ def spanned_links(group: float, rates: Rates) -> list[str]:
 
 def sizes(dies: int, rates: Rates) -> str:
     """Return an instance's size in all three counts."""
-    cards, servers = dies / rates.dies_per_package, dies / rates.dies_per_server
-    return f"{dies} dies = {cards:g} cards = {servers:g} servers"
+    counts = ((dies, "die"), (dies / rates.dies_per_package, "card"), (dies / rates.dies_per_server, "server"))
+    return " = ".join(f"{count:g} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
 
 def operator_table(parts: Breakdown) -> Table:

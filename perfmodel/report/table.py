@@ -9,7 +9,8 @@ class Column:
     """One column; ``unit`` is an SI unit, "1" for a count, "%" for a share, "bar" for a drawn share.
 
     On a narrow terminal columns go in order of ``spare``, the largest first; those of 0 stay.
-    A ``group`` column is printed once above the rows that share its value.
+    A ``group`` column is printed once above the rows that share its value.  Unit "row" means that
+    each row names the unit of its cells under the key "unit".
     """
 
     key: str
