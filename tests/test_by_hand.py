@@ -1,0 +1,101 @@
+"""Numbers of one explained step, worked again from config.json by other means than the package's formulas."""
+
+import json
+from math import sqrt
+from statistics import NormalDist
+
+import pytest
+
+BATCH, DRAFT, ISL, OSL, DIES, SHARED = 49, 1, 4096, 1024, 288, 32
+LAYERS, MICRO = 58, 2
+HIDDEN, HEADS, RANK, ROPE, NOPE, VALUE, QRANK, WIDTH = 7168, 128, 512, 64, 128, 128, 1536, 2048
+
+
+def z(count: int) -> float:
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
+
+
+@pytest.fixture(scope="module")
+def step(request: pytest.FixtureRequest) -> dict[str, dict[str, float]]:
+    import subprocess
+    import sys
+
+    words = f"explain deepseek-v3 --on cloudmatrix384 --dies {DIES} --shared-ranks {SHARED} --batch {BATCH}"
+    words += f" --draft {DRAFT} --overlap cores --attention-cores 16 --isl {ISL} --osl {OSL} --format json"
+    done = subprocess.run(
+        [sys.executable, "-m", "perfmodel", *words.split()], capture_output=True, text=True, check=True
+    )
+    document = json.loads(done.stdout)
+    operators = next(t for t in document["tables"] if t["title"].startswith("Operators"))["rows"]
+    rows = {row["operator"]: row for row in operators if row["block"] == "moe_layer"}
+    memory = next(t for t in document["tables"] if t["title"] == "Memory")["rows"]
+    rows["memory"] = {row["what"]: row["planned"] for row in memory}
+    return rows
+
+
+def contexts() -> float:
+    """Cached tokens of the busiest rank: progress uniform over the output, the largest of 288 ranks."""
+    return BATCH * (ISL + OSL / 2) + z(DIES) * OSL / sqrt(12) * sqrt(BATCH)
+
+
+def routed_tokens() -> float:
+    mean = BATCH * (1 + DRAFT) / MICRO * DIES * 8 / (DIES - SHARED)
+    return 1.1 * mean + z(DIES - SHARED) * sqrt(mean * (1 - 1 / (DIES - SHARED)))
+
+
+def test_latent_attention_flop(step: dict) -> None:
+    """Per query, head and cached token: a dot product over 576 and a sum over 512."""
+    expected = LAYERS * contexts() * (1 + DRAFT) * HEADS * (2 * (RANK + ROPE) + 2 * RANK)
+    assert step["attention.core"]["flop"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_latent_attention_bytes(step: dict) -> None:
+    """Each cached token once a pass, 576 BF16 values; queries and outputs of 128 heads beside it."""
+    tokens = BATCH * (1 + DRAFT)
+    expected = LAYERS * (contexts() * 576 * 2 + tokens * HEADS * (512 + 64 + 512) * 2)
+    assert step["attention.core"]["bytes"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_output_projection_bytes(step: dict) -> None:
+    """Weights are read by both micro-batches; INT8 in, BF16 out."""
+    tokens = BATCH * (1 + DRAFT)
+    weights = HEADS * VALUE * HIDDEN
+    expected = LAYERS * (MICRO * weights + tokens * (HEADS * VALUE + 2 * HIDDEN))
+    assert step["attention.o_proj"]["bytes"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_expert_flop_of_the_busiest_rank(step: dict) -> None:
+    runs = LAYERS * MICRO
+    assert step["experts.gate_up"]["flop"] == pytest.approx(runs * routed_tokens() * 2 * HIDDEN * 2 * WIDTH, rel=1e-9)
+    assert step["experts.down"]["flop"] == pytest.approx(runs * routed_tokens() * 2 * WIDTH * HIDDEN, rel=1e-9)
+
+
+def test_shared_ranks_take_every_token_once(step: dict) -> None:
+    tokens = BATCH * (1 + DRAFT) * DIES / SHARED
+    assert step["shared.down"]["flop"] == pytest.approx(LAYERS * tokens * 2 * WIDTH * HIDDEN, rel=1e-9)
+
+
+def test_dispatch_and_combine_times(step: dict) -> None:
+    """18 us and 131 (128) ns a message, eight routed and one shared copy of each token."""
+    messages = BATCH * (1 + DRAFT) / MICRO * 9
+    assert step["exchange.dispatch"]["time"] == pytest.approx(LAYERS * MICRO * (18e-6 + messages * 131e-9), rel=1e-9)
+    assert step["exchange.combine"]["time"] == pytest.approx(LAYERS * MICRO * (18e-6 + messages * 128e-9), rel=1e-9)
+
+
+def test_weights_of_a_die(step: dict) -> None:
+    """Attention and dense layers on every die, one expert of each MoE layer; INT8, absorbed parts and router BF16."""
+    qkv = HIDDEN * (QRANK + RANK + ROPE) + QRANK * HEADS * (NOPE + ROPE)
+    attention = qkv + HEADS * VALUE * HIDDEN + 2 * HEADS * (NOPE + VALUE) * RANK
+    moe = HIDDEN * 256 * 2 + 3 * HIDDEN * WIDTH
+    dense = 3 * HIDDEN * 18432
+    vocabulary = 2 * 129280 * HIDDEN * 2
+    joiner = 2 * HIDDEN * HIDDEN * 2  # of hidden state and embedding before the draft layer
+    expected = 62 * attention + 59 * moe + 3 * dense + vocabulary + joiner
+    assert step["memory"]["weights, replicas included"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_planned_cache_of_a_die(step: dict) -> None:
+    """62 layers of 1,152 bytes; mean + 3 sigma of the contexts and half a block wasted by each request."""
+    tokens = BATCH * (ISL + OSL / 2 + 64) + 3 * OSL / sqrt(12) * sqrt(BATCH)
+    held = step["memory"]["KV cache (planned: mean + 3 sigma; worst: all at maximum)"]
+    assert held == pytest.approx(62 * 1152 * tokens, rel=1e-9)
