@@ -83,7 +83,7 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
 def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
     """Return the time both streams lose because they share the memory's pins."""
     op = Op(name="memory.contention", operator="vector", engine="vector", kernels=0)
-    timed = OpTime(op=op, pins=waiting, hbm_time=waiting, time=waiting)
+    timed = OpTime(op=op, pins=waiting, hbm_time=waiting, work=waiting)
     return Row(
         block=block.name,
         name=op.name,

@@ -41,11 +41,27 @@ class PoolPoint:
     """One instance of one pool; rates are of the whole instance."""
 
     step_time: Seconds
-    tpot: Seconds
-    tokens_per_s: PerSecond
-    requests_per_s: PerSecond
+    #: sequences that each get tokens_per_step in a step; in prefill the prompts' tokens, each once
+    in_flight: Count
+    tokens_per_step: Dimensionless
+    tokens_per_request: Count
     footprint: Footprint
     usable: Bytes
+
+    @property
+    def tpot(self) -> Seconds:
+        """Time per output token; in prefill the step itself."""
+        return formulas.time_per_output_token(step_time=self.step_time, tokens_per_step=self.tokens_per_step)
+
+    @property
+    def tokens_per_s(self) -> PerSecond:
+        """Output tokens, in prefill input tokens, per second."""
+        return formulas.token_rate(sequences=self.in_flight, tpot=self.tpot)
+
+    @property
+    def requests_per_s(self) -> PerSecond:
+        """Requests finished per second."""
+        return formulas.request_rate(tokens_per_s=self.tokens_per_s, tokens_per_request=self.tokens_per_request)
 
     @property
     def memory(self) -> Bytes:
@@ -67,25 +83,14 @@ def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
     """Return what one instance of this layout serves."""
     traffic, dims, rates = case.traffic(family), case.dims, case.rates
     ledger = build_ledger(layout, family, traffic, case.model, dims)
-    step = step_time(ledger, family, layout.attention_cores, rates)
     sequences = layout.batch * (layout.dies / layout.tp)
-    if family.phase == "decode":
-        tpot = formulas.time_per_output_token(
-            step_time=step, tokens_per_step=tokens_per_step(case.acceptance, layout.draft)
-        )
-        rate = formulas.token_rate(sequences=sequences, tpot=tpot)
-        requests = formulas.request_rate(tokens_per_s=rate, tokens_per_request=case.osl)
-    else:
-        tpot = step
-        rate = sequences * case.isl / step
-        requests = formulas.request_rate(tokens_per_s=rate, tokens_per_request=case.isl)
-    held = footprint(ledger, layout, family, traffic, case.model, dims, rates.kv_block_tokens)
+    decode = family.phase == "decode"
     return PoolPoint(
-        step_time=step,
-        tpot=tpot,
-        tokens_per_s=rate,
-        requests_per_s=requests,
-        footprint=held,
+        step_time=step_time(ledger, family, layout.attention_cores, rates),
+        in_flight=sequences if decode else sequences * case.isl,
+        tokens_per_step=tokens_per_step(case.acceptance, layout.draft) if decode else 1,
+        tokens_per_request=case.osl if decode else case.isl,
+        footprint=footprint(ledger, layout, family, traffic, case.model, dims, rates.kv_block_tokens),
         usable=usable_memory(rates),
     )
 

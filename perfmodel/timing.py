@@ -26,7 +26,13 @@ class OpTime:
     fixed_time: Seconds = 0.0
     #: what memory alone would need at its full rate
     hbm_time: Seconds = 0.0
-    time: Seconds
+    #: time without the fixed cost
+    work: Seconds
+
+    @property
+    def time(self) -> Seconds:
+        """Time of the row; its fixed cost does not overlap."""
+        return self.work + self.fixed_time
 
     @property
     def compute_time(self) -> Seconds:
@@ -136,7 +142,7 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE) -> OpTime:
     """Return the time of one row on its share of the die's cores."""
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates)
-        return OpTime(op=op, network_time=network, time=network)
+        return OpTime(op=op, network_time=network, work=network)
     compute = roofline.compute_time(
         flop=op.flop, peak=rates.peak(op.engine), efficiency=rates.compute_efficiency[op.operator]
     )
@@ -166,7 +172,7 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE) -> OpTime:
         pins=pins,
         fixed_time=fixed,
         hbm_time=on_pins(rates.hbm_bandwidth * efficiency),
-        time=roofline.operator_time(on_cores=maximum(compute, cache), on_pins=pins, core_share=core_share, fixed=fixed),
+        work=roofline.operator_time(on_cores=maximum(compute, cache), on_pins=pins, core_share=core_share),
     )
 
 
@@ -174,8 +180,8 @@ def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> 
     """Return the time of a part's rows, one after the other."""
     rows = [time_op(op, rates, core_share) for op in ops]
     return PartTime(
-        busy=total(row.time for row in rows if row.op.exchange is None),
-        link=total(row.time for row in rows if row.op.exchange is not None),
+        busy=total(time for row in rows if row.op.exchange is None for time in (row.work, row.fixed_time)),
+        link=total(row.work for row in rows if row.op.exchange is not None),
         hbm=total(row.hbm_time for row in rows),
     )
 

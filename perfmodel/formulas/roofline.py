@@ -37,18 +37,18 @@ def cache_time(*, stored: Bytes, activation: Bytes, l2_rate: BytesPerSecond) -> 
     return (stored + activation) / l2_rate
 
 
-def operator_time(*, on_cores: Seconds, on_pins: Seconds, core_share: Fraction, fixed: Seconds) -> Seconds:
-    r"""Time of one operator: what its cores need, or what memory needs, and its fixed cost.
+def operator_time(*, on_cores: Seconds, on_pins: Seconds, core_share: Fraction) -> Seconds:
+    r"""Time of one operator without its fixed cost: what its cores need, or what memory needs.
 
-    .. math:: t = \max\!\left(\frac{t_\mathrm{cores}}{\sigma},\; t_\mathrm{HBM}\right) + t_0
+    .. math:: t = \max\!\left(\frac{t_\mathrm{cores}}{\sigma},\; t_\mathrm{HBM}\right)
 
     ``on_cores`` is the slower of arithmetic and L2 on all cores, of which the operator has a share.
-    Source: [williams2009]; the fixed cost does not overlap.
+    Source: [williams2009].
 
-    >>> operator_time(on_cores=1e-3, on_pins=1.5e-3, core_share=0.5, fixed=5e-6)
-    0.002005
+    >>> operator_time(on_cores=1e-3, on_pins=1.5e-3, core_share=0.5)
+    0.002
     """
-    return maximum(on_cores / core_share, on_pins) + fixed
+    return maximum(on_cores / core_share, on_pins)
 
 
 def streaming_rate(

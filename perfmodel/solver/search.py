@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -203,25 +203,20 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, ste
     At one batch the rate falls with the step time and memory does not feel the core split, so the
     split with the shortest step is taken first, whatever the limits.
     """
-    point, time, memory, rate = _grids(mesh, case)
-    large, slow = memory > memory_limit, time > tpot
+    point = pool_point(mesh.layout(), mesh.family, case)
     step = np.broadcast_to(cast(Any, point.step_time), mesh.shape)
-    split = step.argmin(axis=3)[..., None, :] if mesh.shape[3] > 1 else np.zeros((1, 1, 1, 1, 1), dtype=np.intp)
-
-    def at_split(values: NDArray[Any]) -> NDArray[Any]:
-        if mesh.shape[3] == 1:
-            return values[:, :, :, 0, :]
-        return np.take_along_axis(values, split, axis=3)[:, :, :, 0, :]
-
-    steps = at_split(step)
-    rates = np.where(at_split(large | slow), -1.0, at_split(rate))
+    split = step.argmin(axis=3, keepdims=True)
+    best: Any = replace(point, step_time=np.take_along_axis(step, split, axis=3))
+    refused = (best.memory > memory_limit) | (best.tpot > tpot)
+    steps = best.step_time[:, :, :, 0, :]
+    rates = np.where(refused, -1.0, best.requests_per_s)[:, :, :, 0, :]
     found = []
     for limit in step_limits:
         value = np.where(steps <= limit, rates, -1.0)
         found.append((value.max(axis=3), value.argmax(axis=3)))
     column = np.stack([batch for _, batch in found])
     e, t, d = np.indices(mesh.shape[:3])
-    cores = np.broadcast_to(split[:, :, :, 0, :], steps.shape)[e, t, d, column]
+    cores = split[:, :, :, 0, :][e, t, d, column]
     return _Best(
         rate=np.stack([value for value, _ in found]),
         index=np.ravel_multi_index(
@@ -229,8 +224,8 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, ste
             mesh.shape,
         ),
         step_time=steps[e, t, d, column],
-        too_large=int(np.count_nonzero(large)),
-        too_slow=int(np.count_nonzero(slow)),
+        too_large=int(np.count_nonzero(np.broadcast_to(best.memory > memory_limit, mesh.shape))),
+        too_slow=int(np.count_nonzero(step > tpot * cast(Any, point.tokens_per_step))),
     )
 
 
