@@ -1,6 +1,6 @@
 """Find, read and validate data files: the one module that touches them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.sensitivity import Machine
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.evidence import EvidenceSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
@@ -86,6 +87,27 @@ def load_model(name: str) -> Loaded:
 def load_evidence(name: str) -> Loaded:
     """Return a published result."""
     return _load("evidence", name)
+
+
+def load_machine(system: str, stack: str | None = None) -> tuple[Machine, tuple[str, ...]]:
+    """Return the specs of a system under a stack, by default its own, and remarks on what was taken."""
+    around = load_system(system)
+    chip, software = load_chip(around.spec.chip), load_stack(stack or around.spec.default_stack)
+    taken = Machine(
+        chip=chip.spec,
+        system=around.spec,
+        stack=software.spec,
+        chip_figures=chip.figures,
+        system_figures=around.figures,
+        stack_figures=software.figures,
+    )
+    return taken, (*around.notes, *chip.notes, *software.notes)
+
+
+def ideal(machine: Machine) -> Machine:
+    """Return the same machine under the stack on file that has all efficiencies 1 and no fixed costs."""
+    best = next(loaded for loaded in map(load_stack, names("stacks")) if loaded.spec.ideal)
+    return replace(machine, stack=best.spec, stack_figures=best.figures)
 
 
 @lru_cache(maxsize=256)

@@ -102,11 +102,10 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec) -> Rates:
             dies=tier.dies,
             bandwidth=tier.bandwidth * getattr(stack.link_efficiency, tier.link),
             pin_bandwidth=tier.bandwidth,
-            latency=tier.latency if stack.core_stream_limit else 0.0,
+            latency=0.0 if stack.ideal else tier.latency,
         )
         for tier in system.tiers
     )
-    limited = stack.core_stream_limit
     exchange, overhead = stack.exchange, stack.overhead
     return Rates(
         cube_cores=die.cube_cores,
@@ -114,7 +113,7 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec) -> Rates:
         cube_int8=cube(die.cube_flop_per_cycle.int8),
         vector=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp32, clock=die.clock),
         hbm_bandwidth=die.hbm.bandwidth,
-        core_stream=die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock if limited else UNLIMITED,
+        core_stream=UNLIMITED if stack.ideal else die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock,
         l2_capacity=die.l2.capacity,
         l2_rate=die.cube_cores * die.l2.core_read_bytes_per_cycle * die.clock,
         compute_efficiency={name: getattr(efficiency, name).compute for name in classes},

@@ -8,11 +8,14 @@ from pydantic import ValidationError
 
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Family
+from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, layout_faults
 from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.specs.evidence import EvidenceSpec
+from perfmodel.specs.model import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +62,9 @@ def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
         lines = []
         for fault in error.errors():
             where = ".".join(str(p) for p in fault["loc"]) or "layout"
-            lines.append(
-                f"{where}: {fault['msg'].removeprefix('Value error, ').replace('Input should be', 'allowed:')}"
-            )
+            found = "" if fault["type"] == "value_error" else f"{fault['input']!r}; "
+            text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
+            lines.append(f"{where}: {found}{text}")
         raise UsageError("\n".join(lines)) from None
 
 
@@ -75,6 +78,31 @@ def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
         precision=scenario.precision,
         kv_dtype=scenario.kv_dtype,
     )
+
+
+def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
+    """Return the conditions of a published row as a scenario."""
+    conditions = spec.conditions
+    return Scenario(
+        case=Case(model=model, rates=rates, isl=conditions.isl, osl=conditions.osl, acceptance=conditions.acceptance),
+        phase=conditions.phase,
+        layout=conditions.layout.model_dump(),
+        tpot=conditions.tpot,
+        precision=conditions.precision,
+        kv_dtype=conditions.kv_dtype,
+    )
+
+
+def predicted(resolved: Resolved) -> dict[str, float]:
+    """Return every quantity that a published row may state."""
+    point = cast(Any, resolved.point)
+    cards = resolved.plan.layout.dies / resolved.scenario.case.rates.dies_per_package
+    return {
+        "step_time": float(point.step_time),
+        "latency": float(point.step_time),
+        "tpot": float(point.tpot),
+        "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
+    }
 
 
 def resolve(scenario: Scenario) -> Resolved:
@@ -95,6 +123,8 @@ def resolve(scenario: Scenario) -> Resolved:
     family = _family(scenario, layout)
     if given is not None:
         return Resolved(scenario=scenario, plan=exact_pool(layout, family, scenario.case), batch_chosen=False)
+    if scenario.phase == "prefill":
+        raise UsageError("batch: not given; prefill has no TPOT to choose it by; give --batch N, prompts per dp rank")
     if scenario.tpot is None:
         raise UsageError("batch: not given and no TPOT limit to choose it by; give --batch N or --tpot T")
     return Resolved(scenario=scenario, plan=_largest(layout, family, scenario), batch_chosen=True)
@@ -103,7 +133,7 @@ def resolve(scenario: Scenario) -> Resolved:
 def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
     """Return the largest batch within both limits; batch 1 where none is."""
     best = exact_pool(layout, family, scenario.case)
-    limit = math.inf if scenario.phase == "prefill" or scenario.tpot is None else scenario.tpot
+    limit = math.inf if scenario.tpot is None else scenario.tpot
     low, high = 1, LARGEST_BATCH
     while low < high:  # TPOT and memory never fall with the batch (property-tested)
         middle = (low + high + 1) // 2

@@ -63,12 +63,11 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
 def test_readme_states_todays_predictions(name: str) -> None:
     from perfmodel import catalog
-    from perfmodel.cli.options import machine
-    from perfmodel.cli.validate import predicted
+    from perfmodel.scenario import of_evidence, predicted, resolve
 
     spec = catalog.load_evidence(name).spec
-    taken, _ = machine(spec.conditions.system, spec.conditions.stack)
-    values = predicted(spec, taken.rates(), catalog.load_model(spec.conditions.model).spec)
+    taken, _ = catalog.load_machine(spec.conditions.system, spec.conditions.stack)
+    values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
     assert len(rows) == len(spec.measured)
     for row, measured in zip(rows, spec.measured, strict=True):
@@ -80,14 +79,13 @@ def test_readme_states_todays_predictions(name: str) -> None:
 def test_readme_states_todays_errors_on_all_rows() -> None:
     """The README's sentences on how far to trust it, recomputed."""
     from perfmodel import catalog
-    from perfmodel.cli.options import machine
-    from perfmodel.cli.validate import predicted
+    from perfmodel.scenario import of_evidence, predicted, resolve
 
     errors = {}
     for name in catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
-        taken, _ = machine(spec.conditions.system, spec.conditions.stack)
-        values = predicted(spec, taken.rates(), catalog.load_model(spec.conditions.model).spec)
+        taken, _ = catalog.load_machine(spec.conditions.system, spec.conditions.stack)
+        values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
         first = spec.measured[0]
         errors[name] = values[first.quantity] / first.value - 1
     text = (ROOT / "README.md").read_text()

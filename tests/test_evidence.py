@@ -3,15 +3,14 @@
 import pytest
 
 from perfmodel import catalog
-from perfmodel.cli.options import machine
-from perfmodel.cli.validate import predicted
+from perfmodel.scenario import of_evidence, predicted, resolve
 
 
 @pytest.mark.parametrize("name", catalog.names("evidence"))
 def test_ideal_time_is_never_above_the_measured_time(name: str) -> None:
     spec = catalog.load_evidence(name).spec
-    taken, _ = machine(spec.conditions.system, "ideal")
-    values = predicted(spec, taken.rates(), catalog.load_model(spec.conditions.model).spec)
+    taken, _ = catalog.load_machine(spec.conditions.system, "ideal")
+    values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
     for measured in spec.measured:
         if measured.quantity == "tokens_per_s_per_card":
             assert values[measured.quantity] >= measured.value

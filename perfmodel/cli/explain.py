@@ -9,28 +9,16 @@ from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
 
-def _from_evidence(name: str) -> dict[str, Any]:
-    from perfmodel import catalog
-
-    conditions = catalog.load_evidence(name).spec.conditions
-    return {
-        "model": conditions.model,
-        "on": conditions.system,
-        "stack": conditions.stack,
-        "phase": conditions.phase,
-        "isl": conditions.isl,
-        "osl": conditions.osl,
-        "precision": conditions.precision,
-        "kv": conditions.kv_dtype,
-        "tpot": conditions.tpot,
-        "acceptance": tuple(conditions.acceptance),
-        "layout": conditions.layout.model_dump(),
-    }
-
-
 def _typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def _refuse_beside_evidence(context: typer.Context) -> None:
+    both = [name for name in context.params if name not in ("evidence", "format_", "stack") and _typed(context, name)]
+    if both:
+        words = ", ".join("MODEL" if n == "model" else f"--{n.replace('_', '-')}" for n in both)
+        raise UsageError(f"--evidence brings all conditions of its row but --stack; drop {words}, or drop --evidence")
 
 
 def outputs(plan: Any, case: Any) -> dict[str, float]:
@@ -98,45 +86,28 @@ def command(
     --overlap cores --attention-cores 16 --isl 4096 --osl 1024 --tpot 50ms
     """
     from perfmodel import catalog
-    from perfmodel.scenario import Scenario, resolve
+    from perfmodel.report.step import step_document
+    from perfmodel.scenario import Scenario, of_evidence, resolve
+    from perfmodel.sensitivity import swings
 
     if evidence is not None:
-        given = _from_evidence(evidence)
-        given["stack"] = stack or given["stack"]
-        both = [
-            name for name in context.params if name not in ("evidence", "format_", "stack") and _typed(context, name)
-        ]
-        if both:
-            words = ", ".join("MODEL" if n == "model" else f"--{n.replace('_', '-')}" for n in both)
-            raise UsageError(
-                f"--evidence brings all conditions of its row but --stack; drop {words}, or drop --evidence"
-            )
+        _refuse_beside_evidence(context)
+        row = catalog.load_evidence(evidence).spec
+        loaded = catalog.load_model(row.conditions.model)
+        machine, remarks = catalog.load_machine(row.conditions.system, stack or row.conditions.stack)
+        scenario, origin = of_evidence(row, loaded.spec, machine.rates()), f"evidence {evidence}"
     else:
         if model is None or on is None:
             raise UsageError("explain needs MODEL and --on SYSTEM, or --evidence NAME; see 'moeplan list evidence'")
-        if not isl or (phase == "decode" and not osl):
-            raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
         if phase not in ("decode", "prefill"):
             raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
         if precision not in ("w8a8", "bf16"):
             raise UsageError(f"--precision: {precision!r}; allowed: w8a8, bf16")
-        given = {
-            "model": model,
-            "on": on,
-            "stack": stack,
-            "phase": phase,
-            "isl": isl,
-            "precision": precision,
-            "osl": osl if phase == "decode" else 1,
-            "kv": kv.value,
-            "tpot": options.quantity(tpot, "s", "--tpot"),
-            "acceptance": None,
-            "layout": {},
-        }
-    loaded = catalog.load_model(given["model"])
-    machine, remarks = options.machine(given["on"], given["stack"])
-    rates = machine.rates()
-    if evidence is None:
+        if not isl or (phase == "decode" and not osl):
+            raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
+        loaded = catalog.load_model(model)
+        machine, remarks = catalog.load_machine(on, stack)
+        rates = machine.rates()
         positions, origin = options.read_acceptance(acceptance, loaded.spec)
         layout = {
             "dies": _dies(dies, cards, servers, rates),
@@ -150,29 +121,23 @@ def command(
             "exchange": exchange.value,
             "reduction": reduction.value,
         }
-    else:
-        positions, origin, layout = given["acceptance"], f"evidence {evidence}", given["layout"]
-    case = options.case_of(loaded.spec, rates, given["isl"], given["osl"], positions)
-    scenario = Scenario(
-        case=case,
-        phase=given["phase"],
-        layout=layout,
-        tpot=given["tpot"],
-        precision=given["precision"],
-        kv_dtype=given["kv"],
-    )
+        scenario = Scenario(
+            case=options.case_of(loaded.spec, rates, isl, osl if phase == "decode" else 1, positions),
+            phase=phase,  # type: ignore[arg-type]
+            layout=layout,
+            tpot=options.quantity(tpot, "s", "--tpot"),
+            precision=precision,  # type: ignore[arg-type]
+            kv_dtype=kv.value,
+        )
     resolved = resolve(scenario)
-    from perfmodel.report.step import step_document
-    from perfmodel.sensitivity import swings
-
     document = step_document(
         resolved,
-        options.ideal_rates(machine),
+        catalog.ideal(machine).rates(),
         model=loaded.spec.name,
         system=machine.system.name,
         acceptance=origin,
-        felt=swings(machine, lambda varied: outputs(resolved.plan, replace(case, rates=varied))),
-        tpot=given["tpot"],
+        felt=swings(machine, lambda varied: outputs(resolved.plan, replace(scenario.case, rates=varied))),
+        tpot=scenario.tpot,
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if not (resolved.fits and resolved.meets_tpot):

@@ -9,7 +9,6 @@ from perfmodel.errors import UsageError
 
 if TYPE_CHECKING:
     from perfmodel.rates import Rates
-    from perfmodel.sensitivity import Machine
     from perfmodel.serving import Case
 
 
@@ -113,33 +112,6 @@ def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], st
     if not model.num_nextn_predict_layers:
         raise UsageError(f"--acceptance: {model.name} has no draft (MTP) layer; drop the option")
     return values, "given on the command line"
-
-
-def machine(system_name: str, stack_name: str | None) -> "tuple[Machine, list[str]]":
-    """Return the specs of a system under a stack, and remarks on what was taken."""
-    from perfmodel import catalog
-    from perfmodel.sensitivity import Machine
-
-    system = catalog.load_system(system_name)
-    chip = catalog.load_chip(system.spec.chip)
-    stack = catalog.load_stack(stack_name or system.spec.default_stack)
-    taken = Machine(
-        chip=chip.spec,
-        system=system.spec,
-        stack=stack.spec,
-        chip_figures=chip.figures,
-        system_figures=system.figures,
-        stack_figures=stack.figures,
-    )
-    return taken, [*system.notes, *chip.notes, *stack.notes]
-
-
-def ideal_rates(taken: "Machine") -> "Rates":
-    """Return the same machine with all efficiencies 1 and no fixed costs."""
-    from perfmodel import catalog
-    from perfmodel.rates import rates_of
-
-    return rates_of(taken.chip, taken.system, catalog.load_stack("ideal").spec)
 
 
 def case_of(model: Any, rates: "Rates", isl: int, osl: int, acceptance: tuple[float, ...]) -> "Case":

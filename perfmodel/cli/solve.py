@@ -84,7 +84,7 @@ def command(
     from perfmodel.specs.deployment import Targets
 
     loaded = catalog.load_model(model)
-    machine, remarks = options.machine(str(on), stack)
+    machine, remarks = catalog.load_machine(str(on), stack)
     rates = machine.rates()
     positions, origin = options.read_acceptance(acceptance, loaded.spec)
     case = options.case_of(loaded.spec, rates, isl, osl, positions)
@@ -108,7 +108,7 @@ def command(
         acceptance=origin,
         acceptance_option=acceptance,
         felt=swings(machine, lambda varied: _outputs(solution, replace(case, rates=varied), request)),
-        ideal=options.ideal_rates(machine),
+        ideal=catalog.ideal(machine).rates(),
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:

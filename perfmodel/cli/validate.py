@@ -1,37 +1,10 @@
 """`moeplan validate`: predicted against published, row by row."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from perfmodel.cli import options
-
-
-def predicted(spec: Any, rates: Any, model: Any) -> dict[str, float]:
-    """Return the quantities a published row may state, as predicted under its conditions."""
-    from perfmodel.scenario import Scenario, resolve
-
-    conditions = spec.conditions
-    case = options.case_of(model, rates, conditions.isl, conditions.osl, tuple(conditions.acceptance))
-    resolved = resolve(
-        Scenario(
-            case=case,
-            phase=conditions.phase,
-            layout=conditions.layout.model_dump(),
-            tpot=conditions.tpot,
-            precision=conditions.precision,
-            kv_dtype=conditions.kv_dtype,
-        )
-    )
-    point: Any = resolved.point
-    cards = resolved.plan.layout.dies / rates.dies_per_package
-    return {
-        "step_time": float(point.step_time),
-        "latency": float(point.step_time),
-        "tpot": float(point.tpot),
-        "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
-        "fits": float(resolved.fits),
-    }
 
 
 def command(
@@ -45,13 +18,15 @@ def command(
     """
     from perfmodel import catalog
     from perfmodel.report.table import Column, Document, Table
+    from perfmodel.scenario import of_evidence, predicted, resolve
 
     rows = []
     for name in names or catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
         model = catalog.load_model(spec.conditions.model).spec
-        machine, _ = options.machine(spec.conditions.system, stack or spec.conditions.stack)
-        values = predicted(spec, machine.rates(), model)
+        machine, _ = catalog.load_machine(spec.conditions.system, stack or spec.conditions.stack)
+        resolved = resolve(of_evidence(spec, model, machine.rates()))
+        values = predicted(resolved)
         for measured in spec.measured:
             value = values[measured.quantity]
             rows.append(
@@ -62,7 +37,7 @@ def command(
                     "measured": measured.value,
                     "predicted": value,
                     "error": value / measured.value - 1,
-                    "fits": bool(values["fits"]),
+                    "fits": resolved.fits,
                     "confidence": spec.confidence,
                     "assumed": ", ".join(spec.assumed) or "nothing",
                 }

@@ -246,8 +246,8 @@ class StackSpec(Spec):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
-    #: false only for the ideal: the pin rate is then the one memory roof and links have no latency
-    core_stream_limit: bool
+    #: all efficiencies 1: the pin rate is then the one memory roof and links have no latency
+    ideal: bool = False
     layered_kv_transfer: bool
     efficiency: OperatorEfficiencies
     kernel_time: KernelTimes
