@@ -16,20 +16,18 @@ KvDtype = Literal["bf16", "int8"]
 NonNegativeInt = Annotated[int, Ge(0)]
 
 
-class LayoutSpec(Spec):
-    """How one instance of one pool is laid out over its dies.
+class LayoutShape(Spec):
+    """How one instance of one pool is laid out over its dies, its batch apart.
 
-    ``batch`` counts sequences per attention data-parallel rank; ``shared_ranks`` 0 means a shared
-    expert on every rank; ``overlap`` "none" runs serially, "link" hides communication of one
-    micro-batch behind the other's compute, "cores" runs attention and experts of two micro-batches
-    side by side on ``attention_cores`` and the remaining cube cores.
+    ``shared_ranks`` 0 means a shared expert on every rank; ``overlap`` "none" runs serially, "link"
+    hides communication of one micro-batch behind the other's compute, "cores" runs attention and
+    experts of two micro-batches side by side on ``attention_cores`` and the remaining cube cores.
     """
 
     dies: PositiveInt
     tp: PositiveInt = 1
     shared_ranks: NonNegativeInt = 0
     redundant: NonNegativeInt = 0
-    batch: PositiveInt
     draft: NonNegativeInt = 0
     overlap: Overlap = "none"
     attention_cores: NonNegativeInt = 0
@@ -37,12 +35,18 @@ class LayoutSpec(Spec):
     reduction: Reduction = "scatter_gather"
 
     @model_validator(mode="after")
-    def _tp_divides(self) -> "LayoutSpec":
+    def _tp_divides(self) -> "LayoutShape":
         if self.dies % self.tp:
             raise ValueError(f"tp {self.tp} does not divide {self.dies} dies")
         if self.shared_ranks >= self.dies:
             raise ValueError(f"shared_ranks {self.shared_ranks} leave no die of {self.dies} for routed experts")
         return self
+
+
+class LayoutSpec(LayoutShape):
+    """A layout with its batch: sequences per attention data-parallel rank."""
+
+    batch: PositiveInt
 
 
 class Targets(Spec):

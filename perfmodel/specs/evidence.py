@@ -6,24 +6,15 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
-from perfmodel.specs.deployment import Exchange, KvDtype, NonNegativeInt, Overlap, Phase, Precision, Reduction
+from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase, Precision
 
 Quantity = Literal["step_time", "tpot", "tokens_per_s_per_card", "latency"]
 
 
-class LayoutConditions(Spec):
+class LayoutConditions(LayoutShape):
     """Layout of the measured instance; ``batch`` may be open when a TPOT target fixed it."""
 
-    dies: PositiveInt
-    tp: PositiveInt = 1
-    shared_ranks: NonNegativeInt = 0
-    redundant: NonNegativeInt = 0
     batch: PositiveInt | None = None
-    draft: NonNegativeInt = 0
-    overlap: Overlap = "none"
-    attention_cores: NonNegativeInt = 0
-    exchange: Exchange = "dispatch"
-    reduction: Reduction = "scatter_gather"
 
 
 class Conditions(Spec):
