@@ -5,7 +5,8 @@ from typing import Any, cast
 
 from perfmodel.ledger.records import Block, Family, Ledger, Op
 from perfmodel.rates import Rates
-from perfmodel.timing import OpTime, PartTime, core_shares, join, lanes, layer_time, time_op, time_part
+from perfmodel.timing.operators import OpTime, time_op
+from perfmodel.timing.step import PartTime, core_shares, join, lanes, layer_time, time_part
 
 NOTHING = 1e-9  # relative; below it a difference of times is rounding
 
@@ -83,7 +84,7 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
 def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
     """Return the time both streams lose because they share the memory's pins."""
     op = Op(name="memory.contention", operator="vector", engine="vector", kernels=0)
-    timed = OpTime(op=op, pins=waiting, hbm_time=waiting, work=waiting)
+    timed = OpTime(op=op, memory_time=waiting, hbm_time=waiting, work=waiting)
     return Row(
         block=block.name,
         name=op.name,

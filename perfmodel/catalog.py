@@ -1,5 +1,6 @@
 """Find, read and validate data files: the one module that touches them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -9,10 +10,15 @@ import yaml
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
-from perfmodel.sensitivity import Machine
+from perfmodel.measured import readers
+from perfmodel.measured.readers import Context
+from perfmodel.measured.shapes import Measurement
+from perfmodel.sensitivity import Known, Machine
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.evidence import EvidenceSpec
+from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
+from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -22,26 +28,38 @@ _FOLDERS = {
     "chips": "hardware/chips",
     "systems": "hardware/systems",
     "stacks": "hardware/stacks",
+    "kernels": "hardware/kernels",
     "models": "models",
     "evidence": "evidence",
+    "microbenchmarks": "evidence/microbenchmarks",
 }
 _SPECS: dict[str, type[Spec]] = {
     "chips": ChipSpec,
     "systems": SystemSpec,
     "stacks": StackSpec,
+    "kernels": KernelSetSpec,
     "models": ModelSpec,
     "evidence": EvidenceSpec,
+    "microbenchmarks": MicrobenchmarkSpec,
 }
 #: what a file names of another kind
 _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
+    "stacks": {("kernels",): "kernels"},
+    "kernels": {("chip",): "chips"},
     "evidence": {
         ("conditions", "system"): "systems",
         ("conditions", "model"): "models",
         ("conditions", "stack"): "stacks",
     },
+    "microbenchmarks": {
+        ("system",): "systems",
+        ("stack",): "stacks",
+        ("kernels",): "kernels",
+        ("model",): "models",
+    },
 }
-_PLAIN_NUMBERS = ("models", "evidence")  # these cite one source for the whole file
+_PLAIN_NUMBERS = ("models", "evidence", "microbenchmarks")  # these cite one source for the whole file
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,11 @@ def load_stack(name: str) -> Loaded:
     return _load("stacks", name)
 
 
+def load_kernels(name: str) -> Loaded:
+    """Return a kernel set."""
+    return _load("kernels", name)
+
+
 def load_model(name: str) -> Loaded:
     """Return a model."""
     return _load("models", name)
@@ -89,25 +112,75 @@ def load_evidence(name: str) -> Loaded:
     return _load("evidence", name)
 
 
-def load_machine(system: str, stack: str | None = None) -> tuple[Machine, tuple[str, ...]]:
-    """Return the specs of a system under a stack, by default its own, and remarks on what was taken."""
+def load_microbenchmark(name: str) -> Loaded:
+    """Return a set of measurements of operators or links alone."""
+    return _load("microbenchmarks", name)
+
+
+def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] = ()) -> tuple[Machine, tuple[str, ...]]:
+    """Return the specs of a system under a stack, by default its own, and remarks on what was taken.
+
+    ``kernels`` are sets that come before those of the stack.
+    """
     around = load_system(system)
     chip, software = load_chip(around.spec.chip), load_stack(stack or around.spec.default_stack)
     taken = Machine(
-        chip=chip.spec,
-        system=around.spec,
-        stack=software.spec,
-        chip_figures=chip.figures,
-        system_figures=around.figures,
-        stack_figures=software.figures,
+        chip=_known(chip),
+        system=_known(around),
+        stack=_known(software),
+        kernels=tuple(_known(load_kernels(name)) for name in (*kernels, *software.spec.kernels)),
     )
     return taken, (*around.notes, *chip.notes, *software.notes)
+
+
+def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
+    """Return the measured operators of a CSV table, and remarks on rows left out."""
+    return readers.read(path, context)
+
+
+def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Machine, list[Measurement], list[str]]:
+    """Return the machine that is to predict a microbenchmark, its rows, and remarks on rows left out."""
+    machine, notes = load_machine(spec.system, spec.stack, spec.kernels)
+    context = Context(
+        attention=load_model(spec.model).spec.attention if spec.model else None,
+        messages=spec.messages,
+        only=spec.only,
+        at_least=spec.at_least,
+    )
+    remarks = list(notes)
+    if spec.rows:
+        where = _root() / _FOLDERS["microbenchmarks"] / f"{spec.name}.yaml"
+        return machine, readers.read_rows(where, spec.columns, spec.rows, context), remarks
+    if folder is None:
+        raise UsageError(f"{spec.name}: its tables are not part of this project; give --measurements FOLDER")
+    rows: list[Measurement] = []
+    for name in spec.files:
+        found, left_out = readers.read(folder / name, context)
+        rows += found
+        remarks += left_out
+    return machine, rows, remarks
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UsageError(f"{path}: cannot be written: {error.strerror}; check the path") from None
 
 
 def ideal(machine: Machine) -> Machine:
     """Return the same machine under the stack on file that has all efficiencies 1 and no fixed costs."""
     best = next(loaded for loaded in map(load_stack, names("stacks")) if loaded.spec.ideal)
-    return replace(machine, stack=best.spec, stack_figures=best.figures)
+    sets = tuple(_known(load_kernels(name)) for name in best.spec.kernels)
+    return replace(machine, stack=_known(best), kernels=sets)
+
+
+def _known(loaded: Loaded) -> Known[Any]:
+    return Known(spec=loaded.spec, figures=loaded.figures)
 
 
 @lru_cache(maxsize=256)
@@ -322,10 +395,11 @@ class _Reader:
         word = spec
         for part in where:
             word = getattr(word, part)
-        try:
-            _load(kind, word)
-        except UsageError as error:
-            self.fault(where, str(error))
+        for one in word if isinstance(word, tuple) else (word,) if word is not None else ():
+            try:
+                _load(kind, one)
+            except UsageError as error:
+                self.fault(where, str(error))
 
     def finish(self) -> None:
         """Raise all faults at once."""

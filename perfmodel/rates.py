@@ -1,9 +1,12 @@
-"""SUPPLY: chip x system x stack -> the rates of one die; no model in sight."""
+"""SUPPLY: chip x system x stack x kernels -> the rates of one die; no model in sight."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from perfmodel.errors import UsageError
 from perfmodel.formulas.roofline import peak_rate
+from perfmodel.specs.kernels import OPERATOR_CLASSES, Kernel, KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
 from perfmodel.units import (
     Bytes,
@@ -20,10 +23,11 @@ UNLIMITED = float("inf")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TierRates:
-    """One network tier as a die sees it, one way, efficiency applied."""
+    """One network tier as a die sees it, one way; ``bandwidth`` has the efficiency applied."""
 
     name: str
     link: str
+    fabric: str
     dies: Count
     bandwidth: BytesPerSecond
     pin_bandwidth: BytesPerSecond
@@ -42,21 +46,10 @@ class Rates:
     core_stream: BytesPerSecond
     l2_capacity: Bytes
     l2_rate: BytesPerSecond
-    compute_efficiency: dict[str, Fraction]
-    hbm_efficiency: dict[str, Fraction]
-    cube_kernel_time: Seconds
-    vector_kernel_time: Seconds
+    #: operator class -> the kernel that runs it
+    kernels: Mapping[str, Kernel]
     tiers: tuple[TierRates, ...]
     kv_tier: TierRates
-    dispatch_start: Seconds
-    dispatch_per_message: Seconds
-    combine_start: Seconds
-    combine_per_message: Seconds
-    bulk_start: Seconds
-    bulk_dispatch_efficiency: Fraction
-    bulk_combine_efficiency: Fraction
-    collective_start: Seconds
-    phases_overlap: bool
     layered_kv_transfer: bool
     decode_overhead: Seconds
     prefill_overhead: Seconds
@@ -69,14 +62,17 @@ class Rates:
     dies_per_package: int
     packages_per_server: int
     max_packages: int
-    #: links each exchange was measured on, and the largest message batch
-    covers: dict[str, tuple[str, ...]]
-    message_limit: Count
 
     @property
     def dies_per_server(self) -> int:
         """Dies of one server."""
         return self.dies_per_package * self.packages_per_server
+
+    @property
+    def node_dies(self) -> Count:
+        """Dies joined by the tiers inside a node."""
+        inside = [tier.dies for tier in self.tiers if tier.name in ("package", "node")]
+        return inside[-1] if inside else 1
 
     def peak(self, engine: str) -> FlopPerSecond:
         """Peak rate of an engine on all cores of the die."""
@@ -87,26 +83,58 @@ def _whole(value: object) -> int:
     return int(cast(Any, value))
 
 
-def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec) -> Rates:
-    """Return the rates of one die of a system running a stack."""
-    die, efficiency = chip.die, stack.efficiency
-    classes = ("matmul", "grouped_matmul", "batched_matmul", "attention_decode", "attention_prefill", "vector")
+def chosen_kernels(sets: Sequence[KernelSetSpec], system: SystemSpec) -> dict[str, KernelSetSpec]:
+    """Return the set that gives each operator class.
+
+    The first set that has the class wins; of those for communication, the first measured on the
+    link inside the system's nodes, and the first of all where none was.
+    Raises ``UsageError`` where no set has a class.
+    """
+    inside = next((tier.link for tier in system.tiers if tier.name == "node"), system.tiers[-1].link)
+    chosen: dict[str, KernelSetSpec] = {}
+    for name in OPERATOR_CLASSES:
+        having = [one for one in sets if name in one.classes()]
+        if not having:
+            raise UsageError(
+                f"kernels: {', '.join(one.name for one in sets)} have no {name}; allowed: sets that together have "
+                "every operator class; add one to the stack's 'kernels'"
+            )
+        measured = (one for one in having if inside in getattr(one.classes()[name], "covers", (inside,)))
+        chosen[name] = next(measured, having[0])
+    return chosen
+
+
+def _tiers(system: SystemSpec, stack: StackSpec) -> tuple[TierRates, ...]:
+    tiers = []
+    for tier in system.tiers:
+        share: Any = getattr(stack.link_efficiency, tier.link)
+        if share is None:
+            raise UsageError(
+                f"stack {stack.name}: no link_efficiency for {tier.link}, which {system.name} has; add it, or take "
+                "another stack with --stack"
+            )
+        tiers.append(
+            TierRates(
+                name=tier.name,
+                link=tier.link,
+                fabric=tier.fabric,
+                dies=tier.dies,
+                bandwidth=tier.bandwidth * share,
+                pin_bandwidth=tier.bandwidth,
+                latency=0.0 if stack.ideal else tier.latency,
+            )
+        )
+    return tuple(tiers)
+
+
+def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec, kernels: Sequence[KernelSetSpec]) -> Rates:
+    """Return the rates of one die of a system running a stack with its kernel sets."""
+    die, overhead = chip.die, stack.overhead
 
     def cube(work: Any) -> FlopPerSecond:
         return peak_rate(cores=die.cube_cores, flop_per_cycle=work, clock=die.clock)
 
-    tiers = tuple(
-        TierRates(
-            name=tier.name,
-            link=tier.link,
-            dies=tier.dies,
-            bandwidth=tier.bandwidth * getattr(stack.link_efficiency, tier.link),
-            pin_bandwidth=tier.bandwidth,
-            latency=0.0 if stack.ideal else tier.latency,
-        )
-        for tier in system.tiers
-    )
-    exchange, overhead = stack.exchange, stack.overhead
+    tiers = _tiers(system, stack)
     return Rates(
         cube_cores=die.cube_cores,
         cube_bf16=cube(die.cube_flop_per_cycle.bf16),
@@ -116,21 +144,9 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec) -> Rates:
         core_stream=UNLIMITED if stack.ideal else die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock,
         l2_capacity=die.l2.capacity,
         l2_rate=die.cube_cores * die.l2.core_read_bytes_per_cycle * die.clock,
-        compute_efficiency={name: getattr(efficiency, name).compute for name in classes},
-        hbm_efficiency={name: getattr(efficiency, name).hbm for name in classes},
-        cube_kernel_time=stack.kernel_time.cube,
-        vector_kernel_time=stack.kernel_time.vector,
+        kernels={name: one.classes()[name] for name, one in chosen_kernels(kernels, system).items()},
         tiers=tiers,
         kv_tier=next(tier for tier in tiers if tier.name == system.kv_transfer_tier),
-        dispatch_start=exchange.dispatch.start,
-        dispatch_per_message=exchange.dispatch.per_message,
-        combine_start=exchange.combine.start,
-        combine_per_message=exchange.combine.per_message,
-        bulk_start=exchange.bulk.start,
-        bulk_dispatch_efficiency=exchange.bulk.dispatch_efficiency,
-        bulk_combine_efficiency=exchange.bulk.combine_efficiency,
-        collective_start=exchange.collective.start,
-        phases_overlap=exchange.collective.phases_overlap,
         layered_kv_transfer=stack.layered_kv_transfer,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
         prefill_overhead=overhead.prefill_host_gap,
@@ -143,14 +159,4 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec) -> Rates:
         dies_per_package=_whole(chip.package.dies),
         packages_per_server=_whole(system.packages_per_server),
         max_packages=_whole(system.max_packages),
-        covers={
-            "dispatch": exchange.dispatch.covers,
-            "combine": exchange.combine.covers,
-            "bulk_dispatch": exchange.bulk.covers,
-            "bulk_combine": exchange.bulk.covers,
-            "all_gather": exchange.collective.covers,
-            "reduce_scatter": exchange.collective.covers,
-            "all_reduce": exchange.collective.covers,
-        },
-        message_limit=exchange.dispatch.max_tokens_per_die,
     )

@@ -1,11 +1,12 @@
 """What the assumed inputs of a machine do to a result when they move over their stated range."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
-from perfmodel.rates import Rates, rates_of
+from perfmodel.rates import Rates, chosen_kernels, rates_of
 from perfmodel.specs.base import Figure, Spec
+from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
 
 UNSTATED_RANGE = 0.1  # either way, for an assumed figure whose file states no range
@@ -14,20 +15,34 @@ UNFELT = 1e-6
 Outputs = Mapping[str, float]
 
 
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known(Generic[S]):
+    """A spec, and where each of its numbers came from."""
+
+    spec: S
+    figures: Mapping[str, Figure]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The three specs a machine is made of, and where each of their numbers came from."""
+    """What a machine is made of: its kernel sets in the order in which they are asked for a class."""
 
-    chip: ChipSpec
-    system: SystemSpec
-    stack: StackSpec
-    chip_figures: Mapping[str, Figure]
-    system_figures: Mapping[str, Figure]
-    stack_figures: Mapping[str, Figure]
+    chip: Known[ChipSpec]
+    system: Known[SystemSpec]
+    stack: Known[StackSpec]
+    kernels: tuple[Known[KernelSetSpec], ...]
 
     def rates(self) -> Rates:
         """Return what one die of it gives."""
-        return rates_of(self.chip, self.system, self.stack)
+        return rates_of(self.chip.spec, self.system.spec, self.stack.spec, [known.spec for known in self.kernels])
+
+    def kernels_of(self) -> dict[str, Known[KernelSetSpec]]:
+        """Return the kernel set that gives each operator class."""
+        chosen = chosen_kernels([known.spec for known in self.kernels], self.system.spec)
+        return {name: next(known for known in self.kernels if known.spec is taken) for name, taken in chosen.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +78,16 @@ def _ends(figure: Figure) -> tuple[float, float, bool]:
     return figure.value * (1 - UNSTATED_RANGE), figure.value * (1 + UNSTATED_RANGE), False
 
 
+def _moved(machine: Machine, part: Known[Any], path: str, value: float) -> Machine:
+    """Return the machine with one number of one of its parts replaced."""
+    other = replace(part, spec=_with_value(part.spec, path.split("."), value))
+    if any(part is one for one in machine.kernels):
+        return replace(machine, kernels=tuple(other if one is part else one for one in machine.kernels))
+    if part is machine.chip:
+        return replace(machine, chip=other)
+    return replace(machine, system=other) if part is machine.system else replace(machine, stack=other)
+
+
 def swings(machine: Machine, evaluate: Callable[[Rates], Outputs]) -> list[Swing]:
     """Return the assumed figures that the outputs feel, the strongest first.
 
@@ -71,25 +96,16 @@ def swings(machine: Machine, evaluate: Callable[[Rates], Outputs]) -> list[Swing
     """
     middle = evaluate(machine.rates())
     found = []
-    parts: tuple[tuple[str, Any, Mapping[str, Figure]], ...] = (
-        ("chip", machine.chip, machine.chip_figures),
-        ("system", machine.system, machine.system_figures),
-        ("stack", machine.stack, machine.stack_figures),
-    )
-    for part, spec, figures in parts:
-        for path, figure in figures.items():
+    parts: tuple[Known[Any], ...] = (machine.chip, machine.system, machine.stack, *machine.kernels)
+    for part in parts:
+        for path, figure in part.figures.items():
             if figure.kind != "assumed":
                 continue
             low, high, stated = _ends(figure)
-            ends = []
-            for value in (low, high):
-                specs = {"chip": machine.chip, "system": machine.system, "stack": machine.stack}
-                specs[part] = _with_value(spec, path.split("."), value)
-                ends.append(evaluate(rates_of(**specs)))  # type: ignore[arg-type]
+            ends = [evaluate(_moved(machine, part, path, value).rates()) for value in (low, high)]
             changes = {key: (ends[0][key] / middle[key] - 1, ends[1][key] / middle[key] - 1) for key in middle}
-            swing = Swing(
-                name=f"{spec.name}: {path}", figure=figure, low=low, high=high, stated=stated, changes=changes
-            )
+            name = f"{part.spec.name}: {path}"
+            swing = Swing(name=name, figure=figure, low=low, high=high, stated=stated, changes=changes)
             if swing.largest > UNFELT:
                 found.append(swing)
     return sorted(found, key=lambda swing: -swing.largest)

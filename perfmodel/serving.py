@@ -10,7 +10,7 @@ from perfmodel.ledger.records import Dims, Family, Layout, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
 from perfmodel.rates import Rates
 from perfmodel.specs.model import ModelSpec
-from perfmodel.timing import step_time
+from perfmodel.timing.step import step_time
 from perfmodel.units import Bytes, Count, Dimensionless, Fraction, PerSecond, Seconds
 
 

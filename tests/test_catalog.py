@@ -30,6 +30,8 @@ def test_every_file_reads_and_cites(kind: str, name: str) -> None:
 def test_headline_is_cube_plus_vector(name: str) -> None:
     """Except the 280 T bin, whose headline no clock on file explains (facts: unexplained, 7 %)."""
     die, headline = catalog.load_chip(name).spec.die, catalog.load_chip(name).spec.headline
+    if headline is None:
+        pytest.skip("its vendor's headline leaves the vector cores out")
     cube = die.cube_cores * die.cube_flop_per_cycle.bf16 * die.clock
     vector = die.vector_cores * die.vector_flop_per_cycle.fp16 * die.clock
     unexplained = 0.08 if die.clock == 1.5e9 else 0.002

@@ -52,27 +52,13 @@ def test_shared_and_routed_ranks_get_the_same_tokens(tokens: int) -> None:
     assert routed == shared
 
 
-def test_dispatch_alone_reproduces_the_published_table() -> None:
-    """CM384 table 7, EP256, 128 tokens a die: dispatch 152 us, combine 149 us."""
-    from perfmodel.ledger.records import Exchange
-    from perfmodel.rates import rates_of
-    from perfmodel.timing import exchange_time
-
-    system = catalog.load_system("cloudmatrix384").spec
-    rates = rates_of(catalog.load_chip(system.chip).spec, system, catalog.load_stack("cann-2025").spec)
-    for collective, payload, printed in (("dispatch", 7680, 152), ("combine", 14336, 149)):
-        exchange = Exchange(collective=collective, group=256, payload=payload, messages=128 * 8)
-        assert round(exchange_time(exchange, rates) * 1e6) == printed
-
-
 def test_memory_of_a_2_card() -> None:
     """Weights of a card holding 8 routed and 1 shared expert each layer, summed by hand from config.json."""
-    from perfmodel.rates import rates_of
     from perfmodel.scenario import Scenario, resolve
     from perfmodel.serving import Case
 
     system = catalog.load_system("atlas-800i-a2-64gb-hccs").spec
-    rates = rates_of(catalog.load_chip(system.chip).spec, system, catalog.load_stack("cann-2025").spec)
+    rates = catalog.load_machine(system.name, "cann-2025")[0].rates()
     case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=1024, osl=2048, acceptance=(0.7,))
     layout = {"dies": 32, "batch": 80, "draft": 1, "exchange": "gather"}
     held = resolve(Scenario(case=case, phase="decode", layout=layout, tpot=None)).point.footprint

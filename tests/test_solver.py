@@ -5,7 +5,6 @@ import math
 import pytest
 
 from perfmodel import catalog
-from perfmodel.rates import rates_of
 from perfmodel.serving import Case, usable_memory
 from perfmodel.solver.search import Tally, best_decode, exact_pool, meshes
 from perfmodel.solver.solve import Request, solve
@@ -14,7 +13,7 @@ from perfmodel.specs.deployment import Targets
 
 def case(isl: int, osl: int, system: str = "cloudmatrix384") -> Case:
     spec = catalog.load_system(system).spec
-    rates = rates_of(catalog.load_chip(spec.chip).spec, spec, catalog.load_stack("cann-2025").spec)
+    rates = catalog.load_machine(spec.name, "cann-2025")[0].rates()
     return Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=isl, osl=osl, acceptance=(0.7,))
 
 

@@ -15,10 +15,16 @@ def _typed(context: typer.Context, name: str) -> bool:
 
 
 def _refuse_beside_evidence(context: typer.Context) -> None:
-    both = [name for name in context.params if name not in ("evidence", "format_", "stack") and _typed(context, name)]
+    both = [
+        name
+        for name in context.params
+        if name not in ("evidence", "format_", "stack", "kernels", "sources") and _typed(context, name)
+    ]
     if both:
         words = ", ".join("MODEL" if n == "model" else f"--{n.replace('_', '-')}" for n in both)
-        raise UsageError(f"--evidence brings all conditions of its row but --stack; drop {words}, or drop --evidence")
+        raise UsageError(
+            f"--evidence brings all conditions of its row but --stack and --kernels; drop {words}, or drop --evidence"
+        )
 
 
 def outputs(plan: Any, case: Any) -> dict[str, float]:
@@ -78,6 +84,10 @@ def command(
     precision: Annotated[str, typer.Option("--precision", help="w8a8 or bf16.")] = "w8a8",
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
+    kernels: options.KernelsOption = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Add the kernel parameters of every row, with their sources.")
+    ] = False,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show every operator of one step: time, share, bound, distance from the speed of light.
@@ -94,7 +104,7 @@ def command(
         _refuse_beside_evidence(context)
         row = catalog.load_evidence(evidence).spec
         loaded = catalog.load_model(row.conditions.model)
-        machine, remarks = catalog.load_machine(row.conditions.system, stack or row.conditions.stack)
+        machine, remarks = catalog.load_machine(row.conditions.system, stack or row.conditions.stack, kernels or ())
         scenario, origin = of_evidence(row, loaded.spec, machine.rates()), f"evidence {evidence}"
     else:
         if model is None or on is None:
@@ -106,7 +116,7 @@ def command(
         if not isl or (phase == "decode" and not osl):
             raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
         loaded = catalog.load_model(model)
-        machine, remarks = catalog.load_machine(on, stack)
+        machine, remarks = catalog.load_machine(on, stack, kernels or ())
         rates = machine.rates()
         positions, origin = options.read_acceptance(acceptance, loaded.spec)
         layout = {
@@ -134,10 +144,11 @@ def command(
         resolved,
         catalog.ideal(machine).rates(),
         model=loaded.spec.name,
-        system=machine.system.name,
+        system=machine.system.spec.name,
         acceptance=origin,
         felt=swings(machine, lambda varied: outputs(resolved.plan, replace(scenario.case, rates=varied))),
         tpot=scenario.tpot,
+        kernels=machine.kernels_of() if sources else None,
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if not (resolved.fits and resolved.meets_tpot):

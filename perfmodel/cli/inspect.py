@@ -7,7 +7,7 @@ import typer
 from perfmodel.cli import options
 from perfmodel.errors import UsageError, did_you_mean
 
-KINDS = ["models", "systems", "chips", "stacks", "evidence"]
+KINDS = ["models", "systems", "chips", "stacks", "kernels", "evidence", "microbenchmarks"]
 
 
 def _kind(word: str) -> str:
@@ -26,13 +26,17 @@ def _load(kind: str, name: str) -> Any:
         "systems": catalog.load_system,
         "chips": catalog.load_chip,
         "stacks": catalog.load_stack,
+        "kernels": catalog.load_kernels,
         "evidence": catalog.load_evidence,
+        "microbenchmarks": catalog.load_microbenchmark,
     }
     return loaders[kind](name)
 
 
 def list_command(
-    kind: Annotated[str, typer.Argument(help="models, systems, chips, stacks or evidence.")] = "",
+    kind: Annotated[
+        str, typer.Argument(help="models, systems, chips, stacks, kernels, evidence or microbenchmarks.")
+    ] = "",
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """List what is on file.
@@ -73,7 +77,9 @@ def _find(name: str) -> tuple[str, Any]:
 
 
 def show_command(
-    name: Annotated[str, typer.Argument(help="Name of a model, system, chip, stack or evidence row.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of a model, system, chip, stack, kernel set, evidence row or microbenchmark.")
+    ],
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show one entry: every value with its kind and source.

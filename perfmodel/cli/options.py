@@ -1,5 +1,6 @@
 """Options and readers that several commands share."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,24 @@ SystemOption = Annotated[str | None, typer.Option("--on", metavar="SYSTEM", help
 StackOption = Annotated[
     str | None, typer.Option("--stack", help="Software stack; 'ideal' has all efficiencies 1. Default: the system's.")
 ]
+KernelsOption = Annotated[
+    list[str] | None,
+    typer.Option("--kernels", help="Kernel set that comes before the stack's; name or file; may be repeated."),
+]
+HeadsOption = Annotated[str | None, typer.Option("--model", help="Model whose heads an attention table measures.")]
+EpOption = Annotated[int | None, typer.Option("--ep", help="Dies of the group of a profiled dispatch or combine.")]
+
+
+class Messages(StrEnum):
+    """What ``message_size`` of a ``*_perf.csv`` counts."""
+
+    bytes = "bytes"
+    elements = "elements"
+
+
+MessagesOption = Annotated[
+    Messages | None, typer.Option("--messages", help="What message_size counts: bytes, or 2-byte elements.")
+]
 AcceptanceOption = Annotated[
     str | None,
     typer.Option(
@@ -85,6 +104,44 @@ def positive(value: int | None, option: str) -> int | None:
     if value is not None and value <= 0:
         raise UsageError(f"{option}: {value}; allowed: 1 or more")
     return value
+
+
+def known(word: str, words: list[str], option: str) -> None:
+    """Refuse a word that is not among those known."""
+    from perfmodel.errors import did_you_mean
+
+    if word not in words:
+        raise UsageError(f"{option}: {word!r} is unknown{did_you_mean(word, words)}")
+
+
+def context_of(
+    model: str | None,
+    ep: int | None,
+    messages: Messages | None,
+    only: Sequence[str] = (),
+    at_least: Sequence[str] = (),
+) -> Any:
+    """Return what a table of measurements does not say itself."""
+    from perfmodel import catalog
+    from perfmodel.measured.readers import Context
+    from perfmodel.measured.shapes import OPERATORS
+
+    columns = sorted({c for operator in OPERATORS.values() for c in operator.columns})
+    least: dict[str, float] = {}
+    for text in at_least:
+        column, _, value = text.partition("=")
+        known(column, columns, "--at-least")
+        try:
+            least[column] = float(value)
+        except ValueError:
+            raise UsageError(f"--at-least: {text!r}; allowed: a column and a number, like tokens=16") from None
+    return Context(
+        attention=catalog.load_model(model).spec.attention if model else None,
+        ep=positive(ep, "--ep"),
+        messages=messages.value if messages else None,
+        only=tuple(only),
+        at_least=least,
+    )
 
 
 def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], str]:

@@ -53,6 +53,7 @@ def command(
     kv: Annotated[options.KvDtype, typer.Option("--kv", help="KV cache precision.")] = options.KvDtype.bf16,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
+    kernels: options.KernelsOption = None,
     top: Annotated[int, typer.Option("--top", help="Plans shown, the best included.")] = 5,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -84,12 +85,12 @@ def command(
     from perfmodel.specs.deployment import Targets
 
     loaded = catalog.load_model(model)
-    machine, remarks = catalog.load_machine(str(on), stack)
+    machine, remarks = catalog.load_machine(str(on), stack, kernels or ())
     rates = machine.rates()
     positions, origin = options.read_acceptance(acceptance, loaded.spec)
     case = options.case_of(loaded.spec, rates, isl, osl, positions)
     request = Request(
-        servers=_servers(cards, rates, machine.system.name),
+        servers=_servers(cards, rates, machine.system.spec.name),
         rate=wanted,
         targets=Targets(tpot=limits[0], ttft=limits[1]),
         utilisation=utilisation,
@@ -102,8 +103,9 @@ def command(
         solution,
         request,
         model=loaded.spec.name,
-        system=machine.system.name,
+        system=machine.system.spec.name,
         stack=stack,
+        kernels=tuple(kernels or ()),
         cards=cards,
         acceptance=origin,
         acceptance_option=acceptance,

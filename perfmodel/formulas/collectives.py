@@ -1,7 +1,7 @@
 """Time of collectives and expert exchanges, as seen by one die."""
 
-from perfmodel.algebra import greater, maximum, minimum, where
-from perfmodel.units import Bytes, BytesPerSecond, Count, Fraction, Seconds
+from perfmodel.algebra import exp, log, maximum, minimum
+from perfmodel.units import Bytes, BytesPerSecond, Count, Dimensionless, Fraction, Seconds
 
 
 def phase_received_bytes(*, shard: Bytes, group: Count, inner: Count, outer: Count) -> Bytes:
@@ -48,15 +48,41 @@ def link_time(*, payload: Bytes, bandwidth: BytesPerSecond) -> Seconds:
     return payload / bandwidth
 
 
-def collective_time(*, group: Count, start: Seconds, transfer: Seconds) -> Seconds:
-    """Time of a collective: a start and the transfers; nothing for a group of one.
+def grown_start(*, start: Seconds, growth: Dimensionless, group: Count) -> Seconds:
+    r"""Start of a collective, which grows with a power of the group.
 
-    Source: alpha-beta model, [thakur2005] section 3.
+    .. math:: t = \alpha\,n^{g}
 
-    >>> collective_time(group=1, start=1e-5, transfer=0.0)
-    0.0
+    Source: alpha-beta model, [thakur2005] section 3, with the start measured at several sizes.
+
+    >>> f"{grown_start(start=2e-6, growth=0.5, group=16) * 1e6:.1f} us"
+    '8.0 us'
     """
-    return where(greater(group, 1), start + transfer, 0.0 * transfer)
+    return start * exp(growth * log(group))
+
+
+def mesh_bandwidth(*, bandwidth: BytesPerSecond, members: Count, dies: Count) -> BytesPerSecond:
+    """Part of a full mesh's bandwidth that some of its dies can use among themselves.
+
+    Each peer has a link of its own, so fewer members use fewer links.  Source: counting.
+
+    >>> mesh_bandwidth(bandwidth=196e9, members=2, dies=8)
+    28000000000.0
+    """
+    return bandwidth * maximum(members - 1, 1) / (dies - 1)
+
+
+def one_shot_bytes(*, tensor: Bytes, group: Count, inner: Count, outer: Count) -> Bytes:
+    r"""Bytes a die sends at one tier when it gives its whole tensor to every other die.
+
+    .. math:: b = w\,(\min(n, o) - \min(n, i))
+
+    Source: counting.
+
+    >>> one_shot_bytes(tensor=1.0, group=8, inner=2, outer=16)
+    6.0
+    """
+    return tensor * (minimum(group, outer) - minimum(group, inner))
 
 
 def message_exchange_time(*, messages: Count, start: Seconds, per_message: Seconds, transfer: Seconds) -> Seconds:
@@ -64,12 +90,13 @@ def message_exchange_time(*, messages: Count, start: Seconds, per_message: Secon
 
     .. math:: t = t_0 + \max(m\,c,\; t_\mathrm{link})
 
+    ``messages`` are those that leave the package: what stays inside it costs no message.
     Waiting for the busiest rank is not in it.  Source: [zuo2025] table 7: 7.5 and 14 KB messages
-    take the same time.
+    take the same time, and the time grows with the part that leaves.
 
-    >>> t = message_exchange_time(messages=1024, start=18e-6, per_message=131e-9, transfer=46e-6)
+    >>> t = message_exchange_time(messages=1016, start=18e-6, per_message=131e-9, transfer=46e-6)
     >>> f"{t * 1e6:.0f} us"
-    '152 us'
+    '151 us'
     """
     return start + maximum(messages * per_message, transfer)
 

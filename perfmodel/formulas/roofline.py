@@ -1,6 +1,6 @@
 """Time of one operator on one die, and the rules by which times overlap."""
 
-from perfmodel.algebra import maximum, minimum
+from perfmodel.algebra import maximum
 from perfmodel.units import Bytes, BytesPerSecond, Count, Flop, FlopPerSecond, Fraction, Hertz, Seconds
 
 
@@ -35,51 +35,6 @@ def cache_time(*, stored: Bytes, activation: Bytes, l2_rate: BytesPerSecond) -> 
     0.001
     """
     return (stored + activation) / l2_rate
-
-
-def operator_time(*, on_cores: Seconds, on_pins: Seconds, core_share: Fraction) -> Seconds:
-    r"""Time of one operator without its fixed cost: what its cores need, or what memory needs.
-
-    .. math:: t = \max\!\left(\frac{t_\mathrm{cores}}{\sigma},\; t_\mathrm{HBM}\right)
-
-    ``on_cores`` is the slower of arithmetic and L2 on all cores, of which the operator has a share.
-    Source: [williams2009].
-
-    >>> operator_time(on_cores=1e-3, on_pins=1.5e-3, core_share=0.5)
-    0.002
-    """
-    return maximum(on_cores / core_share, on_pins)
-
-
-def streaming_rate(
-    *, bandwidth: BytesPerSecond, efficiency: Fraction, core_bandwidth: BytesPerSecond, core_share: Fraction
-) -> BytesPerSecond:
-    r"""Rate at which a share of the cores streams from memory.
-
-    .. math:: B = \min(\eta\,B_\mathrm{pin},\; \sigma\,B_\mathrm{cores})
-
-    Source: [williams2009], with a second roof: the cores' own streams, 32 B a cycle each on the
-    910 family.  That roof is 1.38 TB/s on 24 cores at 1.8 GHz; 1.39 to 1.44 TB/s were measured, so
-    it errs slow by 1 to 4 %.
-
-    >>> streaming_rate(bandwidth=1.6e12, efficiency=0.9, core_bandwidth=1.38e12, core_share=0.5)
-    690000000000.0
-    """
-    return minimum(bandwidth * efficiency, core_bandwidth * core_share)
-
-
-def hbm_time(*, stored: Bytes, activation: Bytes, l2_capacity: Bytes, hbm_rate: BytesPerSecond) -> Seconds:
-    r"""Time on the memory's pins: stored bytes, and activations that do not fit L2.
-
-    .. math:: t = \frac{w + \max(0, a - C)}{B_\mathrm{HBM}}
-
-    Assumes that producer and consumer of an activation meet in L2; errs low where other streams
-    evict it.  Source: [williams2009].
-
-    >>> hbm_time(stored=1.6e9, activation=1e8, l2_capacity=1.92e8, hbm_rate=1.6e12)
-    0.001
-    """
-    return (stored + maximum(0, activation - l2_capacity)) / hbm_rate
 
 
 def serial_time(*, first: Seconds, second: Seconds) -> Seconds:

@@ -121,6 +121,9 @@ def _mla_decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count)
         ),
         kv_bytes=q.cached_tokens * cache_bytes(spec, family),
         activation_bytes=q.tokens * heads * (2 * spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16,
+        sequences=q.sequences,
+        context=q.cached_tokens / q.sequences,
+        heads=heads,
     )
 
 
@@ -140,6 +143,9 @@ def _mla_prefill_core(q: Quantities, spec: MlaSpec, heads: Count) -> Iterator[Op
         engine="cube_bf16",
         flop=attention_flop(query_context_pairs=q.pairs, heads=heads, qk_head_dim=qk_width, v_head_dim=spec.v_head_dim),
         activation_bytes=q.tokens * heads * 2 * (qk_width + spec.v_head_dim) * BF16,
+        sequences=q.sequences,
+        context=q.tokens / q.sequences,
+        heads=heads,
     )
 
 
@@ -171,6 +177,9 @@ def _gqa(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[O
         ),
         kv_bytes=kv_bytes if decode else 0,
         activation_bytes=q.tokens * 2 * (heads + key_value_heads) * spec.head_dim * BF16,
+        sequences=q.sequences,
+        context=q.cached_tokens / q.sequences,
+        heads=heads,
     )
     yield linear(
         "attention.o_proj",

@@ -47,6 +47,7 @@ def _gated(
         weight_bytes=touched * weight * 2 / 3,
         resident_bytes=stored * weight * 2 / 3,
         activation_bytes=tokens * (hidden * element + 2 * width * BF16),
+        rows=tokens / touched,
     )
     yield vector(
         f"{prefix}.activation",
@@ -61,6 +62,7 @@ def _gated(
         weight_bytes=touched * weight / 3,
         resident_bytes=stored * weight / 3,
         activation_bytes=tokens * (width * element + hidden * BF16),
+        rows=tokens / touched,
     )
 
 

@@ -42,6 +42,7 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
     )
     return Quantities(
         tokens=tokens,
+        sequences=layout.batch / family.micro,
         rank_tokens=tokens / layout.tp,
         head_tokens=tokens * family.micro if family.phase == "decode" else layout.batch,
         group_tokens=group_tokens,

@@ -11,7 +11,14 @@ OperatorClass = Literal[
     "matmul", "grouped_matmul", "batched_matmul", "attention_decode", "attention_prefill", "vector", "exchange"
 ]
 Collective = Literal[
-    "all_reduce", "all_gather", "reduce_scatter", "dispatch", "combine", "bulk_dispatch", "bulk_combine"
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "dispatch",
+    "combine",
+    "bulk_dispatch",
+    "bulk_combine",
 ]
 
 
@@ -96,6 +103,7 @@ class Quantities:
     """Tokens of one micro-batch as they fall on ranks."""
 
     tokens: Count  # of one attention data-parallel rank
+    sequences: Count  # that they belong to
     rank_tokens: Count  # a die's share of them, 1/tp
     head_tokens: Count  # of the whole step, for the output head
     group_tokens: Count  # of the whole instance
@@ -114,7 +122,8 @@ class Quantities:
 class Exchange:
     """A communication: which collective, among how many dies, how many bytes.
 
-    ``payload`` is a rank's shard for a collective and one message for an exchange of ``messages``.
+    ``payload`` is a rank's shard for a collective (1/group of the tensor for an AllReduce, what goes to
+    one peer in an AllToAll) and one message for an exchange of ``messages``.
     """
 
     collective: Collective
@@ -125,7 +134,11 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Op:
-    """One fused operator on one die and one micro-batch."""
+    """One fused operator on one die and one micro-batch.
+
+    What it does is in FLOP and bytes; the fields after ``kernels`` are its shape, which decides how
+    near a kernel comes to the roofline.
+    """
 
     name: str
     operator: OperatorClass
@@ -137,6 +150,20 @@ class Op:
     resident_bytes: Bytes = 0
     exchange: Exchange | None = None
     kernels: Count = 1
+    #: rows of one matrix of a product
+    rows: Count = 1
+    #: sequences of an attention, tokens of one sequence's cache or prompt, and its heads on this die
+    sequences: Count = 1
+    context: Count = 1
+    heads: Count = 1
+
+    @property
+    def kernel(self) -> str:
+        """Operator class whose kernel runs it: its operator, and its precision where that matters."""
+        if self.exchange is not None:
+            joint = self.exchange.collective in ("all_gather", "reduce_scatter", "all_reduce")
+            return "collective" if joint else self.exchange.collective
+        return f"{self.operator}_{self.engine.removeprefix('cube_')}" if "matmul" in self.operator else self.operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -29,6 +29,7 @@ def linear(
         resident_bytes=weight,
         activation_bytes=rows * (inner * weight_element_bytes + columns * BF16),
         kernels=kernels,
+        rows=rows,
     )
 
 

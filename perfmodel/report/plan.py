@@ -45,6 +45,7 @@ def explain_command(
     model: str,
     system: str,
     stack: str | None,
+    kernels: tuple[str, ...],
     acceptance: str | None,
     tpot: float | None,
 ) -> str:
@@ -65,6 +66,8 @@ def explain_command(
         words += ["--acceptance", acceptance]
     if stack:
         words += ["--stack", stack]
+    for name in kernels:
+        words += ["--kernels", name]
     return shlex.join(words)
 
 
@@ -311,6 +314,7 @@ def plan_document(
     model: str,
     system: str,
     stack: str | None,
+    kernels: tuple[str, ...],
     cards: int | None,
     acceptance: str,
     acceptance_option: str | None,
@@ -342,7 +346,13 @@ def plan_document(
             notes=(count, *budget),
         )
     facts |= _facts(best, case, ideal, cards, request)
-    shared: dict[str, Any] = {"model": model, "system": system, "stack": stack, "acceptance": acceptance_option}
+    shared: dict[str, Any] = {
+        "model": model,
+        "system": system,
+        "stack": stack,
+        "kernels": kernels,
+        "acceptance": acceptance_option,
+    }
     facts["explain"] = {
         "decode": explain_command(best.decode, case, tpot=request.targets.tpot, **shared),
         "prefill": explain_command(best.prefill, case, tpot=None, **shared),

@@ -1,6 +1,6 @@
 """One evaluated layout -> a document: what it serves, every operator, every block, memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfmodel.breakdown import Breakdown, breakdown
@@ -8,12 +8,14 @@ from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.sources import kernel_tables
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scenario import Resolved
-from perfmodel.sensitivity import Swing
+from perfmodel.sensitivity import Known, Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.space import needs_cores_to_exchange
+from perfmodel.specs.kernels import KernelSetSpec
 
 NO_CORES_LEFT = (
     "extrapolated: link overlap with dispatch and combine, which run on the vector cores that the other "
@@ -39,14 +41,15 @@ def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
     if needs_cores_to_exchange(family.phase, family.overlap, family.exchange):
         found[NO_CORES_LEFT] = None
     tokens = layout.batch * (1 + layout.draft) / family.micro / layout.tp
-    if family.phase == "decode" and family.exchange == "dispatch" and tokens > case.rates.message_limit:  # type: ignore[operator]
-        found[LARGER.format(what="dispatch", limit=case.rates.message_limit, tokens=tokens)] = None
+    limit = float(case.rates.kernels["dispatch"].max_tokens_per_die)  # type: ignore[union-attr,arg-type]
+    if family.phase == "decode" and family.exchange == "dispatch" and float(tokens) > limit:  # type: ignore[arg-type]
+        found[LARGER.format(what="dispatch", limit=limit, tokens=tokens)] = None
     for ops in ledger.parts.values():
         for op in ops:
             if op.exchange is None or float(op.exchange.group) <= 1:  # type: ignore[arg-type]
                 continue
             used = spanned_links(float(op.exchange.group), case.rates)  # type: ignore[arg-type]
-            covered = case.rates.covers[op.exchange.collective]
+            covered: tuple[str, ...] = case.rates.kernels[op.kernel].covers  # type: ignore[union-attr]
             if not set(used) <= set(covered):
                 text = UNMEASURED.format(
                     what=op.exchange.collective.replace("_", " "), covered=", ".join(covered), used=", ".join(used)
@@ -201,8 +204,9 @@ def step_document(
     acceptance: str,
     felt: Sequence[Swing],
     tpot: float | None,
+    kernels: Mapping[str, Known[KernelSetSpec]] | None = None,
 ) -> Document:
-    """Return the whole explanation of one layout."""
+    """Return the whole explanation of one layout; ``kernels`` adds the parameters of its rows."""
     plan, case = resolved.plan, resolved.scenario.case
     parts = plan_breakdown(plan, case, ideal)
     point: Any = plan.point
@@ -268,6 +272,7 @@ def step_document(
             operator_table(parts),
             memory_table(plan, case.rates),
             assumption_table(felt),
+            *(kernel_tables(parts, kernels) if kernels else ()),
         ),
         facts=facts,
         notes=notes,

@@ -19,10 +19,10 @@ from perfmodel.specs.base import (
     Source,
     Spec,
 )
+from perfmodel.specs.kernels import Link
 from perfmodel.units import Bytes, Fraction, Seconds, Unit
 
 Share = Annotated[Fraction, Le(1.0)]
-Link = Literal["sio", "ub", "hccs", "pcie", "roce"]
 
 
 class CubeWork(Spec):
@@ -76,7 +76,7 @@ class DieSpec(Spec):
     vector_flop_per_cycle: VectorWork
     hbm: Hbm
     l2: L2
-    buffers: Buffers
+    buffers: Buffers | None = None
 
 
 class PackageSpec(Spec):
@@ -100,7 +100,7 @@ class ChipSpec(Spec):
     aliases: tuple[str, ...] = ()
     die: DieSpec
     package: PackageSpec
-    headline: Headline
+    headline: Headline | None = None
     sources: dict[str, Source]
 
 
@@ -113,6 +113,8 @@ class TierSpec(Spec):
     dies: PositiveNumber
     bandwidth: PositiveRate
     latency: Seconds
+    #: through a switch any pair has the whole bandwidth; in a mesh each peer has its own equal part of it
+    fabric: Literal["switch", "mesh"] = "switch"
 
 
 class SystemSpec(Spec):
@@ -145,75 +147,16 @@ class SystemSpec(Spec):
     sources: dict[str, Source]
 
 
-class EngineEfficiency(Spec):
-    """Shares of the peaks that one class of operator reaches."""
-
-    compute: Share
-    hbm: Share
-
-
-class OperatorEfficiencies(Spec):
-    """One entry per operator class of the ledger."""
-
-    matmul: EngineEfficiency
-    grouped_matmul: EngineEfficiency
-    batched_matmul: EngineEfficiency
-    attention_decode: EngineEfficiency
-    attention_prefill: EngineEfficiency
-    vector: EngineEfficiency
-
-
-class KernelTimes(Spec):
-    """Fixed cost of one fused kernel, launch gap included."""
-
-    cube: Seconds
-    vector: Seconds
-
-
 class LinkEfficiencies(Spec):
-    """Share of a link's one-way pin rate that collectives reach."""
+    """Share of a link's one-way pin rate that transfers reach, for the links of the systems it runs on."""
 
-    sio: Share
-    ub: Share
-    hccs: Share
-    pcie: Share
-    roce: Share
-
-
-class MessageExchange(Spec):
-    """Token-grain exchange: a start and a cost per message; measured on the links listed."""
-
-    start: Seconds
-    per_message: Seconds
-    covers: tuple[Link, ...]
-    max_tokens_per_die: PositiveNumber
-
-
-class BulkExchange(Spec):
-    """Exchange of large blocks: a start and a share of the link rate."""
-
-    start: Seconds
-    dispatch_efficiency: Share
-    combine_efficiency: Share
-    covers: tuple[Link, ...]
-
-
-class Collective(Spec):
-    """AllGather, ReduceScatter, AllReduce: the start of one call."""
-
-    start: Seconds
-    covers: tuple[Link, ...]
-    #: intra-node and inter-node phases run at once (true) or one after the other
-    phases_overlap: bool
-
-
-class Exchanges(Spec):
-    """The communication operators of a stack."""
-
-    dispatch: MessageExchange
-    combine: MessageExchange
-    bulk: BulkExchange
-    collective: Collective
+    sio: Share | None = None
+    ub: Share | None = None
+    hccs: Share | None = None
+    nvlink: Share | None = None
+    pcie: Share | None = None
+    roce: Share | None = None
+    infiniband: Share | None = None
 
 
 class StepOverheads(Spec):
@@ -241,7 +184,7 @@ class MemorySpec(Spec):
 
 
 class StackSpec(Spec):
-    """A software stack: every efficiency, fixed cost and overhead, apart from the peaks."""
+    """A software stack: the kernels it uses and the overheads around them, apart from the peaks."""
 
     name: str
     title: str
@@ -249,10 +192,10 @@ class StackSpec(Spec):
     #: all efficiencies 1: the pin rate is then the one memory roof and links have no latency
     ideal: bool = False
     layered_kv_transfer: bool
-    efficiency: OperatorEfficiencies
-    kernel_time: KernelTimes
+    #: kernel sets, the first that has an operator class gives it
+    kernels: tuple[str, ...] = Field(min_length=1)
+    #: share of a link's one-way pin rate that transfers reach where no kernel says
     link_efficiency: LinkEfficiencies
-    exchange: Exchanges
     overhead: StepOverheads
     imbalance: ImbalanceSpec
     memory: MemorySpec

@@ -1,0 +1,358 @@
+"""Measured operators -> the parameters of their kernels, and how well these predict shapes held out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp, inf, log
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import DataError, UsageError
+from perfmodel.ledger.records import Exchange, Op
+from perfmodel.measured.shapes import Measurement
+from perfmodel.rates import Rates
+from perfmodel.specs.kernels import (
+    AllToAllKernel,
+    BulkKernel,
+    CollectiveKernel,
+    DecodeAttentionKernel,
+    Kernel,
+    MatmulKernel,
+    MessageKernel,
+    PrefillAttentionKernel,
+    VectorKernel,
+    parameters,
+)
+from perfmodel.timing.operators import time_op
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known of a parameter before measuring: a value, its spread as a logarithm, and bounds."""
+
+    value: float
+    spread: float
+    low: float
+    high: float
+
+
+_START = Prior(5e-6, 3.0, 1e-7, 1e-3)
+_COMPUTE = Prior(0.85, 0.15, 0.2, 1.0)
+_STREAM = Prior(0.85, 0.15, 0.2, 1.0)
+
+#: Priors by kind of kernel.  Starts are the vendor tool's static costs; shares are those of published
+#: kernels and links (CloudMatrix384 tables 1, 8, 9 and 10); sizes are those of the hardware: rows of a
+#: cube tile, tokens of a cache block, a sixth of an L2.  Spreads are wide where nothing is published.
+PRIORS: dict[type[Any], dict[str, Prior]] = {
+    MatmulKernel: {
+        "start": _START,
+        "stream": _STREAM,
+        "resident": Prior(32e6, 0.7, 1e6, 150e6),
+        "resident_stream": Prior(1.2, 0.3, 0.5, 3),
+        "compute": _COMPUTE,
+        "overlap_rows": Prior(128, 0.7, 1, 1000),
+        "activation_passes": Prior(1, 0.7, 0.01, 10),
+    },
+    DecodeAttentionKernel: {
+        "start": Prior(20e-6, 0.7, 1e-6, 1e-3),
+        "start_per_sequence": Prior(0.5e-6, 1.0, 1e-8, 1e-5),
+        "stream": Prior(0.85, 0.3, 0.2, 1.0),
+        "compute": Prior(0.65, 0.3, 0.2, 1.0),
+        "overlap": Prior(0.7, 0.3, 0.01, 1.0),
+        "block_tokens": Prior(512, 0.7, 16, 1e5),
+    },
+    PrefillAttentionKernel: {
+        "start": Prior(20e-6, 0.7, 1e-6, 1e-3),
+        "task_time": Prior(5e-6, 1.0, 1e-8, 1e-3),
+        "compute": Prior(0.6, 0.5, 0.1, 1.0),
+        "overhead_tokens": Prior(256, 1.0, 1, 4000),
+        "spill": Prior(0.3, 1.0, 0.001, 5),
+    },
+    VectorKernel: {
+        "start": Prior(2e-6, 1.0, 1e-7, 1e-4),
+        "stream": Prior(0.6, 0.3, 0.1, 1.0),
+        "compute": Prior(0.3, 0.5, 0.05, 1.0),
+    },
+    CollectiveKernel: {
+        "start": Prior(2e-6, 1.0, 1e-7, 1e-3),
+        "start_growth": Prior(0.7, 0.3, 0.1, 2),
+        "peer_rate": Prior(20e9, 1.0, 1e9, 5e11),
+        "bulk_start": Prior(130e-6, 0.7, 1e-6, 1e-2),
+        "bulk_start_per_peer": Prior(10e-6, 1.0, 1e-8, 1e-3),
+        "bulk_overlap": Prior(0.7, 0.5, 0.01, 1.0),
+        "outer_start": Prior(100e-6, 1.0, 1e-6, 1e-2),
+        "read_share": Prior(0.85, 0.1, 0.3, 1.0),
+        "write_share": Prior(0.7, 0.1, 0.3, 1.0),
+        "package_share": Prior(0.95, 0.05, 0.3, 1.0),
+    },
+    AllToAllKernel: {
+        "start": Prior(5e-6, 1.0, 1e-7, 1e-3),
+        "start_per_doubling": Prior(3e-6, 1.0, 1e-8, 1e-3),
+        "link_share": Prior(0.8, 0.2, 0.2, 1.0),
+        "overlap": Prior(0.5, 0.5, 0.01, 1.0),
+        "spill_passes": Prior(2, 0.7, 0.05, 10),
+    },
+    MessageKernel: {
+        "start": Prior(18e-6, 0.3, 1e-6, 1e-3),
+        "per_message": Prior(100e-9, 0.7, 1e-9, 1e-5),
+    },
+    BulkKernel: {
+        "start": Prior(50e-6, 0.5, 1e-6, 1e-2),
+        "start_per_peer": Prior(10e-6, 1.0, 1e-8, 1e-3),
+        "link_share": Prior(0.6, 0.5, 0.05, 1.0),
+    },
+}
+
+ROW_SPREAD = 0.1  # relative error of one row that counts as one standard deviation; beyond it weighs less
+UNFELT = 1e-4  # a parameter that no row feels more than this is held
+ROWS_PER_PARAMETER = 2
+CONFIDENCE = 1.645  # 90 % of a normal
+FASTER_THAN_LIGHT, SLOWER_THAN_ANYTHING = 0.5, 3000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Absolute relative errors of a set of rows."""
+
+    mean: float
+    median: float
+    p90: float
+    bias: float
+    worst: float
+    worst_where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A kernel with its fitted parameters, their 90 % ranges, and its errors."""
+
+    name: str
+    kernel: Kernel
+    ranges: Mapping[str, tuple[float, float]]
+    held: tuple[str, ...]
+    rows: int
+    shapes: int
+    within: Spread
+    #: on shapes held out, one at a time; nothing where there is one shape
+    across: Spread | None
+    #: predicted over measured less one, row by row, within the fit and on shapes held out
+    errors_within: Values
+    errors_across: Values | None
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """Return equal values as one number, others as an array."""
+    first = values[0]
+    return first if all(value == first for value in values) else np.array(values, dtype=np.float64)
+
+
+def _stacked(ops: Sequence[Op]) -> Op:
+    """Return operators of one kind as one operator of arrays."""
+    first = ops[0]
+    exchange = None
+    if first.exchange is not None:
+        given = [op.exchange for op in ops if op.exchange is not None]
+        exchange = Exchange(
+            collective=first.exchange.collective,
+            group=_column([one.group for one in given]),
+            payload=_column([one.payload for one in given]),
+            messages=_column([one.messages for one in given]),
+        )
+    numbers = ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "rows", "sequences", "context", "heads")
+    columns = {name: _column([getattr(op, name) for op in ops]) for name in (*numbers, "kernels")}
+    return replace(first, exchange=exchange, **columns)
+
+
+def spread_of(errors: Values, where: Sequence[str]) -> Spread:
+    """Return what a set of relative errors amounts to."""
+    sizes = np.abs(errors)
+    worst = int(sizes.argmax())
+    return Spread(
+        mean=float(sizes.mean()),
+        median=float(np.median(sizes)),
+        p90=float(np.percentile(sizes, 90)),
+        bias=float(np.median(errors)),
+        worst=float(errors[worst]),
+        worst_where=where[worst],
+    )
+
+
+class Rows:
+    """Measurements of one kernel, stacked once so that a prediction is a few array operations."""
+
+    def __init__(self, rows: Sequence[Measurement]) -> None:
+        kinds: dict[Any, list[int]] = {}
+        for i, row in enumerate(rows):
+            kind = row.op.exchange.collective if row.op.exchange else row.op.operator
+            kinds.setdefault(kind, []).append(i)
+        self.rows = rows
+        self.times: Values = np.array([row.time for row in rows])
+        self._stacks = [(np.array(places), _stacked([rows[i].op for i in places])) for places in kinds.values()]
+
+    def predicted(self, rates: Rates) -> Values:
+        """Return the times that a machine's rates predict for calls repeated as a benchmark repeats them."""
+        result = np.empty(len(self.rows))
+        for places, op in self._stacks:
+            result[places] = cast(Any, time_op(op, rates, repeated=True).time)
+        return result
+
+    def spread(self, predicted: Values) -> Spread:
+        """Return the errors of a prediction."""
+        return spread_of(predicted / self.times - 1, [row.where for row in self.rows])
+
+
+def by_kernel(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """Return measurements by the operator class whose kernel ran them."""
+    found: dict[str, list[Measurement]] = {}
+    for one in measurements:
+        found.setdefault(one.op.kernel, []).append(one)
+    return found
+
+
+def _with(rates: Rates, name: str, kernel: Kernel) -> Rates:
+    return replace(rates, kernels={**rates.kernels, name: kernel})
+
+
+def check_units(name: str, rows: Rows, ideal: Rates) -> None:
+    """Refuse times that no machine of this kind can show: their unit is most likely another one.
+
+    Raises ``DataError``.
+    """
+    light = rows.predicted(ideal)
+    ratio = float(np.median(rows.times / light))
+    if not FASTER_THAN_LIGHT <= ratio <= SLOWER_THAN_ANYTHING:
+        where = rows.rows[0].where
+        raise DataError(
+            f"{where}: {name}: half of its {len(rows.rows)} times are {'below' if ratio < 1 else 'above'} "
+            f"{ratio:.2g} of the speed of light of the system; allowed: {FASTER_THAN_LIGHT:g} to "
+            f"{SLOWER_THAN_ANYTHING:g}; check the unit of the time column and --on"
+        )
+
+
+def _free(name: str, kernel: Kernel, rows: Rows, rates: Rates) -> list[str]:
+    """Return the parameters that the rows feel; those the base holds outside the bounds stay there."""
+    middle = rows.predicted(rates)
+    free = []
+    for parameter in PRIORS[type(kernel)]:
+        value = float(parameters(kernel)[parameter])
+        prior = PRIORS[type(kernel)][parameter]
+        if not prior.low <= value <= prior.high:
+            continue
+        moved = kernel.model_copy(update={parameter: value * 1.1})
+        change = np.abs(rows.predicted(_with(rates, name, moved)) / middle - 1)
+        if change.max() > UNFELT:
+            free.append(parameter)
+    return free
+
+
+def _solve(name: str, base: Kernel, free: list[str], rows: Rows, rates: Rates) -> tuple[Kernel, Any]:
+    """Return the kernel of least robust squares of log errors and of distance from the priors.
+
+    Two searches, from the priors and from the base kernel: switches of algorithm leave more than one hollow.
+    """
+    from scipy.optimize import least_squares
+
+    priors = [PRIORS[type(base)][parameter] for parameter in free]
+    centre = np.array([log(prior.value) for prior in priors])
+    low, high = (np.array([log(end) for end in ends]) for ends in zip(*((p.low, p.high) for p in priors), strict=True))
+    spreads = np.array([prior.spread for prior in priors])
+
+    def kernel_at(point: Values) -> Kernel:
+        return base.model_copy(update={p: float(v) for p, v in zip(free, np.exp(point), strict=True)})
+
+    def residuals(point: Values) -> Values:
+        errors = np.log(rows.predicted(_with(rates, name, kernel_at(point))) / rows.times)
+        return np.concatenate([errors / ROW_SPREAD, (point - centre) / spreads])
+
+    guess = np.array([log(float(parameters(base)[parameter])) for parameter in free])
+    starts = [np.clip(point, low + 1e-6, high - 1e-6) for point in (centre, guess)]
+    tries = [least_squares(residuals, point, bounds=(low, high), loss="soft_l1") for point in starts]
+    found = min(tries, key=lambda one: float(one.cost))
+    return kernel_at(found.x), found
+
+
+def _ranges(free: list[str], found: Any, base: Kernel) -> dict[str, tuple[float, float]]:
+    """Return 90 % ranges from the curvature at the solution, cut at the bounds."""
+    rows = len(found.fun)
+    noise = max(1.0, 2 * found.cost / max(1, rows - len(free)))
+    spread = np.sqrt(np.diag(np.linalg.pinv(found.jac.T @ found.jac)) * noise)
+    ranges = {}
+    for parameter, middle, sigma in zip(free, found.x, spread, strict=True):
+        prior = PRIORS[type(base)][parameter]
+        ends = [exp(middle + sign * CONFIDENCE * min(sigma, 5.0)) for sign in (-1, 1)]
+        ranges[parameter] = (max(prior.low, ends[0]), min(prior.high, ends[1]))
+    return ranges
+
+
+def fit(
+    name: str,
+    measured: Sequence[Measurement],
+    base: Kernel,
+    rates: Rates,
+    ideal: Rates,
+    chosen: Sequence[str] = (),
+) -> Fitted:
+    """Return a kernel fitted to measurements of its class.
+
+    Bounded least squares of the logarithms of predicted over measured time with a soft-L1 loss, every
+    parameter drawn to its prior.  What the base kernel holds outside the bounds (a start of zero, say)
+    stays, and so do limits and links.
+    ``chosen`` are the parameters to fit, by default all that the rows feel.
+    Raises ``DataError`` for too few rows or times of another unit.
+    """
+    if type(base) not in PRIORS:
+        raise UsageError(f"{name} has no parameters to fit")
+    rows = Rows(measured)
+    check_units(name, rows, ideal)
+    start = base.model_copy(
+        update={
+            p: prior.value
+            for p, prior in PRIORS[type(base)].items()
+            if prior.low <= float(parameters(base)[p]) <= prior.high and (not chosen or p in chosen)
+        }
+    )
+    rates = _with(rates, name, start)
+    free = [p for p in _free(name, start, rows, rates) if not chosen or p in chosen]
+    given = start.model_copy(update={p: float(parameters(base)[p]) for p in free})
+    if not free:
+        raise DataError(f"{measured[0].where}: {name}: its rows feel none of the parameters to fit")
+    needed = ROWS_PER_PARAMETER * max(1, len(free))
+    if len(measured) < needed:
+        raise DataError(
+            f"{measured[0].where}: {name}: {len(measured)} rows for {len(free)} parameters; allowed: {needed} rows "
+            "or more; measure more shapes"
+        )
+    held = tuple(p for p in PRIORS[type(base)] if p not in free)
+    start = given.model_copy(update={p: float(parameters(base)[p]) for p in held})
+    rates = _with(rates, name, start)
+    kernel, found = _solve(name, start, free, rows, rates)
+    within = rows.predicted(_with(rates, name, kernel))
+    across = None
+    if len({one.shape for one in measured}) > 1:
+        across = held_out_predictions(name, start, free, rows, rates)
+    return Fitted(
+        name=name,
+        kernel=kernel,
+        ranges=_ranges(free, found, base),
+        held=held,
+        rows=len(measured),
+        shapes=len({one.shape for one in measured}),
+        within=rows.spread(within),
+        across=None if across is None else rows.spread(across),
+        errors_within=within / rows.times - 1,
+        errors_across=None if across is None else across / rows.times - 1,
+    )
+
+
+def held_out_predictions(name: str, start: Kernel, free: list[str], rows: Rows, rates: Rates) -> Values:
+    """Return each row predicted by a fit that saw no row of its shape."""
+    result = np.full(len(rows.rows), inf)
+    for shape in dict.fromkeys(row.shape for row in rows.rows):
+        seen = Rows([row for row in rows.rows if row.shape != shape])
+        kernel, _ = _solve(name, start, free, seen, rates)
+        unseen = [i for i, row in enumerate(rows.rows) if row.shape == shape]
+        result[unseen] = Rows([rows.rows[i] for i in unseen]).predicted(_with(rates, name, kernel))
+    return result

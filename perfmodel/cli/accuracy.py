@@ -1,0 +1,77 @@
+"""`moeplan accuracy`: operators and links alone, predicted against measured."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.cli import options
+from perfmodel.errors import UsageError
+
+VARIABLE = "MOEPLAN_MEASUREMENTS"
+
+
+def _scores(machine: Any, rows: list[Any], held_out: bool) -> list[Any]:
+    from perfmodel import catalog
+    from perfmodel.accuracy import scores
+
+    return scores(rows, machine.rates(), catalog.ideal(machine).rates(), held_out=held_out)
+
+
+def command(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="Microbenchmarks on file, or CSV tables; default all on file.")
+    ] = None,
+    measurements: Annotated[
+        Path | None, typer.Option("--measurements", envvar=VARIABLE, help="Folder with the public tables.")
+    ] = None,
+    on: options.SystemOption = None,
+    stack: options.StackOption = None,
+    kernels: options.KernelsOption = None,
+    model: options.HeadsOption = None,
+    messages: options.MessagesOption = None,
+    ep: options.EpOption = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out/--no-held-out", help="Also cross-validate over whole shapes.")
+    ] = True,
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Compare predicted times of single operators and collectives with measured ones.
+
+    Example: moeplan accuracy cm384-table7
+
+    Example: moeplan accuracy my-table.csv --on cloudmatrix384 --model deepseek-v3
+    """
+    from perfmodel import catalog
+    from perfmodel.report.accuracy import accuracy_document
+
+    chosen = what or catalog.names("microbenchmarks")
+    tables = [Path(word) for word in chosen if word.lower().endswith(".csv")]
+    remarks: list[str] = []
+    found: list[tuple[Any, list[Any]]] = []
+    if tables:
+        if len(tables) != len(chosen):
+            raise UsageError("accuracy takes names of microbenchmarks or CSV tables, not both at once")
+        if on is None:
+            raise UsageError("accuracy of a table needs --on SYSTEM; see 'moeplan list systems'")
+        machine, notes = catalog.load_machine(on, stack, kernels or ())
+        remarks += notes
+        context = options.context_of(model, ep, messages)
+        for path in tables:
+            rows, left_out = catalog.read_measurements(path, context)
+            remarks += left_out
+            found.append((path.name, _scores(machine, rows, held_out)))
+        return options.show(accuracy_document(found), format_, remarks)
+    if on or stack or kernels or model or messages or ep:
+        raise UsageError("--on, --stack, --kernels, --model, --messages and --ep go with a CSV table")
+    for name in chosen:
+        spec = catalog.load_microbenchmark(name).spec
+        if spec.files and measurements is None:
+            remarks.append(f"{name}: left out; its tables are not part of this project: give --measurements FOLDER")
+            continue
+        machine, rows, left_out = catalog.load_measurements(spec, measurements)
+        remarks += left_out
+        found.append((spec, _scores(machine, rows, held_out and bool(spec.files))))
+    if not found:
+        raise UsageError("\n".join(remarks))
+    return options.show(accuracy_document(found), format_, remarks)

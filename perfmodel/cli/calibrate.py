@@ -1,0 +1,75 @@
+"""`moeplan calibrate`: measured operators -> the parameters of their kernels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perfmodel.cli import options
+from perfmodel.errors import UsageError
+
+
+def command(
+    tables: Annotated[list[Path], typer.Argument(help="CSV tables: ours, op_summary, kernel_details, *_perf.")],
+    on: options.SystemOption = None,
+    stack: options.StackOption = None,
+    kernels: options.KernelsOption = None,
+    model: options.HeadsOption = None,
+    messages: options.MessagesOption = None,
+    ep: options.EpOption = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Operator to take; may be repeated.")] = None,
+    at_least: Annotated[
+        list[str] | None, typer.Option("--at-least", metavar="COLUMN=N", help="Leave out rows below; may be repeated.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", help="Fit only this parameter, hold the others; may be repeated."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a kernel set here.")] = None,
+    title: Annotated[str, typer.Option("--title", help="What was measured, for the kernel set.")] = "",
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Fit kernel parameters to measured operators; print them with ranges and errors, and write them with --output.
+
+    Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
+    """
+    from perfmodel import catalog
+    from perfmodel.calibration import PRIORS, by_kernel, fit
+    from perfmodel.measured.shapes import OPERATORS
+    from perfmodel.report.calibration import calibration_document, kernel_set_text
+
+    if on is None:
+        raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")
+    for word in only or ():
+        options.known(word, sorted(OPERATORS), "--only")
+    words = sorted({name for priors in PRIORS.values() for name in priors})
+    for word in parameter or ():
+        options.known(word, words, "--parameter")
+    if output is not None and output.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"--output: {str(output)!r}; allowed: a file that ends in .yaml")
+    machine, remarks = catalog.load_machine(on, stack, kernels or ())
+    context = options.context_of(model, ep, messages, only=only or (), at_least=at_least or ())
+    measured = []
+    told = list(remarks)
+    for path in tables:
+        rows, left_out = catalog.read_measurements(path, context)
+        measured += rows
+        told += left_out
+    rates, ideal = machine.rates(), catalog.ideal(machine).rates()
+    fitted = [
+        fit(name, rows, rates.kernels[name], rates, ideal, parameter or ())
+        for name, rows in by_kernel(measured).items()
+    ]
+    bases = {one.name: machine.kernels_of()[one.name] for one in fitted}
+    if output is not None:
+        text = kernel_set_text(
+            fitted,
+            bases,
+            name=output.stem,
+            title=title or f"Calibrated on {', '.join(path.name for path in tables)}",
+            chip=machine.chip.spec.name,
+            tables=[path.name for path in tables],
+        )
+        catalog.write(output, text)
+        told.append(f"wrote {output}; use it with --kernels {output}")
+    options.show(calibration_document(fitted, {name: known.spec.name for name, known in bases.items()}), format_, told)

@@ -1,0 +1,1 @@
+"""Measured operators: what was run, and how long it took."""

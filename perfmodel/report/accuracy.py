@@ -1,0 +1,82 @@
+"""Scores of operators alone -> a document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from perfmodel.accuracy import Score
+from perfmodel.report.table import Column, Document, Table
+
+NOTES = (
+    "made by: moeplan accuracy --measurements FOLDER --format markdown; FOLDER holds the public tables, which are not "
+    "part of this project ('moeplan show NAME' says where they are from)",
+    "shipped: with the parameters on file; held out: with parameters fitted anew for each shape, without any row "
+    "of that shape; errors are |predicted / measured - 1|",
+    "a shape is one (columns, inner) of a product, one (sequences, heads) of an attention, one operation and number "
+    "of dies of a collective",
+)
+
+
+def met(target: Any, score: Score) -> bool | None:
+    """Return whether the score is within its target, held out where that was done."""
+    if target is None:
+        return None
+    spread = score.across or score.shipped
+    limits = ((target.worst, abs(score.shipped.worst)), (target.median, spread.median), (target.p90, spread.p90))
+    return all(value <= limit for limit, value in limits if limit is not None)
+
+
+def _limits(target: Any) -> str:
+    if target is None:
+        return ""
+    words = (("worst", target.worst), ("median", target.median), ("p90", target.p90))
+    return ", ".join(f"{word} {100 * limit:g} %" for word, limit in words if limit is not None)
+
+
+def accuracy_document(found: Sequence[tuple[Any, list[Score]]]) -> Document:
+    """Return one row per set of measurements and operator."""
+    rows: list[dict[str, object]] = []
+    for source, scores in found:
+        named = not isinstance(source, str)
+        for score in scores:
+            held = score.across
+            rows.append(
+                {
+                    "benchmark": source.name if named else source,
+                    "operator": score.operator,
+                    "rows": score.rows,
+                    "shapes": score.shapes,
+                    "median": score.shipped.median,
+                    "p90": score.shipped.p90,
+                    "bias": score.shipped.bias,
+                    "worst": score.shipped.worst,
+                    "held_median": held.median if held else None,
+                    "held_p90": held.p90 if held else None,
+                    "held_mean": held.mean if held else None,
+                    "target": _limits(source.target) if named else "",
+                    "met": met(source.target, score) if named else None,
+                }
+            )
+    columns = (
+        Column("benchmark", "measured", group=True),
+        Column("operator", "operator"),
+        Column("rows", "rows", "1", spare=1),
+        Column("shapes", "shapes", "1", spare=2),
+        Column("median", "shipped median", "%"),
+        Column("p90", "p90", "%"),
+        Column("bias", "bias", "%", spare=4),
+        Column("worst", "worst", "%", spare=3),
+        Column("held_median", "held out median", "%"),
+        Column("held_p90", "p90", "%"),
+        Column("held_mean", "mean", "%", spare=5),
+        Column("target", "target", spare=2),
+        Column("met", "met"),
+    )
+    missed = [f"{row['benchmark']} ({row['operator']})" for row in rows if row["met"] is False]
+    notes = (*NOTES, *([f"beyond its target: {', '.join(missed)}"] if missed else []))
+    return Document(
+        schema="moeplan.accuracy/1",
+        title="Operators and links alone, predicted against measured",
+        tables=(Table("Operators and links alone", columns, tuple(rows)),),
+        facts={"rows": rows},
+        notes=notes,
+    )

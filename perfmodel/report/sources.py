@@ -1,0 +1,50 @@
+"""Kernels of a step's rows -> tables of their parameters, each with range and source."""
+
+from collections.abc import Mapping
+
+from perfmodel.breakdown import Breakdown
+from perfmodel.report.table import Column, Table
+from perfmodel.sensitivity import Known
+from perfmodel.specs.kernels import KernelSetSpec, parameters
+
+COLUMNS = (
+    Column("class", "operator class", group=True),
+    Column("parameter", "parameter"),
+    Column("value", "value"),
+    Column("range", "range", spare=1),
+    Column("kind", "kind"),
+    Column("source", "source"),
+    Column("note", "note", spare=2),
+)
+
+
+def kernel_tables(parts: Breakdown, kernels: Mapping[str, Known[KernelSetSpec]]) -> tuple[Table, Table]:
+    """Return which kernel runs each row, and the parameters of these kernels."""
+    rows: dict[str, dict[str, object]] = {}
+    for row in parts.rows:
+        word = row.timed.op.kernel
+        if row.timed.op.kernels or row.timed.op.exchange is not None or row.timed.op.flop:
+            rows[row.name] = {"operator": row.name, "class": word, "set": kernels[word].spec.name}
+    used = list(dict.fromkeys(str(row["class"]) for row in rows.values()))
+    values: list[dict[str, object]] = []
+    for word in used:
+        known = kernels[word]
+        for parameter in parameters(known.spec.classes()[word]):
+            figure = known.figures[f"{word}.{parameter}"]
+            source = known.spec.sources[figure.source]
+            values.append(
+                {
+                    "class": f"{word} ({known.spec.name})",
+                    "parameter": parameter,
+                    "value": figure.text,
+                    "range": "" if figure.low is None else f"{figure.low:.4g} to {figure.high:.4g}",
+                    "kind": figure.kind,
+                    "source": source.title,
+                    "note": figure.note or "",
+                }
+            )
+    which = (Column("operator", "operator"), Column("class", "operator class"), Column("set", "kernel set"))
+    return (
+        Table("Kernel that runs each operator", which, tuple(rows.values())),
+        Table("Parameters of these kernels", COLUMNS, tuple(values), ("ranges are in SI units",)),
+    )

@@ -1,0 +1,211 @@
+"""Kernels: measured parameters of operator classes, apart from the peaks they are shares of.
+
+A kernel set is one generation of kernels: whoever measured or calibrated them gives the classes it
+knows, and a stack lists the sets it uses, the first that has a class winning.  Times are per call,
+shares are of the die's peak or pin rate, so that a set measured on one chip carries to another.
+"""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import Field, model_validator
+
+from perfmodel.specs.base import PositiveNumber, PositiveRate, Source, Spec
+from perfmodel.units import Bytes, Dimensionless, Fraction, Seconds
+
+Share = Annotated[Fraction, Gt(0), Le(1.0)]
+Part = Annotated[Fraction, Ge(0), Le(1.0)]
+Link = Literal["sio", "ub", "hccs", "nvlink", "pcie", "roce", "infiniband"]
+
+
+class Fit(Spec):
+    """What the parameters of a class were fitted to, and how well they fit."""
+
+    rows: PositiveNumber
+    shapes: PositiveNumber
+    median_error: Dimensionless
+    p90_error: Dimensionless
+    held_out_median_error: Dimensionless | None = None
+    held_out_p90_error: Dimensionless | None = None
+
+
+class MatmulKernel(Spec):
+    """Matrix product: streaming of the weights, arithmetic, and how far they overlap."""
+
+    start: Seconds
+    #: share of the memory's pin rate at which weights stream from memory
+    stream: Share
+    #: bytes that stay in L2 when a benchmark repeats one call, and the share of the pin rate they come at
+    resident: Bytes
+    resident_stream: PositiveNumber
+    #: share of the cube peak on many rows
+    compute: Share
+    #: rows per matrix at which half of the shorter of streaming and arithmetic is hidden
+    overlap_rows: PositiveNumber
+    #: times the activations pass through memory, dynamic quantisation included
+    activation_passes: Dimensionless
+    fit: Fit | None = None
+
+
+class DecodeAttentionKernel(Spec):
+    """Attention of few queries on a long cache: streaming, arithmetic, and one block worked by one core."""
+
+    start: Seconds
+    #: added for each sequence until half the cores have one
+    start_per_sequence: Seconds
+    stream: Share
+    compute: Share
+    #: part of the shorter of streaming and arithmetic that is hidden
+    overlap: Part
+    #: tokens of a sequence that one core works before others join
+    block_tokens: Dimensionless
+    fit: Fit | None = None
+
+
+class PrefillAttentionKernel(Spec):
+    """Causal attention of a whole prompt."""
+
+    start: Seconds
+    #: least time of one head of one sequence on one core
+    task_time: Seconds
+    compute: Share
+    #: tokens a row costs beyond its causal part: blocks on the diagonal, softmax, rescaling
+    overhead_tokens: Dimensionless
+    #: slow-down once operands lie wholly beyond L2
+    spill: Dimensionless
+    fit: Fit | None = None
+
+
+class VectorKernel(Spec):
+    """Element-wise work."""
+
+    start: Seconds
+    stream: Share
+    compute: Share
+    fit: Fit | None = None
+
+
+class CollectiveKernel(Spec):
+    """AllGather, ReduceScatter and AllReduce of one library on the links it covers."""
+
+    start: Seconds
+    #: the start grows with the dies of the group to this power
+    start_growth: Dimensionless
+    #: rate at which one die copies one peer's shard in the direct algorithm, before the link's share
+    peer_rate: PositiveRate
+    #: largest shard that the direct algorithm takes, gathering and reducing
+    gather_limit: Bytes
+    reduce_limit: Bytes
+    #: what the bulk algorithm adds to the start, and each peer inside the node, per round
+    bulk_start: Seconds
+    bulk_start_per_peer: Seconds
+    #: part of the shorter of that start and the transfer that is hidden
+    bulk_overlap: Part
+    #: added once a shard beyond these sizes leaves the node
+    outer_start: Seconds
+    outer_gather_limit: Bytes
+    outer_reduce_limit: Bytes
+    #: part of the shorter of the phases inside and outside the nodes that is hidden
+    outer_overlap: Part
+    #: shares of the pin rate: on links between packages when reading and when writing, and inside a package
+    read_share: Share
+    write_share: Share
+    package_share: Share
+    covers: tuple[Link, ...]
+    fit: Fit | None = None
+
+
+class AllToAllKernel(Spec):
+    """AllToAll of equal parts."""
+
+    start: Seconds
+    start_per_doubling: Seconds
+    link_share: Share
+    package_share: Share
+    #: part of the shorter of start and transfer that is hidden
+    overlap: Part
+    #: times that what exceeds L2 passes through memory
+    spill_passes: Dimensionless
+    covers: tuple[Link, ...]
+    fit: Fit | None = None
+
+
+class MessageKernel(Spec):
+    """Token-grain dispatch or combine: a start and a cost per message that leaves the package."""
+
+    start: Seconds
+    per_message: Seconds
+    covers: tuple[Link, ...]
+    max_tokens_per_die: PositiveNumber
+    fit: Fit | None = None
+
+
+class BulkKernel(Spec):
+    """Dispatch or combine of large blocks: a start, a cost per peer, and a share of the link."""
+
+    start: Seconds
+    start_per_peer: Seconds
+    link_share: Share
+    covers: tuple[Link, ...]
+    fit: Fit | None = None
+
+
+Kernel = (
+    MatmulKernel
+    | DecodeAttentionKernel
+    | PrefillAttentionKernel
+    | VectorKernel
+    | CollectiveKernel
+    | AllToAllKernel
+    | MessageKernel
+    | BulkKernel
+)
+
+
+class KernelSetSpec(Spec):
+    """One generation of kernels: the parameters of the operator classes it was measured on."""
+
+    name: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    #: chip that the shares were measured on
+    chip: str
+    matmul_bf16: MatmulKernel | None = None
+    matmul_int8: MatmulKernel | None = None
+    grouped_matmul_bf16: MatmulKernel | None = None
+    grouped_matmul_int8: MatmulKernel | None = None
+    batched_matmul_bf16: MatmulKernel | None = None
+    attention_decode: DecodeAttentionKernel | None = None
+    attention_prefill: PrefillAttentionKernel | None = None
+    vector: VectorKernel | None = None
+    collective: CollectiveKernel | None = None
+    all_to_all: AllToAllKernel | None = None
+    dispatch: MessageKernel | None = None
+    combine: MessageKernel | None = None
+    bulk_dispatch: BulkKernel | None = None
+    bulk_combine: BulkKernel | None = None
+    sources: dict[str, Source] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_a_class(self) -> "KernelSetSpec":
+        if not self.classes():
+            raise ValueError(f"no operator class; allowed: at least one of {', '.join(OPERATOR_CLASSES)}")
+        return self
+
+    def classes(self) -> dict[str, Any]:
+        """Return the classes this set has."""
+        return {name: getattr(self, name) for name in OPERATOR_CLASSES if getattr(self, name) is not None}
+
+
+OPERATOR_CLASSES: tuple[str, ...] = tuple(
+    name for name in KernelSetSpec.model_fields if name not in ("name", "title", "aliases", "chip", "sources")
+)
+
+
+def parameters(kernel: Kernel) -> dict[str, float]:
+    """Return the numbers of a class, what it was fitted to left out."""
+    return {
+        name: value
+        for name in type(kernel).model_fields
+        if name not in ("fit", "covers") and (value := getattr(kernel, name)) is not None
+    }

@@ -1,0 +1,160 @@
+"""Time of one communication on the tiers of a machine."""
+
+from typing import Any, TypeVar, assert_never
+
+from perfmodel.algebra import Num, greater, log, maximum, minimum, total, where
+from perfmodel.formulas import collectives as formulas
+from perfmodel.formulas.kernels import overlapped_time, spilled_bytes
+from perfmodel.ledger.records import Exchange
+from perfmodel.rates import Rates, TierRates
+from perfmodel.specs.kernels import AllToAllKernel, BulkKernel, CollectiveKernel, MessageKernel
+from perfmodel.units import BytesPerSecond, Count, Fraction, Seconds
+
+K = TypeVar("K")
+LOG_TWO = 0.6931471805599453
+
+
+def exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
+    """Return the time of a communication on the machine's tiers; among one die it costs nothing."""
+    time = _exchange_time(exchange, rates)
+    return where(greater(exchange.group, 1), time, 0.0 * time)
+
+
+def _exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
+    kind = exchange.collective
+    match kind:
+        case "all_gather" | "reduce_scatter" | "all_reduce":
+            return _collective(exchange, _kernel(rates, "collective", CollectiveKernel), rates)
+        case "all_to_all":
+            return _all_to_all(exchange, _kernel(rates, kind, AllToAllKernel), rates)
+        case "dispatch" | "combine":
+            return _messages(exchange, _kernel(rates, kind, MessageKernel), rates)
+        case "bulk_dispatch" | "bulk_combine":
+            return _bulk(exchange, _kernel(rates, kind, BulkKernel), rates)
+        case _:
+            assert_never(kind)
+
+
+def _kernel(rates: Rates, name: str, expected: type[K]) -> K:
+    kernel = rates.kernels[name]
+    assert isinstance(kernel, expected)
+    return kernel
+
+
+def _bandwidth(
+    tier: TierRates, inner: Count, group: Count, share: Fraction, package_share: Fraction, covers: tuple[str, ...]
+) -> BytesPerSecond:
+    """Return what one die may send at a tier: the share measured on its link, or the stack's where none was."""
+    if tier.name == "package":
+        rate = tier.pin_bandwidth * package_share
+    elif tier.link in covers:
+        rate = tier.pin_bandwidth * share
+    else:
+        rate = tier.bandwidth
+    if tier.fabric == "mesh":
+        members = minimum(group, tier.dies) / minimum(group, inner)
+        rate = formulas.mesh_bandwidth(bandwidth=rate, members=members, dies=tier.dies / inner)
+    return rate
+
+
+def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> Seconds:
+    """AllGather, ReduceScatter or AllReduce, tier by tier: direct for small shards, in bulk beyond."""
+    kind, group, shard = exchange.collective, exchange.group, exchange.payload
+    reads, writes = int(kind != "reduce_scatter"), int(kind != "all_gather")
+    rounds = reads + writes
+    limit, outer_limit = (
+        (kernel.gather_limit, kernel.outer_gather_limit)
+        if kind == "all_gather"
+        else (kernel.reduce_limit, kernel.outer_reduce_limit)
+    )
+    small = minimum(shard, limit)
+    crossing = greater(group, rates.node_dies)
+
+    inside: list[Seconds] = []  # time of one byte of shard
+    outside: list[Seconds] = []
+    pushed: list[Seconds] = []
+    inner: Count = 1
+    for tier in rates.tiers:
+        received = formulas.phase_received_bytes(shard=1.0, group=group, inner=inner, outer=tier.dies)
+        read, write = (
+            _bandwidth(tier, inner, group, share, kernel.package_share, kernel.covers)
+            for share in (kernel.read_share, kernel.write_share)
+        )
+        phase = reads * formulas.link_time(payload=received, bandwidth=read)
+        phase = phase + writes * formulas.link_time(payload=received, bandwidth=write)
+        if tier.name in ("package", "node"):
+            inside.append(phase)
+            whole = formulas.one_shot_bytes(tensor=group, group=group, inner=inner, outer=tier.dies)
+            pushed.append(formulas.link_time(payload=whole, bandwidth=write))
+        else:
+            outside.append(phase)
+        inner = tier.dies
+    per_byte = total(inside)
+
+    start = formulas.grown_start(start=kernel.start, growth=kernel.start_growth, group=group)
+    copies = group / minimum(group, rates.node_dies) / kernel.peer_rate
+    copies = reads * copies / kernel.read_share + writes * copies / kernel.write_share
+    starts = where(crossing, rounds * start, start)
+    direct = starts + small * maximum(copies, per_byte)
+    if kind == "all_reduce":
+        one_shot = start + small * total(pushed)
+        direct = where(crossing, direct, minimum(direct, one_shot))
+    peers = minimum(group, rates.node_dies) - 1
+    bulk = overlapped_time(
+        first=start + rounds * (kernel.bulk_start + kernel.bulk_start_per_peer * peers),
+        second=shard * per_byte,
+        hidden=kernel.bulk_overlap,
+    )
+    outer_start = where(crossing & greater(shard, outer_limit), rounds * kernel.outer_start, 0.0)
+    inner_phase = where(greater(shard, limit), maximum(bulk, direct), direct)
+    return outer_start + overlapped_time(first=inner_phase, second=shard * total(outside), hidden=kernel.outer_overlap)
+
+
+def _all_to_all(exchange: Exchange, kernel: AllToAllKernel, rates: Rates) -> Seconds:
+    group, part = exchange.group, exchange.payload
+    transfer: list[Seconds] = []
+    inner: Count = 1
+    for tier in rates.tiers:
+        sent = formulas.one_shot_bytes(tensor=part, group=group, inner=inner, outer=tier.dies)
+        rate = _bandwidth(tier, inner, group, kernel.link_share, kernel.package_share, kernel.covers)
+        transfer.append(formulas.link_time(payload=sent, bandwidth=rate))
+        inner = tier.dies
+    start = kernel.start + kernel.start_per_doubling * (log(group) / LOG_TWO)
+    spilled = spilled_bytes(activation=2 * part * group, l2_capacity=rates.l2_capacity)
+    spill = kernel.spill_passes * spilled / rates.hbm_bandwidth
+    return overlapped_time(first=start, second=total(transfer), hidden=kernel.overlap) + spill
+
+
+def _slowest_link(exchange: Exchange, rates: Rates, share: Fraction | None) -> Seconds:
+    """Time of the most loaded link when messages go straight to evenly spread destinations.
+
+    Tiers of one kind of link (inside a node and across a supernode) go through the same ports of a die.
+    """
+    inner: Count = 1
+    loads: dict[str, Seconds] = {}
+    for tier in rates.tiers:
+        crossing = formulas.crossing_share(group=exchange.group, inner=inner, outer=tier.dies)
+        payload = exchange.messages * exchange.payload * crossing
+        rate: Num = tier.bandwidth if share is None else tier.pin_bandwidth * share
+        loads[tier.link] = loads.get(tier.link, 0.0) + formulas.link_time(payload=payload, bandwidth=rate)
+        inner = tier.dies
+    slowest: Seconds = 0.0
+    for load in loads.values():
+        slowest = maximum(slowest, load)
+    return slowest
+
+
+def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates) -> Seconds:
+    package: Any = rates.dies_per_package
+    leaving = 1 - minimum(exchange.group, package) / exchange.group
+    return formulas.message_exchange_time(
+        messages=exchange.messages * leaving,
+        start=kernel.start,
+        per_message=kernel.per_message,
+        transfer=_slowest_link(exchange, rates, None),
+    )
+
+
+def _bulk(exchange: Exchange, kernel: BulkKernel, rates: Rates) -> Seconds:
+    peers = exchange.group - 1
+    return kernel.start + kernel.start_per_peer * peers + _slowest_link(exchange, rates, kernel.link_share)

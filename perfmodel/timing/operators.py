@@ -1,0 +1,178 @@
+"""Time of one row of a ledger on the kernel that runs it."""
+
+from dataclasses import dataclass
+
+from perfmodel.algebra import greater, maximum
+from perfmodel.formulas import kernels as formulas
+from perfmodel.formulas import roofline
+from perfmodel.ledger.records import Op
+from perfmodel.rates import Rates
+from perfmodel.specs.kernels import (
+    DecodeAttentionKernel,
+    MatmulKernel,
+    PrefillAttentionKernel,
+    VectorKernel,
+)
+from perfmodel.timing.exchanges import exchange_time
+from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
+
+WHOLE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OpTime:
+    """Time of one row on its share of the cores, and what it consists of."""
+
+    op: Op
+    compute_time: Seconds = 0.0
+    memory_time: Seconds = 0.0
+    network_time: Seconds = 0.0
+    fixed_time: Seconds = 0.0
+    #: what memory alone would need at the rate all cores reach
+    hbm_time: Seconds = 0.0
+    #: time without the fixed cost
+    work: Seconds
+
+    @property
+    def time(self) -> Seconds:
+        """Time of the row; its fixed cost does not overlap."""
+        return self.work + self.fixed_time
+
+    @property
+    def roof(self) -> str:
+        """The slowest of arithmetic, memory and link, for a row of plain numbers."""
+        roofs = {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+        return max(roofs, key=lambda name: float(roofs[name]))  # type: ignore[arg-type]
+
+    @property
+    def bound(self) -> str:
+        """What decides the time of a row of plain numbers: its roof, or its fixed cost."""
+        slowest = maximum(self.network_time, maximum(self.compute_time, self.memory_time))
+        return "fixed" if greater(self.fixed_time, slowest) else self.roof
+
+
+def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: bool = False) -> OpTime:
+    """Return the time of one row on its share of the die's cores.
+
+    ``repeated`` is how benchmarks run: the same call again and again, with part of the weights
+    still in L2.  In serving other weights have passed in between.
+    """
+    if op.exchange is not None:
+        network = exchange_time(op.exchange, rates)
+        return OpTime(op=op, network_time=network, work=network)
+    kernel = rates.kernels[op.kernel]
+    match kernel:
+        case MatmulKernel():
+            return _matmul(op, kernel, rates, core_share, repeated)
+        case DecodeAttentionKernel():
+            return _decode_attention(op, kernel, rates, core_share)
+        case PrefillAttentionKernel():
+            return _prefill_attention(op, kernel, rates, core_share)
+        case VectorKernel():
+            return _vector(op, kernel, rates, core_share)
+        case _:
+            raise AssertionError(f"{op.kernel} is no operator on the cores")
+
+
+def _streaming(rates: Rates, stream: Fraction, core_share: Fraction) -> BytesPerSecond:
+    return formulas.core_stream_rate(
+        bandwidth=rates.hbm_bandwidth, share=stream, core_bandwidth=rates.core_stream, core_share=core_share
+    )
+
+
+def _through_memory(op: Op, rates: Rates) -> Bytes:
+    spilled = formulas.spilled_bytes(activation=op.activation_bytes, l2_capacity=rates.l2_capacity)
+    return op.weight_bytes + op.kv_bytes + spilled
+
+
+def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
+    moved = _through_memory(op, rates)
+    stream = formulas.weight_stream_time(
+        stored=moved,
+        resident=kernel.resident if repeated else 0,
+        rate=_streaming(rates, kernel.stream, core_share),
+        resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
+    )
+    compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine) * core_share, efficiency=kernel.compute)
+    passes = formulas.activation_time(
+        activation=op.activation_bytes,
+        passes=kernel.activation_passes,
+        bandwidth=rates.hbm_bandwidth * core_share,
+    )
+    hidden = formulas.hidden_share(rows=op.rows, overlap_rows=kernel.overlap_rows)
+    return OpTime(
+        op=op,
+        compute_time=compute,
+        memory_time=stream + passes,
+        fixed_time=op.kernels * kernel.start,
+        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream),
+        work=formulas.overlapped_time(first=stream, second=compute, hidden=hidden) + passes,
+    )
+
+
+def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_share: Fraction) -> OpTime:
+    peak, cores = rates.peak(op.engine) * kernel.compute, rates.cube_cores
+    moved = op.kv_bytes + op.weight_bytes
+    stream = moved / _streaming(rates, kernel.stream, core_share)
+    compute = op.flop / (peak * core_share)
+    passes = op.activation_bytes / (rates.l2_rate * core_share)
+    tokens = op.sequences * op.context
+    first_block = formulas.first_block_time(
+        context=op.context,
+        block_tokens=kernel.block_tokens,
+        bytes_per_token=moved / tokens,
+        flop_per_token=op.flop / tokens,
+        core_bandwidth=rates.core_stream / cores,
+        core_rate=peak / cores,
+    )
+    starts = formulas.sequence_start(
+        sequences=op.sequences, start_per_sequence=kernel.start_per_sequence, cores=cores * core_share
+    )
+    return OpTime(
+        op=op,
+        compute_time=compute,
+        memory_time=stream + passes,
+        fixed_time=op.kernels * (kernel.start + starts + first_block),
+        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream),
+        work=formulas.overlapped_time(first=stream, second=compute, hidden=kernel.overlap) + passes,
+    )
+
+
+def _prefill_attention(op: Op, kernel: PrefillAttentionKernel, rates: Rates, core_share: Fraction) -> OpTime:
+    cores = rates.cube_cores * core_share
+    compute = formulas.causal_attention_time(
+        flop=op.flop,
+        context=op.context,
+        overhead_tokens=kernel.overhead_tokens,
+        rate=rates.peak(op.engine) * kernel.compute * core_share,
+        activation=op.activation_bytes,
+        l2_capacity=rates.l2_capacity,
+        spill=kernel.spill,
+    )
+    tasks = formulas.task_time(tasks=op.sequences * op.heads, task_time=kernel.task_time, cores=cores)
+    memory = _through_memory(op, rates) / (rates.hbm_bandwidth * core_share)
+    return OpTime(
+        op=op,
+        compute_time=maximum(compute, tasks),
+        memory_time=memory,
+        fixed_time=op.kernels * kernel.start,
+        hbm_time=memory * core_share,
+        work=maximum(maximum(compute, tasks), memory),
+    )
+
+
+def _vector(op: Op, kernel: VectorKernel, rates: Rates, core_share: Fraction) -> OpTime:
+    compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine) * core_share, efficiency=kernel.compute)
+    cache = roofline.cache_time(
+        stored=op.weight_bytes + op.kv_bytes, activation=op.activation_bytes, l2_rate=rates.l2_rate * core_share
+    )
+    moved = _through_memory(op, rates)
+    memory = maximum(cache, moved / _streaming(rates, kernel.stream, core_share))
+    return OpTime(
+        op=op,
+        compute_time=compute,
+        memory_time=memory,
+        fixed_time=op.kernels * kernel.start,
+        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream),
+        work=maximum(compute, memory),
+    )

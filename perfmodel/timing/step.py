@@ -1,0 +1,109 @@
+"""Rows -> parts -> lanes -> blocks -> one step."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from perfmodel.algebra import maximum, total
+from perfmodel.formulas import roofline
+from perfmodel.ledger.records import Block, Family, Ledger, Op
+from perfmodel.rates import Rates
+from perfmodel.timing.operators import WHOLE, time_op
+from perfmodel.units import Count, Fraction, Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PartTime:
+    """Time of a part: on the die's cores and on its links; ``hbm`` is what memory alone would need."""
+
+    busy: Seconds
+    link: Seconds
+    hbm: Seconds
+
+    @property
+    def whole(self) -> Seconds:
+        """Both, one after the other."""
+        return self.busy + self.link
+
+
+def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> PartTime:
+    """Return the time of a part's rows, one after the other."""
+    rows = [time_op(op, rates, core_share) for op in ops]
+    return PartTime(
+        busy=total(time for row in rows if row.op.exchange is None for time in (row.work, row.fixed_time)),
+        link=total(row.work for row in rows if row.op.exchange is not None),
+        hbm=total(row.hbm_time for row in rows),
+    )
+
+
+def join(parts: Iterable[PartTime]) -> PartTime:
+    """Parts one after the other on one die."""
+    parts = list(parts)
+    return PartTime(
+        busy=total(part.busy for part in parts),
+        link=total(part.link for part in parts),
+        hbm=total(part.hbm for part in parts),
+    )
+
+
+def slower(first: PartTime, second: PartTime) -> PartTime:
+    """Parts on different ranks at the same time: the slower decides."""
+    return PartTime(
+        busy=maximum(first.busy, second.busy),
+        link=maximum(first.link, second.link),
+        hbm=maximum(first.hbm, second.hbm),
+    )
+
+
+def lanes(
+    ledger: Ledger, block: Block, rates: Rates, attention_share: Fraction, experts_share: Fraction
+) -> tuple[PartTime, PartTime]:
+    """Return the attention lane and the experts lane of a block for one micro-batch."""
+    attention = join(time_part(ledger.parts[name], rates, attention_share) for name in block.attention)
+    experts = join(time_part(ledger.parts[name], rates, experts_share) for name in block.experts)
+    if block.joined:
+        first, second = (time_part(ledger.parts[name], rates, experts_share) for name in block.joined)
+        slow = slower(first, second)
+        experts = join([experts, slow])
+    return attention, experts
+
+
+def core_shares(block: Block, family: Family, attention_cores: Count, rates: Rates) -> tuple[Fraction, Fraction]:
+    """Return the share of the cores that each lane of a block runs on."""
+    if family.overlap == "cores" and block.overlapped:
+        share = attention_cores / rates.cube_cores
+        return share, 1 - share
+    return WHOLE, WHOLE
+
+
+def layer_time(block: Block, family: Family, attention: PartTime, experts: PartTime) -> Seconds:
+    """Return the time of one layer of a block, all its micro-batches included."""
+    if not block.overlapped:
+        return block.passes * roofline.serial_time(first=attention.whole, second=experts.whole)
+    match family.overlap:
+        case "cores":
+            return roofline.two_stream_time(
+                first=attention.whole, second=experts.whole, shared=attention.hbm + experts.hbm
+            )
+        case "link":
+            return roofline.two_stream_time(
+                first=attention.busy + experts.busy, second=attention.link + experts.link, shared=0.0
+            )
+        case "none":
+            raise AssertionError("an overlapped block in a serial family")
+        case _:
+            assert_never(family.overlap)
+
+
+def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rates) -> Seconds:
+    """Return the time of one step: all blocks and the overhead outside them."""
+    times: list[Seconds] = []
+    timed: dict[tuple[object, ...], Seconds] = {}
+    for block in ledger.blocks:
+        key = (block.attention, block.experts, block.joined, block.overlapped, block.passes)
+        if key not in timed:
+            attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
+            timed[key] = layer_time(block, family, attention, experts)
+        times.append(block.count * timed[key])
+    overhead = rates.decode_overhead if family.phase == "decode" else rates.prefill_overhead
+    return total([*times, overhead])

@@ -1,0 +1,206 @@
+"""Times of operators and links behave as their physics says, on every kernel set and system on file."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perfmodel import catalog
+from perfmodel.ledger.records import Exchange, Op
+from perfmodel.measured.shapes import OPERATORS
+from perfmodel.rates import Rates
+from perfmodel.specs.kernels import parameters
+from perfmodel.timing.operators import time_op
+
+ATTENTION = catalog.load_model("deepseek-v3").spec.attention
+MACHINES = [
+    ("cloudmatrix384", "cann-2025", ()),
+    ("cloudmatrix384", "cann-2025", ("vllm-ascend-0.23",)),
+    ("cloudmatrix384", "cann-2025", ("amla",)),
+    ("atlas-800i-a2-64gb-hccs", "cann-2025", ()),
+    ("h800", "deepseek-h800", ()),
+]
+SIZES: dict[str, tuple[int, int]] = {
+    "rows": (1, 16384),
+    "inner": (128, 16384),
+    "columns": (128, 16384),
+    "groups": (1, 64),
+    "tokens": (1, 4096),
+    "hidden_size": (1024, 8192),
+    "intermediate_size": (512, 8192),
+    "experts": (64, 256),
+    "topk": (1, 8),
+    "local_experts": (1, 64),
+    "sequences": (1, 256),
+    "context": (16, 65536),
+    "isl": (16, 16384),
+    "heads": (1, 128),
+    "queries": (1, 4),
+    "kv_heads": (1, 1),
+    "dies": (2, 256),
+    "bytes": (64, 1 << 29),
+    "message_bytes": (256, 32768),
+}
+#: loads of which more never takes less time, all else equal
+LOADS = set(SIZES) - {"experts", "kv_heads", "dies"}
+#: an AllReduce's tensor is spread over its dies
+SHRINKING = {"dies"}
+
+
+def machine(name: str, stack: str, kernels: tuple[str, ...]) -> tuple[Rates, Rates]:
+    taken, _ = catalog.load_machine(name, stack, kernels)
+    return taken.rates(), catalog.ideal(taken).rates()
+
+
+RATES = {case: machine(*case) for case in MACHINES}
+cases = st.sampled_from(MACHINES)
+words = st.sampled_from(sorted(OPERATORS))
+
+
+def drawn(data: Any, word: str) -> dict[str, float]:
+    names = (*OPERATORS[word].columns, *OPERATORS[word].defaults)
+    return {name: float(data.draw(st.integers(*SIZES[name]), label=name)) for name in names}
+
+
+def op_of(word: str, values: dict[str, float]) -> Op:
+    return OPERATORS[word].build(values, ATTENTION)[0]
+
+
+def time_of(word: str, values: dict[str, float], rates: Rates) -> float:
+    return float(time_op(op_of(word, values), rates).time)  # type: ignore[arg-type]
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases, word=words, data=st.data())
+def test_more_load_never_takes_less_time(case: Any, word: str, data: Any) -> None:
+    rates, _ = RATES[case]
+    values = drawn(data, word)
+    name = data.draw(st.sampled_from([c for c in OPERATORS[word].columns if c in LOADS]))
+    more = values | {name: values[name] * data.draw(st.floats(1.0, 8.0))}
+    assert time_of(word, more, rates) >= time_of(word, values, rates) * (1 - 1e-12)
+
+
+FASTER = ("cube_bf16", "cube_int8", "vector", "hbm_bandwidth", "core_stream", "l2_rate", "l2_capacity")
+RISING = ("stream", "compute", "read_share", "write_share", "package_share", "link_share", "peer_rate", "overlap")
+FALLING = ("start", "start_per_sequence", "start_per_peer", "per_message", "task_time", "spill", "activation_passes")
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases, word=words, data=st.data())
+def test_a_faster_machine_is_never_slower(case: Any, word: str, data: Any) -> None:
+    rates, _ = RATES[case]
+    values, factor = drawn(data, word), data.draw(st.floats(1.0, 4.0))
+    name = data.draw(st.sampled_from([*FASTER, "tiers"]))
+    if name == "tiers":
+        tiers = tuple(
+            replace(t, bandwidth=t.bandwidth * factor, pin_bandwidth=t.pin_bandwidth * factor) for t in rates.tiers
+        )
+        better = replace(rates, tiers=tiers)
+    else:
+        better = replace(rates, **{name: getattr(rates, name) * factor})
+    assert time_of(word, values, better) <= time_of(word, values, rates) * (1 + 1e-12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases, word=words, data=st.data())
+def test_a_better_kernel_is_never_slower(case: Any, word: str, data: Any) -> None:
+    rates, _ = RATES[case]
+    values = drawn(data, word)
+    name = op_of(word, values).kernel
+    kernel = rates.kernels[name]
+    movable = [p for p in parameters(kernel) if p in (*RISING, *FALLING)]
+    parameter = data.draw(st.sampled_from(movable))
+    share = data.draw(st.floats(0.2, 1.0))
+    value = float(getattr(kernel, parameter)) * (1 / share if parameter in FALLING else share)
+    worse = replace(rates, kernels={**rates.kernels, name: kernel.model_copy(update={parameter: value})})
+    assert time_of(word, values, worse) >= time_of(word, values, rates) * (1 - 1e-12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases, word=words, data=st.data())
+def test_nothing_is_faster_than_the_ideal_kernels(case: Any, word: str, data: Any) -> None:
+    rates, ideal = RATES[case]
+    values = drawn(data, word)
+    assert time_of(word, values, ideal) <= time_of(word, values, rates) * (1 + 1e-12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases, word=words, data=st.data())
+def test_time_has_no_steps_but_the_switch_of_algorithm(case: Any, word: str, data: Any) -> None:
+    """One per cent more of any load costs at most three per cent more, except across a limit of the collectives."""
+    rates, _ = RATES[case]
+    values = drawn(data, word)
+    name = data.draw(st.sampled_from([c for c in OPERATORS[word].columns if c in LOADS]))
+    more = values | {name: values[name] * 1.01}
+    before, after = op_of(word, values), op_of(word, more)
+    if before.kernel == "collective":
+        kernel: Any = rates.kernels["collective"]
+        limits = ("gather_limit", "reduce_limit", "outer_gather_limit", "outer_reduce_limit")
+        for limit in (getattr(kernel, one) for one in limits):
+            if before.exchange.payload <= limit < after.exchange.payload:  # type: ignore[union-attr,operator]
+                return
+    assert time_of(word, more, rates) <= 1.03 * time_of(word, values, rates)
+
+
+@pytest.mark.parametrize("case", MACHINES, ids=lambda c: f"{c[0]}-{'-'.join(c[2]) or c[1]}")
+def test_a_share_of_the_cores_is_never_faster_than_all(case: Any) -> None:
+    rates, _ = RATES[case]
+    for word in sorted(OPERATORS):
+        values = {c: float(SIZES[c][1]) for c in (*OPERATORS[word].columns, *OPERATORS[word].defaults)}
+        op = op_of(word, values)
+        if op.exchange is None:
+            times = [float(time_op(op, rates, share).time) for share in (0.25, 0.5, 0.75, 1.0)]  # type: ignore[arg-type]
+            assert times == sorted(times, reverse=True)
+
+
+def test_half_the_cores_stream_half_of_what_all_do() -> None:
+    rates, _ = RATES[MACHINES[0]]
+    op = op_of("matmul_int8", {"rows": 1.0, "inner": 16384.0, "columns": 16384.0})
+    start = float(time_op(op, rates).fixed_time)  # type: ignore[arg-type]
+    whole, half = (float(time_op(op, rates, share).time) - start for share in (1.0, 0.5))  # type: ignore[arg-type]
+    assert half == pytest.approx(2 * whole, rel=0.03)
+
+
+def test_an_all_reduce_inside_a_node_of_a_mesh_by_hand() -> None:
+    """4 of 8 cards, 64 MiB: each sends a quarter to three peers over their own links, twice."""
+    rates, _ = RATES[MACHINES[3]]
+    kernel: Any = rates.kernels["collective"]
+    shard = 64 * 2**20 / 4
+    link = 28e9
+    transfer = shard / (link * kernel.read_share) + shard / (link * kernel.write_share)
+    start = kernel.start + 2 * kernel.bulk_start_per_peer * 3
+    hidden = kernel.bulk_overlap * min(start, transfer)
+    exchange = Exchange(collective="all_reduce", group=4, payload=shard)
+    op = Op(name="x", operator="exchange", engine="link", exchange=exchange)
+    assert float(time_op(op, rates).time) == pytest.approx(start + transfer - hidden)  # type: ignore[arg-type]
+
+
+def test_an_all_gather_over_two_nodes_by_hand() -> None:
+    """32 dies, 8 MiB a die: 16 shards inside cards, 14 inside nodes and one between them."""
+    rates, _ = RATES[MACHINES[0]]
+    kernel: Any = rates.kernels["collective"]
+    shard = 8 * 2**20
+    inside = 16 * shard / (270e9 * kernel.package_share) + 14 * shard / (196e9 * kernel.read_share)
+    start = kernel.start * 32**kernel.start_growth + kernel.bulk_start
+    bulk = start + inside - kernel.bulk_overlap * min(start, inside)
+    expected = bulk + kernel.outer_start + shard / (196e9 * kernel.read_share)
+    exchange = Exchange(collective="all_gather", group=32, payload=shard)
+    op = Op(name="x", operator="exchange", engine="link", exchange=exchange)
+    assert float(time_op(op, rates).time) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_a_decode_attention_by_hand() -> None:
+    """Public kernel, 128 heads, 32 sequences of 4096: 254 us measured, worked from its six parameters."""
+    rates, _ = RATES[MACHINES[1]]
+    k: Any = rates.kernels["attention_decode"]
+    tokens = 32 * 4096
+    stream, compute = tokens * 1152 / (1.6e12 * k.stream), tokens * 278528 / (353.8944e12 * k.compute)
+    core = max(1152 / (32 * 1.8e9), 278528 / (353.8944e12 / 24 * k.compute))
+    block = core * 4096 * k.block_tokens / (4096 + k.block_tokens)
+    queries = 32 * 128 * (512 + 64 + 512) * 2 / (24 * 110 * 1.8e9)
+    expected = k.start + 12 * k.start_per_sequence + block + stream + compute - k.overlap * min(stream, compute)
+    time = time_of("attention_decode", {"sequences": 32, "context": 4096, "heads": 128, "queries": 1}, rates)
+    assert time == pytest.approx(expected + queries)
+    assert time == pytest.approx(254e-6, rel=0.1)
