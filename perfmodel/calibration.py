@@ -161,8 +161,9 @@ def _stacked(ops: Sequence[Op]) -> Op:
             payload=_column([one.payload for one in given]),
             messages=_column([one.messages for one in given]),
         )
-    numbers = ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "rows", "sequences", "context", "heads")
-    columns = {name: _column([getattr(op, name) for op in ops]) for name in (*numbers, "kernels")}
+    work = ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "kernels")
+    shape = ("matrices", "rows", "columns", "sequences", "context", "heads")
+    columns = {name: _column([getattr(op, name) for op in ops]) for name in (*work, *shape)}
     return replace(first, exchange=exchange, **columns)
 
 

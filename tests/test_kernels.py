@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel import catalog
+from perfmodel.formulas.kernels import wave_share
 from perfmodel.ledger.records import Exchange, Op
 from perfmodel.measured.shapes import OPERATORS
 from perfmodel.rates import Rates
@@ -135,6 +136,8 @@ def test_time_has_no_steps_but_the_switch_of_algorithm(case: Any, word: str, dat
     name = data.draw(st.sampled_from([c for c in OPERATORS[word].columns if c in LOADS]))
     more = values | {name: values[name] * 1.01}
     before, after = op_of(word, values), op_of(word, more)
+    if getattr(rates.kernels[before.kernel], "tile_rows", None) is not None:
+        return  # whole waves of tiles are steps: the test below
     if before.kernel == "collective":
         kernel: Any = rates.kernels["collective"]
         limits = ("gather_limit", "reduce_limit", "outer_gather_limit", "outer_reduce_limit")
@@ -204,3 +207,15 @@ def test_a_decode_attention_by_hand() -> None:
     time = time_of("attention_decode", {"sequences": 32, "context": 4096, "heads": 128, "queries": 1}, rates)
     assert time == pytest.approx(expected + queries)
     assert time == pytest.approx(254e-6, rel=0.1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.integers(1, 4096), columns=st.integers(1, 16384), matrices=st.integers(1, 64))
+def test_whole_waves_cost_at_most_one_wave_more(rows: int, columns: int, matrices: int) -> None:
+    """A step of whole tiles in whole waves is never larger than one wave of each matrix's edge tiles."""
+    sizes = {"matrices": matrices, "tile_rows": 128, "tile_columns": 128, "cores": 132}
+    useful: Any = wave_share(rows=rows, columns=columns, **sizes)
+    worked = matrices * rows * columns / useful
+    assert 0 < useful <= 1
+    edges = (rows + 128) * (columns + 128) * matrices
+    assert worked <= edges + 132 * 128 * 128

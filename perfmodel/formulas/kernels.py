@@ -4,7 +4,7 @@ All times are those of a whole die unless a formula says otherwise.  None of the
 grows or rises when a rate grows.
 """
 
-from perfmodel.algebra import maximum, minimum
+from perfmodel.algebra import ceil, greater, maximum, minimum, where
 from perfmodel.units import (
     Bytes,
     BytesPerSecond,
@@ -45,6 +45,26 @@ def hidden_share(*, rows: Count, overlap_rows: Count) -> Fraction:
     0.5
     """
     return overlap_rows / (overlap_rows + rows)
+
+
+def wave_share(
+    *, matrices: Count, rows: Count, columns: Count, tile_rows: Count, tile_columns: Count, cores: Count
+) -> Fraction:
+    r"""Useful part of the arithmetic when cores work whole tiles in whole waves.
+
+    .. math:: u = \frac{g m n}{\lceil T / c \rceil\,c\,t_m t_n},\quad
+              T = g \lceil m / t_m \rceil \lceil n / t_n \rceil
+
+    Up to one wave kernels take smaller tiles, and all of the work is useful.
+    Source: counting.
+
+    >>> f"{wave_share(matrices=1, rows=4096, columns=2112, tile_rows=128, tile_columns=128, cores=132):.3f}"
+    '0.800'
+    """
+    tiles = matrices * ceil(rows / tile_rows) * ceil(columns / tile_columns)
+    worked = ceil(tiles / cores) * cores * tile_rows * tile_columns
+    useful = matrices * rows * columns
+    return where(greater(tiles, cores), useful / worked, 1.0)
 
 
 def weight_stream_time(

@@ -47,7 +47,9 @@ def _gated(
         weight_bytes=touched * weight * 2 / 3,
         resident_bytes=stored * weight * 2 / 3,
         activation_bytes=tokens * (hidden * element + 2 * width * BF16),
+        matrices=touched,
         rows=tokens / touched,
+        columns=2 * width,
     )
     yield vector(
         f"{prefix}.activation",
@@ -62,7 +64,9 @@ def _gated(
         weight_bytes=touched * weight / 3,
         resident_bytes=stored * weight / 3,
         activation_bytes=tokens * (width * element + hidden * BF16),
+        matrices=touched,
         rows=tokens / touched,
+        columns=hidden,
     )
 
 

@@ -150,8 +150,10 @@ class Op:
     resident_bytes: Bytes = 0
     exchange: Exchange | None = None
     kernels: Count = 1
-    #: rows of one matrix of a product
+    #: a product's matrices, and the rows and columns of one output
+    matrices: Count = 1
     rows: Count = 1
+    columns: Count = 1
     #: sequences of an attention, tokens of one sequence's cache or prompt, and its heads on this die
     sequences: Count = 1
     context: Count = 1

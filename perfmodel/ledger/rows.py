@@ -30,6 +30,7 @@ def linear(
         activation_bytes=rows * (inner * weight_element_bytes + columns * BF16),
         kernels=kernels,
         rows=rows,
+        columns=columns,
     )
 
 

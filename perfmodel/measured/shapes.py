@@ -57,7 +57,9 @@ def _product(operator: OperatorClass, precision: str) -> Callable[[Numbers, Atte
             flop=groups * matmul_flop(rows=rows, inner=inner, columns=columns),
             weight_bytes=groups * matrix_bytes(rows=inner, columns=columns, element_bytes=element),
             activation_bytes=groups * rows * (inner * element + columns * BF16),
+            matrices=groups,
             rows=rows,
+            columns=columns,
         )
         many = f"{groups:g} x " if "groups" in row else ""
         return op, f"{many}{columns:g} x {inner:g}"
@@ -83,7 +85,9 @@ def _experts(precision: str) -> Callable[[Numbers, Attention | None], tuple[Op, 
             weight_bytes=touched * weight,
             activation_bytes=routed * (hidden * (element + BF16) + width * (element + 2 * BF16)),
             kernels=2,
+            matrices=2 * touched,
             rows=routed / touched,
+            columns=(2 * width + hidden) / 2,
         )
         return op, f"{held:g} of {experts:g} experts of {hidden:g} x {width:g}"
 

@@ -44,6 +44,9 @@ class MatmulKernel(Spec):
     overlap_rows: PositiveNumber
     #: times the activations pass through memory, dynamic quantisation included
     activation_passes: Dimensionless
+    #: output tile of one core, where the time shows whole tiles and whole waves of them
+    tile_rows: PositiveNumber | None = None
+    tile_columns: PositiveNumber | None = None
     fit: Fit | None = None
 
 

@@ -94,6 +94,15 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
     )
     compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine) * core_share, efficiency=kernel.compute)
+    if kernel.tile_rows is not None and kernel.tile_columns is not None:
+        compute = compute / formulas.wave_share(
+            matrices=op.matrices,
+            rows=op.rows,
+            columns=op.columns,
+            tile_rows=kernel.tile_rows,
+            tile_columns=kernel.tile_columns,
+            cores=rates.cube_cores * core_share,
+        )
     passes = formulas.activation_time(
         activation=op.activation_bytes,
         passes=kernel.activation_passes,
