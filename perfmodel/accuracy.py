@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.calibration import Rows, Spread, Values, by_kernel, fit, spread_of
-from perfmodel.errors import DataError
+from perfmodel.calibration import TooFewRows, fit
+from perfmodel.comparison import Rows, Spread, Values, by_kernel, check_units, spread_of
 from perfmodel.measured.shapes import Measurement
 from perfmodel.rates import Rates
 
@@ -36,12 +36,13 @@ def scores(measured: Sequence[Measurement], rates: Rates, ideal: Rates, *, held_
     ordered: list[Measurement] = []
     for name, rows in by_kernel(measured).items():
         stacked = Rows(rows)
+        check_units(name, stacked, ideal)
         shipped.append(stacked.predicted(rates) / stacked.times - 1)
         across.append(np.full(len(rows), np.nan))
         if held_out:
             try:
                 errors = fit(name, rows, rates.kernels[name], rates, ideal).errors_across
-            except DataError:  # too few rows to fit
+            except TooFewRows:
                 errors = None
             if errors is not None:
                 across[-1] = errors

@@ -6,10 +6,9 @@ from math import exp, inf, log
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from perfmodel.comparison import Rows, Spread, Values, check_units
 from perfmodel.errors import DataError, UsageError
-from perfmodel.ledger.records import Exchange, Op
 from perfmodel.measured.shapes import Measurement
 from perfmodel.rates import Rates
 from perfmodel.specs.kernels import (
@@ -24,9 +23,10 @@ from perfmodel.specs.kernels import (
     VectorKernel,
     parameters,
 )
-from perfmodel.timing.operators import time_op
 
-Values = NDArray[np.float64]
+
+class TooFewRows(DataError):
+    """Measurements that are right, but too few to fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +101,16 @@ PRIORS: dict[type[Any], dict[str, Prior]] = {
     },
     BulkKernel: {
         "start": Prior(50e-6, 0.5, 1e-6, 1e-2),
-        "start_per_peer": Prior(10e-6, 1.0, 1e-8, 1e-3),
         "link_share": Prior(0.6, 0.5, 0.05, 1.0),
+        "peers_at_half": Prior(128, 1.0, 1, 1e5),
     },
 }
 
 ROW_SPREAD = 0.1  # relative error of one row that counts as one standard deviation; beyond it weighs less
 UNFELT = 1e-4  # a parameter that no row feels more than this is held
 ROWS_PER_PARAMETER = 2
+LITTLE_NEWS = 0.8  # of the prior's spread; a parameter known no better was hardly measured
 CONFIDENCE = 1.645  # 90 % of a normal
-FASTER_THAN_LIGHT, SLOWER_THAN_ANYTHING = 0.5, 3000.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """Absolute relative errors of a set of rows."""
-
-    mean: float
-    median: float
-    p90: float
-    bias: float
-    worst: float
-    worst_where: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +120,8 @@ class Fitted:
     name: str
     kernel: Kernel
     ranges: Mapping[str, tuple[float, float]]
+    #: parameters of which the rows say little more than the prior
+    mostly_prior: tuple[str, ...]
     held: tuple[str, ...]
     rows: int
     shapes: int
@@ -143,94 +133,8 @@ class Fitted:
     errors_across: Values | None
 
 
-def _column(values: Sequence[Any]) -> Any:
-    """Return equal values as one number, others as an array."""
-    first = values[0]
-    return first if all(value == first for value in values) else np.array(values, dtype=np.float64)
-
-
-def _stacked(ops: Sequence[Op]) -> Op:
-    """Return operators of one kind as one operator of arrays."""
-    first = ops[0]
-    exchange = None
-    if first.exchange is not None:
-        given = [op.exchange for op in ops if op.exchange is not None]
-        exchange = Exchange(
-            collective=first.exchange.collective,
-            group=_column([one.group for one in given]),
-            payload=_column([one.payload for one in given]),
-            messages=_column([one.messages for one in given]),
-        )
-    work = ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "kernels")
-    shape = ("matrices", "rows", "columns", "sequences", "context", "heads")
-    columns = {name: _column([getattr(op, name) for op in ops]) for name in (*work, *shape)}
-    return replace(first, exchange=exchange, **columns)
-
-
-def spread_of(errors: Values, where: Sequence[str]) -> Spread:
-    """Return what a set of relative errors amounts to."""
-    sizes = np.abs(errors)
-    worst = int(sizes.argmax())
-    return Spread(
-        mean=float(sizes.mean()),
-        median=float(np.median(sizes)),
-        p90=float(np.percentile(sizes, 90)),
-        bias=float(np.median(errors)),
-        worst=float(errors[worst]),
-        worst_where=where[worst],
-    )
-
-
-class Rows:
-    """Measurements of one kernel, stacked once so that a prediction is a few array operations."""
-
-    def __init__(self, rows: Sequence[Measurement]) -> None:
-        kinds: dict[Any, list[int]] = {}
-        for i, row in enumerate(rows):
-            kind = row.op.exchange.collective if row.op.exchange else row.op.operator
-            kinds.setdefault(kind, []).append(i)
-        self.rows = rows
-        self.times: Values = np.array([row.time for row in rows])
-        self._stacks = [(np.array(places), _stacked([rows[i].op for i in places])) for places in kinds.values()]
-
-    def predicted(self, rates: Rates) -> Values:
-        """Return the times that a machine's rates predict for calls repeated as a benchmark repeats them."""
-        result = np.empty(len(self.rows))
-        for places, op in self._stacks:
-            result[places] = cast(Any, time_op(op, rates, repeated=True).time)
-        return result
-
-    def spread(self, predicted: Values) -> Spread:
-        """Return the errors of a prediction."""
-        return spread_of(predicted / self.times - 1, [row.where for row in self.rows])
-
-
-def by_kernel(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """Return measurements by the operator class whose kernel ran them."""
-    found: dict[str, list[Measurement]] = {}
-    for one in measurements:
-        found.setdefault(one.op.kernel, []).append(one)
-    return found
-
-
 def _with(rates: Rates, name: str, kernel: Kernel) -> Rates:
     return replace(rates, kernels={**rates.kernels, name: kernel})
-
-
-def check_units(name: str, rows: Rows, ideal: Rates) -> None:
-    """Refuse times that no machine of this kind can show: their unit is most likely another one.
-
-    Raises ``DataError``.
-    """
-    light = rows.predicted(ideal)
-    ratio = float(np.median(rows.times / light))
-    if not FASTER_THAN_LIGHT <= ratio <= SLOWER_THAN_ANYTHING:
-        where = rows.rows[0].where
-        raise DataError(
-            f"{where}: {name}: half of its {len(rows.rows)} times are {'below' if ratio < 1 else 'above'} "
-            f"{ratio:.2g} of the speed of light of the system; allowed: {FASTER_THAN_LIGHT:g} to "
-            f"{SLOWER_THAN_ANYTHING:g}; check the unit of the time column and --on"
-        )
 
 
 def _free(name: str, kernel: Kernel, rows: Rows, rates: Rates) -> list[str]:
@@ -275,13 +179,16 @@ def _solve(name: str, base: Kernel, free: list[str], rows: Rows, rates: Rates) -
     return kernel_at(found.x), found
 
 
+def _spreads(free: list[str], found: Any) -> Values:
+    """Return standard deviations of the logarithms of the parameters, from the curvature at the solution."""
+    noise = max(1.0, 2 * found.cost / max(1, len(found.fun) - len(free)))
+    return cast(Values, np.sqrt(np.diag(np.linalg.pinv(found.jac.T @ found.jac)) * noise))
+
+
 def _ranges(free: list[str], found: Any, base: Kernel) -> dict[str, tuple[float, float]]:
-    """Return 90 % ranges from the curvature at the solution, cut at the bounds."""
-    rows = len(found.fun)
-    noise = max(1.0, 2 * found.cost / max(1, rows - len(free)))
-    spread = np.sqrt(np.diag(np.linalg.pinv(found.jac.T @ found.jac)) * noise)
+    """Return 90 % ranges, cut at the bounds."""
     ranges = {}
-    for parameter, middle, sigma in zip(free, found.x, spread, strict=True):
+    for parameter, middle, sigma in zip(free, found.x, _spreads(free, found), strict=True):
         prior = PRIORS[type(base)][parameter]
         ends = [exp(middle + sign * CONFIDENCE * min(sigma, 5.0)) for sign in (-1, 1)]
         ranges[parameter] = (max(prior.low, ends[0]), min(prior.high, ends[1]))
@@ -317,17 +224,16 @@ def fit(
     )
     rates = _with(rates, name, start)
     free = [p for p in _free(name, start, rows, rates) if not chosen or p in chosen]
-    given = start.model_copy(update={p: float(parameters(base)[p]) for p in free})
     if not free:
         raise DataError(f"{measured[0].where}: {name}: its rows feel none of the parameters to fit")
     needed = ROWS_PER_PARAMETER * max(1, len(free))
     if len(measured) < needed:
-        raise DataError(
+        raise TooFewRows(
             f"{measured[0].where}: {name}: {len(measured)} rows for {len(free)} parameters; allowed: {needed} rows "
             "or more; measure more shapes"
         )
     held = tuple(p for p in PRIORS[type(base)] if p not in free)
-    start = given.model_copy(update={p: float(parameters(base)[p]) for p in held})
+    start = base
     rates = _with(rates, name, start)
     kernel, found = _solve(name, start, free, rows, rates)
     within = rows.predicted(_with(rates, name, kernel))
@@ -338,6 +244,11 @@ def fit(
         name=name,
         kernel=kernel,
         ranges=_ranges(free, found, base),
+        mostly_prior=tuple(
+            parameter
+            for parameter, sigma in zip(free, _spreads(free, found), strict=True)
+            if sigma > LITTLE_NEWS * PRIORS[type(base)][parameter].spread
+        ),
         held=held,
         rows=len(measured),
         shapes=len({one.shape for one in measured}),

@@ -1,19 +1,21 @@
 """Find, read and validate data files: the one module that touches them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.machine import Known, Machine
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
-from perfmodel.sensitivity import Known, Machine
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.evidence import EvidenceSpec
 from perfmodel.specs.kernels import KernelSetSpec
@@ -147,9 +149,10 @@ def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Ma
         only=spec.only,
         at_least=spec.at_least,
     )
+    readers.check_context(context, spec.name)
     remarks = list(notes)
     if spec.rows:
-        where = _root() / _FOLDERS["microbenchmarks"] / f"{spec.name}.yaml"
+        where = Path(f"{spec.name}: rows")  # faults count its lines from the columns
         return machine, readers.read_rows(where, spec.columns, spec.rows, context), remarks
     if folder is None:
         raise UsageError(f"{spec.name}: its tables are not part of this project; give --measurements FOLDER")
@@ -161,15 +164,45 @@ def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Ma
     return machine, rows, remarks
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
+def write(kind: str, path: Path, content: dict[str, Any]) -> None:
+    """Write a data file whole, after reading it back as the catalogue would, or not at all.
+
+    Raises ``UsageError`` where the path cannot be written, ``DataError`` where the content would be refused.
+    """
+    text, beside = _yaml_text(content), path.with_name(f".{path.name}.part")
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        trial.write_text(text, encoding="utf-8")
+        load_path(kind, trial)
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UsageError(f"{path}: cannot be written: {error.strerror}; check the path") from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _yaml_text(content: dict[str, Any]) -> str:
+    """Return YAML as the files on file are laid out: one record a line."""
+    lines = []
+    for key, value in content.items():
+        if not isinstance(value, dict):
+            lines.append(f"{key}: {_flow(value)}")
+            continue
+        lines.append(f"{key}:")
+        for name, inner in value.items():
+            if name == "fit":
+                lines += ["  fit:", *(f"    {k}: {_flow(v)}" for k, v in inner.items())]
+            else:
+                lines.append(f"  {name}: {_flow(inner)}")
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()
 
 
 def ideal(machine: Machine) -> Machine:

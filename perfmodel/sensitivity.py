@@ -2,47 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from perfmodel.rates import Rates, chosen_kernels, rates_of
+from perfmodel.machine import Known, Machine
+from perfmodel.rates import Rates
 from perfmodel.specs.base import Figure, Spec
-from perfmodel.specs.kernels import KernelSetSpec
-from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
 
 UNSTATED_RANGE = 0.1  # either way, for an assumed figure whose file states no range
 UNFELT = 1e-6
 
 Outputs = Mapping[str, float]
-
-
-S = TypeVar("S", bound=Spec)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known(Generic[S]):
-    """A spec, and where each of its numbers came from."""
-
-    spec: S
-    figures: Mapping[str, Figure]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What a machine is made of: its kernel sets in the order in which they are asked for a class."""
-
-    chip: Known[ChipSpec]
-    system: Known[SystemSpec]
-    stack: Known[StackSpec]
-    kernels: tuple[Known[KernelSetSpec], ...]
-
-    def rates(self) -> Rates:
-        """Return what one die of it gives."""
-        return rates_of(self.chip.spec, self.system.spec, self.stack.spec, [known.spec for known in self.kernels])
-
-    def kernels_of(self) -> dict[str, Known[KernelSetSpec]]:
-        """Return the kernel set that gives each operator class."""
-        chosen = chosen_kernels([known.spec for known in self.kernels], self.system.spec)
-        return {name: next(known for known in self.kernels if known.spec is taken) for name, taken in chosen.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

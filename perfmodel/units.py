@@ -32,6 +32,7 @@ SPELLINGS: dict[str, dict[str, float]] = {
     "FLOP/s": _scaled("FLOP/s", _SI) | _scaled("OP/s", _SI),
     "Hz": _scaled("Hz", {k: _SI[k] for k in ("", "k", "M", "G")}),
     "W": _scaled("W", {k: _SI[k] for k in ("", "k", "M")}),
+    "s/B": {"s/B": 1.0},
     "1/s": {"/s": 1.0, "1/s": 1.0, "req/s": 1.0, "request/s": 1.0, "requests/s": 1.0, "token/s": 1.0, "tokens/s": 1.0},
 }
 
@@ -45,6 +46,7 @@ EXAMPLES = {
     "FLOP/s": "353.9 TFLOP/s",
     "Hz": "1.8 GHz",
     "W": "400 W",
+    "s/B": "1e-11 s/B",
     "1/s": "12 requests/s",
 }
 
@@ -119,3 +121,4 @@ Flop = Annotated[Num, Unit("FLOP")]
 FlopPerSecond = Annotated[Num, Unit("FLOP/s")]
 Hertz = Annotated[Num, Unit("Hz")]
 PerSecond = Annotated[Num, Unit("1/s")]
+PerByte = Annotated[Num, Unit("s/B")]

@@ -22,6 +22,7 @@ EXPONENTS = {
     "FLOP/s": (-1, 0, 1),
     "Hz": (-1, 0, 0),
     "1/s": (-1, 0, 0),
+    "s/B": (1, -1, 0),
 }
 FACTORS = (3.0, 5.0, 7.0)
 BELOW_ONE = ("efficiency", "core_share", "utilisation")

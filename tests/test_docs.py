@@ -89,8 +89,8 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
         first = spec.measured[0]
         errors[name] = values[first.quantity] / first.value - 1
     text = (ROOT / "README.md").read_text()
-    assert "within 8 %" in text
-    assert max(abs(errors[n]) for n in ("cm384-decode-1k-b128", "cm384-decode-4k-b96", "seed-cm384-decode")) < 0.08
+    assert "within 10 %" in text
+    assert max(abs(errors[n]) for n in ("cm384-decode-1k-b128", "cm384-decode-4k-b96", "seed-cm384-decode")) < 0.1
     assert f"predicted {100 * errors['cm384-decode-4k-b8']:.0f} % slow" in text
     assert f"{-100 * errors['xds-colocated-decode']:.0f} % fast" in text
     prefill = sorted(-100 * errors[n] for n in ("seed-prefill-16x", "fc1-a2-prefill-8x2048", "fc1-a2-prefill-2x8192"))

@@ -1,5 +1,6 @@
 """`moeplan calibrate`: measured operators -> the parameters of their kernels."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +35,10 @@ def command(
     Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
     """
     from perfmodel import catalog
-    from perfmodel.calibration import PRIORS, by_kernel, fit
+    from perfmodel.calibration import PRIORS, fit
+    from perfmodel.comparison import by_kernel
     from perfmodel.measured.shapes import OPERATORS
-    from perfmodel.report.calibration import calibration_document, kernel_set_text
+    from perfmodel.report.calibration import calibration_document, kernel_set
 
     if on is None:
         raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")
@@ -62,14 +64,15 @@ def command(
     ]
     bases = {one.name: machine.kernels_of()[one.name] for one in fitted}
     if output is not None:
-        text = kernel_set_text(
+        listed = ", ".join(path.name for path in tables)
+        content = kernel_set(
             fitted,
             bases,
             name=output.stem,
-            title=title or f"Calibrated on {', '.join(path.name for path in tables)}",
+            title=title or f"Calibrated on {listed}",
             chip=machine.chip.spec.name,
-            tables=[path.name for path in tables],
+            source={"title": f"Calibration of {date.today().isoformat()}", "where": listed},
         )
-        catalog.write(output, text)
+        catalog.write("kernels", output, content)
         told.append(f"wrote {output}; use it with --kernels {output}")
     options.show(calibration_document(fitted, {name: known.spec.name for name, known in bases.items()}), format_, told)

@@ -1,7 +1,7 @@
 """Time of collectives and expert exchanges, as seen by one die."""
 
 from perfmodel.algebra import exp, log, maximum, minimum
-from perfmodel.units import Bytes, BytesPerSecond, Count, Dimensionless, Fraction, Seconds
+from perfmodel.units import Bytes, BytesPerSecond, Count, Dimensionless, Fraction, PerByte, Seconds
 
 
 def phase_received_bytes(*, shard: Bytes, group: Count, inner: Count, outer: Count) -> Bytes:
@@ -61,6 +61,46 @@ def grown_start(*, start: Seconds, growth: Dimensionless, group: Count) -> Secon
     return start * exp(growth * log(group))
 
 
+def doubling_start(*, start: Seconds, per_doubling: Seconds, group: Count) -> Seconds:
+    r"""Start of an AllToAll, which grows with each doubling of the group.
+
+    .. math:: t = t_0 + t_2 \log_2 n
+
+    Source: alpha-beta model, [thakur2005] section 3, with the start measured at several sizes.
+
+    >>> f"{doubling_start(start=5e-6, per_doubling=3e-6, group=8) * 1e6:.1f} us"
+    '14.0 us'
+    """
+    return start + per_doubling * (log(group) / log(2))
+
+
+def direct_time(*, start: Seconds, shard: Bytes, copies: PerByte, links: PerByte) -> Seconds:
+    r"""Small shards copied peer by peer: the copying cores or the links, whichever is slower.
+
+    .. math:: t = t_0 + w\,\max(c, l)
+
+    ``copies`` and ``links`` are seconds for each byte of a shard.
+    Source: measured tables, see ``docs/accuracy.md``; the form is ours.
+
+    >>> f"{direct_time(start=5e-6, shard=1e6, copies=2e-11, links=1e-11) * 1e6:.0f} us"
+    '25 us'
+    """
+    return start + shard * maximum(copies, links)
+
+
+def bulk_start(*, start: Seconds, rounds: Count, per_round: Seconds, per_peer: Seconds, peers: Count) -> Seconds:
+    r"""Start of the bulk algorithm of a collective, which an AllReduce pays for both of its rounds.
+
+    .. math:: t = t_0 + r\,(t_r + p\,t_p)
+
+    Source: measured tables, see ``docs/accuracy.md``; the form is ours.
+
+    >>> f"{bulk_start(start=5e-6, rounds=2, per_round=1e-4, per_peer=1e-6, peers=7) * 1e6:.0f} us"
+    '219 us'
+    """
+    return start + rounds * (per_round + per_peer * peers)
+
+
 def mesh_bandwidth(*, bandwidth: BytesPerSecond, members: Count, dies: Count) -> BytesPerSecond:
     """Part of a full mesh's bandwidth that some of its dies can use among themselves.
 
@@ -99,6 +139,20 @@ def message_exchange_time(*, messages: Count, start: Seconds, per_message: Secon
     '151 us'
     """
     return start + maximum(messages * per_message, transfer)
+
+
+def peer_slowdown(*, group: Count, peers_at_half: Count) -> Dimensionless:
+    r"""Factor by which a bulk exchange slows as its blocks are cut for more peers.
+
+    .. math:: f = 1 + \frac{n - 1}{h}
+
+    Source: DeepEP-Ascend's normal mode at 8 to 128 dies, see ``docs/accuracy.md``; the form is ours.
+    One number of tokens was measured: that the factor does not depend on it is assumed.
+
+    >>> peer_slowdown(group=129, peers_at_half=128)
+    2.0
+    """
+    return 1 + (group - 1) / peers_at_half
 
 
 def expert_exchange_limit(

@@ -5,8 +5,8 @@ from typing import assert_never
 
 from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import absorbed_attention_flop, attention_flop, gqa_cache_bytes, mla_cache_bytes
-from perfmodel.ledger.records import Dims, Exchange, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, linear, norm_quant, vector
+from perfmodel.ledger.records import Dims, Exchange, Family, Op, OperatorClass, Quantities
+from perfmodel.ledger.rows import BF16, batched, linear, norm_quant, vector
 from perfmodel.specs.model import GqaSpec, MlaSpec
 from perfmodel.units import Bytes, Count
 
@@ -87,6 +87,7 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
         yield from _mla_decode_core(q, family, spec, heads)
     else:
         yield from _mla_prefill_core(q, spec, heads)
+    yield from _output_quantisation(q, family, heads * spec.v_head_dim)
     yield linear(
         "attention.o_proj",
         rows=q.tokens,
@@ -97,32 +98,63 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
     )
 
 
+def _output_quantisation(q: Quantities, family: Family, width: Count) -> Iterator[Op]:
+    """Yield the dynamic quantisation of the attention's output, which no norm comes before."""
+    if family.precision == "w8a8":
+        yield vector(
+            "attention.output_quant",
+            flop=2 * q.tokens * width,
+            traffic=q.tokens * width * (BF16 + family.weight_element_bytes),
+        )
+
+
 def _mla_decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> Iterator[Op]:
     for name, width in (("attention.k_up", spec.qk_nope_head_dim), ("attention.v_up", spec.v_head_dim)):
-        yield linear(
+        inner, columns = (width, spec.kv_lora_rank) if name == "attention.k_up" else (spec.kv_lora_rank, width)
+        yield batched(
             name,
+            matrices=heads,
             rows=q.tokens,
-            inner=heads * width,
-            columns=spec.kv_lora_rank,
-            weight_element_bytes=BF16,
-            engine="cube_bf16",
-            operator="batched_matmul",
+            inner=inner,
+            columns=columns,
             kernels=0 if name == "attention.k_up" else 1,
         )
-    yield Op(
+    yield latent_decode_core(
+        spec,
+        pairs=q.pairs,
+        tokens=q.tokens,
+        cached_tokens=q.cached_tokens,
+        sequences=q.sequences,
+        heads=heads,
+        cache=cache_bytes(spec, family),
+    )
+
+
+def latent_decode_core(
+    spec: MlaSpec,
+    *,
+    pairs: Count,
+    tokens: Count,
+    cached_tokens: Count,
+    sequences: Count,
+    heads: Count,
+    cache: Bytes,
+) -> Op:
+    """Row of latent attention in absorbed form: all heads of the die read one cache of ``cache`` bytes a token."""
+    return Op(
         name="attention.core",
         operator="attention_decode",
         engine="cube_bf16",
         flop=absorbed_attention_flop(
-            query_context_pairs=q.pairs,
+            query_context_pairs=pairs,
             heads=heads,
             kv_lora_rank=spec.kv_lora_rank,
             qk_rope_head_dim=spec.qk_rope_head_dim,
         ),
-        kv_bytes=q.cached_tokens * cache_bytes(spec, family),
-        activation_bytes=q.tokens * heads * (2 * spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16,
-        sequences=q.sequences,
-        context=q.cached_tokens / q.sequences,
+        kv_bytes=cached_tokens * cache,
+        activation_bytes=tokens * heads * (2 * spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16,
+        sequences=sequences,
+        context=cached_tokens / sequences,
         heads=heads,
     )
 
@@ -136,15 +168,20 @@ def _mla_prefill_core(q: Quantities, spec: MlaSpec, heads: Count) -> Iterator[Op
         weight_element_bytes=BF16,
         engine="cube_bf16",
     )
+    yield latent_prefill_core(spec, pairs=q.pairs, tokens=q.tokens, sequences=q.sequences, heads=heads)
+
+
+def latent_prefill_core(spec: MlaSpec, *, pairs: Count, tokens: Count, sequences: Count, heads: Count) -> Op:
+    """Row of latent attention with keys and values unfolded for each head of the die."""
     qk_width = spec.qk_nope_head_dim + spec.qk_rope_head_dim
-    yield Op(
+    return Op(
         name="attention.core",
         operator="attention_prefill",
         engine="cube_bf16",
-        flop=attention_flop(query_context_pairs=q.pairs, heads=heads, qk_head_dim=qk_width, v_head_dim=spec.v_head_dim),
-        activation_bytes=q.tokens * heads * 2 * (qk_width + spec.v_head_dim) * BF16,
-        sequences=q.sequences,
-        context=q.tokens / q.sequences,
+        flop=attention_flop(query_context_pairs=pairs, heads=heads, qk_head_dim=qk_width, v_head_dim=spec.v_head_dim),
+        activation_bytes=tokens * heads * 2 * (qk_width + spec.v_head_dim) * BF16,
+        sequences=sequences,
+        context=tokens / sequences,
         heads=heads,
     )
 
@@ -168,19 +205,18 @@ def _gqa(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[O
     )
     decode = family.phase == "decode"
     kv_bytes = q.cached_tokens * cache_bytes_per_die(spec, family, q.tp)
-    yield Op(
-        name="attention.core",
-        operator="attention_decode" if decode else "attention_prefill",
-        engine="cube_bf16",
-        flop=attention_flop(
-            query_context_pairs=q.pairs, heads=heads, qk_head_dim=spec.head_dim, v_head_dim=spec.head_dim
-        ),
-        kv_bytes=kv_bytes if decode else 0,
-        activation_bytes=q.tokens * 2 * (heads + key_value_heads) * spec.head_dim * BF16,
+    yield grouped_query_core(
+        spec,
+        "attention_decode" if decode else "attention_prefill",
+        pairs=q.pairs,
+        tokens=q.tokens,
         sequences=q.sequences,
         context=q.cached_tokens / q.sequences,
         heads=heads,
+        key_value_heads=key_value_heads,
+        kv_bytes=kv_bytes if decode else 0,
     )
+    yield from _output_quantisation(q, family, heads * spec.head_dim)
     yield linear(
         "attention.o_proj",
         rows=q.tokens,
@@ -188,6 +224,34 @@ def _gqa(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[O
         columns=dims.hidden_size,
         weight_element_bytes=weight,
         engine=engine,
+    )
+
+
+def grouped_query_core(
+    spec: GqaSpec,
+    operator: OperatorClass,
+    *,
+    pairs: Count,
+    tokens: Count,
+    sequences: Count,
+    context: Count,
+    heads: Count,
+    key_value_heads: Count,
+    kv_bytes: Bytes,
+) -> Op:
+    """Row of grouped-query attention on the heads of a die."""
+    return Op(
+        name="attention.core",
+        operator=operator,
+        engine="cube_bf16",
+        flop=attention_flop(
+            query_context_pairs=pairs, heads=heads, qk_head_dim=spec.head_dim, v_head_dim=spec.head_dim
+        ),
+        kv_bytes=kv_bytes,
+        activation_bytes=tokens * 2 * (heads + key_value_heads) * spec.head_dim * BF16,
+        sequences=sequences,
+        context=context,
+        heads=heads,
     )
 
 

@@ -1,7 +1,7 @@
 """Small builders of common rows: a linear layer, a vector operator, a grouped product."""
 
 from perfmodel.formulas.linear import matmul_flop, matrix_bytes
-from perfmodel.ledger.records import Engine, Op, OperatorClass
+from perfmodel.ledger.records import Engine, Op
 from perfmodel.units import Bytes, Count, Flop
 
 BF16 = 2
@@ -16,19 +16,36 @@ def linear(
     weight_element_bytes: int,
     engine: Engine,
     kernels: Count = 1,
-    operator: OperatorClass = "matmul",
 ) -> Op:
     """Row of a dense layer: its weights, its inputs in their precision and its BF16 outputs."""
     weight = matrix_bytes(rows=inner, columns=columns, element_bytes=weight_element_bytes)
     return Op(
         name=name,
-        operator=operator,
+        operator="matmul",
         engine=engine,
         flop=matmul_flop(rows=rows, inner=inner, columns=columns),
         weight_bytes=weight,
         resident_bytes=weight,
         activation_bytes=rows * (inner * weight_element_bytes + columns * BF16),
         kernels=kernels,
+        rows=rows,
+        columns=columns,
+    )
+
+
+def batched(name: str, *, matrices: Count, rows: Count, inner: Count, columns: Count, kernels: Count = 1) -> Op:
+    """Row of one BF16 product for each of several matrices, as of the heads of an attention."""
+    weight = matrices * matrix_bytes(rows=inner, columns=columns, element_bytes=BF16)
+    return Op(
+        name=name,
+        operator="batched_matmul",
+        engine="cube_bf16",
+        flop=matrices * matmul_flop(rows=rows, inner=inner, columns=columns),
+        weight_bytes=weight,
+        resident_bytes=weight,
+        activation_bytes=matrices * rows * (inner + columns) * BF16,
+        kernels=kernels,
+        matrices=matrices,
         rows=rows,
         columns=columns,
     )

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
-from perfmodel.measured.shapes import BF16, OPERATORS, Attention, Measurement
+from perfmodel.ledger.feedforward import SCALE_SLOT_BYTES
+from perfmodel.ledger.rows import BF16
+from perfmodel.measured.shapes import OPERATORS, Attention, Measurement
 from perfmodel.specs.model import MlaSpec
 
 Row = Mapping[str, str]
@@ -46,14 +48,14 @@ class _Reading:
     faults: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def number(self, row: Row, line: int, column: str, *, zero: bool = False) -> float:
+    def number(self, row: Row, line: int, column: str) -> float:
         """Return a positive number, or note a fault and return NaN."""
         text = (row.get(column) or "").strip().strip('"').strip()
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        if not math.isfinite(value) or value <= 0:
             self.faults.append(f"{self.path}:{line}: {column}: found {text!r}; allowed: a number above zero")
             return math.nan
         return value
@@ -80,6 +82,20 @@ class _Reading:
             return None
         op, shape = known.build({**known.defaults, **values}, self.context.attention)
         return Measurement(op=op, shape=f"{operator} {shape}", time=time, where=f"{self.path}:{line}")
+
+
+def check_context(context: Context, where: str) -> None:
+    """Refuse operators and columns that no table has.
+
+    Raises ``UsageError``.
+    """
+    columns = {column for operator in OPERATORS.values() for column in operator.columns}
+    for word, allowed, what in (
+        *((word, set(OPERATORS), "operator") for word in context.only),
+        *((word, columns, "column") for word in context.at_least),
+    ):
+        if word not in allowed:
+            raise UsageError(f"{where}: {what} {word!r} is unknown{did_you_mean(word, sorted(allowed))}")
 
 
 def read(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
@@ -297,7 +313,7 @@ def _profiled_exchange(
         reading.left_out[f"{kind}: {UNREADABLE}"] += 1
         return
     quantised = dispatch and "INT8" in (row.get("Output Data Types") or "").split(";")[0]
-    message = states[1] * (1 if quantised else BF16) + (512 if quantised else 0)
+    message = states[1] * (1 if quantised else BF16) + (SCALE_SLOT_BYTES if quantised else 0)
     values = {"dies": reading.context.ep, "tokens": states[0], "topk": choices[1], "message_bytes": message}
     word = "dispatch" if dispatch else "combine"
     yield reading.build(word, values, line, MICRO * reading.number(row, line, time_column))
@@ -363,7 +379,11 @@ def _perf_row(reading: _Reading, row: Row, line: int, name: str, element: int) -
         case "mla_gen_pre" | "mla_gen_post":
             sizes = {"groups": number("num_heads"), "rows": number("num_tokens")}
             if not isinstance(attention, MlaSpec):
-                return "attention_decode", sizes  # asks for --model
+                fault = (
+                    f"{reading.path}:{line}: op_name: {name} is of latent attention; allowed: with --model of such a"
+                )
+                reading.faults.append(f"{fault} model; add --model NAME")
+                return "batched_matmul_bf16", {"groups": math.nan}
             inside, outside = attention.qk_nope_head_dim, attention.kv_lora_rank
             if name == "mla_gen_post":
                 inside, outside = attention.kv_lora_rank, attention.v_head_dim

@@ -1,23 +1,18 @@
 """Shapes as benchmarks state them -> the operators of a ledger."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from perfmodel.formulas.attention import (
-    absorbed_attention_flop,
-    attention_flop,
-    causal_pairs,
-    gqa_cache_bytes,
-    mla_cache_bytes,
-)
+from perfmodel.formulas.attention import causal_pairs, gqa_cache_bytes, mla_cache_bytes
 from perfmodel.formulas.experts import experts_touched, gated_feed_forward_bytes, gated_feed_forward_flop
-from perfmodel.formulas.linear import matmul_flop, matrix_bytes
-from perfmodel.ledger.records import Collective, Engine, Exchange, Op, OperatorClass
+from perfmodel.ledger.attention import grouped_query_core, latent_decode_core, latent_prefill_core
+from perfmodel.ledger.records import Collective, Engine, Exchange, Op
+from perfmodel.ledger.rows import BF16, batched, linear
 from perfmodel.specs.model import GqaSpec, MlaSpec
 
-BF16 = 2
 Attention = MlaSpec | GqaSpec
 Numbers = Mapping[str, float]
+Build = Callable[[Numbers, Attention | None], tuple[Op, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +31,7 @@ class Operator:
     """What one word of the ``operator`` column needs, and how it becomes an operator and a shape."""
 
     columns: tuple[str, ...]
-    build: Callable[[Numbers, Attention | None], tuple[Op, str]]
+    build: Build
     defaults: Mapping[str, float]
     attention: bool = False
 
@@ -45,29 +40,45 @@ def _element(precision: str) -> tuple[int, Engine]:
     return (BF16, "cube_bf16") if precision == "bf16" else (1, "cube_int8")
 
 
-def _product(operator: OperatorClass, precision: str) -> Callable[[Numbers, Attention | None], tuple[Op, str]]:
+def _dense(precision: str) -> Build:
     element, engine = _element(precision)
 
     def build(row: Numbers, _: Attention | None) -> tuple[Op, str]:
-        groups, rows, inner, columns = row.get("groups", 1.0), row["rows"], row["inner"], row["columns"]
-        op = Op(
-            name=operator,
-            operator=operator,
-            engine=engine,
-            flop=groups * matmul_flop(rows=rows, inner=inner, columns=columns),
-            weight_bytes=groups * matrix_bytes(rows=inner, columns=columns, element_bytes=element),
-            activation_bytes=groups * rows * (inner * element + columns * BF16),
-            matrices=groups,
-            rows=rows,
-            columns=columns,
-        )
-        many = f"{groups:g} x " if "groups" in row else ""
-        return op, f"{many}{columns:g} x {inner:g}"
+        rows, inner, columns = row["rows"], row["inner"], row["columns"]
+        op = linear("matmul", rows=rows, inner=inner, columns=columns, weight_element_bytes=element, engine=engine)
+        return op, f"{columns:g} x {inner:g}"
 
     return build
 
 
-def _experts(precision: str) -> Callable[[Numbers, Attention | None], tuple[Op, str]]:
+def _grouped(precision: str) -> Build:
+    """One product of each of several groups, all of the same rows."""
+    element, engine = _element(precision)
+
+    def build(row: Numbers, _: Attention | None) -> tuple[Op, str]:
+        groups, rows, inner, columns = row["groups"], row["rows"], row["inner"], row["columns"]
+        one = linear("matmul", rows=rows, inner=inner, columns=columns, weight_element_bytes=element, engine=engine)
+        op = replace(
+            one,
+            name="grouped_matmul",
+            operator="grouped_matmul",
+            flop=groups * one.flop,
+            weight_bytes=groups * one.weight_bytes,
+            activation_bytes=groups * one.activation_bytes,
+            matrices=groups,
+        )
+        return op, f"{groups:g} x {columns:g} x {inner:g}"
+
+    return build
+
+
+def _batched(row: Numbers, _: Attention | None) -> tuple[Op, str]:
+    matrices, rows, inner, columns = row["groups"], row["rows"], row["inner"], row["columns"]
+    op = batched("batched_matmul", matrices=matrices, rows=rows, inner=inner, columns=columns)
+    return op, f"{matrices:g} x {columns:g} x {inner:g}"
+
+
+def _experts(precision: str) -> Build:
     """Gate-up and down of one rank's routed experts, two products in one measurement."""
     element, engine = _element(precision)
 
@@ -95,59 +106,61 @@ def _experts(precision: str) -> Callable[[Numbers, Attention | None], tuple[Op, 
 
 
 def _decode(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
-    assert attention is not None
     sequences, context, heads, queries = row["sequences"], row["context"], row["heads"], row["queries"]
-    pairs = sequences * context * queries
+    tokens, pairs = sequences * queries, sequences * queries * context
+    shape = f"{sequences:g} sequences, {heads:g} heads"
     if isinstance(attention, MlaSpec):
-        rank, rope = attention.kv_lora_rank, attention.qk_rope_head_dim
-        flop = absorbed_attention_flop(query_context_pairs=pairs, heads=heads, kv_lora_rank=rank, qk_rope_head_dim=rope)
-        cache = mla_cache_bytes(kv_lora_rank=rank, qk_rope_head_dim=rope, latent_bytes=BF16, rope_bytes=BF16)
-        width = 2 * rank + rope
-    else:
-        size, groups = attention.head_dim, row["kv_heads"]
-        flop = attention_flop(query_context_pairs=pairs, heads=heads, qk_head_dim=size, v_head_dim=size)
-        cache = gqa_cache_bytes(num_key_value_heads=groups, head_dim=size, element_bytes=BF16)
-        width = 2 * size
-    op = Op(
-        name="attention",
-        operator="attention_decode",
-        engine="cube_bf16",
-        flop=flop,
-        kv_bytes=sequences * context * cache,
-        activation_bytes=sequences * queries * heads * width * BF16,
+        cache = mla_cache_bytes(
+            kv_lora_rank=attention.kv_lora_rank,
+            qk_rope_head_dim=attention.qk_rope_head_dim,
+            latent_bytes=BF16,
+            rope_bytes=BF16,
+        )
+        return latent_decode_core(
+            attention,
+            pairs=pairs,
+            tokens=tokens,
+            cached_tokens=sequences * context,
+            sequences=sequences,
+            heads=heads,
+            cache=cache,
+        ), shape
+    assert attention is not None
+    cache = gqa_cache_bytes(num_key_value_heads=row["kv_heads"], head_dim=attention.head_dim, element_bytes=BF16)
+    return grouped_query_core(
+        attention,
+        "attention_decode",
+        pairs=pairs,
+        tokens=tokens,
         sequences=sequences,
         context=context,
         heads=heads,
-    )
-    return op, f"{sequences:g} sequences, {heads:g} heads"
+        key_value_heads=row["kv_heads"],
+        kv_bytes=sequences * context * cache,
+    ), shape
 
 
 def _prefill(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
-    assert attention is not None
-    sequences, tokens, heads = row["sequences"], row["isl"], row["heads"]
+    sequences, isl, heads = row["sequences"], row["isl"], row["heads"]
+    pairs, tokens = causal_pairs(sequences=sequences, isl=isl), sequences * isl
+    shape = f"{sequences:g} sequences, {heads:g} heads"
     if isinstance(attention, MlaSpec):
-        query, value = attention.qk_nope_head_dim + attention.qk_rope_head_dim, attention.v_head_dim
-    else:
-        query = value = attention.head_dim
-    op = Op(
-        name="attention",
-        operator="attention_prefill",
-        engine="cube_bf16",
-        flop=attention_flop(
-            query_context_pairs=causal_pairs(sequences=sequences, isl=tokens),
-            heads=heads,
-            qk_head_dim=query,
-            v_head_dim=value,
-        ),
-        activation_bytes=sequences * tokens * heads * 2 * (query + value) * BF16,
+        return latent_prefill_core(attention, pairs=pairs, tokens=tokens, sequences=sequences, heads=heads), shape
+    assert attention is not None
+    return grouped_query_core(
+        attention,
+        "attention_prefill",
+        pairs=pairs,
+        tokens=tokens,
         sequences=sequences,
-        context=tokens,
+        context=isl,
         heads=heads,
-    )
-    return op, f"{sequences:g} sequences, {heads:g} heads"
+        key_value_heads=row["kv_heads"],
+        kv_bytes=0,
+    ), shape
 
 
-def _collective(kind: Collective) -> Callable[[Numbers, Attention | None], tuple[Op, str]]:
+def _collective(kind: Collective) -> Build:
     """Shard of a rank for AllGather and ReduceScatter, the whole tensor for AllReduce and AllToAll."""
     whole = kind in ("all_reduce", "all_to_all")
 
@@ -159,7 +172,7 @@ def _collective(kind: Collective) -> Callable[[Numbers, Attention | None], tuple
     return build
 
 
-def _messages(kind: Collective) -> Callable[[Numbers, Attention | None], tuple[Op, str]]:
+def _messages(kind: Collective) -> Build:
     def build(row: Numbers, _: Attention | None) -> tuple[Op, str]:
         messages = row["tokens"] * row["topk"]
         exchange = Exchange(collective=kind, group=row["dies"], payload=row["message_bytes"], messages=messages)
@@ -174,7 +187,7 @@ def _link(name: str, exchange: Exchange) -> Op:
 
 def _operator(
     columns: str,
-    build: Callable[[Numbers, Attention | None], tuple[Op, str]],
+    build: Build,
     attention: bool = False,
     **defaults: float,
 ) -> Operator:
@@ -186,15 +199,15 @@ _EXPERTS = "tokens hidden_size intermediate_size experts topk local_experts"
 
 #: the words that a table's ``operator`` column may hold
 OPERATORS: dict[str, Operator] = {
-    "matmul_bf16": _operator("rows inner columns", _product("matmul", "bf16")),
-    "matmul_int8": _operator("rows inner columns", _product("matmul", "int8")),
-    "grouped_matmul_bf16": _operator("groups rows inner columns", _product("grouped_matmul", "bf16")),
-    "grouped_matmul_int8": _operator("groups rows inner columns", _product("grouped_matmul", "int8")),
+    "matmul_bf16": _operator("rows inner columns", _dense("bf16")),
+    "matmul_int8": _operator("rows inner columns", _dense("int8")),
+    "grouped_matmul_bf16": _operator("groups rows inner columns", _grouped("bf16")),
+    "grouped_matmul_int8": _operator("groups rows inner columns", _grouped("int8")),
     "experts_bf16": _operator(_EXPERTS, _experts("bf16")),
     "experts_int8": _operator(_EXPERTS, _experts("int8")),
-    "batched_matmul_bf16": _operator("groups rows inner columns", _product("batched_matmul", "bf16")),
+    "batched_matmul_bf16": _operator("groups rows inner columns", _batched),
     "attention_decode": _operator("sequences context heads", _decode, attention=True, queries=1.0, kv_heads=1.0),
-    "attention_prefill": _operator("sequences isl heads", _prefill, attention=True),
+    "attention_prefill": _operator("sequences isl heads", _prefill, attention=True, kv_heads=1.0),
     "all_gather": _operator("dies bytes", _collective("all_gather")),
     "reduce_scatter": _operator("dies bytes", _collective("reduce_scatter")),
     "all_reduce": _operator("dies bytes", _collective("all_reduce")),

@@ -10,14 +10,15 @@ NOTES = (
     "made by: moeplan accuracy --measurements FOLDER --format markdown; FOLDER holds the public tables, which are not "
     "part of this project ('moeplan show NAME' says where they are from)",
     "shipped: with the parameters on file; held out: with parameters fitted anew for each shape, without any row "
-    "of that shape; errors are |predicted / measured - 1|",
+    "of that shape; errors are |predicted / measured - 1|; fitted to it: the parameters on file come from these very "
+    "rows, so that only the held-out columns tell how they carry to other shapes",
     "a shape is one (columns, inner) of a product, one (sequences, heads) of an attention, one operation and number "
     "of dies of a collective",
 )
 
 
 def met(target: Any, score: Score) -> bool | None:
-    """Return whether the score is within its target, held out where that was done."""
+    """Return whether the score is within its target: median and p90 held out where that was done, worst as shipped."""
     if target is None:
         return None
     spread = score.across or score.shipped
@@ -52,6 +53,7 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]]) -> Document:
                     "held_median": held.median if held else None,
                     "held_p90": held.p90 if held else None,
                     "held_mean": held.mean if held else None,
+                    "fitted": bool(source.fitted) if named else None,
                     "target": _limits(source.target) if named else "",
                     "met": met(source.target, score) if named else None,
                 }
@@ -68,11 +70,13 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]]) -> Document:
         Column("held_median", "held out median", "%"),
         Column("held_p90", "p90", "%"),
         Column("held_mean", "mean", "%", spare=5),
+        Column("fitted", "fitted to it", spare=3),
         Column("target", "target", spare=2),
         Column("met", "met"),
     )
     missed = [f"{row['benchmark']} ({row['operator']})" for row in rows if row["met"] is False]
-    notes = (*NOTES, *([f"beyond its target: {', '.join(missed)}"] if missed else []))
+    told = tuple(f"{source.name}: {source.note}" for source, _ in found if not isinstance(source, str) and source.note)
+    notes = (*NOTES, *told, *([f"beyond its target: {', '.join(missed)}"] if missed else []))
     return Document(
         schema="moeplan.accuracy/1",
         title="Operators and links alone, predicted against measured",

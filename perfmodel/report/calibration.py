@@ -1,12 +1,11 @@
 """Fitted kernels -> a document for people, and a kernel set in the form of a data file."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from math import floor, log10
 
 from perfmodel.calibration import Fitted
+from perfmodel.machine import Known
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.sensitivity import Known
 from perfmodel.specs.base import Figure
 from perfmodel.specs.kernels import KernelSetSpec, parameters
 from perfmodel.units import Unit
@@ -70,7 +69,7 @@ def calibration_document(fitted: Sequence[Fitted], bases: Mapping[str, str]) -> 
                     "value": value,
                     "low": low,
                     "high": high,
-                    "how": "fitted" if low is not None else "held",
+                    "how": "held" if low is None else "mostly prior" if parameter in one.mostly_prior else "fitted",
                 }
             )
     error_columns = (
@@ -107,13 +106,21 @@ def calibration_document(fitted: Sequence[Fitted], bases: Mapping[str, str]) -> 
     )
 
 
-def _record(value: str, kind: str, note: str = "", span: tuple[str, str] | None = None) -> str:
-    parts = [f"value: {value}", "source: measured", f"kind: {kind}"]
+def _record(value: str, kind: str, note: str = "", span: tuple[str, str] | None = None) -> dict[str, object]:
+    record: dict[str, object] = {"value": _scalar(value), "source": "measured", "kind": kind}
     if span:
-        parts.append(f"range: [{span[0]}, {span[1]}]")
+        record["range"] = [_scalar(end) for end in span]
     if note:
-        parts.append(f'note: "{note}"')
-    return "{" + ", ".join(parts) + "}"
+        record["note"] = note
+    return record
+
+
+def _scalar(text: str) -> object:
+    """Return a number where the text is one: only quantities with a unit stay text."""
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        return text
 
 
 def _span(low: float, high: float, value: float, unit: str) -> tuple[str, str]:
@@ -121,57 +128,47 @@ def _span(low: float, high: float, value: float, unit: str) -> tuple[str, str]:
     return _text(min(low, value), unit), _text(max(high, value), unit)
 
 
-def _held(figure: Figure | None, value: float, unit: str, base: str) -> str:
+def _held(figure: Figure | None, value: float, unit: str, base: str) -> dict[str, object]:
     """Return the record of a parameter taken over from a kernel set, with what that set says of it."""
-    said = f": {figure.note.removeprefix('held: ')}" if figure and figure.note else ""
     span = None
     if figure and figure.low is not None and figure.high is not None:
         span = _span(figure.low, figure.high, value, unit)
-    kind = figure.kind if figure and figure.kind != "datasheet" else "assumed"
-    note = figure.note if figure and (figure.note or "").startswith("held") else f"held from {base}{said}"
-    return _record(_text(value, unit), kind, note or "", span)
+    said = (figure.note or "") if figure else ""
+    note = said if said.startswith("held") else f"held from {base}{': ' + said if said else ''}"
+    return _record(_text(value, unit), "assumed", note, span)
 
 
-def kernel_set_text(
+def kernel_set(
     fitted: Sequence[Fitted],
     bases: Mapping[str, Known[KernelSetSpec]],
     *,
     name: str,
     title: str,
     chip: str,
-    tables: Sequence[str],
-) -> str:
-    """Return a kernel set as the text of a data file; ``bases`` are the sets that held parameters come from."""
-    lines = [f"name: {name}", f'title: "{title}"', f"chip: {chip}"]
+    source: Mapping[str, str],
+) -> dict[str, object]:
+    """Return a kernel set as the content of a data file; ``bases`` are the sets that held parameters come from."""
+    content: dict[str, object] = {"name": name, "title": title, "chip": chip}
     for one in fitted:
-        lines.append(f"{one.name}:")
         base = bases[one.name]
+        values: dict[str, object] = {}
         for parameter, value in parameters(one.kernel).items():
             unit, number = _unit(one, parameter), float(value)
             if parameter in one.ranges:
+                prior = parameter in one.mostly_prior
+                kind, said = ("assumed", "mostly the prior: these rows say little") if prior else ("measured", "")
                 span = _span(*one.ranges[parameter], number, unit)
-                record = _record(_text(number, unit), "measured", span=span)
+                values[parameter] = _record(_text(number, unit), kind, said, span)
             else:
-                record = _held(base.figures.get(f"{one.name}.{parameter}"), number, unit, base.spec.name)
-            lines.append(f"  {parameter}: {record}")
+                values[parameter] = _held(base.figures.get(f"{one.name}.{parameter}"), number, unit, base.spec.name)
         covers = getattr(one.kernel, "covers", None)
         if covers is not None:
-            lines.append(f"  covers: [{', '.join(covers)}]")
-        lines += [
-            "  fit:",
-            f"    rows: {_record(str(one.rows), 'derived')}",
-            f"    shapes: {_record(str(one.shapes), 'derived')}",
-            f"    median_error: {_record(_digits(one.within.median), 'derived')}",
-            f"    p90_error: {_record(_digits(one.within.p90), 'derived')}",
-        ]
+            values["covers"] = list(covers)
+        errors = {"median_error": one.within.median, "p90_error": one.within.p90}
         if one.across is not None:
-            lines += [
-                f"    held_out_median_error: {_record(_digits(one.across.median), 'derived')}",
-                f"    held_out_p90_error: {_record(_digits(one.across.p90), 'derived')}",
-            ]
-    listed = ", ".join(tables)
-    lines += [
-        "sources:",
-        f'  measured: {{title: "Calibration of {date.today().isoformat()}", where: "{listed}"}}',
-    ]
-    return "\n".join(lines) + "\n"
+            errors |= {"held_out_median_error": one.across.median, "held_out_p90_error": one.across.p90}
+        fit = {"rows": str(one.rows), "shapes": str(one.shapes)} | {k: _digits(v) for k, v in errors.items()}
+        values["fit"] = {key: _record(text, "derived") for key, text in fit.items()}
+        content[one.name] = values
+    content["sources"] = {"measured": dict(source)}
+    return content

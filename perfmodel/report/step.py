@@ -6,12 +6,13 @@ from typing import Any
 from perfmodel.breakdown import Breakdown, breakdown
 from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
+from perfmodel.machine import Known
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
-from perfmodel.report.sources import kernel_tables
+from perfmodel.report.kernels import kernel_tables
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scenario import Resolved
-from perfmodel.sensitivity import Known, Swing
+from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.space import needs_cores_to_exchange

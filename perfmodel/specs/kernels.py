@@ -144,11 +144,12 @@ class MessageKernel(Spec):
 
 
 class BulkKernel(Spec):
-    """Dispatch or combine of large blocks: a start, a cost per peer, and a share of the link."""
+    """Dispatch or combine of large blocks: a start, and a share of the link that falls with the peers."""
 
     start: Seconds
-    start_per_peer: Seconds
     link_share: Share
+    #: peers among which a link reaches half of that share: blocks get smaller
+    peers_at_half: PositiveNumber
     covers: tuple[Link, ...]
     fit: Fit | None = None
 

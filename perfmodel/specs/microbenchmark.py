@@ -15,6 +15,12 @@ class Target(Spec):
     median: Annotated[float, Gt(0)] | None = None
     p90: Annotated[float, Gt(0)] | None = None
 
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> "Target":
+        if self.worst is None and self.median is None and self.p90 is None:
+            raise ValueError("no limit; allowed: worst, median or p90; add one")
+        return self
+
 
 class MicrobenchmarkSpec(Spec):
     """One set of measurements and the machine and kernels that are to predict it."""
@@ -41,6 +47,8 @@ class MicrobenchmarkSpec(Spec):
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str | float, ...], ...] = ()
     target: Target
+    #: whether the parameters on file were fitted to these very rows
+    fitted: bool
     note: str | None = None
     sources: dict[str, Source]
 

@@ -1,8 +1,8 @@
 """Time of one communication on the tiers of a machine."""
 
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
-from perfmodel.algebra import Num, greater, log, maximum, minimum, total, where
+from perfmodel.algebra import greater, maximum, minimum, total, where
 from perfmodel.formulas import collectives as formulas
 from perfmodel.formulas.kernels import overlapped_time, spilled_bytes
 from perfmodel.ledger.records import Exchange
@@ -11,7 +11,6 @@ from perfmodel.specs.kernels import AllToAllKernel, BulkKernel, CollectiveKernel
 from perfmodel.units import BytesPerSecond, Count, Fraction, Seconds
 
 K = TypeVar("K")
-LOG_TWO = 0.6931471805599453
 
 
 def exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
@@ -42,15 +41,16 @@ def _kernel(rates: Rates, name: str, expected: type[K]) -> K:
 
 
 def _bandwidth(
-    tier: TierRates, inner: Count, group: Count, share: Fraction, package_share: Fraction, covers: tuple[str, ...]
+    tier: TierRates,
+    inner: Count,
+    group: Count,
+    share: Fraction | None,
+    package_share: Fraction | None,
+    covers: tuple[str, ...],
 ) -> BytesPerSecond:
     """Return what one die may send at a tier: the share measured on its link, or the stack's where none was."""
-    if tier.name == "package":
-        rate = tier.pin_bandwidth * package_share
-    elif tier.link in covers:
-        rate = tier.pin_bandwidth * share
-    else:
-        rate = tier.bandwidth
+    measured = package_share if tier.name == "package" else share
+    rate = tier.bandwidth if measured is None or tier.link not in covers else tier.pin_bandwidth * measured
     if tier.fabric == "mesh":
         members = minimum(group, tier.dies) / minimum(group, inner)
         rate = formulas.mesh_bandwidth(bandwidth=rate, members=members, dies=tier.dies / inner)
@@ -95,16 +95,18 @@ def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> S
     copies = group / minimum(group, rates.node_dies) / kernel.peer_rate
     copies = reads * copies / kernel.read_share + writes * copies / kernel.write_share
     starts = where(crossing, rounds * start, start)
-    direct = starts + small * maximum(copies, per_byte)
+    direct = formulas.direct_time(start=starts, shard=small, copies=copies, links=per_byte)
     if kind == "all_reduce":
-        one_shot = start + small * total(pushed)
+        one_shot = formulas.direct_time(start=start, shard=small, copies=0.0, links=total(pushed))
         direct = where(crossing, direct, minimum(direct, one_shot))
-    peers = minimum(group, rates.node_dies) - 1
-    bulk = overlapped_time(
-        first=start + rounds * (kernel.bulk_start + kernel.bulk_start_per_peer * peers),
-        second=shard * per_byte,
-        hidden=kernel.bulk_overlap,
+    bulk_start = formulas.bulk_start(
+        start=start,
+        rounds=rounds,
+        per_round=kernel.bulk_start,
+        per_peer=kernel.bulk_start_per_peer,
+        peers=minimum(group, rates.node_dies) - 1,
     )
+    bulk = overlapped_time(first=bulk_start, second=shard * per_byte, hidden=kernel.bulk_overlap)
     outer_start = where(crossing & greater(shard, outer_limit), rounds * kernel.outer_start, 0.0)
     inner_phase = where(greater(shard, limit), maximum(bulk, direct), direct)
     return outer_start + overlapped_time(first=inner_phase, second=shard * total(outside), hidden=kernel.outer_overlap)
@@ -119,13 +121,13 @@ def _all_to_all(exchange: Exchange, kernel: AllToAllKernel, rates: Rates) -> Sec
         rate = _bandwidth(tier, inner, group, kernel.link_share, kernel.package_share, kernel.covers)
         transfer.append(formulas.link_time(payload=sent, bandwidth=rate))
         inner = tier.dies
-    start = kernel.start + kernel.start_per_doubling * (log(group) / LOG_TWO)
+    start = formulas.doubling_start(start=kernel.start, per_doubling=kernel.start_per_doubling, group=group)
     spilled = spilled_bytes(activation=2 * part * group, l2_capacity=rates.l2_capacity)
     spill = kernel.spill_passes * spilled / rates.hbm_bandwidth
     return overlapped_time(first=start, second=total(transfer), hidden=kernel.overlap) + spill
 
 
-def _slowest_link(exchange: Exchange, rates: Rates, share: Fraction | None) -> Seconds:
+def _slowest_link(exchange: Exchange, rates: Rates, share: Fraction | None, covers: tuple[str, ...]) -> Seconds:
     """Time of the most loaded link when messages go straight to evenly spread destinations.
 
     Tiers of one kind of link (inside a node and across a supernode) go through the same ports of a die.
@@ -135,7 +137,7 @@ def _slowest_link(exchange: Exchange, rates: Rates, share: Fraction | None) -> S
     for tier in rates.tiers:
         crossing = formulas.crossing_share(group=exchange.group, inner=inner, outer=tier.dies)
         payload = exchange.messages * exchange.payload * crossing
-        rate: Num = tier.bandwidth if share is None else tier.pin_bandwidth * share
+        rate = _bandwidth(tier, inner, exchange.group, share, share, covers)
         loads[tier.link] = loads.get(tier.link, 0.0) + formulas.link_time(payload=payload, bandwidth=rate)
         inner = tier.dies
     slowest: Seconds = 0.0
@@ -145,16 +147,15 @@ def _slowest_link(exchange: Exchange, rates: Rates, share: Fraction | None) -> S
 
 
 def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates) -> Seconds:
-    package: Any = rates.dies_per_package
-    leaving = 1 - minimum(exchange.group, package) / exchange.group
+    leaving = 1 - minimum(exchange.group, rates.dies_per_package) / exchange.group
     return formulas.message_exchange_time(
         messages=exchange.messages * leaving,
         start=kernel.start,
         per_message=kernel.per_message,
-        transfer=_slowest_link(exchange, rates, None),
+        transfer=_slowest_link(exchange, rates, None, ()),
     )
 
 
 def _bulk(exchange: Exchange, kernel: BulkKernel, rates: Rates) -> Seconds:
-    peers = exchange.group - 1
-    return kernel.start + kernel.start_per_peer * peers + _slowest_link(exchange, rates, kernel.link_share)
+    slowdown = formulas.peer_slowdown(group=exchange.group, peers_at_half=kernel.peers_at_half)
+    return kernel.start + slowdown * _slowest_link(exchange, rates, kernel.link_share, kernel.covers)

@@ -114,7 +114,7 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         compute_time=compute,
         memory_time=stream + passes,
         fixed_time=op.kernels * kernel.start,
-        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream),
+        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream) + passes * core_share,
         work=formulas.overlapped_time(first=stream, second=compute, hidden=hidden) + passes,
     )
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from perfmodel.breakdown import Breakdown
+from perfmodel.machine import Known
 from perfmodel.report.table import Column, Table
-from perfmodel.sensitivity import Known
 from perfmodel.specs.kernels import KernelSetSpec, parameters
 
 COLUMNS = (

@@ -1,0 +1,39 @@
+"""A machine: chip, system, stack and kernel sets, and where each of their numbers came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from perfmodel.rates import Rates, chosen_kernels, rates_of
+from perfmodel.specs.base import Figure, Spec
+from perfmodel.specs.kernels import KernelSetSpec
+from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
+
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known(Generic[S]):
+    """A spec, and where each of its numbers came from."""
+
+    spec: S
+    figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a machine is made of: its kernel sets in the order in which they are asked for a class."""
+
+    chip: Known[ChipSpec]
+    system: Known[SystemSpec]
+    stack: Known[StackSpec]
+    kernels: tuple[Known[KernelSetSpec], ...]
+
+    def rates(self) -> Rates:
+        """Return what one die of it gives."""
+        return rates_of(self.chip.spec, self.system.spec, self.stack.spec, [known.spec for known in self.kernels])
+
+    def kernels_of(self) -> dict[str, Known[KernelSetSpec]]:
+        """Return the kernel set that gives each operator class."""
+        chosen = chosen_kernels([known.spec for known in self.kernels], self.system.spec)
+        return {name: next(known for known in self.kernels if known.spec is taken) for name, taken in chosen.items()}
