@@ -120,8 +120,9 @@ class Fitted:
     name: str
     kernel: Kernel
     ranges: Mapping[str, tuple[float, float]]
-    #: parameters of which the rows say little more than the prior
+    #: parameters of which the rows say little more than the prior, and those that stand at their bound
     mostly_prior: tuple[str, ...]
+    at_bound: tuple[str, ...]
     held: tuple[str, ...]
     rows: int
     shapes: int
@@ -185,6 +186,11 @@ def _spreads(free: list[str], found: Any) -> Values:
     return cast(Values, np.sqrt(np.diag(np.linalg.pinv(found.jac.T @ found.jac)) * noise))
 
 
+def _at_bound(value: float, prior: Prior) -> bool:
+    """Return whether a value stands at a bound, a share of 1 apart: no kernel is faster than its peak."""
+    return value < prior.low * 1.001 or (prior.high != 1 and value > prior.high * 0.999)
+
+
 def _ranges(free: list[str], found: Any, base: Kernel) -> dict[str, tuple[float, float]]:
     """Return 90 % ranges, cut at the bounds."""
     ranges = {}
@@ -229,8 +235,8 @@ def fit(
     needed = ROWS_PER_PARAMETER * max(1, len(free))
     if len(measured) < needed:
         raise TooFewRows(
-            f"{measured[0].where}: {name}: {len(measured)} rows for {len(free)} parameters; allowed: {needed} rows "
-            "or more; measure more shapes"
+            f"{measured[0].where}: {name}: {len(measured)} rows for {len(free)} parameters ({', '.join(free)}); "
+            f"allowed: {needed} rows or more; measure more shapes, or fit fewer with --parameter NAME"
         )
     held = tuple(p for p in PRIORS[type(base)] if p not in free)
     start = base
@@ -249,6 +255,7 @@ def fit(
             for parameter, sigma in zip(free, _spreads(free, found), strict=True)
             if sigma > LITTLE_NEWS * PRIORS[type(base)][parameter].spread
         ),
+        at_bound=tuple(p for p in free if _at_bound(float(parameters(kernel)[p]), PRIORS[type(base)][p])),
         held=held,
         rows=len(measured),
         shapes=len({one.shape for one in measured}),

@@ -220,6 +220,10 @@ def _known(loaded: Loaded) -> Known[Any]:
 def _load(kind: str, name: str) -> Loaded:
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return load_path(kind, Path(name))
+    if Path(name).exists():
+        raise UsageError(
+            f"{kind.rstrip('s')}: {name!r} is no YAML file; allowed: a name on file, or a path ending in .yaml"
+        )
     word = name.lower()
     folder = _root() / _FOLDERS[kind]
     if word in names(kind):

@@ -1,6 +1,7 @@
 """Calibration finds the parameters that made the times, and refuses what it cannot fit."""
 
 import csv
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,27 @@ def test_a_set_can_be_written_and_used(tmp_path: Path, moeplan) -> None:
     assert "matmul_int8 (mine)" in used.stdout.replace("\n", " ")
 
 
+@pytest.mark.parametrize("name", ["true.yaml", "1.yaml", "q'uote.yaml", "my set.yaml"])
+def test_any_name_and_title_can_be_read_back(name: str, tmp_path: Path, moeplan) -> None:
+    source = table(tmp_path / "t.csv", "matmul_int8", products())
+    target = tmp_path / name
+    title = 'a "quoted" title: with {braces}, # and a\nnew line'
+    done = moeplan("calibrate", str(source), "--on", "cloudmatrix384", "--output", str(target), "--title", title)
+    assert done.returncode == 0, done.stderr
+    assert catalog.load_path("kernels", target).spec.title == title
+
+
+def test_a_profile_of_serving_has_nothing_in_l2(tmp_path: Path, moeplan) -> None:
+    source = table(tmp_path / "t.csv", "matmul_bf16", products())
+    words = ("calibrate", str(source), "--on", "cloudmatrix384", "--kernels", "vllm-ascend-0.23", "--format", "json")
+    warm, cold = (json.loads(moeplan(*words, *more).stdout) for more in ((), ("--cold",)))
+    found = [
+        next(r for r in document["tables"][1]["rows"] if r["parameter"] == "resident") for document in (warm, cold)
+    ]
+    assert found[0]["value"] > 1e7
+    assert (found[1]["value"], found[1]["how"]) == (0, "held")
+
+
 def test_nothing_is_written_without_output(tmp_path: Path, moeplan) -> None:
     source = table(tmp_path / "t.csv", "matmul_int8", products())
     done = moeplan("calibrate", str(source), "--on", "cloudmatrix384")
@@ -117,6 +139,17 @@ BAD = {
         4,
         "check the unit",
     ),
+    "one row in milliseconds": (
+        PRODUCT_HEADER + "".join(f"matmul_bf16,{m},7168,512,{0.01 if m == 7 else 10}\n" for m in range(1, 40)),
+        4,
+        "t.csv:8: matmul_bf16: found 0.01 us",
+    ),
+    "profile without durations": (
+        "Type,Input Shapes,Input Data Types,Output Shapes\nMatMulV2,1,1,1\n",
+        4,
+        "column Duration(us) is missing; required of a kernel_details",
+    ),
+    "zero byte": (PRODUCT_HEADER.replace("rows", "ro\0ws"), 4, "holds a zero byte"),
     "attention without a model": (
         "operator,sequences,context,heads,time_us\nattention_decode,1,2,3,4\n",
         4,

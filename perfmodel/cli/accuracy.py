@@ -11,11 +11,13 @@ from perfmodel.errors import UsageError
 VARIABLE = "MOEPLAN_MEASUREMENTS"
 
 
-def _scores(machine: Any, rows: list[Any], held_out: bool) -> list[Any]:
+def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -> list[Any]:
     from perfmodel import catalog
     from perfmodel.accuracy import scores
+    from perfmodel.comparison import without_residents
 
-    return scores(rows, machine.rates(), catalog.ideal(machine).rates(), held_out=held_out)
+    rates = without_residents(machine.rates()) if cold else machine.rates()
+    return scores(rows, rates, catalog.ideal(machine).rates(), held_out=held_out)
 
 
 def command(
@@ -31,6 +33,9 @@ def command(
     model: options.HeadsOption = None,
     messages: options.MessagesOption = None,
     ep: options.EpOption = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="The table's calls come from serving: no weights were left in L2.")
+    ] = False,
     held_out: Annotated[
         bool, typer.Option("--held-out/--no-held-out", help="Also cross-validate over whole shapes.")
     ] = True,
@@ -43,7 +48,7 @@ def command(
     Example: moeplan accuracy my-table.csv --on cloudmatrix384 --model deepseek-v3
     """
     from perfmodel import catalog
-    from perfmodel.report.accuracy import accuracy_document
+    from perfmodel.report.accuracy import MADE_BY, accuracy_document
 
     chosen = what or catalog.names("microbenchmarks")
     tables = [Path(word) for word in chosen if word.lower().endswith(".csv")]
@@ -60,10 +65,12 @@ def command(
         for path in tables:
             rows, left_out = catalog.read_measurements(path, context)
             remarks += left_out
-            found.append((path.name, _scores(machine, rows, held_out)))
-        return options.show(accuracy_document(found), format_, remarks)
-    if on or stack or kernels or model or messages or ep:
-        raise UsageError("--on, --stack, --kernels, --model, --messages and --ep go with a CSV table")
+            found.append((path.name, _scores(machine, rows, held_out, cold)))
+        return options.show(accuracy_document(found, ()), format_, remarks)
+    if on or stack or kernels or model or messages or ep or cold:
+        raise UsageError("--on, --stack, --kernels, --model, --messages, --ep and --cold go with a .csv table")
+    if measurements is not None and not measurements.is_dir():
+        raise UsageError(f"--measurements: {str(measurements)!r} is not a folder; allowed: one with the public tables")
     for name in chosen:
         spec = catalog.load_microbenchmark(name).spec
         if spec.files and measurements is None:
@@ -74,4 +81,4 @@ def command(
         found.append((spec, _scores(machine, rows, held_out and bool(spec.files))))
     if not found:
         raise UsageError("\n".join(remarks))
-    return options.show(accuracy_document(found), format_, remarks)
+    return options.show(accuracy_document(found, () if what else (MADE_BY,)), format_, remarks)

@@ -1,5 +1,6 @@
 """`moeplan calibrate`: measured operators -> the parameters of their kernels."""
 
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,10 @@ def command(
         list[str] | None,
         typer.Option("--parameter", help="Fit only this parameter, hold the others; may be repeated."),
     ] = None,
+    cold: Annotated[
+        bool,
+        typer.Option("--cold", help="The calls come from serving: no weights were left in L2 from the call before."),
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a kernel set here.")] = None,
     title: Annotated[str, typer.Option("--title", help="What was measured, for the kernel set.")] = "",
     format_: options.FormatOption = options.Format.table,
@@ -36,9 +41,9 @@ def command(
     """
     from perfmodel import catalog
     from perfmodel.calibration import PRIORS, fit
-    from perfmodel.comparison import by_kernel
+    from perfmodel.comparison import by_kernel, without_residents
     from perfmodel.measured.shapes import OPERATORS
-    from perfmodel.report.calibration import calibration_document, kernel_set
+    from perfmodel.report.calibration import calibration_document, kernel_set, weaknesses
 
     if on is None:
         raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")
@@ -48,7 +53,7 @@ def command(
     for word in parameter or ():
         options.known(word, words, "--parameter")
     if output is not None and output.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"--output: {str(output)!r}; allowed: a file that ends in .yaml")
+        raise UsageError(f"--output: {str(output)!r}; allowed: a file that ends in .yaml or .yml")
     machine, remarks = catalog.load_machine(on, stack, kernels or ())
     context = options.context_of(model, ep, messages, only=only or (), at_least=at_least or ())
     measured = []
@@ -58,12 +63,17 @@ def command(
         measured += rows
         told += left_out
     rates, ideal = machine.rates(), catalog.ideal(machine).rates()
+    if cold:
+        rates = without_residents(rates)
     fitted = [
         fit(name, rows, rates.kernels[name], rates, ideal, parameter or ())
         for name, rows in by_kernel(measured).items()
     ]
     bases = {one.name: machine.kernels_of()[one.name] for one in fitted}
+    told += weaknesses(fitted)
     if output is not None:
+        if output.stem in catalog.names("kernels"):
+            told.append(f"{output.stem} is also a set on file: give your own another name to tell them apart")
         listed = ", ".join(path.name for path in tables)
         content = kernel_set(
             fitted,
@@ -74,5 +84,5 @@ def command(
             source={"title": f"Calibration of {date.today().isoformat()}", "where": listed},
         )
         catalog.write("kernels", output, content)
-        told.append(f"wrote {output}; use it with --kernels {output}")
+        told.append(f"wrote {output}; use it with --kernels {shlex.quote(str(output))}")
     options.show(calibration_document(fitted, {name: known.spec.name for name, known in bases.items()}), format_, told)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel.cli import options
-from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.errors import DataError, UsageError, did_you_mean
 
 KINDS = ["models", "systems", "chips", "stacks", "kernels", "evidence", "microbenchmarks"]
 
@@ -68,12 +68,25 @@ def _find(name: str) -> tuple[str, Any]:
     from perfmodel import catalog
 
     known: list[str] = []
+    if name.lower().endswith((".yaml", ".yml")):
+        return _find_file(name)
     for kind in KINDS:
         try:
             return kind, _load(kind, name)
         except UsageError:
             known += catalog.names(kind)
     raise UsageError(f"{name!r} is not on file{did_you_mean(name, known)}")
+
+
+def _find_file(name: str) -> tuple[str, Any]:
+    """Return a file as the kind of data it has the fewest faults as."""
+    faults: list[DataError] = []
+    for kind in KINDS:
+        try:
+            return kind, _load(kind, name)
+        except DataError as error:
+            faults.append(error)
+    raise min(faults, key=lambda error: len(str(error).splitlines()))
 
 
 def show_command(

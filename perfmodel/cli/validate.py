@@ -10,6 +10,7 @@ from perfmodel.cli import options
 def command(
     names: Annotated[list[str] | None, typer.Argument(help="Evidence rows; default all.")] = None,
     stack: options.StackOption = None,
+    kernels: options.KernelsOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Compare predictions with published results.
@@ -24,7 +25,7 @@ def command(
     for name in names or catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
         model = catalog.load_model(spec.conditions.model).spec
-        machine, _ = catalog.load_machine(spec.conditions.system, stack or spec.conditions.stack)
+        machine, _ = catalog.load_machine(spec.conditions.system, stack or spec.conditions.stack, kernels or ())
         resolved = resolve(of_evidence(spec, model, machine.rates()))
         values = predicted(resolved)
         for measured in spec.measured:

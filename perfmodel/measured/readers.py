@@ -21,7 +21,8 @@ from perfmodel.specs.model import MlaSpec
 
 Row = Mapping[str, str]
 LARGEST_FILE = 400_000_000
-SHOWN_FAULTS = 20
+LARGEST_SIZE = 10**10
+SHOWN_FAULTS = 10
 MICRO, MILLI = 1e-6, 1e-3
 
 
@@ -107,6 +108,8 @@ def read(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
         if path.stat().st_size > LARGEST_FILE:
             raise DataError(f"{path}:1: larger than {LARGEST_FILE / 1e6:.0f} MB; allowed: one profile; split it")
         text = path.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            raise DataError(f"{path}:1: binary: holds a zero byte; allowed: UTF-8 CSV")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 CSV") from None
     except OSError as error:
@@ -150,20 +153,22 @@ def _form(header: list[str], path: Path) -> Reader:
     have = set(header)
     if "operator" in have:
         return _ours
-    if {"OP Type", "Task Duration(us)", "Input Shapes"} <= have:
-        return _profile("OP Type", "Task Duration(us)")
-    if {"Type", "Duration(us)", "Input Shapes"} <= have:
-        return _profile("Type", "Duration(us)")
-    if {"Average Duration(us)", "Input Shapes"} <= have:
-        return _database
-    if {"op_name", "latency"} <= have:
-        return _perf
+    for _, columns, reader in _FORMS:
+        if set(columns) <= have:
+            return reader
+    title, columns, _ = max(_FORMS, key=lambda form: len(set(form[1]) & have) / len(form[1]))
+    if len(set(columns) & have) >= len(columns) / 2:
+        absent = ", ".join(column for column in columns if column not in have)
+        raise DataError(f"{path}:1: column {absent} is missing; required of {title}; add it")
     wanted = ["operator", "OP Type", "Type", "Average Duration(us)", "op_name"]
     near = [word for name in header for word in [did_you_mean(name, wanted)] if "mean" in word]
     raise DataError(
         f"{path}:1: columns {', '.join(header[:6])}...; allowed: a table with 'operator' and 'time_us', an "
         f"op_summary, a kernel_details, an operator database or a *_perf table{near[0] if near else ''}"
     )
+
+
+SHAPES = ("Input Shapes", "Input Data Types", "Output Shapes")
 
 
 def _ours(reading: _Reading, rows: "csv.DictReader[str]", header: list[str]) -> Iterator[Measurement | None]:
@@ -198,9 +203,10 @@ def _shapes(text: str | None) -> list[list[int]]:
     """Return shapes written like ``"1,7168;512,7168"``; empty places stay empty."""
     parts = (text or "").strip().strip('"').split(";")
     try:
-        return [[int(n) for n in part.strip().strip('"').split(",") if n.strip()] for part in parts]
+        shapes = [[int(n) for n in part.strip().strip('"').split(",") if n.strip()] for part in parts]
     except ValueError:
         return []
+    return [] if any(not 0 <= n <= LARGEST_SIZE for shape in shapes for n in shape) else shapes
 
 
 def _product_of(row: Row) -> dict[str, float] | None:
@@ -210,8 +216,8 @@ def _product_of(row: Row) -> dict[str, float] | None:
         return None
     rows = math.prod(outputs[0][:-1])
     columns = outputs[0][-1]
-    inner = math.prod(inputs[0]) / rows if rows else 0
-    if not rows or not columns or inner != int(inner) or inner not in inputs[0]:
+    inner = math.prod(inputs[0]) // rows if rows else 0
+    if not rows or not columns or inner not in inputs[0]:
         return None
     if inner * columns != math.prod(inputs[1]):  # a padded or transposed weight that does not match
         return None
@@ -403,3 +409,11 @@ def _perf_row(reading: _Reading, row: Row, line: int, name: str, element: int) -
             return word, {"dies": number("num_gpus"), "bytes": element * number("message_size")}
         case _:
             return None
+
+
+_FORMS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
+    ("an op_summary", ("OP Type", "Task Duration(us)", *SHAPES), _profile("OP Type", "Task Duration(us)")),
+    ("a kernel_details", ("Type", "Duration(us)", *SHAPES), _profile("Type", "Duration(us)")),
+    ("an operator database", ("Average Duration(us)", *SHAPES), _database),
+    ("a *_perf table", ("op_name", "latency"), _perf),
+)

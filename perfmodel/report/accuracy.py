@@ -6,12 +6,14 @@ from typing import Any
 from perfmodel.accuracy import Score
 from perfmodel.report.table import Column, Document, Table
 
-NOTES = (
+MADE_BY = (
     "made by: moeplan accuracy --measurements FOLDER --format markdown; FOLDER holds the public tables, which are not "
-    "part of this project ('moeplan show NAME' says where they are from)",
-    "shipped: with the parameters on file; held out: with parameters fitted anew for each shape, without any row "
-    "of that shape; errors are |predicted / measured - 1|; fitted to it: the parameters on file come from these very "
-    "rows, so that only the held-out columns tell how they carry to other shapes",
+    "part of this project ('moeplan show NAME' says where they are from)"
+)
+NOTES = (
+    "median, p90, bias, worst: with the parameters on file, or those of --kernels; held out: with parameters fitted "
+    "anew for each shape, without any row of that shape; errors are |predicted / measured - 1|; fitted to it: the "
+    "parameters on file come from these very rows, so that only the held-out columns tell how they carry to others",
     "a shape is one (columns, inner) of a product, one (sequences, heads) of an attention, one operation and number "
     "of dies of a collective",
 )
@@ -33,8 +35,8 @@ def _limits(target: Any) -> str:
     return ", ".join(f"{word} {100 * limit:g} %" for word, limit in words if limit is not None)
 
 
-def accuracy_document(found: Sequence[tuple[Any, list[Score]]]) -> Document:
-    """Return one row per set of measurements and operator."""
+def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[str]) -> Document:
+    """Return one row per set of measurements and operator; ``first`` are notes that come before the others."""
     rows: list[dict[str, object]] = []
     for source, scores in found:
         named = not isinstance(source, str)
@@ -63,7 +65,7 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]]) -> Document:
         Column("operator", "operator"),
         Column("rows", "rows", "1", spare=1),
         Column("shapes", "shapes", "1", spare=2),
-        Column("median", "shipped median", "%"),
+        Column("median", "median", "%"),
         Column("p90", "p90", "%"),
         Column("bias", "bias", "%", spare=4),
         Column("worst", "worst", "%", spare=3),
@@ -76,7 +78,7 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]]) -> Document:
     )
     missed = [f"{row['benchmark']} ({row['operator']})" for row in rows if row["met"] is False]
     told = tuple(f"{source.name}: {source.note}" for source, _ in found if not isinstance(source, str) and source.note)
-    notes = (*NOTES, *told, *([f"beyond its target: {', '.join(missed)}"] if missed else []))
+    notes = (*first, *NOTES, *told, *([f"beyond its target: {', '.join(missed)}"] if missed else []))
     return Document(
         schema="moeplan.accuracy/1",
         title="Operators and links alone, predicted against measured",

@@ -14,6 +14,7 @@ NOTES = (
     "error: |predicted / measured - 1| over the rows fitted; held out: each shape predicted by a fit that saw no row "
     "of it; ranges are 90 %; parameters without a range were held: no row feels them, or the base set holds them",
 )
+DOUBTFUL, STRANGE = 0.3, 1.0  # errors that are told beside a fit
 #: unit of a parameter -> how it is written
 _WRITTEN = {"s": (1e-6, " us"), "B": (1e6, " MB"), "B/s": (1e9, " GB/s"), "1": (1.0, "")}
 
@@ -104,6 +105,23 @@ def calibration_document(fitted: Sequence[Fitted], bases: Mapping[str, str]) -> 
         facts={"classes": [one.name for one in fitted]},
         notes=NOTES,
     )
+
+
+def weaknesses(fitted: Sequence[Fitted]) -> list[str]:
+    """Return what a user should know of each fit before using it."""
+    found = []
+    for one in fitted:
+        if one.across is None:
+            found.append(f"{one.name}: one shape only; how it carries to others is not known")
+        elif one.across.median > DOUBTFUL:
+            found.append(
+                f"{one.name}: half of the shapes held out are over {DOUBTFUL:.0%} off; check the table and --on"
+            )
+        if abs(one.within.worst) > STRANGE:
+            found.append(f"{one.name}: worst row {one.within.worst_where}, {one.within.worst:+.0%}")
+        if one.at_bound:
+            found.append(f"{one.name}: {', '.join(one.at_bound)} at the bound of what is allowed")
+    return found
 
 
 def _record(value: str, kind: str, note: str = "", span: tuple[str, str] | None = None) -> dict[str, object]:

@@ -10,6 +10,9 @@ from perfmodel.report.table import Document
 _ASCII = str.maketrans({"█": "#", "✓": "+", "✗": "x", "─": "-", "━": "-"})
 
 
+PIPED = 160  # columns where nobody's screen is the limit and COLUMNS says nothing
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """A terminal in one format."""
@@ -18,7 +21,7 @@ class Terminal:
 
     def result(self, document: Document) -> None:
         """Write a document to stdout."""
-        width = shutil.get_terminal_size((100, 24)).columns
+        width = shutil.get_terminal_size((100 if sys.stdout.isatty() else PIPED, 24)).columns
         text = RENDERERS[self.format](document, width)
         encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
         if encoding != "utf8":
