@@ -50,6 +50,7 @@ def _stacked(ops: Sequence[Op]) -> Op:
             group=_column([one.group for one in given]),
             payload=_column([one.payload for one in given]),
             messages=_column([one.messages for one in given]),
+            copies=_column([one.copies for one in given]),
         )
     work = ("flop", "weight_bytes", "activation_bytes", "kv_bytes", "kernels")
     shape = ("matrices", "rows", "columns", "sequences", "context", "heads")

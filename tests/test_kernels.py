@@ -1,5 +1,6 @@
 """Times of operators and links behave as their physics says, on every kernel set and system on file."""
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel import catalog
+from perfmodel.formulas.experts import distinct_nodes, reachable_nodes
 from perfmodel.formulas.kernels import wave_share
 from perfmodel.ledger.records import Exchange, Op
 from perfmodel.measured.shapes import OPERATORS
@@ -218,3 +220,44 @@ def test_whole_waves_cost_at_most_one_wave_more(rows: int, columns: int, matrice
     assert 0 < useful <= 1
     edges = (rows + 128) * (columns + 128) * matrices
     assert worked <= edges + 132 * 128 * 128
+
+
+def _drawn_nodes(nodes: int, n_group: int, topk_group: int, copies: int, draws: int = 20_000) -> tuple[float, float]:
+    """Mean nodes that hold a chosen group, and mean nodes that hold one of the experts chosen within them."""
+    dice, experts = random.Random(7), 256
+    reached = touched = 0
+    for _ in range(draws):
+        groups = dice.sample(range(n_group), topk_group)
+        reached += len({group * nodes // n_group for group in groups})
+        size = experts // n_group
+        allowed = [group * size + i for group in groups for i in range(size)]
+        touched += len({expert * nodes // experts for expert in dice.sample(allowed, copies)})
+    return reached / draws, touched / draws
+
+
+@pytest.mark.parametrize(("nodes", "n_group", "topk_group"), [(2, 8, 4), (4, 8, 4), (8, 8, 4), (8, 8, 2), (4, 1, 1)])
+def test_distinct_nodes_of_a_token_are_those_of_a_draw(nodes: int, n_group: int, topk_group: int) -> None:
+    """With and without group-limited routing, eight of 256 experts."""
+    reached, touched = _drawn_nodes(nodes, n_group, topk_group, 8)
+    limited: Any = reachable_nodes(nodes=nodes, n_group=n_group, topk_group=topk_group) if n_group > 1 else nodes
+    if n_group > 1:
+        assert limited == pytest.approx(reached, rel=0.01)
+    assert distinct_nodes(copies=8, nodes=limited) == pytest.approx(touched, rel=0.05)
+
+
+def test_tokens_sent_once_to_a_node_cross_less() -> None:
+    """16 GPUs, two nodes, top 8 in 4 of 8 groups: 1.99 nodes a token in place of 8 copies, half of them remote."""
+    rates, _ = RATES[MACHINES[4]]
+    kernel: Any = rates.kernels["dispatch"]
+    once = replace(rates, kernels={**rates.kernels, "dispatch": kernel.model_copy(update={"deduplicates": True})})
+    exchange = Exchange(
+        collective="dispatch", group=16, payload=7400.0, messages=1024, copies=8, n_group=8, topk_group=4
+    )
+    op = Op(name="x", operator="exchange", engine="link", exchange=exchange)
+    every, single = (float(time_op(op, r).time) - float(kernel.start) for r in (rates, once))  # type: ignore[arg-type]
+    assert every == pytest.approx(1024 * 7400 * 0.5 / (50e9 * 0.91))
+    reached = 2 * (1 - 1 / 70)  # four groups in one node of four: 1 of 70 draws, for each node
+    nodes = reached * (1 - (1 - 1 / reached) ** 8)
+    between = 128 * nodes * 7400 * 0.5 / (50e9 * 0.91)
+    inside = 1024 * 7400 * 7 / 8 / (200e9 * 0.8)  # every copy travels inside a node
+    assert single == pytest.approx(max(between, inside), rel=1e-6)

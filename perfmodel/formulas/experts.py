@@ -45,6 +45,40 @@ def busiest_rank_tokens(*, mean: Count, ranks: Count, imbalance: Dimensionless) 
     return mean * imbalance + largest_normal(count=ranks) * sqrt(mean * (1 - 1 / ranks))
 
 
+def reachable_nodes(*, nodes: Count, n_group: Count, topk_group: Count) -> Count:
+    r"""Expected nodes that hold a group of experts a token may choose from.
+
+    .. math:: M = N\,\Bigl(1 - \prod_{i=0}^{g-1} \max\bigl(0, 1 - \frac{G/N}{G - i}\bigr)\Bigr)
+
+    g of G groups are drawn, each lying on one node.  ``topk_group`` is a plain number.
+    Source: [deepseek2024v3] section 2.1.2 for the routing; hypergeometric counting.
+
+    Four of eight groups on four nodes of two groups each: all but 3 in 14 nodes.
+
+    >>> round(reachable_nodes(nodes=4, n_group=8, topk_group=4), 3)
+    3.143
+    """
+    missed: Count = 1.0
+    for i in range(round(topk_group)):  # type: ignore[call-overload]
+        missed = missed * maximum(0, 1 - n_group / nodes / maximum(n_group - i, 1))
+    return nodes * (1 - missed)
+
+
+def distinct_nodes(*, copies: Count, nodes: Count) -> Count:
+    r"""Expected nodes among which a token's copies fall, evenly and independently.
+
+    .. math:: D = N\,\bigl(1 - (1 - 1/N)^{k}\bigr)
+
+    A token sent once to each node crosses the network D times in place of k.  Errs low by a few
+    per cent: a token's experts are distinct.  Source: occupancy.
+
+    >>> round(distinct_nodes(copies=8, nodes=4), 2)
+    3.6
+    """
+    missed = log(maximum(1 - 1 / nodes, _NEVER_ZERO))
+    return nodes * (1 - exp(copies * missed))
+
+
 def experts_touched(*, group_tokens: Count, num_experts_per_tok: Count, slots: Count, slots_per_rank: Count) -> Count:
     r"""Expected number of a rank's expert slots that receive at least one token.
 

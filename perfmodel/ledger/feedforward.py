@@ -115,8 +115,21 @@ def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     )
 
 
-def _exchange(name: str, collective: Collective, *, group: Count, payload: Bytes, messages: Count = 1) -> Op:
-    exchange = Exchange(collective=collective, group=group, payload=payload, messages=messages)
+def _gather(name: str, collective: Collective, *, group: Count, payload: Bytes) -> Op:
+    exchange = Exchange(collective=collective, group=group, payload=payload)
+    return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
+
+
+def _messages(name: str, collective: Collective, q: Quantities, dims: Dims, *, payload: Bytes) -> Op:
+    exchange = Exchange(
+        collective=collective,
+        group=q.group,
+        payload=payload,
+        messages=q.rank_tokens * q.copies,
+        copies=q.copies,
+        n_group=dims.n_group,
+        topk_group=dims.topk_group,
+    )
     return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
 
 
@@ -140,23 +153,23 @@ def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
     messages = q.rank_tokens * q.copies
     if family.exchange == "gather":
-        yield _exchange("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * there)
+        yield _gather("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * there)
         yield vector(
             "exchange.permute",
             flop=q.routed_tokens * hidden,
             traffic=q.routed_tokens * (2 * there + 2 * back) + q.group_tokens * back,
             kernels=2,
         )
-        yield _exchange("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
+        yield _gather("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
     elif family.phase == "decode":
-        yield _exchange("exchange.dispatch", "dispatch", group=q.group, payload=there, messages=messages)
-        yield _exchange("exchange.combine", "combine", group=q.group, payload=back, messages=messages)
+        yield _messages("exchange.dispatch", "dispatch", q, dims, payload=there)
+        yield _messages("exchange.combine", "combine", q, dims, payload=back)
     else:
-        yield _exchange("exchange.dispatch", "bulk_dispatch", group=q.group, payload=there, messages=messages)
+        yield _messages("exchange.dispatch", "bulk_dispatch", q, dims, payload=there)
         yield vector(
             "exchange.permute",
             flop=messages * hidden,
             traffic=q.routed_tokens * 2 * there + messages * 2 * back,
             kernels=2,
         )
-        yield _exchange("exchange.combine", "bulk_combine", group=q.group, payload=back, messages=messages)
+        yield _messages("exchange.combine", "bulk_combine", q, dims, payload=back)

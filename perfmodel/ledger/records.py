@@ -86,6 +86,8 @@ class Dims:
     n_routed_experts: Count
     n_shared_experts: Count
     num_experts_per_tok: Count
+    n_group: Count
+    topk_group: Count
     vocab_size: Count
 
 
@@ -130,6 +132,10 @@ class Exchange:
     group: Count
     payload: Bytes
     messages: Count = 1
+    #: messages of one token, and the groups of experts its router chooses from
+    copies: Count = 1
+    n_group: Count = 1
+    topk_group: Count = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -20,6 +20,8 @@ def dims_of(model: ModelSpec) -> Dims:
         n_routed_experts=model.experts.n_routed_experts,
         n_shared_experts=model.experts.n_shared_experts,
         num_experts_per_tok=model.experts.num_experts_per_tok,
+        n_group=model.experts.n_group,
+        topk_group=model.experts.topk_group,
         vocab_size=model.vocab_size,
     )
 

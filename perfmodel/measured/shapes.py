@@ -175,7 +175,9 @@ def _collective(kind: Collective) -> Build:
 def _messages(kind: Collective) -> Build:
     def build(row: Numbers, _: Attention | None) -> tuple[Op, str]:
         messages = row["tokens"] * row["topk"]
-        exchange = Exchange(collective=kind, group=row["dies"], payload=row["message_bytes"], messages=messages)
+        exchange = Exchange(
+            collective=kind, group=row["dies"], payload=row["message_bytes"], messages=messages, copies=row["topk"]
+        )
         return _link(kind, exchange), f"{row['dies']:g} dies"
 
     return build

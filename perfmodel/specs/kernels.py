@@ -138,6 +138,8 @@ class MessageKernel(Spec):
 
     start: Seconds
     per_message: Seconds
+    #: whether a token crosses between nodes once for each node, and is spread there, or once for each expert
+    deduplicates: bool = False
     covers: tuple[Link, ...]
     max_tokens_per_die: PositiveNumber
     fit: Fit | None = None
@@ -150,6 +152,8 @@ class BulkKernel(Spec):
     link_share: Share
     #: peers among which a link reaches half of that share: blocks get smaller
     peers_at_half: PositiveNumber
+    #: whether a token crosses between nodes once for each node, and is spread there, or once for each expert
+    deduplicates: bool = False
     covers: tuple[Link, ...]
     fit: Fit | None = None
 
@@ -211,5 +215,5 @@ def parameters(kernel: Kernel) -> dict[str, float]:
     return {
         name: value
         for name in type(kernel).model_fields
-        if name not in ("fit", "covers") and (value := getattr(kernel, name)) is not None
+        if name not in ("fit", "covers", "deduplicates") and (value := getattr(kernel, name)) is not None
     }

@@ -4,6 +4,7 @@ from typing import TypeVar, assert_never
 
 from perfmodel.algebra import greater, maximum, minimum, total, where
 from perfmodel.formulas import collectives as formulas
+from perfmodel.formulas.experts import distinct_nodes, reachable_nodes
 from perfmodel.formulas.kernels import overlapped_time, spilled_bytes
 from perfmodel.ledger.records import Exchange
 from perfmodel.rates import Rates, TierRates
@@ -127,17 +128,30 @@ def _all_to_all(exchange: Exchange, kernel: AllToAllKernel, rates: Rates) -> Sec
     return overlapped_time(first=start, second=total(transfer), hidden=kernel.overlap) + spill
 
 
-def _slowest_link(exchange: Exchange, rates: Rates, share: Fraction | None, covers: tuple[str, ...]) -> Seconds:
-    """Time of the most loaded link when messages go straight to evenly spread destinations.
+def _slowest_link(
+    exchange: Exchange, rates: Rates, share: Fraction | None, covers: tuple[str, ...], deduplicates: bool
+) -> Seconds:
+    """Time of the most loaded link when messages go to evenly spread destinations.
 
     Tiers of one kind of link (inside a node and across a supernode) go through the same ports of a die.
+    With deduplication a token crosses between nodes once for each node that holds one of its experts; the
+    node's dies then pass it on, so that every copy travels inside a node.
     """
+    group, node = exchange.group, minimum(exchange.group, rates.node_dies)
+    between = exchange.messages
+    if deduplicates:
+        nodes = group / node
+        reached = reachable_nodes(nodes=nodes, n_group=exchange.n_group, topk_group=exchange.topk_group)
+        limited = where(greater(exchange.n_group, exchange.topk_group), reached, nodes)
+        between = exchange.messages / exchange.copies * distinct_nodes(copies=exchange.copies, nodes=limited)
     inner: Count = 1
     loads: dict[str, Seconds] = {}
     for tier in rates.tiers:
-        crossing = formulas.crossing_share(group=exchange.group, inner=inner, outer=tier.dies)
-        payload = exchange.messages * exchange.payload * crossing
-        rate = _bandwidth(tier, inner, exchange.group, share, share, covers)
+        inside = tier.name in ("package", "node")
+        spread = node if deduplicates and inside else group
+        crossing = formulas.crossing_share(group=spread, inner=inner, outer=tier.dies)
+        payload = (exchange.messages if inside else between) * exchange.payload * crossing
+        rate = _bandwidth(tier, inner, group, share, share, covers)
         loads[tier.link] = loads.get(tier.link, 0.0) + formulas.link_time(payload=payload, bandwidth=rate)
         inner = tier.dies
     slowest: Seconds = 0.0
@@ -152,10 +166,12 @@ def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates) -> Second
         messages=exchange.messages * leaving,
         start=kernel.start,
         per_message=kernel.per_message,
-        transfer=_slowest_link(exchange, rates, None, ()),
+        transfer=_slowest_link(exchange, rates, None, (), kernel.deduplicates),
     )
 
 
 def _bulk(exchange: Exchange, kernel: BulkKernel, rates: Rates) -> Seconds:
     slowdown = formulas.peer_slowdown(group=exchange.group, peers_at_half=kernel.peers_at_half)
-    return kernel.start + slowdown * _slowest_link(exchange, rates, kernel.link_share, kernel.covers)
+    return kernel.start + slowdown * _slowest_link(
+        exchange, rates, kernel.link_share, kernel.covers, kernel.deduplicates
+    )
