@@ -158,6 +158,9 @@ def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Ma
         raise UsageError(f"{spec.name}: its tables are not part of this project; give --measurements FOLDER")
     rows: list[Measurement] = []
     for name in spec.files:
+        if not (folder / name).exists():
+            remarks.append(f"{spec.name}: left out {name}, which is not in {folder}")
+            continue
         found, left_out = readers.read(folder / name, context)
         rows += found
         remarks += left_out

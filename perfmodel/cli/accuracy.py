@@ -78,6 +78,8 @@ def command(
             continue
         machine, rows, left_out = catalog.load_measurements(spec, measurements)
         remarks += left_out
+        if not rows:
+            continue
         found.append((spec, _scores(machine, rows, held_out and bool(spec.files))))
     if not found:
         raise UsageError("\n".join(remarks))
