@@ -82,8 +82,9 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
 
 
 def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
-    """Return the time both streams lose because they share the memory's pins."""
-    op = Op(name="memory.contention", operator="vector", engine="vector", kernels=0)
+    """Return the time that two lanes lose to each other: on the memory's pins, or links beside compute."""
+    name = "memory.contention" if lane in ("attention", "experts") else "link.contention"
+    op = Op(name=name, operator="vector", engine="vector", kernels=0)
     timed = OpTime(op=op, memory_time=waiting, hbm_time=waiting, work=waiting)
     return Row(
         block=block.name,
@@ -102,7 +103,7 @@ def _block_rows(
 ) -> tuple[list[Row], BlockTime]:
     shares = core_shares(block, family, cores, rates)
     attention, experts = lanes(ledger, block, rates, *shares)
-    layer = _f(layer_time(block, family, attention, experts))
+    layer = _f(layer_time(block, family, attention, experts, rates))
     deciding = _deciding_lane(block, family, attention, experts)
     losing = _losing_part(ledger, block, rates, shares[1])
     runs = _f(block.count) * block.passes
@@ -127,8 +128,11 @@ def _block_rows(
                 )
             )
     both = join([attention, experts])
-    waiting = layer / block.passes - max(_f(attention.whole), _f(experts.whole))
-    if deciding in ("attention", "experts") and waiting > NOTHING * layer:
+    longer = max(_f(attention.whole), _f(experts.whole))
+    if deciding in ("compute", "link"):
+        longer = max(_f(both.busy), _f(both.link))
+    waiting = layer / block.passes - longer
+    if deciding != "all" and waiting > NOTHING * layer:
         rows.append(_contention(block, deciding, runs, waiting))
     spare = {
         "all": 0.0,

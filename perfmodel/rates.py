@@ -51,6 +51,8 @@ class Rates:
     tiers: tuple[TierRates, ...]
     kv_tier: TierRates
     layered_kv_transfer: bool
+    #: part of the shorter of compute and link time that two micro-batches hide
+    link_hidden: Fraction
     decode_overhead: Seconds
     prefill_overhead: Seconds
     imbalance_decode: Dimensionless
@@ -148,6 +150,7 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec, kernels: Sequ
         tiers=tiers,
         kv_tier=next(tier for tier in tiers if tier.name == system.kv_transfer_tier),
         layered_kv_transfer=stack.layered_kv_transfer,
+        link_hidden=stack.link_hidden,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
         prefill_overhead=overhead.prefill_host_gap,
         imbalance_decode=stack.imbalance.decode,

@@ -1,7 +1,7 @@
 """One given layout -> checked, its open batch filled in, evaluated with plain numbers."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from pydantic import ValidationError
@@ -83,6 +83,8 @@ def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
 def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
     """Return the conditions of a published row as a scenario."""
     conditions = spec.conditions
+    if conditions.balanced:
+        rates = replace(rates, imbalance_decode=1.0, imbalance_prefill=1.0)
     return Scenario(
         case=Case(model=model, rates=rates, isl=conditions.isl, osl=conditions.osl, acceptance=conditions.acceptance),
         phase=conditions.phase,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from perfmodel.algebra import maximum
 from perfmodel.formulas.experts import gated_feed_forward_bytes, gated_feed_forward_flop
 from perfmodel.ledger.records import Collective, Dims, Exchange, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, linear, norm_quant, vector
@@ -121,11 +122,12 @@ def _gather(name: str, collective: Collective, *, group: Count, payload: Bytes) 
 
 
 def _messages(name: str, collective: Collective, q: Quantities, dims: Dims, *, payload: Bytes) -> Op:
+    """Row of an exchange: the busiest rank handles what it sends or what it gets, whichever is more."""
     exchange = Exchange(
         collective=collective,
         group=q.group,
         payload=payload,
-        messages=q.rank_tokens * q.copies,
+        messages=maximum(q.rank_tokens * q.copies, q.routed_tokens),
         copies=q.copies,
         n_group=dims.n_group,
         topk_group=dims.topk_group,

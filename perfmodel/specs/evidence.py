@@ -30,6 +30,8 @@ class Conditions(Spec):
     kv_dtype: KvDtype = "bf16"
     #: accepted tokens added by each draft position
     acceptance: tuple[Annotated[float, Ge(0), Le(1)], ...] = ()
+    #: whether the experts were forced to equal load in the run
+    balanced: bool = False
     #: seconds; the target that fixed the batch where the batch is not published
     tpot: Annotated[float, Gt(0)] | None = None
     layout: LayoutConditions

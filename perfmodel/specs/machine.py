@@ -192,6 +192,8 @@ class StackSpec(Spec):
     #: all efficiencies 1: the pin rate is then the one memory roof and links have no latency
     ideal: bool = False
     layered_kv_transfer: bool
+    #: part of the shorter of compute and link time that two micro-batches hide under overlap "link"
+    link_hidden: Share
     #: kernel sets, the first that has an operator class gives it
     kernels: tuple[str, ...] = Field(min_length=1)
     #: share of a link's one-way pin rate that transfers reach where no kernel says

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from perfmodel.algebra import maximum, total
 from perfmodel.formulas import roofline
+from perfmodel.formulas.kernels import overlapped_time
 from perfmodel.ledger.records import Block, Family, Ledger, Op
 from perfmodel.rates import Rates
 from perfmodel.timing.operators import WHOLE, time_op
@@ -76,7 +77,7 @@ def core_shares(block: Block, family: Family, attention_cores: Count, rates: Rat
     return WHOLE, WHOLE
 
 
-def layer_time(block: Block, family: Family, attention: PartTime, experts: PartTime) -> Seconds:
+def layer_time(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> Seconds:
     """Return the time of one layer of a block, all its micro-batches included."""
     if not block.overlapped:
         return block.passes * roofline.serial_time(first=attention.whole, second=experts.whole)
@@ -86,8 +87,10 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
                 first=attention.whole, second=experts.whole, shared=attention.hbm + experts.hbm
             )
         case "link":
-            return roofline.two_stream_time(
-                first=attention.busy + experts.busy, second=attention.link + experts.link, shared=0.0
+            return 2 * overlapped_time(
+                first=attention.busy + experts.busy,
+                second=attention.link + experts.link,
+                hidden=rates.link_hidden,
             )
         case "none":
             raise AssertionError("an overlapped block in a serial family")
@@ -103,7 +106,7 @@ def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rat
         key = (block.attention, block.experts, block.joined, block.overlapped, block.passes)
         if key not in timed:
             attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
-            timed[key] = layer_time(block, family, attention, experts)
+            timed[key] = layer_time(block, family, attention, experts, rates)
         times.append(block.count * timed[key])
     overhead = rates.decode_overhead if family.phase == "decode" else rates.prefill_overhead
     return total([*times, overhead])
