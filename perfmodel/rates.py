@@ -48,11 +48,15 @@ class Rates:
     l2_rate: BytesPerSecond
     #: operator class -> the kernel that runs it
     kernels: Mapping[str, Kernel]
+    #: operator class -> factor by which its times lie off their form; empty for a prediction
+    scatter: Mapping[str, Dimensionless]
     tiers: tuple[TierRates, ...]
     kv_tier: TierRates
     layered_kv_transfer: bool
     #: part of the shorter of compute and link time that two micro-batches hide
     link_hidden: Fraction
+    #: relative spread of a step about the sum of its operators
+    step_spread: Fraction
     decode_overhead: Seconds
     prefill_overhead: Seconds
     imbalance_decode: Dimensionless
@@ -147,10 +151,12 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec, kernels: Sequ
         l2_capacity=die.l2.capacity,
         l2_rate=die.cube_cores * die.l2.core_read_bytes_per_cycle * die.clock,
         kernels={name: one.classes()[name] for name, one in chosen_kernels(kernels, system).items()},
+        scatter={},
         tiers=tiers,
         kv_tier=next(tier for tier in tiers if tier.name == system.kv_transfer_tier),
         layered_kv_transfer=stack.layered_kv_transfer,
         link_hidden=stack.link_hidden,
+        step_spread=stack.step_spread,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
         prefill_overhead=overhead.prefill_host_gap,
         imbalance_decode=stack.imbalance.decode,

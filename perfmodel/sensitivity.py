@@ -31,14 +31,14 @@ class Swing:
         return max((abs(end) for ends in self.changes.values() for end in ends), default=0.0)
 
 
-def _with_value(spec: Any, path: list[str], value: float) -> Any:
+def with_value(spec: Any, path: list[str], value: Any) -> Any:
     """Return a copy of a spec with one number replaced."""
     head, rest = path[0], path[1:]
     if isinstance(spec, tuple):
         at = int(head)
-        return (*spec[:at], _with_value(spec[at], rest, value), *spec[at + 1 :])
+        return (*spec[:at], with_value(spec[at], rest, value), *spec[at + 1 :])
     assert isinstance(spec, Spec)
-    return spec.model_copy(update={head: _with_value(getattr(spec, head), rest, value) if rest else value})
+    return spec.model_copy(update={head: with_value(getattr(spec, head), rest, value) if rest else value})
 
 
 def _ends(figure: Figure) -> tuple[float, float, bool]:
@@ -49,7 +49,7 @@ def _ends(figure: Figure) -> tuple[float, float, bool]:
 
 def _moved(machine: Machine, part: Known[Any], path: str, value: float) -> Machine:
     """Return the machine with one number of one of its parts replaced."""
-    other = replace(part, spec=_with_value(part.spec, path.split("."), value))
+    other = replace(part, spec=with_value(part.spec, path.split("."), value))
     if any(part is one for one in machine.kernels):
         return replace(machine, kernels=tuple(other if one is part else one for one in machine.kernels))
     if part is machine.chip:

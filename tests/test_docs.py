@@ -103,3 +103,12 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
     assert f"predicted {100 * errors['cm384-decode-4k-b8']:.0f} % slow" in text
     assert f"Prefill: within {worst(prefill)} %" in text
     assert f"{off[0]:.0f} to {off[1]:.0f} % fast" in text
+
+
+def test_readme_counts_the_intervals_that_hold(moeplan) -> None:
+    import json
+
+    facts = json.loads(moeplan("validate", "--format", "json").stdout)["facts"]
+    held, of = round(facts["inside_90"] * facts["published_results"]), facts["published_results"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{held} of the {of} published results lie inside theirs" in text

@@ -99,6 +99,7 @@ def command(
     from perfmodel.report.step import step_document
     from perfmodel.scenario import Scenario, of_evidence, resolve
     from perfmodel.sensitivity import swings
+    from perfmodel.uncertainty import pool_range
 
     if evidence is not None:
         _refuse_beside_evidence(context)
@@ -149,6 +150,7 @@ def command(
         felt=swings(machine, lambda varied: outputs(resolved.plan, replace(scenario.case, rates=varied))),
         tpot=scenario.tpot,
         kernels=machine.kernels_of() if sources else None,
+        sure=pool_range(machine, resolved.plan.layout, resolved.plan.family, resolved.scenario.case),
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if not (resolved.fits and resolved.meets_tpot):

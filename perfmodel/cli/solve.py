@@ -111,10 +111,19 @@ def command(
         acceptance_option=acceptance,
         felt=swings(machine, lambda varied: _outputs(solution, replace(case, rates=varied), request)),
         ideal=catalog.ideal(machine).rates(),
+        sure=_sure(machine, solution, case),
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
+
+
+def _sure(machine: Any, solution: Any, case: Any) -> Any:
+    """Return how sure the decode step of the best plan is, where there is one."""
+    from perfmodel.uncertainty import pool_range
+
+    best = solution.best
+    return None if best is None else pool_range(machine, best.decode.layout, best.decode.family, case)
 
 
 def _plain(text: str) -> bool:

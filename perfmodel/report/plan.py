@@ -26,6 +26,7 @@ from perfmodel.solver.plan import Deployment, PoolPlan, Solution
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.solve import Request
 from perfmodel.solver.space import LARGEST_BATCH
+from perfmodel.uncertainty import PoolRange
 
 SMALLEST_SHARE = 0.01
 TTFT_DEFINITION = (
@@ -139,6 +140,9 @@ def _targets(facts: dict[str, Any]) -> Table:
                 "value": value,
                 "limit": target,
                 "room": None if target is None else 1 - value / target,
+                "low": facts.get(f"{key}_interval_s", {}).get("low90"),
+                "high": facts.get(f"{key}_interval_s", {}).get("high90"),
+                "chance": facts.get(f"{key}_chance"),
             }
         )
     columns = (
@@ -147,6 +151,9 @@ def _targets(facts: dict[str, Any]) -> Table:
         Column("value", "predicted", "s"),
         Column("limit", "limit", "s"),
         Column("room", "room", "%"),
+        Column("low", "90 %: from", "s", spare=1),
+        Column("high", "to", "s", spare=1),
+        Column("chance", "chance of meeting it", "%"),
     )
     return Table("Targets", columns, tuple(rows))
 
@@ -320,6 +327,7 @@ def plan_document(
     acceptance_option: str | None,
     felt: Sequence[Swing],
     ideal: Rates,
+    sure: PoolRange | None,
 ) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
     case, best = solution.case, solution.best
@@ -346,6 +354,10 @@ def plan_document(
             notes=(count, *budget),
         )
     facts |= _facts(best, case, ideal, cards, request)
+    if sure is not None:
+        facts["tpot_interval_s"] = sure.tpot.as_dict()
+        if request.targets.tpot is not None:
+            facts["tpot_chance"] = sure.chance(request.targets.tpot, _f(best.decode.point.tokens_per_step))
     shared: dict[str, Any] = {
         "model": model,
         "system": system,

@@ -17,6 +17,7 @@ from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.space import needs_cores_to_exchange
 from perfmodel.specs.kernels import KernelSetSpec
+from perfmodel.uncertainty import Interval, PoolRange
 
 NO_CORES_LEFT = (
     "extrapolated: link overlap with dispatch and combine, which run on the vector cores that the other "
@@ -205,6 +206,7 @@ def step_document(
     acceptance: str,
     felt: Sequence[Swing],
     tpot: float | None,
+    sure: PoolRange,
     kernels: Mapping[str, Known[KernelSetSpec]] | None = None,
 ) -> Document:
     """Return the whole explanation of one layout; ``kernels`` adds the parameters of its rows."""
@@ -223,6 +225,7 @@ def step_document(
         "osl": case.osl,
         "acceptance": list(case.acceptance),
         "step_time_s": float(point.step_time),
+        "step_time_interval_s": sure.step_time.as_dict(),
         "tokens_per_s": float(point.tokens_per_s),
         "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
         "memory_planned_B": float(point.memory),
@@ -239,12 +242,16 @@ def step_document(
         met = None if tpot is None else bool(float(point.tpot) <= tpot)
         facts["tpot_target_s"], facts["tpot_met"] = tpot, met
         mark = "" if tpot is None else f"  {'✓' if met else '✗'} target {tpot * 1e3:g} ms"
-        rows.append({"what": "TPOT", "value": f"{point.tpot * 1e3:.2f} ms{mark}"})
+        rows.append({"what": "TPOT", "value": f"{point.tpot * 1e3:.2f} ms{mark}  {between(sure.tpot)}"})
+        facts["tpot_interval_s"] = sure.tpot.as_dict()
+        if tpot is not None:
+            facts["tpot_chance"] = sure.chance(tpot, float(point.tokens_per_step))
+            rows.append({"what": "chance of meeting it", "value": f"{100 * facts['tpot_chance']:.0f} %"})
         rows.append({"what": "acceptance", "value": acceptance})
         facts["longest_context"] = longest_context(plan)
         rows.append({"what": "longest context of one request", "value": f"{facts['longest_context']:,.0f} tokens"})
     rows += [
-        {"what": "step time", "value": f"{point.step_time * 1e3:.2f} ms"},
+        {"what": "step time", "value": f"{point.step_time * 1e3:.2f} ms  {between(sure.step_time)}"},
         {
             "what": "where it goes",
             "value": ", ".join(f"{k} {100 * v:.0f} %" for k, v in facts["time_by_bound"].items()),
@@ -278,6 +285,11 @@ def step_document(
         facts=facts,
         notes=notes,
     )
+
+
+def between(interval: Interval) -> str:
+    """Return the 90 % interval of a time in words."""
+    return f"(90 %: {interval.low90 * 1e3:.3g} to {interval.high90 * 1e3:.3g} ms)"
 
 
 def shared_words(plan: PoolPlan) -> str:

@@ -194,6 +194,8 @@ class StackSpec(Spec):
     layered_kv_transfer: bool
     #: part of the shorter of compute and link time that two micro-batches hide under overlap "link"
     link_hidden: Share
+    #: relative spread of a step about the sum of its operators: what the model leaves out
+    step_spread: Fraction
     #: kernel sets, the first that has an operator class gives it
     kernels: tuple[str, ...] = Field(min_length=1)
     #: share of a link's one-way pin rate that transfers reach where no kernel says

@@ -1,6 +1,6 @@
 """Time of one row of a ledger on the kernel that runs it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfmodel.algebra import greater, maximum
 from perfmodel.formulas import kernels as formulas
@@ -57,6 +57,14 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: boo
     ``repeated`` is how benchmarks run: the same call again and again, with part of the weights
     still in L2.  In serving other weights have passed in between.
     """
+    factor = rates.scatter.get(op.kernel)
+    timed = _time_op(op, rates, core_share, repeated)
+    if factor is None:
+        return timed
+    return replace(timed, work=timed.work * factor, fixed_time=timed.fixed_time * factor)
+
+
+def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates)
         return OpTime(op=op, network_time=network, work=network)
