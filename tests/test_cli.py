@@ -121,3 +121,18 @@ def test_rows_are_scored_under_another_stack(moeplan) -> None:
     done = moeplan("explain", "--evidence", "seed-prefill-16x", "--stack", "ideal", "--format", "json")
     usual = moeplan("explain", "--evidence", "seed-prefill-16x", "--format", "json")
     assert json.loads(done.stdout)["facts"]["step_time_s"] < json.loads(usual.stdout)["facts"]["step_time_s"]
+
+
+def test_confidence_buys_room(moeplan) -> None:
+    """A plan asked to meet its target more often is slower in rate and meets it that often."""
+    found = {}
+    for confidence in ("0.6", "0.95"):
+        done = moeplan(*SOLVE, "--tpot", "50ms", "--confidence", confidence, "--format", "json")
+        assert done.returncode == 0, done.stderr
+        found[confidence] = json.loads(done.stdout)["facts"]
+        assert found[confidence]["tpot_chance"] >= float(confidence)
+    assert found["0.95"]["requests_per_s"] <= found["0.6"]["requests_per_s"]
+    assert found["0.95"]["tpot_s"] < found["0.6"]["tpot_s"]
+    refused = moeplan(*SOLVE, "--tpot", "50ms", "--confidence", "90")
+    assert refused.returncode == 2
+    assert "allowed: from 0.5 to 0.99" in refused.stderr

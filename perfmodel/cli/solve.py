@@ -54,6 +54,12 @@ def command(
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--confidence", help="Least chance of meeting --tpot, like 0.9; default: the prediction meets it."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option("--top", help="Plans shown, the best included.")] = 5,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -75,6 +81,8 @@ def command(
     if objective == "cards" and rate is None:
         raise UsageError("--objective cards needs --rate: fewest cards for which rate?")
     options.positive(top, "--top")
+    if confidence is not None and not 0.5 <= confidence <= 0.99:
+        raise UsageError(f"--confidence: {confidence:g}; allowed: from 0.5 to 0.99")
     limits = (options.quantity(tpot, "s", "--tpot"), options.quantity(ttft, "s", "--ttft"))
     wanted = options.quantity(rate if rate is None or not _plain(rate) else f"{rate} req/s", "1/s", "--rate")
     from perfmodel import catalog
@@ -98,7 +106,7 @@ def command(
         kv_dtype=kv.value,
         top=top,
     )
-    solution = solve(case, request)
+    solution, sure = _solved(solve, case, request, machine, confidence)
     document = plan_document(
         solution,
         request,
@@ -111,19 +119,38 @@ def command(
         acceptance_option=acceptance,
         felt=swings(machine, lambda varied: _outputs(solution, replace(case, rates=varied), request)),
         ideal=catalog.ideal(machine).rates(),
-        sure=_sure(machine, solution, case),
+        sure=sure,
+        confidence=confidence,
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
 
 
-def _sure(machine: Any, solution: Any, case: Any) -> Any:
-    """Return how sure the decode step of the best plan is, where there is one."""
+TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
+
+
+def _solved(solve: Any, case: Any, request: Any, machine: Any, confidence: float | None) -> tuple[Any, Any]:
+    """Return the best plan and how sure its decode step is.
+
+    With a confidence the limit is tightened until the plan found under it meets the real one that often.
+    """
     from perfmodel.uncertainty import pool_range
 
-    best = solution.best
-    return None if best is None else pool_range(machine, best.decode.layout, best.decode.family, case)
+    limit = request.targets.tpot
+    asked = request
+    for _ in range(TIGHTENINGS):
+        solution = solve(case, asked)
+        best = solution.best
+        if best is None:
+            return solution, None
+        sure = pool_range(machine, best.decode.layout, best.decode.family, case)
+        each = float(best.decode.point.tokens_per_step)
+        if confidence is None or sure.chance(limit, each) >= confidence:
+            return solution, sure
+        tighter = asked.targets.tpot * min(0.999, limit / sure.tpot_at(confidence, each))
+        asked = replace(asked, targets=asked.targets.model_copy(update={"tpot": tighter}))
+    return solution, sure
 
 
 def _plain(text: str) -> bool:

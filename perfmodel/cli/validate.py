@@ -83,7 +83,7 @@ def command(
     }
     notes = (
         f"{inside} of {len(first)} published results lie in the 90 % interval of their prediction (first quantity of "
-        "each); intervals: all stated ranges at once, 512 Sobol samples",
+        "each); intervals: all stated ranges at once, a Latin hypercube of 512 points",
     )
     document = Document(
         schema="moeplan.validation/1", title="Predicted against published", tables=(table,), facts=facts, notes=notes

@@ -328,6 +328,7 @@ def plan_document(
     felt: Sequence[Swing],
     ideal: Rates,
     sure: PoolRange | None,
+    confidence: float | None = None,
 ) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
     case, best = solution.case, solution.best
@@ -340,6 +341,7 @@ def plan_document(
         "acceptance": acceptance,
         "plans_evaluated": solution.evaluated,
         "utilisation_limit": request.utilisation,
+        "confidence": confidence,
     }
     count = f"{solution.evaluated:,} candidate plans evaluated"
     searched = request.servers * case.rates.packages_per_server
@@ -369,9 +371,11 @@ def plan_document(
         "decode": explain_command(best.decode, case, tpot=request.targets.tpot, **shared),
         "prefill": explain_command(best.prefill, case, tpot=None, **shared),
     }
+    asked = () if confidence is None else (f"decode is to meet TPOT with a chance of {confidence:.0%}",)
     notes = (
         count,
         *budget,
+        *asked,
         f"draft acceptance: {acceptance}",
         *(f"decode {text}" for text in extrapolations(best.decode, case)),
         *(f"prefill {text}" for text in extrapolations(best.prefill, case)),
