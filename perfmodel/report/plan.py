@@ -127,6 +127,10 @@ def _facts(best: Deployment, case: Case, ideal: Rates, cards: int | None, reques
     }
 
 
+def _between(ends: dict[str, float] | None) -> str:
+    return "-" if ends is None else f"{ends['low90'] * 1e3:.1f} to {ends['high90'] * 1e3:.1f} ms"
+
+
 def _targets(facts: dict[str, Any]) -> Table:
     rows = []
     for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")):
@@ -140,8 +144,7 @@ def _targets(facts: dict[str, Any]) -> Table:
                 "value": value,
                 "limit": target,
                 "room": None if target is None else 1 - value / target,
-                "low": facts.get(f"{key}_interval_s", {}).get("low90"),
-                "high": facts.get(f"{key}_interval_s", {}).get("high90"),
+                "interval": _between(facts.get(f"{key}_interval_s")),
                 "chance": facts.get(f"{key}_chance"),
             }
         )
@@ -151,9 +154,8 @@ def _targets(facts: dict[str, Any]) -> Table:
         Column("value", "predicted", "s"),
         Column("limit", "limit", "s"),
         Column("room", "room", "%"),
-        Column("low", "90 %: from", "s", spare=1),
-        Column("high", "to", "s", spare=1),
-        Column("chance", "chance of meeting it", "%"),
+        Column("interval", "90 % interval"),
+        Column("chance", "chance", "%"),
     )
     return Table("Targets", columns, tuple(rows))
 
