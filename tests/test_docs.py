@@ -103,6 +103,10 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
     assert f"predicted {100 * errors['cm384-decode-4k-b8']:.0f} % slow" in text
     assert f"Prefill: within {worst(prefill)} %" in text
     assert f"{off[0]:.0f} to {off[1]:.0f} % fast" in text
+    nvidia = [abs(error) for name, error in errors.items() if name.startswith(("ds-", "sglang-h100-"))]
+    assert f"mean error {100 * sum(nvidia) / len(nvidia):.0f} % on six rows" in text
+    assert f"worst {100 * max(nvidia):.0f} %" in text
+    assert len(nvidia) == 6
 
 
 def test_readme_counts_the_intervals_that_hold(moeplan) -> None:

@@ -79,4 +79,4 @@ def test_published_rows_lie_in_their_interval(name: str) -> None:
     faster = value / first.value if first.quantity == "tokens_per_s_per_card" else first.value / value
     inside = found.step_time.holds(float(np.median(found.steps)) * faster)
     assert inside == (name not in MISSED)
-    assert width(found) / 2 < 0.16
+    assert width(found) / 2 < (0.16 if spec.conditions.stack == "cann-2025" else 0.27)

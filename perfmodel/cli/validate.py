@@ -15,6 +15,19 @@ def _ends(sure: Any, quantity: str, cards: float) -> tuple[float, float]:
     return times.low90, times.high90
 
 
+def _summed(group: str, rows: list[dict[str, Any]]) -> dict[str, object]:
+    """Return the errors of some results; those of rates are turned round, so that above is slow throughout."""
+    errors = [-row["error"] if row["quantity"] == "tokens_per_s_per_card" else row["error"] for row in rows]
+    return {
+        "group": group,
+        "results": len(rows),
+        "mean": sum(map(abs, errors)) / len(errors),
+        "bias": sum(errors) / len(errors),
+        "worst": max(errors, key=abs),
+        "inside": sum(bool(row["inside"]) for row in rows) / len(rows),
+    }
+
+
 def command(
     names: Annotated[list[str] | None, typer.Argument(help="Evidence rows; default all.")] = None,
     stack: options.StackOption = None,
@@ -45,6 +58,7 @@ def command(
             rows.append(
                 {
                     "row": spec.name,
+                    "group": f"{spec.conditions.system}, {spec.conditions.phase}",
                     "quantity": measured.quantity,
                     "unit": measured.unit,
                     "measured": measured.value,
@@ -85,7 +99,30 @@ def command(
         f"{inside} of {len(first)} published results lie in the 90 % interval of their prediction (first quantity of "
         "each); intervals: all stated ranges at once, a Latin hypercube of 512 points",
     )
+    groups = dict.fromkeys(str(row["group"]) for row in first.values())
+    summary = [
+        _summed(group, [row for row in first.values() if group in (row["group"], "all")]) for group in (*groups, "all")
+    ]
+    summary_columns = (
+        Column("group", "system and phase"),
+        Column("results", "results", "1"),
+        Column("mean", "mean |error|", "%"),
+        Column("bias", "bias", "%"),
+        Column("worst", "worst", "%"),
+        Column("inside", "inside 90 %", "%"),
+    )
     document = Document(
-        schema="moeplan.validation/1", title="Predicted against published", tables=(table,), facts=facts, notes=notes
+        schema="moeplan.validation/1",
+        title="Predicted against published",
+        tables=(
+            table,
+            Table(
+                "By system and phase, first quantity of each result; time errors: above is slow",
+                summary_columns,
+                tuple(summary),
+            ),
+        ),
+        facts=facts,
+        notes=notes,
     )
     options.show(document, format_, [])

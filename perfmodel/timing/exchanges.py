@@ -133,23 +133,39 @@ def _slowest_link(
 ) -> Seconds:
     """Time of the most loaded link when messages go to evenly spread destinations.
 
-    Tiers of one kind of link (inside a node and across a supernode) go through the same ports of a die.
-    With deduplication a token crosses between nodes once for each node that holds one of its experts; the
-    node's dies then pass it on, so that every copy travels inside a node.
+    With deduplication a token may cross between nodes once for each node that holds one of its experts;
+    the node's dies then pass it on, so that every copy travels inside a node.  It is done where it pays.
     """
     group, node = exchange.group, minimum(exchange.group, rates.node_dies)
-    between = exchange.messages
-    if deduplicates:
-        nodes = group / node
-        reached = reachable_nodes(nodes=nodes, n_group=exchange.n_group, topk_group=exchange.topk_group)
-        limited = where(greater(exchange.n_group, exchange.topk_group), reached, nodes)
-        between = exchange.messages / exchange.copies * distinct_nodes(copies=exchange.copies, nodes=limited)
+    straight = _load(exchange, rates, share, covers, between=exchange.messages, spread=group)
+    if not deduplicates:
+        return straight
+    nodes = group / node
+    reached = reachable_nodes(nodes=nodes, n_group=exchange.n_group, topk_group=exchange.topk_group)
+    limited = where(greater(exchange.n_group, exchange.topk_group), reached, nodes)
+    once = exchange.messages / exchange.copies * distinct_nodes(copies=exchange.copies, nodes=limited)
+    return minimum(straight, _load(exchange, rates, share, covers, between=once, spread=node))
+
+
+def _load(
+    exchange: Exchange,
+    rates: Rates,
+    share: Fraction | None,
+    covers: tuple[str, ...],
+    *,
+    between: Count,
+    spread: Count,
+) -> Seconds:
+    """Time of the most loaded kind of link, with some messages between nodes and all among ``spread`` dies inside.
+
+    Tiers of one kind of link (inside a node and across a supernode) go through the same ports of a die.
+    """
+    group = exchange.group
     inner: Count = 1
     loads: dict[str, Seconds] = {}
     for tier in rates.tiers:
         inside = tier.name in ("package", "node")
-        spread = node if deduplicates and inside else group
-        crossing = formulas.crossing_share(group=spread, inner=inner, outer=tier.dies)
+        crossing = formulas.crossing_share(group=spread if inside else group, inner=inner, outer=tier.dies)
         payload = (exchange.messages if inside else between) * exchange.payload * crossing
         rate = _bandwidth(tier, inner, group, share, share, covers)
         loads[tier.link] = loads.get(tier.link, 0.0) + formulas.link_time(payload=payload, bandwidth=rate)
