@@ -269,7 +269,8 @@ def _reshard(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
 
     if family.reduction == "all_reduce":
         yield row("attention.all_reduce", "all_reduce", BF16)
-        yield row("attention.gather", "all_gather", BF16)
+        if not family.sums_whole:
+            yield row("attention.gather", "all_gather", BF16)
     else:
         yield row("attention.reduce_scatter", "reduce_scatter", BF16)
         yield row("attention.gather", "all_gather", family.weight_element_bytes)

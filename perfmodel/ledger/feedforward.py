@@ -138,10 +138,11 @@ def _messages(name: str, collective: Collective, q: Quantities, dims: Dims, *, p
 def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     """Yield norm, router and the exchange of tokens between ranks, there and back."""
     hidden = dims.hidden_size
-    yield norm_quant("router.norm_quant", tokens=q.rank_tokens, width=hidden, out_bytes=family.weight_element_bytes)
+    tokens = q.tokens if family.sums_whole else q.rank_tokens
+    yield norm_quant("router.norm_quant", tokens=tokens, width=hidden, out_bytes=family.weight_element_bytes)
     yield linear(
         "router.logits",
-        rows=q.rank_tokens,
+        rows=tokens,
         inner=hidden,
         columns=dims.n_routed_experts,
         weight_element_bytes=BF16,
@@ -149,20 +150,24 @@ def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     )
     yield vector(
         "router.top_k",
-        flop=ROUTER_FLOP * q.rank_tokens * dims.n_routed_experts,
-        traffic=q.rank_tokens * dims.n_routed_experts * 4,
+        flop=ROUTER_FLOP * tokens * dims.n_routed_experts,
+        traffic=tokens * dims.n_routed_experts * 4,
     )
     there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
     messages = q.rank_tokens * q.copies
     if family.exchange == "gather":
-        yield _gather("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * there)
+        sent = back if family.sums_whole else there  # quantising before the gather came with the split sums
+        yield _gather("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * sent)
         yield vector(
             "exchange.permute",
             flop=q.routed_tokens * hidden,
             traffic=q.routed_tokens * (2 * there + 2 * back) + q.group_tokens * back,
             kernels=2,
         )
-        yield _gather("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
+        if family.sums_whole:
+            yield _gather("exchange.all_reduce", "all_reduce", group=q.group, payload=q.rank_tokens * back)
+        else:
+            yield _gather("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
     elif family.phase == "decode":
         yield _messages("exchange.dispatch", "dispatch", q, dims, payload=there)
         yield _messages("exchange.combine", "combine", q, dims, payload=back)

@@ -61,6 +61,11 @@ class Family:
     kv_dtype: Literal["bf16", "int8"] = "bf16"
 
     @property
+    def sums_whole(self) -> bool:
+        """Whether every die keeps all tokens of its data-parallel rank: AllReduce after attention and experts."""
+        return self.reduction == "all_reduce" and self.exchange == "gather"
+
+    @property
     def micro(self) -> int:
         """Micro-batches a step is cut into."""
         return 1 if self.overlap == "none" else 2
