@@ -66,7 +66,8 @@ def _normals() -> Iterator[Values]:
 def _drawn(figure: Figure, normal: Values) -> Values:
     """Return samples of a figure: its value in the middle, its range the 5th and 95th percentile.
 
-    Each side is normal on its own, in logarithms where the range is above zero; a share of 1 stays the most.
+    Each side is normal on its own, in logarithms where the range is above zero, and ends where the range ends:
+    many ranges end at what is possible.
     """
     assert figure.low is not None and figure.high is not None
     above = normal > 0
@@ -76,7 +77,7 @@ def _drawn(figure: Figure, normal: Values) -> Values:
     else:
         side = np.where(above, figure.high - figure.value, figure.value - figure.low)
         samples = np.maximum(0.0, figure.value + normal / NINETY * side)
-    return np.minimum(samples, 1.0) if figure.high == 1.0 else samples
+    return np.clip(samples, figure.low, figure.high)
 
 
 def _ranged(part: Known[Any]) -> Mapping[str, Figure]:
@@ -107,14 +108,18 @@ def sampled_rates(machine: Machine, given: Rates) -> tuple[Rates, Values]:
         moved.append(replace(part, spec=spec))
     chip, system, stack, *kernels = moved
     rates = replace(machine, chip=chip, system=system, stack=stack, kernels=tuple(kernels)).rates()
+    if machine.stack.spec.ideal:
+        return replace(rates, **_kept(machine, given)), np.ones(SAMPLES)
     scatter = {name: np.exp(next(normals) * _form_spread(known.spec.classes()[name])) for name, known in chosen.items()}
+    factors = np.exp(next(normals) * float(machine.rates().step_spread))  # type: ignore[arg-type]
+    return replace(rates, scatter=scatter, **_kept(machine, given)), factors
+
+
+def _kept(machine: Machine, given: Rates) -> dict[str, Any]:
+    """Return the imbalances that a prediction sets itself, in place of its machine's."""
     usual = machine.rates()
-    kept = {
-        name: getattr(given, name)
-        for name in ("imbalance_decode", "imbalance_prefill")
-        if getattr(given, name) != getattr(usual, name)
-    }
-    return replace(rates, scatter=scatter, **kept), np.exp(next(normals) * float(usual.step_spread))  # type: ignore[arg-type]
+    names = ("imbalance_decode", "imbalance_prefill")
+    return {name: getattr(given, name) for name in names if getattr(given, name) != getattr(usual, name)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -199,3 +199,15 @@ def test_a_rank_sends_its_whole_cache_once(model) -> None:
         whole = model.checks.kv_bytes_per_token_bf16 * 4096 / tp
         layers = model.num_hidden_layers if case.rates.layered_kv_transfer else 1
         assert sent == pytest.approx(whole / layers, rel=1e-6)
+
+
+def test_fewer_shared_ranks_are_never_faster_to_reach() -> None:
+    """A rank with a shared expert gets every token of its share of the instance: the busiest where these are few."""
+    family = Family(phase="decode", own_shared_ranks=True, overlap="none", exchange="dispatch")
+    found = []
+    for shared in (8, 16, 24):
+        ledger = build_ledger(layout(shared_ranks=shared), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
+        (dispatch,) = [op.exchange for op in ledger.parts["routing"] if op.name == "exchange.dispatch"]
+        found.append(float(dispatch.messages))
+    assert found[0] == 48 * 2 * 288 / 8
+    assert found == sorted(found, reverse=True)

@@ -32,11 +32,9 @@ def width(found: Any) -> float:
 MACHINE, _ = catalog.load_machine("cloudmatrix384")
 
 
-def test_ideal_kernels_leave_nothing_to_doubt_but_their_forms() -> None:
-    """No range is stated there; a form without a fit still scatters, a step does not."""
-    ideal = catalog.ideal(MACHINE)
-    assert ideal.rates().step_spread == 0
-    assert width(ranged(ideal)) < width(ranged(MACHINE))
+def test_ideal_kernels_leave_nothing_to_doubt() -> None:
+    """The speed of light has no interval: nothing is below it."""
+    assert width(ranged(catalog.ideal(MACHINE))) == pytest.approx(0, abs=1e-12)
 
 
 def test_intervals_hold_the_prediction_and_each_other() -> None:
@@ -69,7 +67,7 @@ def test_the_chance_grows_with_the_limit() -> None:
 
 @pytest.mark.parametrize("name", catalog.names("evidence"))
 def test_published_rows_lie_in_their_interval(name: str) -> None:
-    """All but those listed as missed; and no interval of a row with complete conditions is wide."""
+    """All but those listed as missed; and no interval of a row from a paper or a recipe is wide."""
     spec = catalog.load_evidence(name).spec
     machine, _ = catalog.load_machine(spec.conditions.system, spec.conditions.stack)
     resolved = resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, machine.rates()))
@@ -79,4 +77,8 @@ def test_published_rows_lie_in_their_interval(name: str) -> None:
     faster = value / first.value if first.quantity == "tokens_per_s_per_card" else first.value / value
     inside = found.step_time.holds(float(np.median(found.steps)) * faster)
     assert inside == (name not in MISSED)
-    assert width(found) / 2 < (0.16 if spec.conditions.stack == "cann-2025" else 0.27)
+    if spec.conditions.stack != "cann-2025":
+        limit = 0.27  # what these kernels publish is little
+    else:
+        limit = 0.15 if spec.confidence == "A" else 0.25
+    assert width(found) / 2 < limit

@@ -106,7 +106,7 @@ def command(
         kv_dtype=kv.value,
         top=top,
     )
-    solution, sure = _solved(solve, case, request, machine, confidence)
+    solution, sure, asked = _solved(solve, case, request, machine, confidence)
     document = plan_document(
         solution,
         request,
@@ -121,6 +121,7 @@ def command(
         ideal=catalog.ideal(machine).rates(),
         sure=sure,
         confidence=confidence,
+        searched_tpot=asked.targets.tpot,
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:
@@ -130,27 +131,29 @@ def command(
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
 
 
-def _solved(solve: Any, case: Any, request: Any, machine: Any, confidence: float | None) -> tuple[Any, Any]:
-    """Return the best plan and how sure its decode step is.
+def _solved(solve: Any, case: Any, request: Any, machine: Any, confidence: float | None) -> tuple[Any, Any, Any]:
+    """Return the best plan, how sure its decode step is, and the request that found it.
 
-    With a confidence the limit is tightened until the plan found under it meets the real one that often.
+    With a confidence the limit is tightened below the plan's own TPOT until the plan found meets the real
+    limit that often.  Raises ``UsageError`` where no plan does.
     """
     from perfmodel.uncertainty import pool_range
 
-    limit = request.targets.tpot
-    asked = request
+    limit, asked = request.targets.tpot, request
     for _ in range(TIGHTENINGS):
         solution = solve(case, asked)
         best = solution.best
         if best is None:
-            return solution, None
+            return solution, None, asked
         sure = pool_range(machine, best.decode.layout, best.decode.family, case)
-        each = float(best.decode.point.tokens_per_step)
+        each, tpot = float(best.decode.point.tokens_per_step), float(best.decode.point.tpot)
         if confidence is None or sure.chance(limit, each) >= confidence:
-            return solution, sure
-        tighter = asked.targets.tpot * min(0.999, limit / sure.tpot_at(confidence, each))
+            return solution, sure, asked
+        tighter = tpot * min(0.9999, limit / sure.tpot_at(confidence, each))
         asked = replace(asked, targets=asked.targets.model_copy(update={"tpot": tighter}))
-    return solution, sure
+    raise UsageError(
+        f"--confidence {confidence:g}: no plan found that meets --tpot so often; ask for less, or a longer --tpot"
+    )
 
 
 def _plain(text: str) -> bool:

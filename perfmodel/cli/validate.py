@@ -66,6 +66,7 @@ def command(
                     "error": value / measured.value - 1,
                     "low": low,
                     "high": high,
+                    "interval": f"{low:.4g} to {high:.4g}",
                     "inside": low <= measured.value <= high,
                     "fits": resolved.fits,
                     "confidence": spec.confidence,
@@ -79,12 +80,11 @@ def command(
         Column("measured", "measured", "1"),
         Column("predicted", "predicted", "1"),
         Column("error", "error", "%"),
-        Column("low", "90 %: from", "1", spare=2),
-        Column("high", "to", "1", spare=2),
+        Column("interval", "90 % interval"),
         Column("inside", "inside"),
-        Column("fits", "fits"),
+        Column("fits", "fits", spare=2),
         Column("confidence", "trust"),
-        Column("assumed", "conditions assumed"),
+        Column("assumed", "conditions assumed", spare=1),
     )
     table = Table("Predicted against published", columns, tuple(rows))
     first = {str(row["row"]): row for row in reversed(rows)}

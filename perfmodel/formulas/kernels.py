@@ -55,14 +55,15 @@ def wave_share(
     .. math:: u = \frac{g m n}{\lceil T / c \rceil\,c\,t_m t_n},\quad
               T = g \lceil m / t_m \rceil \lceil n / t_n \rceil
 
-    Up to one wave kernels take smaller tiles, and all of the work is useful.
+    Tiles are no higher than the matrix; up to one wave kernels take smaller ones, and all of the work is useful.
     Source: counting.
 
     >>> f"{wave_share(matrices=1, rows=4096, columns=2112, tile_rows=128, tile_columns=128, cores=132):.3f}"
     '0.800'
     """
-    tiles = matrices * ceil(rows / tile_rows) * ceil(columns / tile_columns)
-    worked = ceil(tiles / cores) * cores * tile_rows * tile_columns
+    height = minimum(rows, tile_rows)
+    tiles = matrices * ceil(rows / height) * ceil(columns / tile_columns)
+    worked = ceil(tiles / cores) * cores * height * tile_columns
     useful = matrices * rows * columns
     return where(greater(tiles, cores), useful / worked, 1.0)
 

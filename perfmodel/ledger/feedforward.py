@@ -121,13 +121,14 @@ def _gather(name: str, collective: Collective, *, group: Count, payload: Bytes) 
     return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
 
 
-def _messages(name: str, collective: Collective, q: Quantities, dims: Dims, *, payload: Bytes) -> Op:
+def _messages(name: str, collective: Collective, q: Quantities, family: Family, dims: Dims, *, payload: Bytes) -> Op:
     """Row of an exchange: the busiest rank handles what it sends or what it gets, whichever is more."""
+    received = maximum(q.routed_tokens, q.shared_tokens) if family.own_shared_ranks else q.routed_tokens
     exchange = Exchange(
         collective=collective,
         group=q.group,
         payload=payload,
-        messages=maximum(q.rank_tokens * q.copies, q.routed_tokens),
+        messages=maximum(q.rank_tokens * q.copies, received),
         copies=q.copies,
         n_group=dims.n_group,
         topk_group=dims.topk_group,
@@ -169,14 +170,14 @@ def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         else:
             yield _gather("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
     elif family.phase == "decode":
-        yield _messages("exchange.dispatch", "dispatch", q, dims, payload=there)
-        yield _messages("exchange.combine", "combine", q, dims, payload=back)
+        yield _messages("exchange.dispatch", "dispatch", q, family, dims, payload=there)
+        yield _messages("exchange.combine", "combine", q, family, dims, payload=back)
     else:
-        yield _messages("exchange.dispatch", "bulk_dispatch", q, dims, payload=there)
+        yield _messages("exchange.dispatch", "bulk_dispatch", q, family, dims, payload=there)
         yield vector(
             "exchange.permute",
             flop=messages * hidden,
             traffic=q.routed_tokens * 2 * there + messages * 2 * back,
             kernels=2,
         )
-        yield _messages("exchange.combine", "bulk_combine", q, dims, payload=back)
+        yield _messages("exchange.combine", "bulk_combine", q, family, dims, payload=back)

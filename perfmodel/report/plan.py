@@ -95,7 +95,9 @@ def _pool_facts(
     }
 
 
-def _facts(best: Deployment, case: Case, ideal: Rates, cards: int | None, request: Request) -> dict[str, Any]:
+def _facts(
+    best: Deployment, case: Case, ideal: Rates, cards: int | None, request: Request, searched_tpot: float | None
+) -> dict[str, Any]:
     used = best.servers_used * case.rates.packages_per_server
     budget = cards or used
     terms = best.first_token
@@ -121,9 +123,7 @@ def _facts(best: Deployment, case: Case, ideal: Rates, cards: int | None, reques
         "cards_idle": budget - used,
         "longest_context": longest_context(best.decode),
         "prefill": _pool_facts(best.prefill, case, ideal, best.prefill_instances, best.prefill_utilisation, None),
-        "decode": _pool_facts(
-            best.decode, case, ideal, best.decode_instances, best.decode_utilisation, request.targets.tpot
-        ),
+        "decode": _pool_facts(best.decode, case, ideal, best.decode_instances, best.decode_utilisation, searched_tpot),
     }
 
 
@@ -331,6 +331,7 @@ def plan_document(
     ideal: Rates,
     sure: PoolRange | None,
     confidence: float | None = None,
+    searched_tpot: float | None = None,
 ) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
     case, best = solution.case, solution.best
@@ -357,7 +358,7 @@ def plan_document(
             facts=facts,
             notes=(count, *budget),
         )
-    facts |= _facts(best, case, ideal, cards, request)
+    facts |= _facts(best, case, ideal, cards, request, searched_tpot)
     if sure is not None:
         facts["tpot_interval_s"] = sure.tpot.as_dict()
         if request.targets.tpot is not None:
@@ -373,7 +374,10 @@ def plan_document(
         "decode": explain_command(best.decode, case, tpot=request.targets.tpot, **shared),
         "prefill": explain_command(best.prefill, case, tpot=None, **shared),
     }
-    asked = () if confidence is None else (f"decode is to meet TPOT with a chance of {confidence:.0%}",)
+    asked: tuple[str, ...] = ()
+    if confidence is not None and searched_tpot is not None:
+        tightened = f"searched, and counted as refused, under a TPOT limit of {searched_tpot * 1e3:.1f} ms"
+        asked = (f"decode is to meet TPOT with a chance of {confidence:.0%}: {tightened}",)
     notes = (
         count,
         *budget,
