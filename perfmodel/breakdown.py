@@ -85,7 +85,7 @@ def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
     """Return the time that two lanes lose to each other: on the memory's pins, or links beside compute."""
     name = "memory.contention" if lane in ("attention", "experts") else "link.contention"
     op = Op(name=name, operator="vector", engine="vector", kernels=0)
-    timed = OpTime(op=op, memory_time=waiting, hbm_time=waiting, work=waiting)
+    timed = OpTime(op=op, stream_time=waiting, work=waiting)
     return Row(
         block=block.name,
         name=op.name,

@@ -106,7 +106,7 @@ def activation_time(*, activation: Bytes, passes: Dimensionless, bandwidth: Byte
     >>> activation_time(activation=1.6e6, passes=2, bandwidth=1.6e12)
     2e-06
     """
-    return activation * passes / bandwidth
+    return activation * (passes / bandwidth)
 
 
 def core_stream_rate(

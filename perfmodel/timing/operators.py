@@ -25,11 +25,15 @@ class OpTime:
 
     op: Op
     compute_time: Seconds = 0.0
-    memory_time: Seconds = 0.0
+    #: time to stream what is stored, and for activations to pass beside it
+    stream_time: Seconds = 0.0
+    pass_time: Seconds = 0.0
     network_time: Seconds = 0.0
     fixed_time: Seconds = 0.0
-    #: what memory alone would need at the rate all cores reach
-    hbm_time: Seconds = 0.0
+    #: bytes on the memory's pins, and the rate that all cores reach
+    moved: Bytes = 0.0
+    whole_rate: BytesPerSecond = 1.0
+    core_share: Fraction = WHOLE
     #: time without the fixed cost
     work: Seconds
 
@@ -37,6 +41,16 @@ class OpTime:
     def time(self) -> Seconds:
         """Time of the row; its fixed cost does not overlap."""
         return self.work + self.fixed_time
+
+    @property
+    def memory_time(self) -> Seconds:
+        """Time of memory on the row's share of the cores."""
+        return self.stream_time + self.pass_time
+
+    @property
+    def hbm_time(self) -> Seconds:
+        """What memory alone would need at the rate all cores reach."""
+        return self.moved / self.whole_rate + self.pass_time * self.core_share
 
     @property
     def roof(self) -> str:
@@ -95,12 +109,14 @@ def _through_memory(op: Op, rates: Rates) -> Bytes:
 
 def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
     moved = _through_memory(op, rates)
-    stream = formulas.weight_stream_time(
-        stored=moved,
-        resident=kernel.resident if repeated else 0,
-        rate=_streaming(rates, kernel.stream, core_share),
-        resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
-    )
+    stream = moved / _streaming(rates, kernel.stream, core_share)
+    if repeated:
+        stream = formulas.weight_stream_time(
+            stored=moved,
+            resident=kernel.resident,
+            rate=_streaming(rates, kernel.stream, core_share),
+            resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
+        )
     compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine) * core_share, efficiency=kernel.compute)
     if kernel.tile_rows is not None and kernel.tile_columns is not None:
         compute = compute / formulas.wave_share(
@@ -120,9 +136,12 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
     return OpTime(
         op=op,
         compute_time=compute,
-        memory_time=stream + passes,
+        stream_time=stream,
+        pass_time=passes,
         fixed_time=op.kernels * kernel.start,
-        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream) + passes * core_share,
+        moved=moved,
+        whole_rate=rates.hbm_bandwidth * kernel.stream,
+        core_share=core_share,
         work=formulas.overlapped_time(first=stream, second=compute, hidden=hidden) + passes,
     )
 
@@ -148,9 +167,12 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
     return OpTime(
         op=op,
         compute_time=compute,
-        memory_time=stream + passes,
+        stream_time=stream,
+        pass_time=passes,
         fixed_time=op.kernels * (kernel.start + starts + first_block),
-        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream),
+        moved=moved,
+        whole_rate=rates.hbm_bandwidth * kernel.stream,
+        core_share=core_share,
         work=formulas.overlapped_time(first=stream, second=compute, hidden=kernel.overlap) + passes,
     )
 
@@ -167,13 +189,16 @@ def _prefill_attention(op: Op, kernel: PrefillAttentionKernel, rates: Rates, cor
         spill=kernel.spill,
     )
     tasks = formulas.task_time(tasks=op.sequences * op.heads, task_time=kernel.task_time, cores=cores)
-    memory = _through_memory(op, rates) / (rates.hbm_bandwidth * core_share)
+    moved = _through_memory(op, rates)
+    memory = moved / (rates.hbm_bandwidth * core_share)
     return OpTime(
         op=op,
         compute_time=maximum(compute, tasks),
-        memory_time=memory,
+        stream_time=memory,
         fixed_time=op.kernels * kernel.start,
-        hbm_time=memory * core_share,
+        moved=moved,
+        whole_rate=rates.hbm_bandwidth,
+        core_share=core_share,
         work=maximum(maximum(compute, tasks), memory),
     )
 
@@ -188,8 +213,10 @@ def _vector(op: Op, kernel: VectorKernel, rates: Rates, core_share: Fraction) ->
     return OpTime(
         op=op,
         compute_time=compute,
-        memory_time=memory,
+        stream_time=memory,
         fixed_time=op.kernels * kernel.start,
-        hbm_time=moved / (rates.hbm_bandwidth * kernel.stream),
+        moved=moved,
+        whole_rate=rates.hbm_bandwidth * kernel.stream,
+        core_share=core_share,
         work=maximum(compute, memory),
     )

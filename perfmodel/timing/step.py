@@ -33,7 +33,8 @@ def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> 
     return PartTime(
         busy=total(time for row in rows if row.op.exchange is None for time in (row.work, row.fixed_time)),
         link=total(row.work for row in rows if row.op.exchange is not None),
-        hbm=total(row.hbm_time for row in rows),
+        # two lanes share the pins only where each has a share of the cores
+        hbm=0.0 if core_share is WHOLE else total(row.hbm_time for row in rows),
     )
 
 
