@@ -54,7 +54,8 @@ def test_known_parameters_come_back(tmp_path: Path) -> None:
     for name in ("start", "compute", "stream"):
         assert found[name] == pytest.approx(made[name], rel=0.2), name
         low, high = fitted.ranges[name]
-        assert low <= found[name] <= high
+        assert low <= made[name] <= high, name
+        assert low <= found[name] <= high, name
 
 
 def test_at_most_six_fitted_parameters_of_an_operator_class() -> None:
