@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from perfmodel.errors import UsageError
 from perfmodel.formulas.roofline import peak_rate
@@ -19,6 +19,8 @@ from perfmodel.units import (
 )
 
 UNLIMITED = float("inf")
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,6 +81,12 @@ class Rates:
         """Dies joined by the tiers inside a node."""
         inside = [tier.dies for tier in self.tiers if tier.name in ("package", "node")]
         return inside[-1] if inside else 1
+
+    def kernel(self, name: str, expected: type[K]) -> K:
+        """Return the kernel of an operator class, which must be of the expected kind."""
+        kernel = self.kernels[name]
+        assert isinstance(kernel, expected)
+        return kernel
 
     def peak(self, engine: str) -> FlopPerSecond:
         """Peak rate of an engine on all cores of the die."""

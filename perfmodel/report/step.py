@@ -16,7 +16,7 @@ from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.space import needs_cores_to_exchange
-from perfmodel.specs.kernels import KernelSetSpec
+from perfmodel.specs.kernels import KernelSetSpec, LinkKernel, MessageKernel
 from perfmodel.uncertainty import Interval, PoolRange
 
 NO_CORES_LEFT = (
@@ -43,7 +43,7 @@ def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
     if needs_cores_to_exchange(family.phase, family.overlap, family.exchange):
         found[NO_CORES_LEFT] = None
     tokens = layout.batch * (1 + layout.draft) / family.micro / layout.tp
-    limit = float(case.rates.kernels["dispatch"].max_tokens_per_die)  # type: ignore[union-attr,arg-type]
+    limit = float(case.rates.kernel("dispatch", MessageKernel).max_tokens_per_die)  # type: ignore[arg-type]
     if family.phase == "decode" and family.exchange == "dispatch" and float(tokens) > limit:  # type: ignore[arg-type]
         found[LARGER.format(what="dispatch", limit=limit, tokens=tokens)] = None
     for ops in ledger.parts.values():
@@ -51,10 +51,13 @@ def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
             if op.exchange is None or float(op.exchange.group) <= 1:  # type: ignore[arg-type]
                 continue
             used = spanned_links(float(op.exchange.group), case.rates)  # type: ignore[arg-type]
-            covered: tuple[str, ...] = case.rates.kernels[op.kernel].covers  # type: ignore[union-attr]
-            if not set(used) <= set(covered):
+            kernel = case.rates.kernels[op.kernel]
+            assert isinstance(kernel, LinkKernel)
+            if not set(used) <= set(kernel.covers):
                 text = UNMEASURED.format(
-                    what=op.exchange.collective.replace("_", " "), covered=", ".join(covered), used=", ".join(used)
+                    what=op.exchange.collective.replace("_", " "),
+                    covered=", ".join(kernel.covers),
+                    used=", ".join(used),
                 )
                 found[text] = None
     return list(found)

@@ -158,16 +158,9 @@ class BulkKernel(Spec):
     fit: Fit | None = None
 
 
-Kernel = (
-    MatmulKernel
-    | DecodeAttentionKernel
-    | PrefillAttentionKernel
-    | VectorKernel
-    | CollectiveKernel
-    | AllToAllKernel
-    | MessageKernel
-    | BulkKernel
-)
+#: what runs on links, and says which it was measured on
+LinkKernel = CollectiveKernel | AllToAllKernel | MessageKernel | BulkKernel
+Kernel = MatmulKernel | DecodeAttentionKernel | PrefillAttentionKernel | VectorKernel | LinkKernel
 
 
 class KernelSetSpec(Spec):

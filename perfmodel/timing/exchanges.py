@@ -1,6 +1,6 @@
 """Time of one communication on the tiers of a machine."""
 
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from perfmodel.algebra import greater, maximum, minimum, total, where
 from perfmodel.formulas import collectives as formulas
@@ -10,8 +10,6 @@ from perfmodel.ledger.records import Exchange
 from perfmodel.rates import Rates, TierRates
 from perfmodel.specs.kernels import AllToAllKernel, BulkKernel, CollectiveKernel, MessageKernel
 from perfmodel.units import BytesPerSecond, Count, Fraction, Seconds
-
-K = TypeVar("K")
 
 
 def exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
@@ -24,21 +22,15 @@ def _exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
     kind = exchange.collective
     match kind:
         case "all_gather" | "reduce_scatter" | "all_reduce":
-            return _collective(exchange, _kernel(rates, "collective", CollectiveKernel), rates)
+            return _collective(exchange, rates.kernel("collective", CollectiveKernel), rates)
         case "all_to_all":
-            return _all_to_all(exchange, _kernel(rates, kind, AllToAllKernel), rates)
+            return _all_to_all(exchange, rates.kernel(kind, AllToAllKernel), rates)
         case "dispatch" | "combine":
-            return _messages(exchange, _kernel(rates, kind, MessageKernel), rates)
+            return _messages(exchange, rates.kernel(kind, MessageKernel), rates)
         case "bulk_dispatch" | "bulk_combine":
-            return _bulk(exchange, _kernel(rates, kind, BulkKernel), rates)
+            return _bulk(exchange, rates.kernel(kind, BulkKernel), rates)
         case _:
             assert_never(kind)
-
-
-def _kernel(rates: Rates, name: str, expected: type[K]) -> K:
-    kernel = rates.kernels[name]
-    assert isinstance(kernel, expected)
-    return kernel
 
 
 def _bandwidth(
