@@ -107,13 +107,13 @@ def chosen_kernels(sets: Sequence[KernelSetSpec], system: SystemSpec) -> dict[st
     inside = next((tier.link for tier in system.tiers if tier.name == "node"), system.tiers[-1].link)
     chosen: dict[str, KernelSetSpec] = {}
     for name in OPERATOR_CLASSES:
-        having = [one for one in sets if name in one.classes()]
+        having = [one for one in sets if getattr(one, name) is not None]
         if not having:
             raise UsageError(
                 f"kernels: {', '.join(one.name for one in sets)} have no {name}; allowed: sets that together have "
                 "every operator class; add one to the stack's 'kernels'"
             )
-        measured = (one for one in having if inside in getattr(one.classes()[name], "covers", (inside,)))
+        measured = (one for one in having if inside in getattr(getattr(one, name), "covers", (inside,)))
         chosen[name] = next(measured, having[0])
     return chosen
 
@@ -158,7 +158,7 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec, kernels: Sequ
         core_stream=UNLIMITED if stack.ideal else die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock,
         l2_capacity=die.l2.capacity,
         l2_rate=die.cube_cores * die.l2.core_read_bytes_per_cycle * die.clock,
-        kernels={name: one.classes()[name] for name, one in chosen_kernels(kernels, system).items()},
+        kernels={name: getattr(one, name) for name, one in chosen_kernels(kernels, system).items()},
         scatter={},
         tiers=tiers,
         kv_tier=next(tier for tier in tiers if tier.name == system.kv_transfer_tier),
