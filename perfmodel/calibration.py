@@ -9,6 +9,7 @@ import numpy as np
 
 from perfmodel.comparison import Rows, Spread, Values, check_units
 from perfmodel.errors import DataError, UsageError
+from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.measured.shapes import Measurement
 from perfmodel.rates import Rates
 from perfmodel.specs.kernels import (
@@ -110,7 +111,6 @@ ROW_SPREAD = 0.1  # relative error of one row that counts as one standard deviat
 UNFELT = 1e-4  # a parameter that no row feels more than this is held
 ROWS_PER_PARAMETER = 2
 LITTLE_NEWS = 0.8  # of the prior's spread; a parameter known no better was hardly measured
-CONFIDENCE = 1.645  # 90 % of a normal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,7 @@ def _ranges(free: list[str], found: Any, base: Kernel) -> dict[str, tuple[float,
     ranges = {}
     for parameter, middle, sigma in zip(free, found.x, _spreads(free, found), strict=True):
         prior = PRIORS[type(base)][parameter]
-        ends = [exp(middle + sign * CONFIDENCE * min(sigma, 5.0)) for sign in (-1, 1)]
+        ends = [exp(middle + sign * HALF_OF_90_PERCENT * min(sigma, 5.0)) for sign in (-1, 1)]
         ranges[parameter] = (max(prior.low, ends[0]), min(prior.high, ends[1]))
     return ranges
 

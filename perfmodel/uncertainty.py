@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.machine import Known, Machine
 from perfmodel.rates import Rates
@@ -17,8 +18,6 @@ from perfmodel.specs.base import Figure
 from perfmodel.specs.deployment import LayoutSpec
 
 SAMPLES = 512  # of a Latin hypercube: intervals settle to a few parts in a thousand
-#: half of a 90 % range in standard deviations
-NINETY = 1.645
 #: relative spread of a kernel's time about its form, where its set states no fit: the median held-out
 #: error of the classes that state one is 6 %
 FORM_SPREAD = 0.09
@@ -73,10 +72,10 @@ def _drawn(figure: Figure, normal: Values) -> Values:
     above = normal > 0
     if figure.low > 0:
         up, down = np.log(figure.high / figure.value), np.log(figure.value / figure.low)
-        samples: Values = figure.value * np.exp(normal / NINETY * np.where(above, up, down))
+        samples: Values = figure.value * np.exp(normal / HALF_OF_90_PERCENT * np.where(above, up, down))
     else:
         side = np.where(above, figure.high - figure.value, figure.value - figure.low)
-        samples = np.maximum(0.0, figure.value + normal / NINETY * side)
+        samples = np.maximum(0.0, figure.value + normal / HALF_OF_90_PERCENT * side)
     return np.clip(samples, figure.low, figure.high)
 
 

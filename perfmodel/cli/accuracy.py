@@ -33,9 +33,7 @@ def command(
     model: options.HeadsOption = None,
     messages: options.MessagesOption = None,
     ep: options.EpOption = None,
-    cold: Annotated[
-        bool, typer.Option("--cold", help="The table's calls come from serving: no weights were left in L2.")
-    ] = False,
+    cold: options.ColdOption = False,
     held_out: Annotated[
         bool, typer.Option("--held-out/--no-held-out", help="Also cross-validate over whole shapes.")
     ] = True,

@@ -27,10 +27,7 @@ def command(
         list[str] | None,
         typer.Option("--parameter", help="Fit only this parameter, hold the others; may be repeated."),
     ] = None,
-    cold: Annotated[
-        bool,
-        typer.Option("--cold", help="The calls come from serving: no weights were left in L2 from the call before."),
-    ] = False,
+    cold: options.ColdOption = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a kernel set here.")] = None,
     title: Annotated[str, typer.Option("--title", help="What was measured, for the kernel set.")] = "",
     format_: options.FormatOption = options.Format.table,

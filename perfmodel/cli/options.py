@@ -74,6 +74,10 @@ class Messages(StrEnum):
 MessagesOption = Annotated[
     Messages | None, typer.Option("--messages", help="What message_size counts: bytes, or 2-byte elements.")
 ]
+ColdOption = Annotated[
+    bool,
+    typer.Option("--cold", help="The calls come from serving: no weights were left in L2 from the call before."),
+]
 AcceptanceOption = Annotated[
     str | None,
     typer.Option(

@@ -3,6 +3,9 @@
 from perfmodel.algebra import maximum, normal_quantile, sqrt
 from perfmodel.units import Count, Dimensionless
 
+#: half of the range that holds 90 % of a normal, in standard deviations
+HALF_OF_90_PERCENT = 1.645
+
 
 def largest_normal(*, count: Count) -> Dimensionless:
     r"""Expected largest of ``count`` independent standard normals.
