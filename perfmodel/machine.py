@@ -1,8 +1,8 @@
 """A machine: chip, system, stack and kernel sets, and where each of their numbers came from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from perfmodel.rates import Rates, chosen_kernels, rates_of
 from perfmodel.specs.base import Figure, Spec
@@ -28,6 +28,16 @@ class Machine:
     system: Known[SystemSpec]
     stack: Known[StackSpec]
     kernels: tuple[Known[KernelSetSpec], ...]
+
+    @property
+    def parts(self) -> tuple[Known[Any], ...]:
+        """Chip, system, stack and kernel sets."""
+        return (self.chip, self.system, self.stack, *self.kernels)
+
+    def with_parts(self, parts: Iterable[Known[Any]]) -> "Machine":
+        """Return a machine of other parts, in the order of ``parts``."""
+        chip, system, stack, *kernels = parts
+        return Machine(chip=chip, system=system, stack=stack, kernels=tuple(kernels))
 
     def rates(self) -> Rates:
         """Return what one die of it gives."""

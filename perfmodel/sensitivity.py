@@ -6,7 +6,7 @@ from typing import Any
 
 from perfmodel.machine import Known, Machine
 from perfmodel.rates import Rates
-from perfmodel.specs.base import Figure, Spec
+from perfmodel.specs.base import Figure, with_value
 
 UNSTATED_RANGE = 0.1  # either way, for an assumed figure whose file states no range
 UNFELT = 1e-6
@@ -31,16 +31,6 @@ class Swing:
         return max((abs(end) for ends in self.changes.values() for end in ends), default=0.0)
 
 
-def with_value(spec: Any, path: list[str], value: Any) -> Any:
-    """Return a copy of a spec with one number replaced."""
-    head, rest = path[0], path[1:]
-    if isinstance(spec, tuple):
-        at = int(head)
-        return (*spec[:at], with_value(spec[at], rest, value), *spec[at + 1 :])
-    assert isinstance(spec, Spec)
-    return spec.model_copy(update={head: with_value(getattr(spec, head), rest, value) if rest else value})
-
-
 def _ends(figure: Figure) -> tuple[float, float, bool]:
     if figure.low is not None and figure.high is not None:
         return figure.low, figure.high, True
@@ -50,11 +40,7 @@ def _ends(figure: Figure) -> tuple[float, float, bool]:
 def _moved(machine: Machine, part: Known[Any], path: str, value: float) -> Machine:
     """Return the machine with one number of one of its parts replaced."""
     other = replace(part, spec=with_value(part.spec, path.split("."), value))
-    if any(part is one for one in machine.kernels):
-        return replace(machine, kernels=tuple(other if one is part else one for one in machine.kernels))
-    if part is machine.chip:
-        return replace(machine, chip=other)
-    return replace(machine, system=other) if part is machine.system else replace(machine, stack=other)
+    return machine.with_parts(other if one is part else one for one in machine.parts)
 
 
 def swings(machine: Machine, evaluate: Callable[[Rates], Outputs]) -> list[Swing]:
@@ -65,8 +51,7 @@ def swings(machine: Machine, evaluate: Callable[[Rates], Outputs]) -> list[Swing
     """
     middle = evaluate(machine.rates())
     found = []
-    parts: tuple[Known[Any], ...] = (machine.chip, machine.system, machine.stack, *machine.kernels)
-    for part in parts:
+    for part in machine.parts:
         for path, figure in part.figures.items():
             if figure.kind != "assumed":
                 continue

@@ -12,9 +12,8 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.machine import Known, Machine
 from perfmodel.rates import Rates
-from perfmodel.sensitivity import with_value
 from perfmodel.serving import Case, pool_point
-from perfmodel.specs.base import Figure
+from perfmodel.specs.base import Figure, with_value
 from perfmodel.specs.deployment import LayoutSpec
 
 SAMPLES = 512  # of a Latin hypercube: intervals settle to a few parts in a thousand
@@ -96,17 +95,15 @@ def sampled_rates(machine: Machine, given: Rates) -> tuple[Rates, Values]:
     imbalance that it sets itself stays.
     Assumes independence: errs narrow where two numbers come from one measurement.
     """
-    parts: list[Known[Any]] = [machine.chip, machine.system, machine.stack, *machine.kernels]
     chosen = machine.kernels_of()
     normals = _normals()
     moved: list[Known[Any]] = []
-    for part in parts:
+    for part in machine.parts:
         spec = part.spec
         for path, figure in _ranged(part).items():
             spec = with_value(spec, path.split("."), _drawn(figure, next(normals)))
         moved.append(replace(part, spec=spec))
-    chip, system, stack, *kernels = moved
-    rates = replace(machine, chip=chip, system=system, stack=stack, kernels=tuple(kernels)).rates()
+    rates = machine.with_parts(moved).rates()
     if machine.stack.spec.ideal:
         return replace(rates, **_kept(machine, given)), np.ones(SAMPLES)
     scatter = {name: np.exp(next(normals) * _form_spread(known.spec.classes()[name])) for name, known in chosen.items()}

@@ -1,6 +1,6 @@
 """What every spec shares: frozen, closed to unknown keys, plain SI floats inside."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 from pydantic import BaseModel, ConfigDict
@@ -46,3 +46,13 @@ class Figure(Spec):
     high: float | None = None
     file: str
     line: int
+
+
+def with_value(spec: Any, path: list[str], value: Any) -> Any:
+    """Return a copy of a spec with one number replaced."""
+    head, rest = path[0], path[1:]
+    if isinstance(spec, tuple):
+        at = int(head)
+        return (*spec[:at], with_value(spec[at], rest, value), *spec[at + 1 :])
+    assert isinstance(spec, Spec)
+    return spec.model_copy(update={head: with_value(getattr(spec, head), rest, value) if rest else value})
