@@ -123,14 +123,12 @@ class Fitted:
     #: parameters of which the rows say little more than the prior, and those that stand at their bound
     mostly_prior: tuple[str, ...]
     at_bound: tuple[str, ...]
-    held: tuple[str, ...]
     rows: int
     shapes: int
     within: Spread
     #: on shapes held out, one at a time; nothing where there is one shape
     across: Spread | None
-    #: predicted over measured less one, row by row, within the fit and on shapes held out
-    errors_within: Values
+    #: predicted over measured less one, row by row, on shapes held out
     errors_across: Values | None
 
 
@@ -238,14 +236,12 @@ def fit(
             f"{measured[0].where}: {name}: {len(measured)} rows for {len(free)} parameters ({', '.join(free)}); "
             f"allowed: {needed} rows or more; measure more shapes, or fit fewer with --parameter NAME"
         )
-    held = tuple(p for p in PRIORS[type(base)] if p not in free)
-    start = base
-    rates = _with(rates, name, start)
-    kernel, found = _solve(name, start, free, rows, rates)
+    rates = _with(rates, name, base)
+    kernel, found = _solve(name, base, free, rows, rates)
     within = rows.predicted(_with(rates, name, kernel))
     across = None
     if len({one.shape for one in measured}) > 1:
-        across = held_out_predictions(name, start, free, rows, rates)
+        across = held_out_predictions(name, base, free, rows, rates)
     return Fitted(
         name=name,
         kernel=kernel,
@@ -256,12 +252,10 @@ def fit(
             if sigma > LITTLE_NEWS * PRIORS[type(base)][parameter].spread
         ),
         at_bound=tuple(p for p in free if _at_bound(float(parameters(kernel)[p]), PRIORS[type(base)][p])),
-        held=held,
         rows=len(measured),
         shapes=len({one.shape for one in measured}),
         within=rows.spread(within),
         across=None if across is None else rows.spread(across),
-        errors_within=within / rows.times - 1,
         errors_across=None if across is None else across / rows.times - 1,
     )
 
