@@ -1,12 +1,21 @@
 """Where one step's time goes: each row's time, its lane, and whether that lane decides."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from perfmodel.ledger.records import Block, Family, Ledger, Op
 from perfmodel.rates import Rates
 from perfmodel.timing.operators import OpTime, time_op
-from perfmodel.timing.step import PartTime, core_shares, join, lanes, layer_time, time_part
+from perfmodel.timing.step import (
+    PartTime,
+    core_shares,
+    gap_and_overhead,
+    join,
+    lanes,
+    layer_time,
+    prefetched_time,
+    time_part,
+)
 
 NOTHING = 1e-9  # relative; below it a difference of times is rounding
 
@@ -37,6 +46,7 @@ class BlockTime:
     experts: float
     link: float
     slack: float
+    prefetched: float
     decides: str
 
 
@@ -46,6 +56,9 @@ class Breakdown:
 
     rows: tuple[Row, ...]
     blocks: tuple[BlockTime, ...]
+    gaps: float
+    #: time that weights brought to L2 ahead take off the rows
+    prefetched: float
     overhead: float
     step_time: float
 
@@ -150,6 +163,9 @@ def _block_rows(
         experts=block.passes * _f(experts.whole),
         link=block.passes * _f(both.link),
         slack=block.passes * spare,
+        prefetched=_f(block.count)
+        * block.passes
+        * (0.0 if block.overlapped else _f(prefetched_time(attention, experts))),
         decides=deciding,
     )
     return rows, summary
@@ -169,10 +185,13 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         more, summary = _block_rows(ledger, block, family, attention_cores, rates, ideal)
         rows += more
         blocks.append(summary)
-    overhead = _f(cast(Any, rates.decode_overhead if family.phase == "decode" else rates.prefill_overhead))
+    gap, overhead = map(_f, gap_and_overhead(family, rates))
+    layers = sum(block.total for block in blocks)
     return Breakdown(
         rows=tuple(rows),
         blocks=tuple(blocks),
+        gaps=(gap - 1) * layers,
+        prefetched=sum(block.prefetched for block in blocks),
         overhead=overhead,
-        step_time=sum(block.total for block in blocks) + overhead,
+        step_time=gap * layers + overhead,
     )

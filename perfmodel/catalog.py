@@ -17,9 +17,9 @@ from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
 from perfmodel.specs.base import Figure, Spec
-from perfmodel.specs.evidence import EvidenceSpec
+from perfmodel.specs.evidence import Conditions, EvidenceSpec
 from perfmodel.specs.kernels import KernelSetSpec
-from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
+from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
 
@@ -31,6 +31,7 @@ _FOLDERS = {
     "systems": "hardware/systems",
     "stacks": "hardware/stacks",
     "kernels": "hardware/kernels",
+    "terms": "hardware/terms",
     "models": "models",
     "evidence": "evidence",
     "microbenchmarks": "evidence/microbenchmarks",
@@ -40,6 +41,7 @@ _SPECS: dict[str, type[Spec]] = {
     "systems": SystemSpec,
     "stacks": StackSpec,
     "kernels": KernelSetSpec,
+    "terms": TermsSpec,
     "models": ModelSpec,
     "evidence": EvidenceSpec,
     "microbenchmarks": MicrobenchmarkSpec,
@@ -47,12 +49,13 @@ _SPECS: dict[str, type[Spec]] = {
 #: what a file names of another kind
 _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
-    "stacks": {("kernels",): "kernels"},
+    "stacks": {("kernels",): "kernels", ("terms",): "terms"},
     "kernels": {("chip",): "chips"},
     "evidence": {
         ("conditions", "system"): "systems",
         ("conditions", "model"): "models",
         ("conditions", "stack"): "stacks",
+        ("conditions", "kernels"): "kernels",
     },
     "microbenchmarks": {
         ("system",): "systems",
@@ -104,6 +107,11 @@ def load_kernels(name: str) -> Loaded:
     return _load("kernels", name)
 
 
+def load_terms(name: str) -> Loaded:
+    """Return the terms of service of that name; raises as ``load_chip`` does."""
+    return _load("terms", name)
+
+
 def load_model(name: str) -> Loaded:
     """Return a model."""
     return _load("models", name)
@@ -130,9 +138,15 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
         chip=_known(chip),
         system=_known(around),
         stack=_known(software),
+        terms=_known(load_terms(software.spec.terms)),
         kernels=tuple(_known(load_kernels(name)) for name in (*kernels, *software.spec.kernels)),
     )
     return taken, (*around.notes, *chip.notes, *software.notes)
+
+
+def load_conditions(conditions: Conditions) -> Machine:
+    """Return the machine that a published row ran on."""
+    return load_machine(conditions.system, conditions.stack, conditions.kernels)[0]
 
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
@@ -212,7 +226,7 @@ def ideal(machine: Machine) -> Machine:
     """Return the same machine under the stack on file that has all efficiencies 1 and no fixed costs."""
     best = next(loaded for loaded in map(load_stack, names("stacks")) if loaded.spec.ideal)
     sets = tuple(_known(load_kernels(name)) for name in best.spec.kernels)
-    return replace(machine, stack=_known(best), kernels=sets)
+    return replace(machine, stack=_known(best), terms=_known(load_terms(best.spec.terms)), kernels=sets)
 
 
 def _known(loaded: Loaded) -> Known[Any]:

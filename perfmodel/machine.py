@@ -1,4 +1,4 @@
-"""A machine: chip, system, stack and kernel sets, and where each of their numbers came from."""
+"""A machine: chip, system, stack, terms of service and kernel sets, and where each of their numbers came from."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from perfmodel.rates import Rates, chosen_kernels, rates_of
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.kernels import KernelSetSpec
-from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
+from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 
 S = TypeVar("S", bound=Spec)
 
@@ -27,21 +27,28 @@ class Machine:
     chip: Known[ChipSpec]
     system: Known[SystemSpec]
     stack: Known[StackSpec]
+    terms: Known[TermsSpec]
     kernels: tuple[Known[KernelSetSpec], ...]
 
     @property
     def parts(self) -> tuple[Known[Any], ...]:
-        """Chip, system, stack and kernel sets."""
-        return (self.chip, self.system, self.stack, *self.kernels)
+        """Chip, system, stack, terms of service and kernel sets."""
+        return (self.chip, self.system, self.stack, self.terms, *self.kernels)
 
     def with_parts(self, parts: Iterable[Known[Any]]) -> "Machine":
         """Return a machine of other parts, in the order of ``parts``."""
-        chip, system, stack, *kernels = parts
-        return Machine(chip=chip, system=system, stack=stack, kernels=tuple(kernels))
+        chip, system, stack, terms, *kernels = parts
+        return Machine(chip=chip, system=system, stack=stack, terms=terms, kernels=tuple(kernels))
 
     def rates(self) -> Rates:
         """Return what one die of it gives."""
-        return rates_of(self.chip.spec, self.system.spec, self.stack.spec, [known.spec for known in self.kernels])
+        return rates_of(
+            self.chip.spec,
+            self.system.spec,
+            self.stack.spec,
+            self.terms.spec,
+            [known.spec for known in self.kernels],
+        )
 
     def kernels_of(self) -> dict[str, Known[KernelSetSpec]]:
         """Return the kernel set that gives each operator class."""

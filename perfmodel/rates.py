@@ -6,8 +6,8 @@ from typing import Any, TypeVar, cast
 
 from perfmodel.errors import UsageError
 from perfmodel.formulas.roofline import peak_rate
-from perfmodel.specs.kernels import OPERATOR_CLASSES, Kernel, KernelSetSpec
-from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec
+from perfmodel.specs.kernels import OPERATOR_CLASSES, STAND_INS, Kernel, KernelSetSpec
+from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.units import (
     Bytes,
     BytesPerSecond,
@@ -61,8 +61,15 @@ class Rates:
     step_spread: Fraction
     decode_overhead: Seconds
     prefill_overhead: Seconds
-    imbalance_decode: Dimensionless
-    imbalance_prefill: Dimensionless
+    #: time of a step's layers over the sum of their operators
+    decode_gap: Dimensionless
+    prefill_gap: Dimensionless
+    #: cost of a message of dispatch and combine beside other work, over its cost alone
+    exchange_in_place: Dimensionless
+    #: unevenness of expert load, see ``ledger.records.Traffic``
+    skew: Dimensionless
+    residual: Dimensionless
+    weight_prefetch: bool
     capacity: Bytes
     utilization: Fraction
     runtime: Bytes
@@ -81,6 +88,10 @@ class Rates:
         """Dies joined by the tiers inside a node."""
         inside = [tier.dies for tier in self.tiers if tier.name in ("package", "node")]
         return inside[-1] if inside else 1
+
+    def class_of(self, name: str) -> str:
+        """Return the operator class that runs a row of class ``name``: its own, or the one that stands in for it."""
+        return name if name in self.kernels else STAND_INS[name]
 
     def kernel(self, name: str, expected: type[K]) -> K:
         """Return the kernel of an operator class, which must be of the expected kind."""
@@ -108,6 +119,8 @@ def chosen_kernels(sets: Sequence[KernelSetSpec], system: SystemSpec) -> dict[st
     chosen: dict[str, KernelSetSpec] = {}
     for name in OPERATOR_CLASSES:
         having = [one for one in sets if getattr(one, name) is not None]
+        if not having and name in STAND_INS:
+            continue
         if not having:
             raise UsageError(
                 f"kernels: {', '.join(one.name for one in sets)} have no {name}; allowed: sets that together have "
@@ -141,8 +154,10 @@ def _tiers(system: SystemSpec, stack: StackSpec) -> tuple[TierRates, ...]:
     return tuple(tiers)
 
 
-def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec, kernels: Sequence[KernelSetSpec]) -> Rates:
-    """Return the rates of one die of a system running a stack with its kernel sets."""
+def rates_of(
+    chip: ChipSpec, system: SystemSpec, stack: StackSpec, terms: TermsSpec, kernels: Sequence[KernelSetSpec]
+) -> Rates:
+    """Return the rates of one die of a system running a stack with its kernel sets and terms of service."""
     die, overhead = chip.die, stack.overhead
 
     def cube(work: Any) -> FlopPerSecond:
@@ -164,11 +179,15 @@ def rates_of(chip: ChipSpec, system: SystemSpec, stack: StackSpec, kernels: Sequ
         kv_tier=next(tier for tier in tiers if tier.name == system.kv_transfer_tier),
         layered_kv_transfer=stack.layered_kv_transfer,
         link_hidden=stack.link_hidden,
-        step_spread=stack.step_spread,
+        step_spread=terms.step_spread,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
         prefill_overhead=overhead.prefill_host_gap,
-        imbalance_decode=stack.imbalance.decode,
-        imbalance_prefill=stack.imbalance.prefill,
+        decode_gap=terms.decode_gap,
+        prefill_gap=terms.prefill_gap,
+        exchange_in_place=terms.exchange_in_place,
+        skew=terms.skew,
+        residual=terms.residual,
+        weight_prefetch=stack.weight_prefetch,
         capacity=die.hbm.capacity,
         utilization=stack.memory.utilization,
         runtime=stack.memory.runtime,

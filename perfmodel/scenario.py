@@ -12,10 +12,13 @@ from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
-from perfmodel.solver.space import LARGEST_BATCH, layout_faults
-from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
+from perfmodel.specs.deployment import LayoutSpec, Overlap
 from perfmodel.specs.evidence import EvidenceSpec
 from perfmodel.specs.model import ModelSpec
+
+#: an overlap left open: the fastest is taken
+FASTEST = "fastest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +86,15 @@ def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
 def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
     """Return the conditions of a published row as a scenario."""
     conditions = spec.conditions
-    if conditions.balanced:
-        rates = replace(rates, imbalance_decode=1.0, imbalance_prefill=1.0)
     return Scenario(
-        case=Case(model=model, rates=rates, isl=conditions.isl, osl=conditions.osl, acceptance=conditions.acceptance),
+        case=Case(
+            model=model,
+            rates=rates,
+            isl=conditions.isl,
+            osl=conditions.osl,
+            acceptance=conditions.acceptance,
+            even=conditions.balanced,
+        ),
         phase=conditions.phase,
         layout=conditions.layout.model_dump(),
         tpot=conditions.tpot,
@@ -113,6 +121,8 @@ def resolve(scenario: Scenario) -> Resolved:
     Raises ``UsageError`` listing every structural rule the layout breaks.
     """
     given = scenario.layout.get("batch")
+    if scenario.layout.get("overlap") == FASTEST:
+        return _fastest(scenario)
     layout = _layout_spec(scenario.layout, 1 if given is None else given)
     faults = layout_faults(layout, scenario.phase, scenario.case.model, scenario.case.rates)
     if layout.draft > len(scenario.case.acceptance):
@@ -130,6 +140,21 @@ def resolve(scenario: Scenario) -> Resolved:
     if scenario.tpot is None:
         raise UsageError("batch: not given and no TPOT limit to choose it by; give --batch N or --tpot T")
     return Resolved(scenario=scenario, plan=_largest(layout, family, scenario), batch_chosen=True)
+
+
+def _fastest(scenario: Scenario) -> Resolved:
+    """Return the overlap and core split with the highest rate among those that meet TPOT, else the lowest TPOT.
+
+    At a given batch the two are the same.
+    """
+    choices: tuple[Overlap, ...] = ("none", "cores") if scenario.phase == "decode" else ("none", "link")
+    found = []
+    for overlap in choices:
+        family = Family(phase=scenario.phase, own_shared_ranks=False, overlap=overlap, exchange="dispatch")
+        for cores in attention_core_options(family, scenario.case.rates):
+            layout = {**scenario.layout, "overlap": overlap, "attention_cores": int(cores)}
+            found.append(resolve(replace(scenario, layout=layout)))
+    return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -float(cast(Any, one.point.tokens_per_s))))
 
 
 def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:

@@ -23,17 +23,26 @@ class Case:
     isl: Count
     osl: Count
     acceptance: tuple[float, ...] = ()
+    #: whether routing is forced even and all requests progress together, as in a driver's loop
+    even: bool = False
 
     @property
     def dims(self) -> Dims:
         """Sizes of the model."""
         return dims_of(self.model)
 
-    def traffic(self, family: Family) -> Traffic:
-        """Lengths and the systematic imbalance of the phase."""
-        decode = family.phase == "decode"
-        imbalance = self.rates.imbalance_decode if decode else self.rates.imbalance_prefill
-        return Traffic(isl=self.isl, osl=self.osl, imbalance=imbalance)
+    @property
+    def traffic(self) -> Traffic:
+        """Lengths of the requests and how unevenly they load the ranks."""
+        given = Traffic(
+            isl=self.isl,
+            osl=self.osl,
+            skew=self.rates.skew,
+            residual=self.rates.residual,
+            chance=1.0,
+            context_spread=1.0,
+        )
+        return given.even() if self.even else given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,7 +90,7 @@ def usable_memory(rates: Rates) -> Bytes:
 
 def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
     """Return what one instance of this layout serves."""
-    traffic, dims, rates = case.traffic(family), case.dims, case.rates
+    traffic, dims, rates = case.traffic, case.dims, case.rates
     ledger = build_ledger(layout, family, traffic, case.model, dims)
     sequences = layout.batch * (layout.dies / layout.tp)
     decode = family.phase == "decode"

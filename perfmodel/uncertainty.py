@@ -86,13 +86,12 @@ def _ranged(part: Known[Any]) -> Mapping[str, Figure]:
     }
 
 
-def sampled_rates(machine: Machine, given: Rates) -> tuple[Rates, Values]:
+def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
     """Return the rates of a machine with every ranged number an array of samples, and factors on a step.
 
     Numbers move independently, each over its stated range; besides, the time of each operator class
     scatters about its form as its fit did, and a step about the sum of its operators as the stack says.
-    A prediction made with these rates is an array.  ``given`` are the rates of the prediction: an
-    imbalance that it sets itself stays.
+    A prediction made with these rates is an array.
     Assumes independence: errs narrow where two numbers come from one measurement.
     """
     chosen = machine.kernels_of()
@@ -105,17 +104,10 @@ def sampled_rates(machine: Machine, given: Rates) -> tuple[Rates, Values]:
         moved.append(replace(part, spec=spec))
     rates = machine.with_parts(moved).rates()
     if machine.stack.spec.ideal:
-        return replace(rates, **_kept(machine, given)), np.ones(SAMPLES)
+        return rates, np.ones(SAMPLES)
     scatter = {name: np.exp(next(normals) * _form_spread(known.spec.classes()[name])) for name, known in chosen.items()}
     factors = np.exp(next(normals) * float(machine.rates().step_spread))  # type: ignore[arg-type]
-    return replace(rates, scatter=scatter, **_kept(machine, given)), factors
-
-
-def _kept(machine: Machine, given: Rates) -> dict[str, Any]:
-    """Return the imbalances that a prediction sets itself, in place of its machine's."""
-    usual = machine.rates()
-    names = ("imbalance_decode", "imbalance_prefill")
-    return {name: getattr(given, name) for name in names if getattr(given, name) != getattr(usual, name)}
+    return replace(rates, scatter=scatter), factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,7 +130,7 @@ class PoolRange:
 
 def pool_range(machine: Machine, layout: LayoutSpec, family: Family, case: Case) -> PoolRange:
     """Return how sure the step time of a given layout is, and what follows from it."""
-    rates, factors = sampled_rates(machine, case.rates)
+    rates, factors = sampled_rates(machine)
     middle: Any = pool_point(Layout.of(layout), family, case)
     point = pool_point(Layout.of(layout), family, replace(case, rates=rates))
     steps = np.broadcast_to(np.asarray(point.step_time, dtype=np.float64), (SAMPLES,)) * factors

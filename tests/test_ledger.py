@@ -41,7 +41,7 @@ def layout(**changes: object) -> Layout:
     return Layout(**(base | changes))
 
 
-TRAFFIC = Traffic(isl=4096, osl=1024, imbalance=1.0)
+TRAFFIC = Traffic(isl=4096, osl=1024, skew=0.0, residual=0.0, chance=1.0, context_spread=1.0)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
@@ -70,7 +70,7 @@ def test_parameters_recompute_the_published_totals(model) -> None:
 def test_flop_over_all_ranks_equals_the_unsharded_model(tp: int) -> None:
     """Projections copied by tensor parallelism are the one stated replication."""
     family = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch")
-    traffic = Traffic(isl=4096, osl=0, imbalance=1.0)
+    traffic = Traffic(isl=4096, osl=0, skew=0.0, residual=0.0, chance=1.0, context_spread=1.0)
     whole = build_ledger(layout(dies=1, shared_ranks=0, batch=64), family, traffic, DEEPSEEK, dims_of(DEEPSEEK))
     sharded = build_ledger(
         layout(dies=64, tp=tp, shared_ranks=0, batch=tp), family, traffic, DEEPSEEK, dims_of(DEEPSEEK)
@@ -95,7 +95,8 @@ def test_tokens_dispatched_equal_tokens_combined() -> None:
             assert there.messages == back.messages >= max(rank_tokens * copies, mean)
             # Blom's expected largest of n normals, here from the standard library's quantile
             largest = NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
-            busiest = mean + largest * math.sqrt(mean * (1 - 1 / ranks))
+            spread = math.log(1 + (1 - 1 / ranks) / mean)
+            busiest = mean * math.exp(largest * math.sqrt(spread) - spread / 2)
             shared = rank_tokens * 288 / 32 if family.own_shared_ranks else 0
             assert there.messages == pytest.approx(max(rank_tokens * copies, busiest, shared), rel=1e-6)
 

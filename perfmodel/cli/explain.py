@@ -105,7 +105,9 @@ def command(
         _refuse_beside_evidence(context)
         row = catalog.load_evidence(evidence).spec
         loaded = catalog.load_model(row.conditions.model)
-        machine, remarks = catalog.load_machine(row.conditions.system, stack or row.conditions.stack, kernels or ())
+        machine, remarks = catalog.load_machine(
+            row.conditions.system, stack or row.conditions.stack, kernels or row.conditions.kernels
+        )
         scenario, origin = of_evidence(row, loaded.spec, machine.rates()), f"evidence {evidence}"
     else:
         if model is None or on is None:

@@ -47,7 +47,9 @@ def command(
     for name in names or catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
         model = catalog.load_model(spec.conditions.model).spec
-        machine, _ = catalog.load_machine(spec.conditions.system, stack or spec.conditions.stack, kernels or ())
+        machine, _ = catalog.load_machine(
+            spec.conditions.system, stack or spec.conditions.stack, kernels or spec.conditions.kernels
+        )
         resolved = resolve(of_evidence(spec, model, machine.rates()))
         values = predicted(resolved)
         sure = pool_range(machine, resolved.plan.layout, resolved.plan.family, resolved.scenario.case)

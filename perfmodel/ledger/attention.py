@@ -58,6 +58,7 @@ def head_width(attention: MlaSpec | GqaSpec) -> int:
 
 def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[Op]:
     weight, engine = family.weight_element_bytes, family.linear_engine
+    prolog: OperatorClass = "prolog_matmul" if family.phase == "decode" else "matmul"
     heads = spec.num_attention_heads / q.tp
     qk_width = spec.qk_nope_head_dim + spec.qk_rope_head_dim
     yield linear(
@@ -67,6 +68,8 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
         columns=spec.q_lora_rank + spec.kv_lora_rank + spec.qk_rope_head_dim,
         weight_element_bytes=weight,
         engine=engine,
+        operator=prolog,
+        prefetched=True,
     )
     yield linear(
         "attention.q_up",
@@ -76,12 +79,15 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
         weight_element_bytes=weight,
         engine=engine,
         kernels=0 if family.phase == "decode" else 1,
+        operator=prolog,
+        prefetched=True,
     )
     latent = spec.kv_lora_rank + spec.qk_rope_head_dim
     yield vector(
         "attention.rope_cache",
         flop=ROPE_FLOP * q.tokens * (latent + heads * spec.qk_rope_head_dim),
         traffic=2 * BF16 * q.tokens * (spec.q_lora_rank + latent + heads * spec.qk_rope_head_dim),
+        kernels=0 if family.phase == "decode" else 1,
     )
     if family.phase == "decode":
         yield from _mla_decode_core(q, family, spec, heads)
@@ -118,6 +124,7 @@ def _mla_decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count)
             inner=inner,
             columns=columns,
             kernels=0 if name == "attention.k_up" else 1,
+            prefetched=name == "attention.k_up",
         )
     yield latent_decode_core(
         spec,
@@ -197,6 +204,7 @@ def _gqa(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[O
         columns=(heads + 2 * key_value_heads) * spec.head_dim,
         weight_element_bytes=weight,
         engine=engine,
+        prefetched=True,
     )
     yield vector(
         "attention.rope_cache",

@@ -5,6 +5,7 @@ from perfmodel.formulas.attention import causal_pairs
 from perfmodel.formulas.experts import (
     busiest_rank_tokens,
     experts_touched,
+    slot_variance,
     tokens_per_routed_rank,
     tokens_per_shared_rank,
 )
@@ -23,7 +24,7 @@ def _contexts(layout: Layout, family: Family, traffic: Traffic) -> tuple[Count, 
     contexts = largest_context_sum(
         sequences=layout.batch,
         mean=traffic.isl + traffic.osl / 2,
-        spread=length_spread(osl=traffic.osl),
+        spread=traffic.context_spread * length_spread(osl=traffic.osl),
         ranks=layout.dies / layout.tp,
     )
     return layout.batch * verify / micro, contexts * verify / micro, contexts / micro
@@ -40,6 +41,11 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
     mean = tokens_per_routed_rank(
         group_tokens=group_tokens, num_experts_per_tok=dims.num_experts_per_tok, routed_ranks=routed_ranks
     )
+    variance = slot_variance(
+        skew=traffic.skew,
+        residual=traffic.residual,
+        sequences=layout.batch * (layout.dies / layout.tp) / family.micro,
+    )
     return Quantities(
         tokens=tokens,
         sequences=layout.batch / family.micro,
@@ -55,7 +61,13 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
             slots=slots,
             slots_per_rank=slots_per_rank,
         ),
-        routed_tokens=busiest_rank_tokens(mean=mean, ranks=routed_ranks, imbalance=traffic.imbalance),
+        routed_tokens=busiest_rank_tokens(
+            mean=mean,
+            ranks=routed_ranks,
+            slots_per_rank=slots_per_rank,
+            slot_variance=variance,
+            chance=traffic.chance,
+        ),
         shared_tokens=tokens_per_shared_rank(group_tokens=group_tokens, shared_ranks=shared_ranks),
         copies=dims.num_experts_per_tok + (1 if family.own_shared_ranks else 0),
         group=layout.dies,

@@ -1,6 +1,6 @@
 """The frozen records that pass between stages; every value may be a number, an array or a symbol."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from perfmodel.specs.deployment import LayoutSpec
@@ -8,7 +8,14 @@ from perfmodel.units import Bytes, Count, Dimensionless, Flop
 
 Engine = Literal["cube_bf16", "cube_int8", "vector", "link"]
 OperatorClass = Literal[
-    "matmul", "grouped_matmul", "batched_matmul", "attention_decode", "attention_prefill", "vector", "exchange"
+    "matmul",
+    "prolog_matmul",
+    "grouped_matmul",
+    "batched_matmul",
+    "attention_decode",
+    "attention_prefill",
+    "vector",
+    "exchange",
 ]
 Collective = Literal[
     "all_reduce",
@@ -98,11 +105,24 @@ class Dims:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Traffic:
-    """Lengths of a request and the systematic imbalance of expert load."""
+    """Lengths of the requests, and how unevenly they load the ranks.
+
+    ``chance`` is 1 where experts are drawn by the router and 0 where routing is forced even;
+    ``context_spread`` is 1 where requests progress independently and 0 where all do so together.
+    """
 
     isl: Count
     osl: Count
-    imbalance: Dimensionless
+    #: spread of the logarithm of an expert's popularity within a sequence
+    skew: Dimensionless
+    #: relative spread of a slot's load that balancing leaves
+    residual: Dimensionless
+    chance: Dimensionless
+    context_spread: Dimensionless
+
+    def even(self) -> "Traffic":
+        """Return the same requests with equal loads: what the mean rank has."""
+        return replace(self, skew=0.0, residual=0.0, chance=0.0, context_spread=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -161,6 +181,8 @@ class Op:
     resident_bytes: Bytes = 0
     exchange: Exchange | None = None
     kernels: Count = 1
+    #: whether its weights are known before the exchange that comes before it ends
+    prefetched: bool = False
     #: a product's matrices, and the rows and columns of one output
     matrices: Count = 1
     rows: Count = 1

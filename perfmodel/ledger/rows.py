@@ -1,7 +1,7 @@
 """Small builders of common rows: a linear layer, a vector operator, a grouped product."""
 
 from perfmodel.formulas.linear import matmul_flop, matrix_bytes
-from perfmodel.ledger.records import Engine, Op
+from perfmodel.ledger.records import Engine, Op, OperatorClass
 from perfmodel.units import Bytes, Count, Flop
 
 BF16 = 2
@@ -16,13 +16,16 @@ def linear(
     weight_element_bytes: int,
     engine: Engine,
     kernels: Count = 1,
+    operator: OperatorClass = "matmul",
+    prefetched: bool = False,
 ) -> Op:
     """Row of a dense layer: its weights, its inputs in their precision and its BF16 outputs."""
     weight = matrix_bytes(rows=inner, columns=columns, element_bytes=weight_element_bytes)
     return Op(
         name=name,
-        operator="matmul",
+        operator=operator,
         engine=engine,
+        prefetched=prefetched,
         flop=matmul_flop(rows=rows, inner=inner, columns=columns),
         weight_bytes=weight,
         resident_bytes=weight,
@@ -33,13 +36,23 @@ def linear(
     )
 
 
-def batched(name: str, *, matrices: Count, rows: Count, inner: Count, columns: Count, kernels: Count = 1) -> Op:
+def batched(
+    name: str,
+    *,
+    matrices: Count,
+    rows: Count,
+    inner: Count,
+    columns: Count,
+    kernels: Count = 1,
+    prefetched: bool = False,
+) -> Op:
     """Row of one BF16 product for each of several matrices, as of the heads of an attention."""
     weight = matrices * matrix_bytes(rows=inner, columns=columns, element_bytes=BF16)
     return Op(
         name=name,
         operator="batched_matmul",
         engine="cube_bf16",
+        prefetched=prefetched,
         flop=matrices * matmul_flop(rows=rows, inner=inner, columns=columns),
         weight_bytes=weight,
         resident_bytes=weight,

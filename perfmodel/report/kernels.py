@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from perfmodel.breakdown import Breakdown
 from perfmodel.machine import Known
 from perfmodel.report.table import Column, Table
-from perfmodel.specs.kernels import KernelSetSpec, parameters
+from perfmodel.specs.kernels import STAND_INS, KernelSetSpec, parameters
 
 COLUMNS = (
     Column("class", "operator class", group=True),
@@ -23,6 +23,7 @@ def kernel_tables(parts: Breakdown, kernels: Mapping[str, Known[KernelSetSpec]])
     rows: dict[str, dict[str, object]] = {}
     for row in parts.rows:
         word = row.timed.op.kernel
+        word = word if word in kernels else STAND_INS[word]
         if row.timed.op.kernels or row.timed.op.exchange is not None or row.timed.op.flop:
             rows[row.name] = {"operator": row.name, "class": word, "set": kernels[word].spec.name}
     used = list(dict.fromkeys(str(row["class"]) for row in rows.values()))

@@ -30,14 +30,14 @@ UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over 
 def plan_breakdown(plan: PoolPlan, case: Case, ideal: Rates) -> Breakdown:
     """Return where the time of a pool's step goes."""
     layout = Layout.of(plan.layout)
-    ledger = build_ledger(layout, plan.family, case.traffic(plan.family), case.model, case.dims)
+    ledger = build_ledger(layout, plan.family, case.traffic, case.model, case.dims)
     return breakdown(ledger, plan.family, layout.attention_cores, case.rates, ideal)
 
 
 def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
     """Return what this plan uses outside what was measured."""
     layout = Layout.of(plan.layout)
-    ledger = build_ledger(layout, plan.family, case.traffic(plan.family), case.model, case.dims)
+    ledger = build_ledger(layout, plan.family, case.traffic, case.model, case.dims)
     found: dict[str, None] = {}
     family = plan.family
     if needs_cores_to_exchange(family.phase, family.overlap, family.exchange):
@@ -100,22 +100,26 @@ def operator_table(parts: Breakdown) -> Table:
         }
         for row in parts.rows
     ]
-    rows.append(
+    outside = {"gaps between operators": parts.gaps, "prefetched weights": -parts.prefetched}
+    outside["host, launch, sampling"] = parts.overhead
+    rows += [
         {
             "block": "step",
-            "operator": "host, launch, sampling",
+            "operator": name,
             "lane": "all",
             "runs": 1.0,
-            "time": parts.overhead,
-            "share": parts.overhead / step,
-            "bar": parts.overhead / step,
+            "time": time,
+            "share": time / step,
+            "bar": time / step,
             "bound": "fixed",
             "light": 0.0,
             "flop": 0.0,
             "bytes": 0.0,
             "link_bytes": 0.0,
         }
-    )
+        for name, time in outside.items()
+        if time
+    ]
     columns = (
         Column("block", "block", group=True),
         Column("operator", "operator"),
@@ -168,7 +172,7 @@ def block_table(parts: Breakdown) -> Table:
         Column("decides", "decides"),
         Column("slack", "slack", "s", spare=3),
     )
-    total = f"blocks and overhead add up to the step time of {parts.step_time * 1e3:.3f} ms"
+    total = f"blocks, gaps and overhead add up to the step time of {parts.step_time * 1e3:.3f} ms"
     return Table("Blocks", columns, rows, (total,))
 
 
@@ -321,7 +325,7 @@ def layout_words(plan: PoolPlan) -> str:
 
 def time_by_bound(parts: Breakdown) -> dict[str, float]:
     """Return the shares of the step by what binds the rows that decide it, the largest first."""
-    shares: dict[str, float] = {"fixed": parts.overhead}
+    shares: dict[str, float] = {"fixed": parts.overhead + parts.gaps}
     for row in parts.rows:
         if row.decides:
             fixed = float(row.timed.fixed_time) * row.runs  # type: ignore[arg-type]

@@ -6,14 +6,18 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
-from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase, Precision
+from perfmodel.specs.deployment import KvDtype, LayoutShape, Overlap, Phase, Precision
 
 Quantity = Literal["step_time", "tpot", "tokens_per_s_per_card", "latency"]
 
 
 class LayoutConditions(LayoutShape):
-    """Layout of the measured instance; ``batch`` may be open when a TPOT target fixed it."""
+    """Layout of the measured instance.
 
+    ``batch`` may be open when a TPOT target fixed it; ``overlap`` "fastest" takes the one that is.
+    """
+
+    overlap: Overlap | Literal["fastest"] = "none"  # type: ignore[assignment]
     batch: PositiveInt | None = None
 
 
@@ -23,6 +27,8 @@ class Conditions(Spec):
     system: str
     model: str
     stack: str
+    #: kernel sets that come before those of the stack
+    kernels: tuple[str, ...] = ()
     phase: Phase
     isl: PositiveInt
     osl: PositiveInt

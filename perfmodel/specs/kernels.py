@@ -173,6 +173,9 @@ class KernelSetSpec(Spec):
     chip: str
     matmul_bf16: MatmulKernel | None = None
     matmul_int8: MatmulKernel | None = None
+    #: first products of a latent attention in decode where they are one fused kernel of its own generation
+    prolog_matmul_bf16: MatmulKernel | None = None
+    prolog_matmul_int8: MatmulKernel | None = None
     grouped_matmul_bf16: MatmulKernel | None = None
     grouped_matmul_int8: MatmulKernel | None = None
     batched_matmul_bf16: MatmulKernel | None = None
@@ -201,6 +204,10 @@ class KernelSetSpec(Spec):
 OPERATOR_CLASSES: tuple[str, ...] = tuple(
     name for name in KernelSetSpec.model_fields if name not in ("name", "title", "aliases", "chip", "sources")
 )
+
+
+#: classes that another serves where no set has them
+STAND_INS = {"prolog_matmul_bf16": "matmul_bf16", "prolog_matmul_int8": "matmul_int8"}
 
 
 def parameters(kernel: Kernel) -> dict[str, float]:

@@ -20,7 +20,7 @@ from perfmodel.specs.base import (
     Spec,
 )
 from perfmodel.specs.kernels import Link
-from perfmodel.units import Bytes, Fraction, Seconds, Unit
+from perfmodel.units import Bytes, Dimensionless, Fraction, Seconds, Unit
 
 Share = Annotated[Fraction, Le(1.0)]
 
@@ -168,11 +168,24 @@ class StepOverheads(Spec):
     sampling: Seconds
 
 
-class ImbalanceSpec(Spec):
-    """Load of the busiest expert rank over the mean, left after balancing, beside the random part."""
+class TermsSpec(Spec):
+    """What no table of operators shows: terms of a step in service, the same for every stack that names them."""
 
-    decode: PositiveNumber
-    prefill: PositiveNumber
+    name: str
+    title: str
+    aliases: tuple[str, ...] = ()
+    #: spread of the logarithm of an expert's popularity within a sequence
+    skew: Dimensionless
+    #: relative spread of the load of an expert slot that balancing leaves
+    residual: Dimensionless
+    #: cost of a message of dispatch and combine beside other work, over its cost alone
+    exchange_in_place: PositiveNumber
+    #: time of a step's layers over the sum of their operators
+    decode_gap: PositiveNumber
+    prefill_gap: PositiveNumber
+    #: relative spread of a step about the sum of its operators: what the model leaves out
+    step_spread: Fraction
+    sources: dict[str, Source]
 
 
 class MemorySpec(Spec):
@@ -194,13 +207,14 @@ class StackSpec(Spec):
     layered_kv_transfer: bool
     #: part of the shorter of compute and link time that two micro-batches hide under overlap "link"
     link_hidden: Share
-    #: relative spread of a step about the sum of its operators: what the model leaves out
-    step_spread: Fraction
+    #: whether the weights that follow an exchange are brought to L2 while it runs
+    weight_prefetch: bool
+    #: terms of a step in service
+    terms: str
     #: kernel sets, the first that has an operator class gives it
     kernels: tuple[str, ...] = Field(min_length=1)
     #: share of a link's one-way pin rate that transfers reach where no kernel says
     link_efficiency: LinkEfficiencies
     overhead: StepOverheads
-    imbalance: ImbalanceSpec
     memory: MemorySpec
     sources: dict[str, Source]

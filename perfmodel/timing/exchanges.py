@@ -9,16 +9,19 @@ from perfmodel.formulas.kernels import overlapped_time, spilled_bytes
 from perfmodel.ledger.records import Exchange
 from perfmodel.rates import Rates, TierRates
 from perfmodel.specs.kernels import AllToAllKernel, BulkKernel, CollectiveKernel, MessageKernel
-from perfmodel.units import BytesPerSecond, Count, Fraction, Seconds
+from perfmodel.units import BytesPerSecond, Count, Dimensionless, Fraction, Seconds
 
 
-def exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
-    """Return the time of a communication on the machine's tiers; among one die it costs nothing."""
-    time = _exchange_time(exchange, rates)
+def exchange_time(exchange: Exchange, rates: Rates, *, alone: bool = False) -> Seconds:
+    """Return the time of a communication on the machine's tiers; among one die it costs nothing.
+
+    ``alone`` is how benchmarks run: nothing else works the die while messages are sent.
+    """
+    time = _exchange_time(exchange, rates, 1.0 if alone else rates.exchange_in_place)
     return where(greater(exchange.group, 1), time, 0.0 * time)
 
 
-def _exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
+def _exchange_time(exchange: Exchange, rates: Rates, in_place: Dimensionless) -> Seconds:
     kind = exchange.collective
     match kind:
         case "all_gather" | "reduce_scatter" | "all_reduce":
@@ -26,7 +29,7 @@ def _exchange_time(exchange: Exchange, rates: Rates) -> Seconds:
         case "all_to_all":
             return _all_to_all(exchange, rates.kernel(kind, AllToAllKernel), rates)
         case "dispatch" | "combine":
-            return _messages(exchange, rates.kernel(kind, MessageKernel), rates)
+            return _messages(exchange, rates.kernel(kind, MessageKernel), rates, in_place)
         case "bulk_dispatch" | "bulk_combine":
             return _bulk(exchange, rates.kernel(kind, BulkKernel), rates)
         case _:
@@ -168,12 +171,12 @@ def _load(
     return slowest
 
 
-def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates) -> Seconds:
+def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates, in_place: Dimensionless) -> Seconds:
     leaving = 1 - minimum(exchange.group, rates.dies_per_package) / exchange.group
     return formulas.message_exchange_time(
         messages=exchange.messages * leaving,
         start=kernel.start,
-        per_message=kernel.per_message,
+        per_message=kernel.per_message * in_place,
         transfer=_slowest_link(exchange, rates, None, (), kernel.deduplicates),
     )
 

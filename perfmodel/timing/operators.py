@@ -71,7 +71,7 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: boo
     ``repeated`` is how benchmarks run: the same call again and again, with part of the weights
     still in L2.  In serving other weights have passed in between.
     """
-    factor = rates.scatter.get(op.kernel)
+    factor = None if not rates.scatter else rates.scatter.get(rates.class_of(op.kernel))
     timed = _time_op(op, rates, core_share, repeated)
     if factor is None:
         return timed
@@ -80,9 +80,9 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: boo
 
 def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
     if op.exchange is not None:
-        network = exchange_time(op.exchange, rates)
+        network = exchange_time(op.exchange, rates, alone=repeated)
         return OpTime(op=op, network_time=network, work=network)
-    kernel = rates.kernels[op.kernel]
+    kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:
         case MatmulKernel():
             return _matmul(op, kernel, rates, core_share, repeated)

@@ -1,25 +1,31 @@
 """Rows -> parts -> lanes -> blocks -> one step."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
-from perfmodel.algebra import maximum, total
+from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas import roofline
 from perfmodel.formulas.kernels import overlapped_time
 from perfmodel.ledger.records import Block, Family, Ledger, Op
 from perfmodel.rates import Rates
-from perfmodel.timing.operators import WHOLE, time_op
-from perfmodel.units import Count, Fraction, Seconds
+from perfmodel.timing.operators import WHOLE, OpTime, time_op
+from perfmodel.units import Count, Dimensionless, Fraction, Seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartTime:
-    """Time of a part: on the die's cores and on its links; ``hbm`` is what memory alone would need."""
+    """Time of a part: on the die's cores and on its links; ``hbm`` is what memory alone would need.
+
+    ``spared`` is what its busy time loses when weights known in advance wait in L2, ``window`` the time of
+    its last exchange, in which those of the next part can be brought there.
+    """
 
     busy: Seconds
     link: Seconds
     hbm: Seconds
+    spared: Seconds = 0.0
+    window: Seconds = 0.0
 
     @property
     def whole(self) -> Seconds:
@@ -29,13 +35,25 @@ class PartTime:
 
 def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> PartTime:
     """Return the time of a part's rows, one after the other."""
+    ops = list(ops)
     rows = [time_op(op, rates, core_share) for op in ops]
+    links = [row.work for row in rows if row.op.exchange is not None]
     return PartTime(
         busy=total(time for row in rows if row.op.exchange is None for time in (row.work, row.fixed_time)),
         link=total(row.work for row in rows if row.op.exchange is not None),
         # two lanes share the pins only where each has a share of the cores
         hbm=0.0 if core_share is WHOLE else total(row.hbm_time for row in rows),
+        spared=_spared(rows, rates) if rates.weight_prefetch and core_share is WHOLE else 0.0,
+        window=links[-1] if links else 0.0,
     )
+
+
+def _spared(rows: Iterable[OpTime], rates: Rates) -> Seconds:
+    """Return what rows save when as many of their prefetched weights as L2 holds are there already."""
+    ahead = [row for row in rows if row.op.prefetched]
+    saved = total(row.work - time_op(replace(row.op, weight_bytes=0.0), rates).work for row in ahead)
+    weights = total(row.op.weight_bytes for row in ahead)
+    return saved * minimum(1.0, rates.l2_capacity / maximum(weights, 1.0))
 
 
 def join(parts: Iterable[PartTime]) -> PartTime:
@@ -45,6 +63,8 @@ def join(parts: Iterable[PartTime]) -> PartTime:
         busy=total(part.busy for part in parts),
         link=total(part.link for part in parts),
         hbm=total(part.hbm for part in parts),
+        spared=total(part.spared for part in parts),
+        window=total(part.window for part in parts),
     )
 
 
@@ -78,10 +98,19 @@ def core_shares(block: Block, family: Family, attention_cores: Count, rates: Rat
     return WHOLE, WHOLE
 
 
+def prefetched_time(attention: PartTime, experts: PartTime) -> Seconds:
+    """Return what an attention saves by weights brought to L2 during the exchange that ends the layer before it.
+
+    Source: counting; the technique is named in the seed deployment's report.
+    """
+    return minimum(attention.spared, experts.window)
+
+
 def layer_time(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> Seconds:
     """Return the time of one layer of a block, all its micro-batches included."""
     if not block.overlapped:
-        return block.passes * roofline.serial_time(first=attention.whole, second=experts.whole)
+        serial = roofline.serial_time(first=attention.whole, second=experts.whole)
+        return block.passes * (serial - prefetched_time(attention, experts))
     match family.overlap:
         case "cores":
             return roofline.two_stream_time(
@@ -99,6 +128,13 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
             assert_never(family.overlap)
 
 
+def gap_and_overhead(family: Family, rates: Rates) -> tuple[Dimensionless, Seconds]:
+    """Return what a phase's layers take over the sum of their operators, and the time outside them."""
+    if family.phase == "decode":
+        return rates.decode_gap, rates.decode_overhead
+    return rates.prefill_gap, rates.prefill_overhead
+
+
 def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rates) -> Seconds:
     """Return the time of one step: all blocks and the overhead outside them."""
     times: list[Seconds] = []
@@ -109,5 +145,5 @@ def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rat
             attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
             timed[key] = layer_time(block, family, attention, experts, rates)
         times.append(block.count * timed[key])
-    overhead = rates.decode_overhead if family.phase == "decode" else rates.prefill_overhead
-    return total([*times, overhead])
+    gap, overhead = gap_and_overhead(family, rates)
+    return gap * total(times) + overhead
