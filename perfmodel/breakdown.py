@@ -195,3 +195,28 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         overhead=overhead,
         step_time=gap * layers + overhead,
     )
+
+
+def on_the_mean_rank(
+    busiest: Ledger, mean: Ledger, family: Family, attention_cores: Any, rates: Rates
+) -> dict[str, float]:
+    """Return the time of each operator of a serial step as a profile of a rank of mean load shows it.
+
+    Such a rank waits for the busiest attention inside dispatch and for the busiest experts inside combine:
+    each wait is the lane's time on its busiest rank less that on the mean rank, counted once, and all rows
+    with the overhead add up to the step time of the busiest rank but for what prefetching takes off.
+    """
+    gap, overhead = map(_f, gap_and_overhead(family, rates))
+    times: dict[str, float] = {}
+    waits = {"attention": 0.0, "experts": 0.0}
+    for ledger, sign in ((busiest, 1.0), (mean, -1.0)):
+        parts = breakdown(ledger, family, attention_cores, rates, rates)
+        for block in parts.blocks:
+            waits["attention"] += sign * block.count * block.attention
+            waits["experts"] += sign * block.count * block.experts
+    for row in parts.rows:
+        if row.decides:
+            times[row.name] = times.get(row.name, 0.0) + gap * row.total
+    for lane, name in (("attention", "exchange.dispatch"), ("experts", "exchange.combine")):
+        times[name] = times.get(name, 0.0) + gap * waits[lane]
+    return {**times, "overhead": overhead}

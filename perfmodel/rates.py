@@ -59,13 +59,16 @@ class Rates:
     link_hidden: Fraction
     #: relative spread of a step about the sum of its operators
     step_spread: Fraction
+    #: scheduling between two decode steps, part of the overhead
+    host_gap: Seconds
     decode_overhead: Seconds
     prefill_overhead: Seconds
     #: time of a step's layers over the sum of their operators
     decode_gap: Dimensionless
     prefill_gap: Dimensionless
     #: cost of a message of dispatch and combine beside other work, over its cost alone
-    exchange_in_place: Dimensionless
+    dispatch_in_place: Dimensionless
+    combine_in_place: Dimensionless
     #: unevenness of expert load, see ``ledger.records.Traffic``
     skew: Dimensionless
     residual: Dimensionless
@@ -180,11 +183,13 @@ def rates_of(
         layered_kv_transfer=stack.layered_kv_transfer,
         link_hidden=stack.link_hidden,
         step_spread=terms.step_spread,
+        host_gap=overhead.decode_host_gap,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
         prefill_overhead=overhead.prefill_host_gap,
         decode_gap=terms.decode_gap,
         prefill_gap=terms.prefill_gap,
-        exchange_in_place=terms.exchange_in_place,
+        dispatch_in_place=terms.dispatch_in_place,
+        combine_in_place=terms.combine_in_place,
         skew=terms.skew,
         residual=terms.residual,
         weight_prefetch=stack.weight_prefetch,

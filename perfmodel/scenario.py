@@ -1,20 +1,23 @@
 """One given layout -> checked, its open batch filled in, evaluated with plain numbers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
+from perfmodel.breakdown import breakdown, on_the_mean_rank
 from perfmodel.errors import UsageError
-from perfmodel.ledger.records import Family
+from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
+from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.specs.deployment import LayoutSpec, Overlap
-from perfmodel.specs.evidence import EvidenceSpec
+from perfmodel.specs.evidence import EvidenceSpec, PartOfStep
 from perfmodel.specs.model import ModelSpec
 
 #: an overlap left open: the fastest is taken
@@ -103,11 +106,40 @@ def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
     )
 
 
+def _ledger(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
+    return build_ledger(Layout.of(plan.layout), plan.family, traffic, case.model, case.dims)
+
+
+def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of a step as a profile of a rank of mean load shows it.
+
+    The scheduling gap between steps is outside of the profile.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    traffic = case.traffic
+    busiest, mean = _ledger(plan, case, traffic), _ledger(plan, case, traffic.even())
+    times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
+    times["overhead"] -= float(cast(Any, case.rates.host_gap))
+    named = {name for part in parts for name in part.operators}
+    rest = sum(time for name, time in times.items() if name not in named)
+    return {
+        part.name: rest if part.operators == ("*",) else sum(times.get(name, 0.0) for name in part.operators)
+        for part in parts
+    }
+
+
 def predicted(resolved: Resolved) -> dict[str, float]:
     """Return every quantity that a published row may state."""
     point = cast(Any, resolved.point)
-    cards = resolved.plan.layout.dies / resolved.scenario.case.rates.dies_per_package
+    plan, case = resolved.plan, resolved.scenario.case
+    cards = plan.layout.dies / case.rates.dies_per_package
+    ledger = _ledger(plan, case, case.traffic)
+    blocks = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates).blocks
+    layer = next(block for block in blocks if block.name == "moe_layer")
     return {
+        "layer_time": layer.layer,
+        "attention_lane": layer.attention / plan.family.micro,
+        "experts_lane": layer.experts / plan.family.micro,
         "step_time": float(point.step_time),
         "latency": float(point.step_time),
         "tpot": float(point.tpot),

@@ -8,7 +8,10 @@ from pydantic import Field
 from perfmodel.specs.base import PositiveInt, Source, Spec
 from perfmodel.specs.deployment import KvDtype, LayoutShape, Overlap, Phase, Precision
 
-Quantity = Literal["step_time", "tpot", "tokens_per_s_per_card", "latency"]
+#: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
+Quantity = Literal[
+    "step_time", "tpot", "tokens_per_s_per_card", "latency", "layer_time", "attention_lane", "experts_lane"
+]
 
 
 class LayoutConditions(LayoutShape):
@@ -52,6 +55,17 @@ class Measured(Spec):
     printed: str
 
 
+class PartOfStep(Spec):
+    """Time that a published profile of a rank gives to some of the operators of a step."""
+
+    name: str
+    #: rows of the ledger, or ``*`` for all that no other part names
+    operators: tuple[str, ...] = Field(min_length=1)
+    #: seconds in a step
+    value: Annotated[float, Gt(0)]
+    printed: str
+
+
 class EvidenceSpec(Spec):
     """One row."""
 
@@ -66,5 +80,7 @@ class EvidenceSpec(Spec):
     #: what the source leaves open: field -> what was assumed and why
     assumed: dict[str, str] = Field(default_factory=dict)
     measured: tuple[Measured, ...] = Field(min_length=1)
+    #: how the profile of a rank divides the step, waits inside the exchanges
+    parts: tuple[PartOfStep, ...] = ()
     note: str | None = None
     sources: dict[str, Source]

@@ -179,7 +179,8 @@ class TermsSpec(Spec):
     #: relative spread of the load of an expert slot that balancing leaves
     residual: Dimensionless
     #: cost of a message of dispatch and combine beside other work, over its cost alone
-    exchange_in_place: PositiveNumber
+    dispatch_in_place: PositiveNumber
+    combine_in_place: PositiveNumber
     #: time of a step's layers over the sum of their operators
     decode_gap: PositiveNumber
     prefill_gap: PositiveNumber

@@ -17,7 +17,8 @@ def exchange_time(exchange: Exchange, rates: Rates, *, alone: bool = False) -> S
 
     ``alone`` is how benchmarks run: nothing else works the die while messages are sent.
     """
-    time = _exchange_time(exchange, rates, 1.0 if alone else rates.exchange_in_place)
+    in_place = rates.combine_in_place if exchange.collective == "combine" else rates.dispatch_in_place
+    time = _exchange_time(exchange, rates, 1.0 if alone else in_place)
     return where(greater(exchange.group, 1), time, 0.0 * time)
 
 
