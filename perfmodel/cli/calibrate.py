@@ -12,7 +12,12 @@ from perfmodel.errors import UsageError
 
 
 def command(
-    tables: Annotated[list[Path], typer.Argument(help="CSV tables: ours, op_summary, kernel_details, *_perf.")],
+    tables: Annotated[
+        list[Path] | None, typer.Argument(help="CSV tables: ours, op_summary, kernel_details, *_perf.")
+    ] = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Fit the terms of a step to the golden published rows instead.")
+    ] = False,
     on: options.SystemOption = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
@@ -37,6 +42,14 @@ def command(
     Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
     """
     from perfmodel import catalog
+
+    if evidence:
+        if tables or on is not None or output is not None:
+            raise UsageError("--evidence takes its rows from the catalogue; drop the tables, --on and --output")
+        _show_evidence_fit(format_)
+        return
+    if not tables:
+        raise UsageError("calibrate needs CSV tables of measured operators, or --evidence for the terms of a step")
     from perfmodel.calibration import PRIORS, fit
     from perfmodel.comparison import by_kernel, without_residents
     from perfmodel.measured.shapes import OPERATORS
@@ -83,3 +96,14 @@ def command(
         catalog.write("kernels", output, content)
         told.append(f"wrote {output}; use it with --kernels {shlex.quote(str(output))}")
     options.show(calibration_document(fitted, {name: known.spec.name for name, known in bases.items()}), format_, told)
+
+
+def _show_evidence_fit(format_: options.Format) -> None:
+    from perfmodel import catalog
+    from perfmodel.evidence_fit import fit_terms, fitted_to
+    from perfmodel.report.evidence_fit import evidence_fit_document
+
+    rows = [row for row in catalog.published() if fitted_to(row)]
+    fit = fit_terms(rows)
+    held = rows[0].machine.terms.spec
+    options.show(evidence_fit_document(fit, {name: float(getattr(held, name)) for name in fit.values}), format_, [])

@@ -168,6 +168,14 @@ class StepOverheads(Spec):
     sampling: Seconds
 
 
+class PriorsSpec(Spec):
+    """Terms that ``moeplan calibrate --evidence`` fits, before the fit; each states a range."""
+
+    residual: Dimensionless | None = None
+    decode_gap: Dimensionless | None = None
+    prefill_gap: Dimensionless | None = None
+
+
 class TermsSpec(Spec):
     """What no table of operators shows: terms of a step in service, the same for every stack that names them."""
 
@@ -186,6 +194,8 @@ class TermsSpec(Spec):
     prefill_gap: PositiveNumber
     #: relative spread of a step about the sum of its operators: what the model leaves out
     step_spread: Fraction
+    #: what was known of the terms that are fitted to published steps, before the fit
+    priors: PriorsSpec | None = None
     sources: dict[str, Source]
 
 

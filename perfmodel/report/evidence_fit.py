@@ -1,0 +1,53 @@
+"""The document of the terms fitted to published steps."""
+
+import math
+
+from perfmodel.evidence_fit import EvidenceFit
+from perfmodel.report.table import Column, Document, Table
+
+
+def evidence_fit_document(fit: EvidenceFit, on_file: dict[str, float]) -> Document:
+    """Return priors, fitted values and errors before and after; ``on_file`` are the values that predictions use."""
+    terms = Table(
+        "Terms fitted to published steps",
+        (
+            Column("term", "term"),
+            Column("prior", "prior"),
+            Column("prior_range", "90 % range"),
+            Column("source", "source of the prior", spare=1),
+            Column("fitted", "fitted"),
+            Column("range", "90 % range"),
+            Column("on_file", "on file"),
+        ),
+        tuple(
+            {
+                "term": term.name,
+                "prior": f"{term.prior.value:.4g}",
+                "prior_range": f"{term.prior.low:.4g} to {term.prior.high:.4g}",
+                "source": term.prior.note,
+                "fitted": f"{term.value:.4g}",
+                "range": f"{term.low:.4g} to {term.high:.4g}",
+                "on_file": f"{on_file[term.name]:.4g}",
+            }
+            for term in fit.terms
+        ),
+    )
+    rows = Table(
+        "Golden rows that they were fitted to; above is slow",
+        (Column("row", "row"), Column("before", "error at the priors", "%"), Column("after", "error fitted", "%")),
+        tuple(
+            {"row": row, "before": before, "after": after}
+            for row, before, after in zip(fit.rows, fit.before, fit.after, strict=True)
+        ),
+    )
+    rms = math.sqrt(sum(error * error for error in fit.after) / len(fit.after))
+    return Document(
+        schema="moeplan.evidence_fit/1",
+        title="Terms of a step in service",
+        tables=(terms, rows),
+        facts={"fitted_terms": len(fit.terms), "rows": len(fit.rows), "root_mean_square_error": rms},
+        notes=(
+            f"{len(fit.terms)} terms fitted once to {len(fit.rows)} golden rows together, rows of one source and phase "
+            f"weighing as one; root mean square error {100 * rms:.1f} %",
+        ),
+    )
