@@ -11,9 +11,9 @@ NOTES = (
     "that above is slow throughout; the first quantity of each result counts",
     "intervals: all stated ranges at once, a Latin hypercube of 512 points; hit: the measured value lies in the 90 % "
     "interval; score: mean interval score of the 90 % intervals relative to the measured value, the smaller the better",
-    "nearest: the row on file of the same phase, not the row itself, at the least distance: mean absolute ln ratio of dies, "
-    "tokens of a die in a step and mean context, and 1 for each of chip, model, overlap, exchange and precision that "
-    "differs; its error with above slow",
+    "nearest: the row on file of the same phase, not the row itself, at the least distance: mean absolute ln ratio of "
+    "dies, tokens of a die in a step and mean context, and 1 for each of chip, model, overlap, exchange and precision "
+    "that differs; its error with above slow",
 )
 DEPLOYED_NOTES = (
     "the slower pool sets the rate; cards of both pools; decode at the measured concurrency, or at its TPOT where that "
