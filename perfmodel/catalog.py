@@ -17,7 +17,7 @@ from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
 from perfmodel.specs.base import Figure, Spec
-from perfmodel.specs.evidence import Conditions, EvidenceSpec
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
@@ -35,6 +35,8 @@ _FOLDERS = {
     "models": "models",
     "evidence": "evidence",
     "microbenchmarks": "evidence/microbenchmarks",
+    "deployments": "evidence/deployments",
+    "peers": "evidence/peers",
 }
 _SPECS: dict[str, type[Spec]] = {
     "chips": ChipSpec,
@@ -45,6 +47,8 @@ _SPECS: dict[str, type[Spec]] = {
     "models": ModelSpec,
     "evidence": EvidenceSpec,
     "microbenchmarks": MicrobenchmarkSpec,
+    "deployments": DeploymentSpec,
+    "peers": PeerSpec,
 }
 #: what a file names of another kind
 _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
@@ -57,6 +61,11 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("conditions", "stack"): "stacks",
         ("conditions", "kernels"): "kernels",
     },
+    "deployments": {
+        ("conditions", "system"): "systems",
+        ("conditions", "model"): "models",
+        ("conditions", "stack"): "stacks",
+    },
     "microbenchmarks": {
         ("system",): "systems",
         ("stack",): "stacks",
@@ -64,7 +73,13 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("model",): "models",
     },
 }
-_PLAIN_NUMBERS = ("models", "evidence", "microbenchmarks")  # these cite one source for the whole file
+_PLAIN_NUMBERS = (
+    "models",
+    "evidence",
+    "microbenchmarks",
+    "deployments",
+    "peers",
+)  # these cite one source for the whole file
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +142,49 @@ def load_microbenchmark(name: str) -> Loaded:
     return _load("microbenchmarks", name)
 
 
+def load_deployment(name: str) -> Loaded:
+    """Return a published result of a whole deployment."""
+    return _load("deployments", name)
+
+
+def load_peer(name: str) -> Loaded:
+    """Return another model's errors on published results."""
+    return _load("peers", name)
+
+
+def load_results(words: Sequence[str]) -> tuple[list[EvidenceSpec], list[DeploymentSpec]]:
+    """Return published results by name or file, of pools and of deployments.
+
+    A word that ends in .yaml or is a path that exists is read as a file, as whichever kind it has the fewest
+    faults as.  Raises ``UsageError`` for a name not on file, ``DataError`` for a file with faults.
+    """
+    pools: list[EvidenceSpec] = []
+    deployments: list[DeploymentSpec] = []
+    known = dict.fromkeys(names("evidence"), "evidence") | dict.fromkeys(names("deployments"), "deployments")
+    for word in words:
+        if word.lower().endswith((".yaml", ".yml")) or (word.lower() not in known and Path(word).exists()):
+            spec = _result_in(Path(word))
+        elif word.lower() in known:
+            spec = _load(known[word.lower()], word.lower()).spec
+        else:
+            raise UsageError(f"evidence: {word!r} is not on file{did_you_mean(word, sorted(known))}")
+        if isinstance(spec, DeploymentSpec):
+            deployments.append(spec)
+        else:
+            pools.append(spec)
+    return pools, deployments
+
+
+def _result_in(path: Path) -> Any:
+    faults: list[DataError] = []
+    for kind in ("evidence", "deployments"):
+        try:
+            return load_path(kind, path).spec
+        except DataError as error:
+            faults.append(error)
+    raise min(faults, key=lambda error: len(str(error).splitlines()))
+
+
 def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] = ()) -> tuple[Machine, tuple[str, ...]]:
     """Return the specs of a system under a stack, by default its own, and remarks on what was taken.
 
@@ -144,7 +202,7 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
     return taken, (*around.notes, *chip.notes, *software.notes)
 
 
-def load_conditions(conditions: Conditions) -> Machine:
+def load_conditions(conditions: Conditions | DeploymentConditions) -> Machine:
     """Return the machine that a published row ran on."""
     return load_machine(conditions.system, conditions.stack, conditions.kernels)[0]
 

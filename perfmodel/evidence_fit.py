@@ -1,7 +1,7 @@
 """The few terms of a step that are fitted to published steps: once, over all golden rows, with priors."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -156,3 +156,18 @@ def fit_terms(published: Sequence[PublishedRow]) -> EvidenceFit:
 def _end(value: float | None) -> float:
     assert value is not None, "a prior states its range"
     return value
+
+
+def predictor(training: Sequence[PublishedRow]) -> Callable[[PublishedRow], dict[str, float]]:
+    """Return a function that predicts any row, by quantity, with the terms fitted to the training rows alone.
+
+    A row whose terms have no priors is predicted with the numbers on file.
+    """
+    taken = [row for row in training if fitted_to(row)]
+    values = fit_terms(taken).values if taken else {}
+
+    def predict(row: PublishedRow) -> dict[str, float]:
+        machine = with_terms(row.machine, values if priors_of(row.machine) else {})
+        return predicted(resolve(of_evidence(row.spec, row.model, machine.rates())))
+
+    return predict

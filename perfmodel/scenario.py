@@ -17,7 +17,7 @@ from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.specs.deployment import LayoutSpec, Overlap
-from perfmodel.specs.evidence import EvidenceSpec, PartOfStep
+from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PartOfStep, Pool
 from perfmodel.specs.model import ModelSpec
 
 #: an overlap left open: the fastest is taken
@@ -126,6 +126,92 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
         part.name: rest if part.operators == ("*",) else sum(times.get(name, 0.0) for name in part.operators)
         for part in parts
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """Two pools that serve the same requests, as many instances of each as were measured."""
+
+    prefill: Resolved
+    decode: Resolved
+    prefill_instances: int
+    decode_instances: int
+
+    @property
+    def cards(self) -> float:
+        """Packages of both pools."""
+        dies = self.prefill.plan.layout.dies * self.prefill_instances
+        dies += self.decode.plan.layout.dies * self.decode_instances
+        return dies / self.decode.scenario.case.rates.dies_per_package
+
+    @property
+    def prefill_requests_per_s(self) -> float:
+        """Requests per second that the prefill pool can take."""
+        return self.prefill_instances * float(cast(Any, self.prefill.point.requests_per_s))
+
+    @property
+    def decode_requests_per_s(self) -> float:
+        """Requests per second that the decode pool finishes at its batch."""
+        return self.decode_instances * float(cast(Any, self.decode.point.requests_per_s))
+
+    @property
+    def fits(self) -> bool:
+        """Whether both pools are within their memory."""
+        return self.prefill.fits and self.decode.fits
+
+    def quantities(self) -> dict[str, float]:
+        """Return what a published row of a deployment may state.
+
+        The slower pool sets the rate.  TPOT is that of the batch of decode, full: errs slow where prefill
+        sets the rate, since requests then wait there and not in decode.
+        """
+        rate = min(self.prefill_requests_per_s, self.decode_requests_per_s)
+        return {
+            "tokens_per_s_per_card": rate * float(cast(Any, self.decode.scenario.case.osl)) / self.cards,
+            "tpot": float(cast(Any, self.decode.point.tpot)),
+        }
+
+
+def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joined:
+    """Return both pools of a published deployment, evaluated.
+
+    An open batch of decode is the measured concurrency spread evenly over its data-parallel ranks, rounded up;
+    without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
+    """
+    conditions = spec.conditions
+    case = Case(
+        model=model,
+        rates=rates,
+        isl=conditions.isl,
+        osl=conditions.osl,
+        acceptance=conditions.acceptance,
+        even=conditions.balanced,
+    )
+    pools = {}
+    for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
+        layout = pool.layout.model_dump()
+        if phase == "decode" and layout["batch"] is None and conditions.concurrency is not None:
+            layout["batch"] = math.ceil(conditions.concurrency / _ranks(pool))
+        pools[phase] = resolve(
+            Scenario(
+                case=case,
+                phase=cast(Any, phase),
+                layout=layout,
+                tpot=conditions.tpot,
+                precision=conditions.precision,
+                kv_dtype=conditions.kv_dtype,
+            )
+        )
+    return Joined(
+        prefill=pools["prefill"],
+        decode=pools["decode"],
+        prefill_instances=conditions.prefill.instances,
+        decode_instances=conditions.decode.instances,
+    )
+
+
+def _ranks(pool: Pool) -> int:
+    return pool.instances * (pool.layout.dies // pool.layout.tp)
 
 
 def predicted(resolved: Resolved) -> dict[str, float]:

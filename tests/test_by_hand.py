@@ -79,7 +79,7 @@ def test_shared_ranks_take_every_token_once(step: dict) -> None:
 
 
 def test_dispatch_and_combine_times(step: dict) -> None:
-    """16.3 (16.2) us and 1.24 (1.06) times 126 (130) ns a message that leaves the card, on the rank that gets the most."""
+    """16.3 (16.2) us and 1.24 (1.06) times 126 (130) ns a message that leaves the card, on the busiest rank."""
     assert routed_tokens() > BATCH * (1 + DRAFT) / MICRO * 9  # more than any rank sends
     messages = routed_tokens() * (1 - 2 / DIES)
     dispatch, combine = 16.3e-6 + 1.24 * messages * 126e-9, 16.2e-6 + 1.06 * messages * 130e-9

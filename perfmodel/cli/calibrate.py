@@ -102,8 +102,18 @@ def _show_evidence_fit(format_: options.Format) -> None:
     from perfmodel import catalog
     from perfmodel.evidence_fit import fit_terms, fitted_to
     from perfmodel.report.evidence_fit import evidence_fit_document
+    from perfmodel.validation import Published
 
-    rows = [row for row in catalog.published() if fitted_to(row)]
+    specs = [catalog.load_evidence(name).spec for name in catalog.names("evidence")]
+    published = [
+        Published(
+            spec=spec,
+            model=catalog.load_model(spec.conditions.model).spec,
+            machine=catalog.load_conditions(spec.conditions),
+        )
+        for spec in specs
+    ]
+    rows = [row for row in published if fitted_to(row)]
     fit = fit_terms(rows)
     held = rows[0].machine.terms.spec
     options.show(evidence_fit_document(fit, {name: float(getattr(held, name)) for name in fit.values}), format_, [])

@@ -7,7 +7,7 @@ import typer
 from perfmodel.cli import options
 from perfmodel.errors import DataError, UsageError, did_you_mean
 
-KINDS = ["models", "systems", "chips", "stacks", "kernels", "evidence", "microbenchmarks"]
+KINDS = ["models", "systems", "chips", "stacks", "kernels", "evidence", "microbenchmarks", "deployments", "peers"]
 
 
 def _kind(word: str) -> str:
@@ -29,13 +29,18 @@ def _load(kind: str, name: str) -> Any:
         "kernels": catalog.load_kernels,
         "evidence": catalog.load_evidence,
         "microbenchmarks": catalog.load_microbenchmark,
+        "deployments": catalog.load_deployment,
+        "peers": catalog.load_peer,
     }
     return loaders[kind](name)
 
 
 def list_command(
     kind: Annotated[
-        str, typer.Argument(help="models, systems, chips, stacks, kernels, evidence or microbenchmarks.")
+        str,
+        typer.Argument(
+            help="models, systems, chips, stacks, kernels, evidence, microbenchmarks, deployments or peers."
+        ),
     ] = "",
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -91,7 +96,10 @@ def _find_file(name: str) -> tuple[str, Any]:
 
 def show_command(
     name: Annotated[
-        str, typer.Argument(help="Name of a model, system, chip, stack, kernel set, evidence row or microbenchmark.")
+        str,
+        typer.Argument(
+            help="Name of a model, system, chip, stack, kernel set, evidence row, microbenchmark, deployment or peer."
+        ),
     ],
     format_: options.FormatOption = options.Format.table,
 ) -> None:

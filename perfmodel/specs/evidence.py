@@ -1,9 +1,9 @@
-"""One published result: its conditions as a full scenario, and what was measured."""
+"""Published results: of one pool, of whole deployments, and what other models predict for them."""
 
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
 from perfmodel.specs.deployment import KvDtype, LayoutShape, Overlap, Phase, Precision
@@ -82,5 +82,91 @@ class EvidenceSpec(Spec):
     measured: tuple[Measured, ...] = Field(min_length=1)
     #: how the profile of a rank divides the step, waits inside the exchanges
     parts: tuple[PartOfStep, ...] = ()
+    note: str | None = None
+    sources: dict[str, Source]
+
+
+class Pool(Spec):
+    """One pool of a deployment: equal instances of one layout."""
+
+    instances: PositiveInt
+    layout: LayoutConditions
+
+
+class DeploymentConditions(Spec):
+    """What both pools of a deployment share, and the pools."""
+
+    system: str
+    model: str
+    stack: str
+    #: kernel sets that come before those of the stack
+    kernels: tuple[str, ...] = ()
+    isl: PositiveInt
+    osl: PositiveInt
+    precision: Precision = "w8a8"
+    kv_dtype: KvDtype = "bf16"
+    #: accepted tokens added by each draft position
+    acceptance: tuple[Annotated[float, Ge(0), Le(1)], ...] = ()
+    #: whether the experts were forced to equal load in the run
+    balanced: bool = False
+    #: requests that the clients keep in the whole deployment; they fix the batch of decode where it is open
+    concurrency: PositiveInt | None = None
+    #: seconds; the target that fixes the batch of decode where the concurrency is open too
+    tpot: Annotated[float, Gt(0)] | None = None
+    prefill: Pool
+    decode: Pool
+
+    @model_validator(mode="after")
+    def _batches_known(self) -> "DeploymentConditions":
+        if self.prefill.layout.batch is None:
+            raise ValueError("prefill.layout.batch is open; allowed: prompts per dp rank; add it")
+        if self.decode.layout.batch is None and self.concurrency is None and self.tpot is None:
+            raise ValueError("nothing fixes the batch of decode; add decode.layout.batch, concurrency or tpot")
+        return self
+
+
+class DeploymentMeasured(Spec):
+    """One measured quantity of a deployment in SI units; rates are per card of both pools."""
+
+    quantity: Literal["tokens_per_s_per_card", "tpot"]
+    value: Annotated[float, Gt(0)]
+    unit: str
+    printed: str
+
+
+class DeploymentSpec(Spec):
+    """One published result of a whole deployment, its pools apart from each other."""
+
+    name: str
+    title: str
+    source: str
+    where: str
+    date: str
+    confidence: Literal["A", "B", "C", "D"]
+    role: Literal["golden", "reference"]
+    conditions: DeploymentConditions
+    #: what the source leaves open: field -> what was assumed and why
+    assumed: dict[str, str] = Field(default_factory=dict)
+    measured: tuple[DeploymentMeasured, ...] = Field(min_length=1)
+    note: str | None = None
+    sources: dict[str, Source]
+
+
+class PeerResult(Spec):
+    """What another model predicts for a published result: predicted over measured, less one."""
+
+    row: str
+    quantity: Quantity
+    error: Annotated[float, Gt(-1)]
+    note: str | None = None
+
+
+class PeerSpec(Spec):
+    """Another model and its errors on published results."""
+
+    name: str
+    title: str
+    source: str
+    results: tuple[PeerResult, ...] = Field(min_length=1)
     note: str | None = None
     sources: dict[str, Source]

@@ -1,0 +1,217 @@
+"""Scored published results -> a document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from perfmodel.report.table import Column, Document, Table
+from perfmodel.validation import Anchor, Beside, Deployed, Result, Scored, Summary
+
+NOTES = (
+    "error: predicted over measured, less 1; in summaries and beside other models the sign of rates is turned, so "
+    "that above is slow throughout; the first quantity of each result counts",
+    "intervals: all stated ranges at once, a Latin hypercube of 512 points; hit: the measured value lies in the 90 % "
+    "interval; score: mean interval score of the 90 % intervals relative to the measured value, the smaller the better",
+    "nearest: the row on file of the same phase, not the row itself, at the least distance: mean absolute ln ratio of "
+    "dies, tokens of a die in a step and mean context, and 1 for each of chip, model, overlap, exchange and precision "
+    "that differs; its error with above slow",
+)
+DEPLOYED_NOTES = (
+    "the slower pool sets the rate; cards of both pools; decode at the measured concurrency, or at its TPOT where that "
+    "is not published; waiting, ramp-up and drain are left out, so that the rate errs high",
+    "mixed deployments, where one instance does prefill and decode in turn, are not predicted yet: the share of a step "
+    "that prompts take depends on the scheduler, which no file states",
+)
+PEER_NOTES = (
+    "other models as run by others or as their authors state it; '-': the row is not on file or not asked for",
+)
+MADE_BY = ("made by: moeplan validate --format markdown",)
+
+
+def _numbers(score: Scored) -> dict[str, Any]:
+    return {
+        "quantity": score.quantity,
+        "unit": score.unit,
+        "measured": score.measured,
+        "predicted": score.predicted,
+        "error": score.error,
+        **score.interval.as_dict(),
+        "inside50": score.inside50,
+        "inside": score.inside90,
+        "left_out": score.left_out_error,
+    }
+
+
+def _result_rows(result: Result, near: tuple[Anchor, float] | None) -> list[dict[str, Any]]:
+    conditions = result.spec.conditions
+    shared = {
+        "row": result.spec.name,
+        "role": result.spec.role,
+        "source": result.spec.source,
+        "system": conditions.system,
+        "phase": conditions.phase,
+        "nearest": near[0].name if near else None,
+        "nearest_error": near[0].slow if near else None,
+        "distance": near[1] if near else None,
+        "fits": result.fits,
+        "confidence": result.spec.confidence,
+        "assumed": ", ".join(result.spec.assumed) or "nothing",
+    }
+    return [shared | _numbers(score) for score in result.scores]
+
+
+def _deployed_rows(deployed: Deployed) -> list[dict[str, Any]]:
+    joined = deployed.joined
+    shared = {
+        "row": deployed.spec.name,
+        "role": deployed.spec.role,
+        "cards": joined.cards,
+        "batch": joined.decode.plan.layout.batch,
+        "decided_by": deployed.decided_by,
+        "prefill_rate": joined.prefill_requests_per_s,
+        "decode_rate": joined.decode_requests_per_s,
+        "fits": joined.fits,
+        "confidence": deployed.spec.confidence,
+        "assumed": ", ".join(deployed.spec.assumed) or "nothing",
+    }
+    return [shared | _numbers(score) for score in deployed.scores]
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _interval_columns() -> tuple[Column, ...]:
+    return (
+        Column("low50", "50 % low", "row", spare=5),
+        Column("high50", "50 % high", "row", spare=5),
+        Column("low90", "90 % low", "row", spare=1),
+        Column("high90", "90 % high", "row", spare=1),
+    )
+
+
+def _head() -> tuple[Column, ...]:
+    return (
+        Column("quantity", "quantity"),
+        Column("unit", "unit"),
+        Column("measured", "measured", "row"),
+        Column("predicted", "predicted", "row"),
+        Column("error", "error", "%"),
+    )
+
+
+def _rows_table(role: str, rows: list[dict[str, Any]], left_out: bool) -> Table:
+    without = (Column("left_out", "source left out", "%"),) if left_out else ()
+    columns = (
+        Column("row", "published row"),
+        *_head(),
+        *without,
+        *_interval_columns(),
+        Column("inside50", "in 50 %", spare=5),
+        Column("inside", "hit"),
+        Column("nearest", "nearest", spare=2),
+        Column("nearest_error", "its error", "%", spare=3),
+        Column("distance", "distance", "1", spare=4),
+        Column("role", "role", spare=8),
+        Column("source", "source", spare=6),
+        Column("system", "system", spare=7),
+        Column("phase", "phase", spare=7),
+        Column("fits", "fits", spare=6),
+        Column("confidence", "trust", spare=4),
+        Column("assumed", "conditions assumed", spare=6),
+    )
+    return Table(f"Steps, {role} rows", columns, tuple(row for row in rows if row["role"] == role))
+
+
+def _summary_table(role: str, summaries: Sequence[Summary], left_out: bool) -> Table:
+    without = (
+        Column("left_out_results", "left out: results", "1", spare=2),
+        Column("left_out_mean", "mean abs error", "%"),
+        Column("left_out_bias", "bias", "%"),
+        Column("left_out_worst", "worst", "%", spare=1),
+    )
+    columns = (
+        Column("role", "role", spare=5),
+        Column("by", "by"),
+        Column("group", "group"),
+        Column("results", "results", "1"),
+        Column("mean", "mean abs error", "%"),
+        Column("bias", "bias", "%"),
+        Column("worst", "worst", "%"),
+        Column("inside50", "inside 50 %", "%", spare=1),
+        Column("inside90", "inside 90 %", "%"),
+        Column("score", "score", "1"),
+        *(without if left_out else ()),
+    )
+    return Table(
+        f"Summary, {role} rows: above is slow", columns, tuple(_fields(s) for s in summaries if s.role == role)
+    )
+
+
+def _peer_table(peers: Sequence[Beside]) -> Table:
+    columns = (
+        Column("row", "published row"),
+        Column("quantity", "quantity"),
+        Column("ours", "this model", "%"),
+        Column("peer", "other model"),
+        Column("theirs", "its error", "%"),
+        Column("note", "note", spare=1),
+    )
+    return Table("Other models on the same rows: above is slow", columns, tuple(map(_fields, peers)), PEER_NOTES)
+
+
+def _deployed_table(deployed: Sequence[Deployed]) -> Table:
+    columns = (
+        Column("row", "deployment"),
+        *_head(),
+        *_interval_columns(),
+        Column("inside", "hit"),
+        Column("cards", "cards", "1", spare=4),
+        Column("batch", "decode batch", "1", spare=5),
+        Column("decided_by", "rate set by", spare=1),
+        Column("prefill_rate", "prefill requests/s", "1/s", spare=4),
+        Column("decode_rate", "decode requests/s", "1/s", spare=4),
+        Column("role", "role", spare=6),
+        Column("fits", "fits", spare=6),
+        Column("confidence", "trust", spare=5),
+        Column("assumed", "conditions assumed", spare=6),
+    )
+    rows = tuple(row for one in deployed for row in _deployed_rows(one))
+    return Table("Whole deployments", columns, rows, DEPLOYED_NOTES)
+
+
+def validation_document(
+    *,
+    results: Sequence[tuple[Result, tuple[Anchor, float] | None]],
+    summaries: Sequence[Summary],
+    peers: Sequence[Beside],
+    deployed: Sequence[Deployed],
+    left_out: bool,
+    first: Sequence[str] = (),
+) -> Document:
+    """Return rows, summaries, other models and deployments; tables without rows are left out.
+
+    ``first`` are notes that come before the others; ``left_out`` adds columns on predictions fitted without
+    a row's source.
+    """
+    rows = [row for result, near in results for row in _result_rows(result, near)]
+    tables = [_rows_table(role, rows, left_out) for role in ("golden", "reference")]
+    tables += [_summary_table(role, summaries, left_out) for role in ("golden", "reference")]
+    tables += [_peer_table(peers), _deployed_table(deployed)]
+    firsts = [result.scores[0] for result, _ in results]
+    inside = sum(score.inside90 for score in firsts)
+    facts = {
+        "rows": len(rows),
+        "published_results": len(results),
+        "inside_90": inside / max(1, len(results)),
+        "mean_absolute_error": sum(abs(row["error"]) for row in rows) / max(1, len(rows)),
+        "summaries": [_fields(summary) for summary in summaries],
+    }
+    counted = f"{inside} of {len(results)} published results lie in the 90 % interval of their prediction"
+    notes = (*first, *((counted, *NOTES) if results else ()))
+    return Document(
+        schema="moeplan.validation/2",
+        title="Predicted against published",
+        tables=tuple(table for table in tables if table.rows),
+        facts=facts,
+        notes=notes,
+    )
