@@ -78,7 +78,7 @@ def test_a_path_that_exists_is_read_whatever_its_ending(moeplan, tmp_path: Path)
         ("  phase: decode", "  phase: decod", ":12: conditions.phase: found 'decod'; allowed: 'decode' or 'prefill'"),
         ("  stack: cann-2025", "  stack: cann-2052", ":11: conditions.stack: stack: 'cann-2052' is not on file; did"),
         ("  isl: 4096", "  islx: 4096", ":13: conditions.islx: unknown key; did you mean 'isl'"),
-        ("value: 0.0494", "value: -1", ":26: measured.0.value: found -1; allowed: greater than 0"),
+        ("value: 0.0494", "value: -1", ":27: measured.0.value: found -1; allowed: greater than 0"),
     ],
 )
 def test_faults_of_a_file_have_their_line(moeplan, tmp_path: Path, old: str, new: str, where: str) -> None:
