@@ -1,4 +1,4 @@
-"""Write docs/accuracy.md anew: what `moeplan accuracy` and `moeplan validate` print."""
+"""Write docs/accuracy.md anew: what `moeplan accuracy`, `validate` and `calibrate --evidence` print."""
 
 import os
 import subprocess
@@ -7,11 +7,15 @@ from pathlib import Path
 
 VARIABLE = "MOEPLAN_MEASUREMENTS"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
-COMMANDS = (("accuracy", "--format", "markdown"), ("validate", "--format", "markdown"))
+COMMANDS = (
+    ("accuracy", "--format", "markdown"),
+    ("validate", "--leave-one-out", "--format", "markdown"),
+    ("calibrate", "--evidence", "--format", "markdown"),
+)
 
 
 def main() -> None:
-    """Run both commands and write the page; the folder of public tables comes from the environment."""
+    """Run the commands and write the page; the folder of public tables comes from the environment."""
     if not os.environ.get(VARIABLE):
         sys.exit(f"error: {VARIABLE} is not set; allowed: the folder with the public tables")
     parts = []

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.machine import Machine
-from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, predicted, resolve
+from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of_step, predicted, resolve
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.uncertainty import Interval, PoolRange, interval, pool_range
@@ -136,6 +138,8 @@ class Result:
     place: Place
     fits: bool
     scores: tuple[Scored, ...]
+    #: parts of the profiled step: name, measured, predicted
+    parts: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def slow(self) -> float:
@@ -242,10 +246,10 @@ def anchor(published: Published) -> Anchor:
     return Anchor(name=published.name, place=place(published, resolved), slow=turned(first.quantity, error))
 
 
-def _interval(sure: PoolRange, quantity: str, cards: float) -> Interval:
-    if quantity != RATE:
-        return sure.tpot if quantity == "tpot" else sure.step_time
-    return Interval(**{end: value / cards for end, value in sure.tokens_per_s.as_dict().items()})
+def _interval(sure: PoolRange, quantity: str, value: float) -> Interval:
+    """Return the interval of a predicted value: rates turn the step's, times and parts of a step share it."""
+    relative = sure.steps / float(np.median(sure.steps))
+    return interval(value / relative if quantity == RATE else value * relative)
 
 
 def scored(published: Published, left_out: Values | None = None) -> Result:
@@ -256,19 +260,25 @@ def scored(published: Published, left_out: Values | None = None) -> Result:
     resolved = published.resolved()
     values, plan, case = predicted(resolved), resolved.plan, resolved.scenario.case
     sure = pool_range(published.machine, plan.layout, plan.family, case)
-    cards = plan.layout.dies / case.rates.dies_per_package
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
             predicted=values[measured.quantity],
-            interval=_interval(sure, measured.quantity, cards),
+            interval=_interval(sure, measured.quantity, values[measured.quantity]),
             left_out=(left_out or {}).get(measured.quantity),
         )
         for measured in published.spec.measured
     )
-    return Result(spec=published.spec, place=place(published, resolved), fits=resolved.fits, scores=scores)
+    times = parts_of_step(resolved, published.spec.parts) if published.spec.parts else {}
+    return Result(
+        spec=published.spec,
+        place=place(published, resolved),
+        fits=resolved.fits,
+        scores=scores,
+        parts=tuple((part.name, part.value, times[part.name]) for part in published.spec.parts),
+    )
 
 
 def summaries(results: Sequence[Result]) -> list[Summary]:

@@ -66,11 +66,14 @@ def test_accuracy_page_is_todays(moeplan) -> None:
 
 
 def test_accuracy_page_has_todays_steps(moeplan) -> None:
-    """The second part is what `moeplan validate` prints; no solver takes part, so that it is the same text."""
-    done = moeplan("validate", "--format", "markdown")
-    assert done.returncode == 0, done.stderr
+    """The rest is what `moeplan validate` and `moeplan calibrate --evidence` print; a solver takes part in both."""
     _, head, steps = PAGE.read_text(encoding="utf-8").partition(STEPS)
-    assert head.lstrip("\n") + steps == done.stdout
+    printed = []
+    for words in (("validate", "--leave-one-out"), ("calibrate", "--evidence")):
+        done = moeplan(*words, "--format", "markdown")
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    same_but_for_last_digits(head.lstrip("\n") + steps, "\n".join(printed))
 
 
 def test_without_the_folder_it_says_what_it_left_out(moeplan) -> None:

@@ -82,35 +82,38 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
     from perfmodel import catalog
     from perfmodel.scenario import of_evidence, predicted, resolve
 
-    errors = {}
+    errors, golden = {}, []
     for name in catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
         taken = catalog.load_conditions(spec.conditions)
         values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
         first = spec.measured[0]
         errors[name] = values[first.quantity] / first.value - 1
+        if spec.role == "golden":
+            golden.append(name)
     text = " ".join((ROOT / "README.md").read_text().split())
     decode = ("cm384-decode-1k-b128", "cm384-decode-4k-b96", "cm384-decode-4k-b8", "seed-cm384-decode")
     decode += ("recipe-r1-decode-4k", "xds-colocated-decode")
-    prefill = [name for name in errors if "prefill" in name and not name.startswith(("ds-", "sglang-"))]
+    prefill = [name for name in golden if "prefill" in name and not name.startswith(("ds-", "sglang-"))]
 
     def worst(names: Iterable[str]) -> int:
         return math.ceil(100 * max(abs(errors[name]) for name in names))
 
     assert f"within {worst(decode)} % on six rows" in text
-    assert f"step {-100 * errors['xds-colocated-decode']:.0f} % fast" in text
     assert len(prefill) == 8
     assert f"within {worst(prefill)} % on eight rows" in text
-    nvidia = [abs(error) for name, error in errors.items() if name.startswith(("ds-", "sglang-h100-"))]
+    nvidia = [abs(errors[name]) for name in golden if name.startswith(("ds-profile-", "sglang-h100-"))]
+    assert len(nvidia) == 6
     assert f"mean error {100 * sum(nvidia) / len(nvidia):.0f} % on six rows" in text
     assert f"worst {100 * max(nvidia):.0f} %" in text
-    assert len(nvidia) == 6
 
 
-def test_readme_counts_the_intervals_that_hold(moeplan) -> None:
+def test_readme_states_todays_summary(moeplan) -> None:
     import json
 
-    facts = json.loads(moeplan("validate", "--format", "json").stdout)["facts"]
-    held, of = round(facts["inside_90"] * facts["published_results"]), facts["published_results"]
+    summaries = json.loads(moeplan("validate", "--leave-one-out", "--format", "json").stdout)["facts"]["summaries"]
+    whole = next(one for one in summaries if one["role"] == "golden" and one["by"] == "all")
     text = " ".join((ROOT / "README.md").read_text().split())
-    assert f"{held} of the {of} published results lie inside theirs" in text
+    assert f"All {whole['results']} golden rows: mean error {100 * whole['mean']:.1f} %" in text
+    assert f"a fit without it: {100 * whole['left_out_mean']:.1f} %" in text
+    assert f"{round(whole['inside90'] * whole['results'])} of them lie inside" in text

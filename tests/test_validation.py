@@ -1,18 +1,16 @@
 """Scores of published results: files of a user, anchors, summaries, a source left out, peers, deployments."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from perfmodel import catalog, validation
-from perfmodel.errors import DataError, UsageError
+from perfmodel.errors import DataError
 from perfmodel.scenario import of_deployment
 from perfmodel.uncertainty import Interval
 from perfmodel.validation import Anchor, Place, Published, Scored
@@ -59,7 +57,7 @@ def test_a_file_of_ones_own_and_a_name_together(moeplan, tmp_path: Path) -> None
     path = tmp_path / "mine.yaml"
     path.write_text(ROW.replace("name: cm384-decode-4k-b96", "name: mine").replace("value: 0.0494", "value: 0.0500"))
     rows = tables(moeplan("validate", str(path), "seed-cm384-decode", "--format", "json"))["Steps, golden rows"]
-    assert [row["row"] for row in rows] == ["mine", "mine", "mine", "seed-cm384-decode"]
+    assert [row["row"] for row in rows] == [*(6 * ["mine"]), "seed-cm384-decode"]
     assert rows[0]["measured"] == 0.05
     assert rows[0]["nearest"] == "cm384-decode-4k-b96"
     assert rows[0]["distance"] == 0
@@ -69,7 +67,7 @@ def test_a_file_of_ones_own_and_a_name_together(moeplan, tmp_path: Path) -> None
 def test_a_path_that_exists_is_read_whatever_its_ending(moeplan, tmp_path: Path) -> None:
     path = tmp_path / "run.txt"
     path.write_text(ROW)
-    assert len(tables(moeplan("validate", str(path), "--format", "json"))["Steps, golden rows"]) == 3
+    assert len(tables(moeplan("validate", str(path), "--format", "json"))["Steps, golden rows"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -227,9 +225,7 @@ def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
         seen.append({row.source for row in rows})
         return lambda row: {measured.quantity: measured.value / 2 for measured in row.spec.measured}
 
-    module = ModuleType("perfmodel.evidence_fit")
-    module.fit = fit  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "perfmodel.evidence_fit", module)
+    monkeypatch.setattr("perfmodel.evidence_fit.predictor", fit)
     done = CliRunner().invoke(app, ["validate", "seed-cm384-decode", "--leave-one-out", "--format", "json"])
     assert done.exit_code == 0, done.output
     found = {table["title"]: table["rows"] for table in json.loads(done.output)["tables"]}
@@ -237,14 +233,6 @@ def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
     assert found["Summary, golden rows: above is slow"][0]["left_out_bias"] == pytest.approx(0.5)
     assert "seed" not in seen[0]
     assert "cm384" in seen[0]
-
-
-def test_without_a_fit_the_option_says_so(monkeypatch) -> None:
-    from perfmodel.cli import validate
-
-    monkeypatch.setattr(validate, "FIT", "perfmodel.no_such_fit")
-    with pytest.raises(UsageError, match="nothing is fitted to published steps"):
-        validate._fit()
 
 
 # --- peers

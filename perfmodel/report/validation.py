@@ -1,6 +1,6 @@
 """Scored published results -> a document."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perfmodel.report.table import Column, Document, Table
@@ -147,6 +147,27 @@ def _summary_table(role: str, summaries: Sequence[Summary], left_out: bool) -> T
     )
 
 
+def _parts_table(results: Iterable[Result]) -> Table:
+    columns = (
+        Column("row", "row"),
+        Column("part", "part of the step"),
+        Column("measured", "measured", "s"),
+        Column("predicted", "predicted", "s"),
+        Column("error", "error", "%"),
+    )
+    rows = [
+        {"row": one.spec.name, "part": name, "measured": measured, "predicted": found, "error": found / measured - 1}
+        for one in results
+        for name, measured, found in one.parts
+    ]
+    return Table(
+        "Parts of a step as a profiled rank shows them, waits inside the exchanges",
+        columns,
+        tuple(rows),
+        ("on a rank of mean load: it waits for the busiest attention in dispatch, for the busiest experts in combine",),
+    )
+
+
 def _peer_table(peers: Sequence[Beside]) -> Table:
     columns = (
         Column("row", "published row"),
@@ -196,7 +217,7 @@ def validation_document(
     rows = [row for result, near in results for row in _result_rows(result, near)]
     tables = [_rows_table(role, rows, left_out) for role in ("golden", "reference")]
     tables += [_summary_table(role, summaries, left_out) for role in ("golden", "reference")]
-    tables += [_peer_table(peers), _deployed_table(deployed)]
+    tables += [_parts_table(result for result, _ in results), _peer_table(peers), _deployed_table(deployed)]
     firsts = [result.scores[0] for result, _ in results]
     inside = sum(score.inside90 for score in firsts)
     facts = {
