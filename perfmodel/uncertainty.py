@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.machine import Known, Machine
 from perfmodel.rates import Rates
-from perfmodel.serving import Case, pool_point
+from perfmodel.serving import Case, FirstToken, pool_point
 from perfmodel.specs.base import Figure, with_value
 from perfmodel.specs.deployment import LayoutSpec
 
@@ -142,6 +142,38 @@ def pool_range(machine: Machine, layout: LayoutSpec, family: Family, case: Case)
         tpot=interval(steps / each),
         tokens_per_s=interval(rate / steps),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedRange:
+    """Intervals of what two pools serve together."""
+
+    ttft: Interval
+    requests_per_s: Interval
+
+
+def joined_range(
+    *,
+    prefill: PoolRange,
+    decode: PoolRange,
+    first: FirstToken,
+    prefill_rate: float,
+    decode_rate: float,
+    asked: float | None,
+) -> JoinedRange:
+    """Return how sure TTFT and the rate of two pools are, sample by sample of one machine.
+
+    Waits, prefill and its rate move with the prefill step, the first token's decode step and the decode rate with the
+    decode step; the transfer of the cache is taken as known.  The slower pool of a sample sets its rate, and what was
+    asked for bounds it.  ``prefill_rate`` and ``decode_rate`` are of all instances at the utilisation limit.
+    """
+    slow = {name: pool.steps / float(np.median(pool.steps)) for name, pool in (("p", prefill), ("d", decode))}
+    waits: Any = first.batch_formation + first.residual + first.prefill
+    ttft = (
+        float(waits) * slow["p"] + float(cast(Any, first.kv_transfer)) + float(cast(Any, first.first_step)) * slow["d"]
+    )
+    rate = np.minimum(prefill_rate / slow["p"], decode_rate / slow["d"])
+    return JoinedRange(ttft=interval(ttft), requests_per_s=interval(rate if asked is None else np.minimum(rate, asked)))
 
 
 def _form_spread(kernel: Any) -> float:

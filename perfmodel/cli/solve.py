@@ -120,12 +120,27 @@ def command(
         felt=swings(machine, lambda varied: _outputs(solution, replace(case, rates=varied), request)),
         ideal=catalog.ideal(machine).rates(),
         sure=sure,
+        joined=_joined(solution.best, sure, machine, case, request) if sure is not None else None,
         confidence=confidence,
         searched_tpot=asked.targets.tpot,
     )
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
+
+
+def _joined(best: Any, decode: Any, machine: Any, case: Any, request: Any) -> Any:
+    """Return how sure TTFT and the rate of the best deployment are."""
+    from perfmodel.uncertainty import joined_range, pool_range
+
+    return joined_range(
+        prefill=pool_range(machine, best.prefill.layout, best.prefill.family, case),
+        decode=decode,
+        first=best.first_token,
+        prefill_rate=best.prefill_instances * float(best.prefill.point.requests_per_s) * request.utilisation,
+        decode_rate=best.decode_instances * float(best.decode.point.requests_per_s) * request.utilisation,
+        asked=request.rate,
+    )
 
 
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do

@@ -7,7 +7,7 @@ from typing import Any
 
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
-from perfmodel.report.quantity import format_quantity
+from perfmodel.report.quantity import format_quantity, span_in_words
 from perfmodel.report.step import (
     extrapolations,
     layout_words,
@@ -26,7 +26,7 @@ from perfmodel.solver.plan import Deployment, PoolPlan, Solution
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.solve import Request
 from perfmodel.solver.space import LARGEST_BATCH
-from perfmodel.uncertainty import PoolRange
+from perfmodel.uncertainty import JoinedRange, PoolRange
 
 SMALLEST_SHARE = 0.01
 TTFT_DEFINITION = (
@@ -127,8 +127,8 @@ def _facts(
     }
 
 
-def _between(ends: dict[str, float] | None) -> str:
-    return "-" if ends is None else f"{ends['low90'] * 1e3:.1f} to {ends['high90'] * 1e3:.1f} ms"
+def _between(ends: dict[str, float] | None, width: int) -> str:
+    return "-" if ends is None else f"{span_in_words(ends, width, 1e3)} ms"
 
 
 def _targets(facts: dict[str, Any]) -> Table:
@@ -144,7 +144,8 @@ def _targets(facts: dict[str, Any]) -> Table:
                 "value": value,
                 "limit": target,
                 "room": None if target is None else 1 - value / target,
-                "interval": _between(facts.get(f"{key}_interval_s")),
+                "interval50": _between(facts.get(f"{key}_interval_s"), 50),
+                "interval": _between(facts.get(f"{key}_interval_s"), 90),
                 "chance": facts.get(f"{key}_chance"),
             }
         )
@@ -154,6 +155,7 @@ def _targets(facts: dict[str, Any]) -> Table:
         Column("value", "predicted", "s"),
         Column("limit", "limit", "s"),
         Column("room", "room", "%"),
+        Column("interval50", "50 % interval", spare=1),
         Column("interval", "90 % interval"),
         Column("chance", "chance", "%"),
     )
@@ -218,6 +220,12 @@ def _stopped_by(pool: PoolPlan, case: Case, tpot: float | None) -> str:
 def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
     used = best.servers_used
     whole = f"{best.prefill_instances}P{best.decode_instances}D: {sizes(used * case.rates.dies_per_server, case.rates)}"
+    sure = facts.get("requests_per_s_interval")
+    rate = facts["requests_per_s"]
+
+    def ends(value: object, width: int) -> str:
+        return "-" if sure is None else span_in_words(sure, width, float(str(value)) / rate)
+
     rows: list[tuple[str, object, str | None]] = [
         ("deployment", whole, None),
         ("idle cards of the budget", facts["cards_idle"], "1"),
@@ -227,8 +235,28 @@ def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
         ("  per card of the whole deployment, sustained", facts["tokens_per_s_per_card_of_deployment"], "1/s"),
         ("longest context of one request, tokens", facts["longest_context"], "1"),
     ]
-    columns = (Column("what", ""), Column("unit", "unit"), Column("value", "value", "row"))
-    return Table("Totals", columns, tuple({"what": w, "unit": u, "value": v} for w, v, u in rows))
+    sustained = ("requests per second", "output tokens per second", "  per card of the whole deployment, sustained")
+    columns = (
+        Column("what", ""),
+        Column("unit", "unit"),
+        Column("value", "value", "row"),
+        Column("interval50", "50 % interval", spare=2),
+        Column("interval", "90 % interval", spare=1),
+    )
+    return Table(
+        "Totals",
+        columns,
+        tuple(
+            {
+                "what": what,
+                "unit": unit,
+                "value": value,
+                "interval50": ends(value, 50) if what in sustained else "",
+                "interval": ends(value, 90) if what in sustained else "",
+            }
+            for what, value, unit in rows
+        ),
+    )
 
 
 def _ttft(facts: dict[str, Any]) -> Table:
@@ -330,6 +358,7 @@ def plan_document(
     felt: Sequence[Swing],
     ideal: Rates,
     sure: PoolRange | None,
+    joined: JoinedRange | None,
     confidence: float | None = None,
     searched_tpot: float | None = None,
 ) -> Document:
@@ -361,6 +390,9 @@ def plan_document(
     facts |= _facts(best, case, ideal, cards, request, searched_tpot)
     if sure is not None:
         facts["tpot_interval_s"] = sure.tpot.as_dict()
+        if joined is not None:
+            facts["ttft_interval_s"] = joined.ttft.as_dict()
+            facts["requests_per_s_interval"] = joined.requests_per_s.as_dict()
         if request.targets.tpot is not None:
             facts["tpot_chance"] = sure.chance(request.targets.tpot, _f(best.decode.point.tokens_per_step))
     shared: dict[str, Any] = {

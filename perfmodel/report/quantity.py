@@ -1,6 +1,7 @@
 """SI numbers for people: a prefix and three significant digits."""
 
 import math
+from collections.abc import Mapping
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
@@ -57,3 +58,21 @@ def _prefixed(number: float, unit: str, scales: tuple[tuple[float, str], ...]) -
             return f"{number / scale:.{decimals}f} {prefix}{unit}"
     scale, prefix = scales[-1]
     return f"{number / scale:.3g} {prefix}{unit}"
+
+
+def span_in_words(ends: Mapping[str, float], width: int, scale: float = 1.0) -> str:
+    """Return the ends of the 50 % or the 90 % interval, in a unit of which ``scale`` make one of the values'.
+
+    >>> span_in_words({"low90": 0.04, "high90": 1234.5}, 90)
+    '0.04 to 1,234'
+    """
+
+    def text(value: float) -> str:
+        return f"{value:,.0f}" if abs(value) >= _THREE_DIGITS else f"{value:.4g}"
+
+    return f"{text(ends[f'low{width}'] * scale)} to {text(ends[f'high{width}'] * scale)}"
+
+
+def ends_in_words(ends: Mapping[str, float], scale: float = 1.0, unit: str = "") -> str:
+    """Return the 50 % and the 90 % interval in words."""
+    return ", ".join(f"{width} %: {span_in_words(ends, width, scale)}{unit}" for width in (50, 90))

@@ -10,6 +10,7 @@ from perfmodel.machine import Known
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.kernels import kernel_tables
+from perfmodel.report.quantity import ends_in_words
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scenario import Resolved
 from perfmodel.sensitivity import Swing
@@ -17,7 +18,7 @@ from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.space import needs_cores_to_exchange
 from perfmodel.specs.kernels import KernelSetSpec, LinkKernel, MessageKernel
-from perfmodel.uncertainty import Interval, PoolRange
+from perfmodel.uncertainty import PoolRange
 
 NO_CORES_LEFT = (
     "extrapolated: link overlap with dispatch and combine, which run on the vector cores that the other "
@@ -222,6 +223,8 @@ def step_document(
     point: Any = plan.point
     decode = plan.family.phase == "decode"
     cards = plan.layout.dies / case.rates.dies_per_package
+    step_ends = sure.step_time.as_dict()
+    card_ends = {end: value / cards for end, value in sure.tokens_per_s.as_dict().items()}
     facts: dict[str, Any] = {
         "model": model,
         "system": system,
@@ -232,9 +235,10 @@ def step_document(
         "osl": case.osl,
         "acceptance": list(case.acceptance),
         "step_time_s": float(point.step_time),
-        "step_time_interval_s": sure.step_time.as_dict(),
+        "step_time_interval_s": step_ends,
         "tokens_per_s": float(point.tokens_per_s),
         "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
+        "tokens_per_s_per_card_interval": card_ends,
         "memory_planned_B": float(point.memory),
         "memory_usable_B": float(point.usable),
         "fits": resolved.fits,
@@ -248,8 +252,9 @@ def step_document(
         facts["tpot_s"] = float(point.tpot)
         met = None if tpot is None else bool(float(point.tpot) <= tpot)
         facts["tpot_target_s"], facts["tpot_met"] = tpot, met
+        tpot_ends = ends_in_words(sure.tpot.as_dict(), 1e3, " ms")
         mark = "" if tpot is None else f"  {'✓' if met else '✗'} target {tpot * 1e3:g} ms"
-        rows.append({"what": "TPOT", "value": f"{point.tpot * 1e3:.2f} ms{mark}  {between(sure.tpot)}"})
+        rows.append({"what": "TPOT", "value": f"{point.tpot * 1e3:.2f} ms{mark}  ({tpot_ends})"})
         facts["tpot_interval_s"] = sure.tpot.as_dict()
         if tpot is not None:
             facts["tpot_chance"] = sure.chance(tpot, float(point.tokens_per_step))
@@ -258,12 +263,15 @@ def step_document(
         facts["longest_context"] = longest_context(plan)
         rows.append({"what": "longest context of one request", "value": f"{facts['longest_context']:,.0f} tokens"})
     rows += [
-        {"what": "step time", "value": f"{point.step_time * 1e3:.2f} ms  {between(sure.step_time)}"},
+        {"what": "step time", "value": f"{point.step_time * 1e3:.2f} ms  ({ends_in_words(step_ends, 1e3, ' ms')})"},
         {
             "what": "where it goes",
             "value": ", ".join(f"{k} {100 * v:.0f} %" for k, v in facts["time_by_bound"].items()),
         },
-        {"what": "tokens/s per card of the instance", "value": f"{facts['tokens_per_s_per_card']:,.0f}"},
+        {
+            "what": "tokens/s per card of the instance",
+            "value": f"{facts['tokens_per_s_per_card']:,.0f}  ({ends_in_words(card_ends)})",
+        },
         {
             "what": "memory of one die",
             "value": f"{point.memory / 1e9:.1f} of {point.usable / 1e9:.1f} GB usable  {'✓' if resolved.fits else '✗'}",
@@ -292,11 +300,6 @@ def step_document(
         facts=facts,
         notes=notes,
     )
-
-
-def between(interval: Interval) -> str:
-    """Return the 90 % interval of a time in words."""
-    return f"(90 %: {interval.low90 * 1e3:.3g} to {interval.high90 * 1e3:.3g} ms)"
 
 
 def shared_words(plan: PoolPlan) -> str:
