@@ -115,6 +115,8 @@ class PoolRange:
     """Samples of an instance's step time, and the intervals of what follows from it."""
 
     steps: Values
+    #: the samples over the prediction
+    relative: Values
     step_time: Interval
     tpot: Interval
     tokens_per_s: Interval
@@ -128,20 +130,46 @@ class PoolRange:
         return float(np.mean(self.steps / tokens_per_step <= limit))
 
 
-def pool_range(machine: Machine, layout: LayoutSpec, family: Family, case: Case) -> PoolRange:
-    """Return how sure the step time of a given layout is, and what follows from it."""
+def pool_range(
+    machine: Machine,
+    layout: LayoutSpec,
+    family: Family,
+    case: Case,
+    ranges: Mapping[Any, tuple[int, int]] | None = None,
+) -> PoolRange:
+    """Return how sure the step time of a given layout is, and what follows from it.
+
+    ``ranges`` are the ends of lengths that are not known (``isl``, ``osl``): anything between them is as likely,
+    in logarithms, and the layout stays.
+    """
     rates, factors = sampled_rates(machine)
     middle: Any = pool_point(Layout.of(layout), family, case)
     point = pool_point(Layout.of(layout), family, replace(case, rates=rates))
     steps = np.broadcast_to(np.asarray(point.step_time, dtype=np.float64), (SAMPLES,)) * factors
     steps = steps * (float(middle.step_time) / float(np.median(steps)))
+    if ranges:
+        steps = steps * _open_lengths(layout, family, case, ranges) / float(middle.step_time)
     rate, each = float(middle.tokens_per_s) * float(middle.step_time), float(middle.tokens_per_step)
     return PoolRange(
         steps=steps,
+        relative=steps / float(middle.step_time),
         step_time=interval(steps),
         tpot=interval(steps / each),
         tokens_per_s=interval(rate / steps),
     )
+
+
+def _open_lengths(
+    layout: LayoutSpec, family: Family, case: Case, ranges: Mapping[Any, tuple[int, int]]
+) -> NDArray[np.float64]:
+    """Return the step time at sampled lengths, everything else as predicted."""
+    dice = np.random.default_rng(2)
+    strata = (np.arange(SAMPLES) + 0.5) / SAMPLES
+    lengths: dict[str, Any] = {
+        name: low * (high / low) ** dice.permutation(strata) for name, (low, high) in ranges.items()
+    }
+    point: Any = pool_point(Layout.of(layout), family, replace(case, **lengths))
+    return np.asarray(point.step_time, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +195,7 @@ def joined_range(
     decode step; the transfer of the cache is taken as known.  The slower pool of a sample sets its rate, and what was
     asked for bounds it.  ``prefill_rate`` and ``decode_rate`` are of all instances at the utilisation limit.
     """
-    slow = {name: pool.steps / float(np.median(pool.steps)) for name, pool in (("p", prefill), ("d", decode))}
+    slow = {"p": prefill.relative, "d": decode.relative}
     waits: Any = first.batch_formation + first.residual + first.prefill
     ttft = (
         float(waits) * slow["p"] + float(cast(Any, first.kv_transfer)) + float(cast(Any, first.first_step)) * slow["d"]

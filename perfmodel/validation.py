@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.machine import Machine
 from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of_step, predicted, resolve
@@ -248,7 +246,7 @@ def anchor(published: Published) -> Anchor:
 
 def _interval(sure: PoolRange, quantity: str, value: float) -> Interval:
     """Return the interval of a predicted value: rates turn the step's, times and parts of a step share it."""
-    relative = sure.steps / float(np.median(sure.steps))
+    relative = sure.relative
     return interval(value / relative if quantity == RATE else value * relative)
 
 
@@ -259,7 +257,7 @@ def scored(published: Published, left_out: Values | None = None) -> Result:
     """
     resolved = published.resolved()
     values, plan, case = predicted(resolved), resolved.plan, resolved.scenario.case
-    sure = pool_range(published.machine, plan.layout, plan.family, case)
+    sure = pool_range(published.machine, plan.layout, plan.family, case, published.spec.ranges)
     scores = tuple(
         Scored(
             quantity=measured.quantity,

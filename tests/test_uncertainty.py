@@ -8,9 +8,9 @@ import pytest
 
 from perfmodel import catalog
 from perfmodel.ledger.records import Family
-from perfmodel.serving import Case
+from perfmodel.serving import Case, FirstToken
 from perfmodel.specs.deployment import LayoutSpec
-from perfmodel.uncertainty import pool_range
+from perfmodel.uncertainty import joined_range, pool_range
 from perfmodel.validation import Published, scored
 
 MODEL = catalog.load_model("deepseek-v3").spec
@@ -84,3 +84,24 @@ def test_golden_rows_lie_in_their_interval(name: str) -> None:
     else:
         limit = 0.15 if spec.confidence == "A" else 0.25
     assert (first.interval.high90 - first.interval.low90) / 2 / first.predicted < limit
+
+
+def test_open_lengths_widen_the_interval_and_shift_it() -> None:
+    """A context that may only be longer than the one predicted leaves less room below."""
+    case = Case(model=MODEL, rates=MACHINE.rates(), isl=4096, osl=512, acceptance=(0.7,))
+    known = pool_range(MACHINE, LAYOUT, FAMILY, case)
+    opened = pool_range(MACHINE, LAYOUT, FAMILY, case, {"isl": (4096, 16384)})
+    assert float(np.median(known.relative)) == pytest.approx(1, rel=1e-12)
+    assert float(np.median(opened.relative)) > 1.1
+    assert opened.step_time.high90 > 1.2 * known.step_time.high90
+
+
+def test_two_pools_together_are_as_sure_as_the_one_that_decides() -> None:
+    case = Case(model=MODEL, rates=MACHINE.rates(), isl=4096, osl=512, acceptance=(0.7,))
+    pool = pool_range(MACHINE, LAYOUT, FAMILY, case)
+    first = FirstToken(batch_formation=1.0, residual=0.5, prefill=2.0, kv_transfer=0.25, first_step=0.0)
+    joined = joined_range(prefill=pool, decode=pool, first=first, prefill_rate=1e9, decode_rate=10.0, asked=None)
+    assert joined.requests_per_s.low90 == pytest.approx(10 / np.quantile(pool.relative, 0.95), rel=1e-2)
+    assert joined.ttft.high90 == pytest.approx(0.25 + 3.5 * np.quantile(pool.relative, 0.95), rel=1e-9)
+    bounded = joined_range(prefill=pool, decode=pool, first=first, prefill_rate=1e9, decode_rate=10.0, asked=9.0)
+    assert bounded.requests_per_s.high90 == 9.0

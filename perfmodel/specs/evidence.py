@@ -80,6 +80,8 @@ class EvidenceSpec(Spec):
     #: what the source leaves open: field -> what was assumed and why
     assumed: dict[str, str] = Field(default_factory=dict)
     measured: tuple[Measured, ...] = Field(min_length=1)
+    #: ends of the lengths that the source leaves open; the prediction is then over all between them
+    ranges: dict[Literal["isl", "osl"], tuple[PositiveInt, PositiveInt]] = Field(default_factory=dict)
     #: how the profile of a rank divides the step, waits inside the exchanges
     parts: tuple[PartOfStep, ...] = ()
     note: str | None = None
