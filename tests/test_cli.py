@@ -137,3 +137,26 @@ def test_confidence_buys_room(moeplan) -> None:
     refused = moeplan(*SOLVE, "--tpot", "50ms", "--confidence", "90")
     assert refused.returncode == 2
     assert "allowed: from 0.5 to 0.99" in refused.stderr
+
+
+def test_a_fit_to_evidence_refuses_what_it_would_ignore(moeplan) -> None:
+    done = moeplan("calibrate", "--evidence", "--stack", "ideal", "--cold")
+    assert done.returncode == 2
+    assert "drop --stack, --cold" in done.stderr
+    assert moeplan("calibrate").returncode == 2
+
+
+def test_terms_are_listed_and_shown(moeplan) -> None:
+    assert "ascend" in moeplan("list", "terms").stdout
+    assert "residual" in moeplan("show", "ascend").stdout
+
+
+def test_a_layout_that_does_not_fit_is_remarked(moeplan, tmp_path) -> None:
+    from perfmodel import catalog
+
+    text = (catalog._root() / "evidence" / "seed-prefill-16x.yaml").read_text()
+    path = tmp_path / "huge.yaml"
+    path.write_text(text.replace("    batch: 4", "    batch: 400"))
+    done = moeplan("validate", str(path))
+    assert done.returncode == 0
+    assert "does not fit the memory of a die" in done.stderr

@@ -76,6 +76,9 @@ def test_a_path_that_exists_is_read_whatever_its_ending(moeplan, tmp_path: Path)
         ("  phase: decode", "  phase: decod", ":12: conditions.phase: found 'decod'; allowed: 'decode' or 'prefill'"),
         ("  stack: cann-2025", "  stack: cann-2052", ":11: conditions.stack: stack: 'cann-2052' is not on file; did"),
         ("  isl: 4096", "  islx: 4096", ":13: conditions.islx: unknown key; did you mean 'isl'"),
+        ("value: 0.0494, unit: s", "value: 49.4, unit: ms", ":27: measured.0.unit: found 'ms'; allowed: 's' for tpot"),
+        ("value: 0.0494", "value: .inf", ":27: measured.0.value: found inf; allowed: a finite number"),
+        ("  acceptance: [0.7]", "  acceptance: []", ":8: conditions: found {'syste"),
         ("value: 0.0494", "value: -1", ":27: measured.0.value: found -1; allowed: greater than 0"),
     ],
 )

@@ -12,6 +12,7 @@ from perfmodel.errors import UsageError
 
 
 def command(
+    context: typer.Context,
     tables: Annotated[
         list[Path] | None, typer.Argument(help="CSV tables: ours, op_summary, kernel_details, *_perf.")
     ] = None,
@@ -44,8 +45,10 @@ def command(
     from perfmodel import catalog
 
     if evidence:
-        if tables or on is not None or output is not None:
-            raise UsageError("--evidence takes its rows from the catalogue; drop the tables, --on and --output")
+        others = [n for n in context.params if n not in ("evidence", "format_") and options.typed(context, n)]
+        if others:
+            dropped = ", ".join("TABLES" if n == "tables" else f"--{n.replace('_', '-')}" for n in others)
+            raise UsageError(f"--evidence takes its rows and machines from the catalogue; drop {dropped}")
         _show_evidence_fit(format_)
         return
     if not tables:
@@ -65,11 +68,11 @@ def command(
     if output is not None and output.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--output: {str(output)!r}; allowed: a file that ends in .yaml or .yml")
     machine, remarks = catalog.load_machine(on, stack, kernels or ())
-    context = options.context_of(model, ep, messages, only=only or (), at_least=at_least or ())
+    shape = options.context_of(model, ep, messages, only=only or (), at_least=at_least or ())
     measured = []
     told = list(remarks)
     for path in tables:
-        rows, left_out = catalog.read_measurements(path, context)
+        rows, left_out = catalog.read_measurements(path, shape)
         measured += rows
         told += left_out
     rates, ideal = machine.rates(), catalog.ideal(machine).rates()

@@ -9,16 +9,11 @@ from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
 
-def _typed(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
-
-
 def _refuse_beside_evidence(context: typer.Context) -> None:
     both = [
         name
         for name in context.params
-        if name not in ("evidence", "format_", "stack", "kernels", "sources") and _typed(context, name)
+        if name not in ("evidence", "format_", "stack", "kernels", "sources") and options.typed(context, name)
     ]
     if both:
         words = ", ".join("MODEL" if n == "model" else f"--{n.replace('_', '-')}" for n in both)

@@ -7,7 +7,18 @@ import typer
 from perfmodel.cli import options
 from perfmodel.errors import DataError, UsageError, did_you_mean
 
-KINDS = ["models", "systems", "chips", "stacks", "kernels", "evidence", "microbenchmarks", "deployments", "peers"]
+KINDS = [
+    "models",
+    "systems",
+    "chips",
+    "stacks",
+    "terms",
+    "kernels",
+    "evidence",
+    "microbenchmarks",
+    "deployments",
+    "peers",
+]
 
 
 def _kind(word: str) -> str:
@@ -26,6 +37,7 @@ def _load(kind: str, name: str) -> Any:
         "systems": catalog.load_system,
         "chips": catalog.load_chip,
         "stacks": catalog.load_stack,
+        "terms": catalog.load_terms,
         "kernels": catalog.load_kernels,
         "evidence": catalog.load_evidence,
         "microbenchmarks": catalog.load_microbenchmark,
@@ -39,7 +51,7 @@ def list_command(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, systems, chips, stacks, kernels, evidence, microbenchmarks, deployments or peers."
+            help="models, systems, chips, stacks, terms, kernels, evidence, microbenchmarks, deployments or peers."
         ),
     ] = "",
     format_: options.FormatOption = options.Format.table,

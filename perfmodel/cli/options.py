@@ -196,3 +196,9 @@ def show(document: Any, format_: Format, remarks: list[str]) -> None:
     for text in remarks:
         terminal.remark(text)
     terminal.result(document)
+
+
+def typed(context: typer.Context, name: str) -> bool:
+    """Return whether the user gave an option or argument."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")

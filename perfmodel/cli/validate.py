@@ -65,4 +65,6 @@ def command(
         left_out=leave_one_out,
         first=() if words else MADE_BY,
     )
-    options.show(document, format_, [])
+    over = [one.spec.name for one in results if not one.fits]
+    remarks = [f"{name}: its layout does not fit the memory of a die; the prediction ignores that" for name in over]
+    options.show(document, format_, remarks)

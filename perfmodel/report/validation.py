@@ -17,14 +17,15 @@ NOTES = (
 )
 DEPLOYED_NOTES = (
     "the slower pool sets the rate; cards of both pools; decode at the measured concurrency, or at its TPOT where that "
-    "is not published; waiting, ramp-up and drain are left out, so that the rate errs high",
+    "is not published; waiting, ramp-up and drain are left out, which errs high; public kernels stand for those of "
+    "later releases, which errs low",
     "mixed deployments, where one instance does prefill and decode in turn, are not predicted yet: the share of a step "
     "that prompts take depends on the scheduler, which no file states",
 )
 PEER_NOTES = (
     "other models as run by others or as their authors state it; '-': the row is not on file or not asked for",
 )
-MADE_BY = ("made by: moeplan validate --format markdown",)
+MADE_BY = ("all rows on file, as moeplan validate prints them",)
 
 
 def _numbers(score: Scored) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
 from perfmodel.specs.deployment import KvDtype, LayoutShape, Overlap, Phase, Precision
@@ -12,6 +12,9 @@ from perfmodel.specs.deployment import KvDtype, LayoutShape, Overlap, Phase, Pre
 Quantity = Literal[
     "step_time", "tpot", "tokens_per_s_per_card", "latency", "layer_time", "attention_lane", "experts_lane"
 ]
+
+
+PositiveValue = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
 
 
 class LayoutConditions(LayoutShape):
@@ -45,14 +48,39 @@ class Conditions(Spec):
     tpot: Annotated[float, Gt(0)] | None = None
     layout: LayoutConditions
 
+    @model_validator(mode="after")
+    def _acceptance_known(self) -> "Conditions":
+        if self.phase == "decode" and self.layout.draft > len(self.acceptance):
+            raise ValueError(
+                f"acceptance has {len(self.acceptance)} value(s) for {self.layout.draft} draft position(s); "
+                "allowed: one for each, the accepted tokens it adds"
+            )
+        return self
+
+
+#: SI units of what is measured; values are not converted
+UNITS = {"tokens_per_s_per_card": "1/s"}
+
+
+def _in_si(unit: str, quantity: str | None) -> str:
+    allowed = UNITS.get(quantity or "", "s")
+    if quantity is not None and unit != allowed:
+        raise ValueError(f"found {unit!r}; allowed: {allowed!r} for {quantity}; convert the value")
+    return unit
+
 
 class Measured(Spec):
     """One measured quantity in SI units (per card: per package)."""
 
     quantity: Quantity
-    value: Annotated[float, Gt(0)]
+    value: PositiveValue
     unit: str
     printed: str
+
+    @field_validator("unit")
+    @classmethod
+    def _unit_is_si(cls, unit: str, info: ValidationInfo) -> str:
+        return _in_si(unit, info.data.get("quantity"))
 
 
 class PartOfStep(Spec):
@@ -131,9 +159,14 @@ class DeploymentMeasured(Spec):
     """One measured quantity of a deployment in SI units; rates are per card of both pools."""
 
     quantity: Literal["tokens_per_s_per_card", "tpot"]
-    value: Annotated[float, Gt(0)]
+    value: PositiveValue
     unit: str
     printed: str
+
+    @field_validator("unit")
+    @classmethod
+    def _unit_is_si(cls, unit: str, info: ValidationInfo) -> str:
+        return _in_si(unit, info.data.get("quantity"))
 
 
 class DeploymentSpec(Spec):
