@@ -65,6 +65,7 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("conditions", "system"): "systems",
         ("conditions", "model"): "models",
         ("conditions", "stack"): "stacks",
+        ("conditions", "kernels"): "kernels",
     },
     "microbenchmarks": {
         ("system",): "systems",

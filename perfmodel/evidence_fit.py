@@ -19,7 +19,7 @@ from perfmodel.specs.model import ModelSpec
 SOURCE_ERROR = 0.04
 STEP = 1e-3  # of a parameter's prior range, for differences
 RATE = "tokens_per_s_per_card"
-STEP_QUANTITIES = ("step_time", "latency", RATE)
+STEP_QUANTITIES = ("step_time", "tpot", "latency", RATE)
 
 
 class PublishedRow(Protocol):
@@ -79,7 +79,7 @@ def fitted_to(row: PublishedRow) -> bool:
     return (
         spec.role == "golden"
         and spec.conditions.layout.batch is not None
-        and spec.measured[0].quantity in ("tpot", *STEP_QUANTITIES)
+        and spec.measured[0].quantity in STEP_QUANTITIES
         and bool(priors_of(row.machine))
     )
 
@@ -94,7 +94,7 @@ def slowness(row: PublishedRow, values: Mapping[str, float]) -> float:
     """Return the logarithm of predicted over measured step time."""
     machine = with_terms(row.machine, values)
     found = predicted(resolve(of_evidence(row.spec, row.model, machine.rates())))
-    measured = next(one for one in row.spec.measured if one.quantity in STEP_QUANTITIES)
+    measured = row.spec.measured[0]
     ratio = math.log(found[measured.quantity] / measured.value)
     return -ratio if measured.quantity == RATE else ratio
 
@@ -161,13 +161,15 @@ def _end(value: float | None) -> float:
 def predictor(training: Sequence[PublishedRow]) -> Callable[[PublishedRow], dict[str, float]]:
     """Return a function that predicts any row, by quantity, with the terms fitted to the training rows alone.
 
-    A row whose terms have no priors is predicted with the numbers on file.
+    It gives nothing for a row whose terms have no priors, or where no training row takes part.
     """
     taken = [row for row in training if fitted_to(row)]
     values = fit_terms(taken).values if taken else {}
 
     def predict(row: PublishedRow) -> dict[str, float]:
-        machine = with_terms(row.machine, values if priors_of(row.machine) else {})
+        if not values or not priors_of(row.machine):
+            return {}
+        machine = with_terms(row.machine, values)
         return predicted(resolve(of_evidence(row.spec, row.model, machine.rates())))
 
     return predict

@@ -90,7 +90,7 @@ def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
     """Return the rates of a machine with every ranged number an array of samples, and factors on a step.
 
     Numbers move independently, each over its stated range; besides, the time of each operator class
-    scatters about its form as its fit did, and a step about the sum of its operators as the stack says.
+    scatters about its form as its fit did, and a step about the sum of its operators as the terms say.
     A prediction made with these rates is an array.
     Assumes independence: errs narrow where two numbers come from one measurement.
     """

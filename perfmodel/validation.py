@@ -323,16 +323,18 @@ def _mean(values: Iterable[float]) -> float:
     return sum(listed) / len(listed)
 
 
-def leave_one_source_out(rows: Sequence[R], fit: Callable[[Sequence[R]], Callable[[R], Values]]) -> dict[str, Values]:
+def leave_one_source_out(
+    rows: Sequence[R], on_file: Sequence[R], fit: Callable[[Sequence[R]], Callable[[R], Values]]
+) -> dict[str, Values]:
     """Return predictions of each row by name, fitted without any row of its source.
 
-    ``fit`` takes training rows, the golden ones of all other sources, and returns a function that predicts a
+    ``fit`` takes training rows, the golden ones on file of all other sources, and returns a function that predicts a
     row: values by quantity.  It runs once for each source.  Rows whose source is the only golden one have no
     prediction.
     """
     found: dict[str, Values] = {}
     for source in dict.fromkeys(row.source for row in rows):
-        training = [row for row in rows if row.source != source and row.role == "golden"]
+        training = [row for row in on_file if row.source != source and row.role == "golden"]
         if not training:
             continue
         predict = fit(training)

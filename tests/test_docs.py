@@ -115,5 +115,6 @@ def test_readme_states_todays_summary(moeplan) -> None:
     whole = next(one for one in summaries if one["role"] == "golden" and one["by"] == "all")
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"All {whole['results']} golden rows: mean error {100 * whole['mean']:.1f} %" in text
-    assert f"a fit without it: {100 * whole['left_out_mean']:.1f} %" in text
+    left_out = f"of the {whole['left_out_results']} on Ascend predicted by a fit without it"
+    assert f"{left_out}: {100 * whole['left_out_mean']:.1f} %" in text
     assert f"{round(whole['inside90'] * whole['results'])} of them lie inside" in text

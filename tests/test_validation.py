@@ -32,7 +32,7 @@ PLACE = Place(
 
 def published(name: str) -> Published:
     spec = catalog.load_evidence(name).spec
-    machine, _ = catalog.load_machine(spec.conditions.system, spec.conditions.stack)
+    machine = catalog.load_conditions(spec.conditions)
     return Published(spec=spec, model=catalog.load_model(spec.conditions.model).spec, machine=machine)
 
 
@@ -200,13 +200,13 @@ def toy_fit(rows: Sequence[Toy]) -> Any:
 
 
 def test_a_source_never_predicts_itself() -> None:
-    found = validation.leave_one_source_out(TOYS, toy_fit)
+    found = validation.leave_one_source_out(TOYS, TOYS, toy_fit)
     values = {name: value["step_time"] for name, value in found.items()}
     assert values == {"a1": 10, "a2": 10, "b1": 2, "c1": pytest.approx(14 / 3)}
 
 
 def test_a_lone_source_has_no_prediction() -> None:
-    assert validation.leave_one_source_out(TOYS[:2], toy_fit) == {}
+    assert validation.leave_one_source_out(TOYS[:2], TOYS[:2], toy_fit) == {}
 
 
 def test_left_out_errors_have_their_own_summary() -> None:
@@ -293,7 +293,7 @@ def test_intervals_of_deployments_hold_their_prediction(name: str) -> None:
 
 def test_the_slower_pool_sets_the_rate() -> None:
     spec = catalog.load_deployment("va-qwen235-1p2d").spec
-    machine, _ = catalog.load_machine(spec.conditions.system, spec.conditions.stack)
+    machine = catalog.load_conditions(spec.conditions)
     model = catalog.load_model(spec.conditions.model).spec
     joined = of_deployment(spec, model, machine.rates())
     assert joined.cards == 24
@@ -321,3 +321,14 @@ def test_deployments_stand_in_a_table_of_their_own(moeplan) -> None:
     assert list(found) == ["Whole deployments"]
     assert [row["quantity"] for row in found["Whole deployments"]] == ["tokens_per_s_per_card", "tpot"]
     assert found["Whole deployments"][0]["cards"] == 24
+
+
+def test_a_row_that_states_tpot_alone_can_be_left_out(moeplan, tmp_path: Path) -> None:
+    """A golden file of one's own is predicted by a fit to the rows on file, and joins none."""
+    import re
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.sub(r"  - \{quantity: (?!tpot).*\n", "", ROW).replace("source: cm384", "source: cm384"))
+    rows = tables(moeplan("validate", str(path), "--leave-one-out", "--format", "json"))["Steps, golden rows"]
+    assert [row["quantity"] for row in rows] == ["tpot"]
+    assert rows[0]["left_out"] is not None

@@ -49,8 +49,7 @@ def command(
     given = {row.name for row in rows}
     left_out: dict[str, Any] = {}
     if fit is not None:
-        others = [row for row in on_file if row.name not in given]
-        left_out = validation.leave_one_source_out([*rows, *others], fit)
+        left_out = validation.leave_one_source_out(rows, on_file, fit)
     anchors = [validation.anchor(row) for row in on_file]
     results = [validation.scored(row, left_out.get(row.name)) for row in rows]
     peers = [catalog.load_peer(name).spec for name in catalog.names("peers")]
