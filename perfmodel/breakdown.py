@@ -206,6 +206,8 @@ def on_the_mean_rank(
     each wait is the lane's time on its busiest rank less that on the mean rank, counted once, and all rows
     with the overhead add up to the step time of the busiest rank but for what prefetching takes off.
     """
+    if family.overlap != "none":
+        raise ValueError("a profile shows its waits inside the exchanges only where layers run serially")
     gap, overhead = map(_f, gap_and_overhead(family, rates))
     times: dict[str, float] = {}
     waits = {"attention": 0.0, "experts": 0.0}

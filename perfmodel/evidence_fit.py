@@ -73,12 +73,14 @@ def priors_of(machine: Machine) -> dict[str, Figure]:
 def fitted_to(row: PublishedRow) -> bool:
     """Return whether a row takes part: golden, its batch published, its terms with priors, a step measured.
 
+    Where even routing is assumed and not stated, the row would vouch for what it was given.
     A rate at a TPOT limit with an open batch hardly feels the step, and says nothing of it.
     """
     spec = row.spec
     return (
         spec.role == "golden"
         and spec.conditions.layout.batch is not None
+        and "balanced" not in spec.assumed
         and spec.measured[0].quantity in STEP_QUANTITIES
         and bool(priors_of(row.machine))
     )

@@ -73,6 +73,8 @@ class Rates:
     skew: Dimensionless
     residual: Dimensionless
     weight_prefetch: bool
+    #: whether loads are even: the speed of light has no busiest rank
+    even: bool
     capacity: Bytes
     utilization: Fraction
     runtime: Bytes
@@ -193,6 +195,7 @@ def rates_of(
         skew=terms.skew,
         residual=terms.residual,
         weight_prefetch=stack.weight_prefetch,
+        even=stack.ideal,
         capacity=die.hbm.capacity,
         utilization=stack.memory.utilization,
         runtime=stack.memory.runtime,

@@ -42,7 +42,7 @@ class Case:
             chance=1.0,
             context_spread=1.0,
         )
-        return given.even() if self.even else given
+        return given.even() if self.even or self.rates.even else given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

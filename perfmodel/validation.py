@@ -192,8 +192,8 @@ class Beside:
 
 
 def turned(quantity: str, error: float) -> float:
-    """Return an error with the sign of rates turned, so that above is slow."""
-    return -error if quantity == RATE else error
+    """Return an error as one of time, so that above is slow: a rate predicted e too high is a time 1/(1 + e) - 1."""
+    return 1 / (1 + error) - 1 if quantity == RATE else error
 
 
 def place(published: Published, resolved: Resolved) -> Place:

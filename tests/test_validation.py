@@ -119,9 +119,9 @@ def test_score_counts_width_and_what_lies_outside() -> None:
 
 def test_rates_count_turned() -> None:
     assert validation.turned("step_time", 0.1) == 0.1
-    assert validation.turned("tokens_per_s_per_card", 0.1) == -0.1
+    assert validation.turned("tokens_per_s_per_card", 0.25) == pytest.approx(-0.2)
     fast = validation.scored(published("seed-a2-decode-808"))
-    assert fast.slow == -fast.scores[0].error
+    assert fast.slow == pytest.approx(1 / (1 + fast.scores[0].error) - 1)
 
 
 def test_summaries_keep_roles_apart() -> None:
@@ -214,7 +214,7 @@ def test_left_out_errors_have_their_own_summary() -> None:
     result = validation.scored(one, {"tokens_per_s_per_card": 960.0})
     assert result.scores[0].left_out_error == -0.5
     whole = validation.summaries([result])[0]
-    assert (whole.left_out_results, whole.left_out_mean, whole.left_out_bias) == (1, 0.5, 0.5)
+    assert (whole.left_out_results, whole.left_out_mean, whole.left_out_bias) == (1, 1.0, 1.0)
     assert validation.summaries([validation.scored(one)])[0].left_out_mean is None
 
 
@@ -233,7 +233,7 @@ def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
     assert done.exit_code == 0, done.output
     found = {table["title"]: table["rows"] for table in json.loads(done.output)["tables"]}
     assert found["Steps, golden rows"][0]["left_out"] == pytest.approx(-0.5)
-    assert found["Summary, golden rows: above is slow"][0]["left_out_bias"] == pytest.approx(0.5)
+    assert found["Summary, golden rows: above is slow"][0]["left_out_bias"] == pytest.approx(1.0)
     assert "seed" not in seen[0]
     assert "cm384" in seen[0]
 
@@ -252,8 +252,8 @@ def test_peers_stand_beside_the_same_quantity() -> None:
     found = {one.peer: one for one in validation.beside(peers, [result], ["cm384-decode-4k-b96"])}
     rate = next(s for s in result.scores if s.quantity == "tokens_per_s_per_card")
     assert {one.row for one in found.values()} == {"cm384-decode-4k-b96"}
-    assert found["InferSim"].theirs == -0.32
-    assert found["InferSim"].ours == -rate.error
+    assert found["InferSim"].theirs == pytest.approx(1 / 1.32 - 1)
+    assert found["InferSim"].ours == pytest.approx(1 / (1 + rate.error) - 1)
 
 
 def test_a_row_not_on_file_has_no_error_of_ours() -> None:

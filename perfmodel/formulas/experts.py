@@ -1,6 +1,6 @@
 """How tokens fall on experts and ranks."""
 
-from perfmodel.algebra import exp, log, maximum, sqrt
+from perfmodel.algebra import exp, log, maximum, minimum, sqrt
 from perfmodel.formulas.statistics import largest_normal
 from perfmodel.units import Bytes, Count, Dimensionless, Flop
 
@@ -54,7 +54,8 @@ def slot_variance(*, skew: Dimensionless, residual: Dimensionless, sequences: Co
     prefill leave more of the skew than thousands of sequences in decode.  ``residual`` is what a
     balancer leaves of the part that does not average out.
     Assumes that sequences are independent and a sequence keeps its favourites: errs high for long
-    prompts of several subjects, low where one subject rules the traffic.
+    prompts of several subjects, low where one subject rules the traffic, and
+    wherever nothing balances: without replicas a persistent skew stays, here it does not.
     Source: variance of a mean of N log-normals; the form is ours.
 
     >>> round(slot_variance(skew=1.7, residual=0.0, sequences=64), 2)
@@ -68,7 +69,7 @@ def busiest_rank_tokens(
 ) -> Count:
     r"""Expected token copies on the busiest of ``ranks`` ranks.
 
-    .. math:: m = \mu\,\max\Bigl(1, e^{z(n) s - s^2/2}\Bigr),\quad
+    .. math:: m = \mu\,\min\bigl(n, e^{z(n) s - s^2/2}\bigr),\; s \le z(n),\quad
               s^2 = \ln\Bigl(1 + \bigl(1 - \tfrac{1}{n}\bigr)\bigl(\tfrac{v}{k} + \tfrac{c}{\mu}\bigr)\Bigr)
 
     The k slots of a rank share what skew is left, v of each; ``chance`` c is 1 for the multinomial draw of
@@ -81,14 +82,16 @@ def busiest_rank_tokens(
     >>> round(m / 1024, 2)
     1.11
 
-    64 prompts on 32 ranks, the prefill whose perfect balance is said to take 0.846 of the time:
+    32 prompts of a micro-batch on 32 ranks, CloudMatrix384's prefill:
 
-    >>> v = slot_variance(skew=1.7, residual=0.128, sequences=64)
-    >>> round(busiest_rank_tokens(mean=65536, ranks=32, slots_per_rank=9, slot_variance=v, chance=1) / 65536, 2)
-    1.41
+    >>> v = slot_variance(skew=1.7, residual=0.128, sequences=32)
+    >>> round(busiest_rank_tokens(mean=32768, ranks=32, slots_per_rank=9, slot_variance=v, chance=1) / 32768, 2)
+    1.59
     """
-    spread = log(1 + (1 - 1 / ranks) * (slot_variance / slots_per_rank + chance / mean))
-    return mean * maximum(1.0, exp(largest_normal(count=ranks) * sqrt(spread) - spread / 2))
+    largest = largest_normal(count=ranks)
+    # beyond s = z the form would fall again; no rank gets more than all copies
+    spread = minimum(sqrt(log(1 + (1 - 1 / ranks) * (slot_variance / slots_per_rank + chance / mean))), largest)
+    return mean * minimum(ranks, exp(largest * spread - spread * spread / 2))
 
 
 def reachable_nodes(*, nodes: Count, n_group: Count, topk_group: Count) -> Count:

@@ -1,6 +1,6 @@
 """How many tokens, contexts and experts each rank has in one micro-batch."""
 
-from perfmodel.algebra import ceil
+from perfmodel.algebra import ceil, maximum
 from perfmodel.formulas.attention import causal_pairs
 from perfmodel.formulas.experts import (
     busiest_rank_tokens,
@@ -44,7 +44,7 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
     variance = slot_variance(
         skew=traffic.skew,
         residual=traffic.residual,
-        sequences=layout.batch * (layout.dies / layout.tp) / family.micro,
+        sequences=maximum(1.0, layout.batch * (layout.dies / layout.tp) / family.micro),
     )
     return Quantities(
         tokens=tokens,

@@ -7,7 +7,7 @@ from perfmodel.report.table import Column, Document, Table
 from perfmodel.validation import Anchor, Beside, Deployed, Result, Scored, Summary
 
 NOTES = (
-    "error: predicted over measured, less 1; in summaries and beside other models the sign of rates is turned, so "
+    "error: predicted over measured, less 1; in summaries and beside other models rates count as times, so "
     "that above is slow throughout; the first quantity of each result counts",
     "intervals: all stated ranges at once, a Latin hypercube of 512 points; hit: the measured value lies in the 90 % "
     "interval; score: mean interval score of the 90 % intervals relative to the measured value, the smaller the better",
