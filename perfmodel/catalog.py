@@ -203,9 +203,11 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
     return taken, (*around.notes, *chip.notes, *software.notes)
 
 
-def load_conditions(conditions: Conditions | DeploymentConditions) -> Machine:
-    """Return the machine that a published row ran on."""
-    return load_machine(conditions.system, conditions.stack, conditions.kernels)[0]
+def load_conditions(
+    conditions: Conditions | DeploymentConditions, stack: str | None = None, kernels: Sequence[str] = ()
+) -> Machine:
+    """Return the machine that a published row ran on, with another stack or kernel sets where they are given."""
+    return load_machine(conditions.system, stack or conditions.stack, kernels or conditions.kernels)[0]
 
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:

@@ -12,13 +12,12 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.machine import Machine
 from perfmodel.scenario import of_evidence, predicted, resolve
 from perfmodel.specs.base import Figure
-from perfmodel.specs.evidence import EvidenceSpec
+from perfmodel.specs.evidence import RATE, EvidenceSpec
 from perfmodel.specs.model import ModelSpec
 
 #: relative error that one source's rows of one phase are given together
 SOURCE_ERROR = 0.04
 STEP = 1e-3  # of a parameter's prior range, for differences
-RATE = "tokens_per_s_per_card"
 STEP_QUANTITIES = ("step_time", "tpot", "latency", RATE)
 
 

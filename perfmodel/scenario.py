@@ -17,7 +17,7 @@ from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.specs.deployment import LayoutSpec, Overlap
-from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PartOfStep, Pool
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, DeploymentSpec, EvidenceSpec, PartOfStep, Pool
 from perfmodel.specs.model import ModelSpec
 
 #: an overlap left open: the fastest is taken
@@ -86,18 +86,22 @@ def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
     )
 
 
+def _case(conditions: Conditions | DeploymentConditions, model: ModelSpec, rates: Rates) -> Case:
+    return Case(
+        model=model,
+        rates=rates,
+        isl=conditions.isl,
+        osl=conditions.osl,
+        acceptance=conditions.acceptance,
+        even=conditions.balanced,
+    )
+
+
 def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
     """Return the conditions of a published row as a scenario."""
     conditions = spec.conditions
     return Scenario(
-        case=Case(
-            model=model,
-            rates=rates,
-            isl=conditions.isl,
-            osl=conditions.osl,
-            acceptance=conditions.acceptance,
-            even=conditions.balanced,
-        ),
+        case=_case(conditions, model, rates),
         phase=conditions.phase,
         layout=conditions.layout.model_dump(),
         tpot=conditions.tpot,
@@ -179,14 +183,7 @@ def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joine
     without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
     """
     conditions = spec.conditions
-    case = Case(
-        model=model,
-        rates=rates,
-        isl=conditions.isl,
-        osl=conditions.osl,
-        acceptance=conditions.acceptance,
-        even=conditions.balanced,
-    )
+    case = _case(conditions, model, rates)
     pools = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
         layout = pool.layout.model_dump()

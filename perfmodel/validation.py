@@ -8,12 +8,11 @@ from typing import Any, Protocol, TypeVar
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.machine import Machine
 from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of_step, predicted, resolve
-from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
+from perfmodel.specs.evidence import RATE, DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.uncertainty import Interval, PoolRange, interval, pool_range
 
 OUTSIDE = 0.1  # of a 90 % interval
-RATE = "tokens_per_s_per_card"
 ROLES = ("golden", "reference")
 
 Values = Mapping[str, float]

@@ -32,8 +32,7 @@ def command(
     fit = predictor if leave_one_out else None
 
     def machine_of(conditions: Any) -> Any:
-        given = kernels or conditions.kernels
-        return catalog.load_machine(conditions.system, stack or conditions.stack, given)[0]
+        return catalog.load_conditions(conditions, stack, kernels or ())
 
     def published(spec: Any) -> validation.Published:
         model = catalog.load_model(spec.conditions.model).spec

@@ -58,15 +58,8 @@ class Conditions(Spec):
         return self
 
 
-#: SI units of what is measured; values are not converted
-UNITS = {"tokens_per_s_per_card": "1/s"}
-
-
-def _in_si(unit: str, quantity: str | None) -> str:
-    allowed = UNITS.get(quantity or "", "s")
-    if quantity is not None and unit != allowed:
-        raise ValueError(f"found {unit!r}; allowed: {allowed!r} for {quantity}; convert the value")
-    return unit
+#: the one quantity that is a rate; the others are times
+RATE = "tokens_per_s_per_card"
 
 
 class Measured(Spec):
@@ -80,7 +73,11 @@ class Measured(Spec):
     @field_validator("unit")
     @classmethod
     def _unit_is_si(cls, unit: str, info: ValidationInfo) -> str:
-        return _in_si(unit, info.data.get("quantity"))
+        quantity = info.data.get("quantity")
+        allowed = "1/s" if quantity == RATE else "s"
+        if quantity is not None and unit != allowed:
+            raise ValueError(f"found {unit!r}; allowed: {allowed!r} for {quantity}; convert the value")
+        return unit
 
 
 class PartOfStep(Spec):
@@ -155,18 +152,10 @@ class DeploymentConditions(Spec):
         return self
 
 
-class DeploymentMeasured(Spec):
+class DeploymentMeasured(Measured):
     """One measured quantity of a deployment in SI units; rates are per card of both pools."""
 
     quantity: Literal["tokens_per_s_per_card", "tpot"]
-    value: PositiveValue
-    unit: str
-    printed: str
-
-    @field_validator("unit")
-    @classmethod
-    def _unit_is_si(cls, unit: str, info: ValidationInfo) -> str:
-        return _in_si(unit, info.data.get("quantity"))
 
 
 class DeploymentSpec(Spec):
