@@ -47,6 +47,8 @@ class BlockTime:
     link: float
     slack: float
     prefetched: float
+    #: time of rows that ran beside an exchange or in one kernel with it
+    hidden: float
     decides: str
 
 
@@ -59,6 +61,8 @@ class Breakdown:
     gaps: float
     #: time that weights brought to L2 ahead take off the rows
     prefetched: float
+    #: time of rows that ran beside an exchange or in one kernel with it
+    hidden: float
     overhead: float
     step_time: float
 
@@ -72,8 +76,19 @@ def _deciding_lane(block: Block, family: Family, attention: PartTime, experts: P
         return "all"
     if family.overlap == "cores":
         return "attention" if _f(attention.whole) >= _f(experts.whole) else "experts"
+    if family.overlap == "stages":
+        return _deciding_stage(block, attention, experts)
     busy, link = _f(attention.busy + experts.busy), _f(attention.link + experts.link)
     return "compute" if busy >= link else "link"
+
+
+def _deciding_stage(block: Block, attention: PartTime, experts: PartTime) -> str:
+    stages = {
+        "attention": block.passes * _f(attention.whole),
+        "experts": block.passes * _f(block.domains) * _f(experts.busy),
+        "all": _f(attention.whole + experts.whole),
+    }
+    return max(stages, key=lambda name: stages[name])
 
 
 def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str | None:
@@ -119,10 +134,10 @@ def _block_rows(
     layer = _f(layer_time(block, family, attention, experts, rates))
     deciding = _deciding_lane(block, family, attention, experts)
     losing = _losing_part(ledger, block, rates, shares[1])
-    runs = _f(block.count) * block.passes
+    runs = _f(ledger.steps) * _f(block.count) * block.passes
     rows = []
     lanes_of = [("attention", part, shares[0]) for part in block.attention]
-    lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined)]
+    lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined, *block.beside)]
     for lane, part, share in lanes_of:
         for op in ledger.parts[part]:
             timed = time_op(op, rates, share)
@@ -156,16 +171,15 @@ def _block_rows(
     }[deciding]
     summary = BlockTime(
         name=block.name,
-        count=_f(block.count),
+        count=_f(ledger.steps) * _f(block.count),
         layer=layer,
-        total=_f(block.count) * layer,
+        total=_f(ledger.steps) * _f(block.count) * layer,
         attention=block.passes * _f(attention.whole),
         experts=block.passes * _f(experts.whole),
         link=block.passes * _f(both.link),
         slack=block.passes * spare,
-        prefetched=_f(block.count)
-        * block.passes
-        * (0.0 if block.overlapped else _f(prefetched_time(attention, experts))),
+        prefetched=runs * (0.0 if block.overlapped else _f(prefetched_time(attention, experts))),
+        hidden=runs * _f(experts.hidden),
         decides=deciding,
     )
     return rows, summary
@@ -185,13 +199,15 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         more, summary = _block_rows(ledger, block, family, attention_cores, rates, ideal)
         rows += more
         blocks.append(summary)
-    gap, overhead = map(_f, gap_and_overhead(family, rates))
+    gap, overhead = map(_f, gap_and_overhead(family, ledger.draft, rates))
+    overhead = _f(ledger.steps) * overhead
     layers = sum(block.total for block in blocks)
     return Breakdown(
         rows=tuple(rows),
         blocks=tuple(blocks),
         gaps=(gap - 1) * layers,
         prefetched=sum(block.prefetched for block in blocks),
+        hidden=sum(block.hidden for block in blocks),
         overhead=overhead,
         step_time=gap * layers + overhead,
     )
@@ -208,7 +224,7 @@ def on_the_mean_rank(
     """
     if family.overlap != "none":
         raise ValueError("a profile shows its waits inside the exchanges only where layers run serially")
-    gap, overhead = map(_f, gap_and_overhead(family, rates))
+    gap, overhead = map(_f, gap_and_overhead(family, busiest.draft, rates))
     times: dict[str, float] = {}
     waits = {"attention": 0.0, "experts": 0.0}
     for ledger, sign in ((busiest, 1.0), (mean, -1.0)):

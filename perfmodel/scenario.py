@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -16,8 +16,8 @@ from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
-from perfmodel.specs.deployment import LayoutSpec, Overlap
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, DeploymentSpec, EvidenceSpec, PartOfStep, Pool
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
+from perfmodel.specs.evidence import Conditions, DeploymentSpec, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
 
 #: an overlap left open: the fastest is taken
@@ -29,11 +29,12 @@ class Scenario:
     """A layout as given; its batch may be open where a TPOT limit fixes it."""
 
     case: Case
-    phase: Literal["decode", "prefill"]
+    phase: Phase
     layout: dict[str, Any]
     tpot: float | None
-    precision: Literal["w8a8", "bf16"] = "w8a8"
-    kv_dtype: Literal["bf16", "int8"] = "bf16"
+    precision: Precision = "w8a8"
+    kv_dtype: KvDtype = "bf16"
+    expert_weights: ExpertWeights = "int8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +76,17 @@ def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
 
 
 def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
-    return Family(
-        phase=scenario.phase,
-        own_shared_ranks=layout.shared_ranks > 0,
-        overlap=layout.overlap,
-        exchange=layout.exchange,
-        reduction=layout.reduction,
+    return Family.of(
+        layout,
+        scenario.phase,
         precision=scenario.precision,
         kv_dtype=scenario.kv_dtype,
+        expert_weights=scenario.expert_weights,
     )
 
 
-def _case(conditions: Conditions | DeploymentConditions, model: ModelSpec, rates: Rates) -> Case:
+def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
+    """Return what stays fixed under the conditions of a run while layouts vary."""
     return Case(
         model=model,
         rates=rates,
@@ -94,20 +94,27 @@ def _case(conditions: Conditions | DeploymentConditions, model: ModelSpec, rates
         osl=conditions.osl,
         acceptance=conditions.acceptance,
         even=conditions.balanced,
+        prefix_hit=conditions.prefix_hit,
+        isl_spread=conditions.isl_spread,
     )
 
 
-def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
-    """Return the conditions of a published row as a scenario."""
-    conditions = spec.conditions
+def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates) -> Scenario:
+    """Return the conditions of a run of one pool as a scenario."""
     return Scenario(
-        case=_case(conditions, model, rates),
+        case=case_of(conditions, model, rates),
         phase=conditions.phase,
         layout=conditions.layout.model_dump(),
         tpot=conditions.tpot,
         precision=conditions.precision,
         kv_dtype=conditions.kv_dtype,
+        expert_weights=conditions.expert_weights,
     )
+
+
+def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
+    """Return the conditions of a published row as a scenario."""
+    return of_conditions(spec.conditions, model, rates)
 
 
 def _ledger(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
@@ -183,7 +190,7 @@ def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joine
     without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
     """
     conditions = spec.conditions
-    case = _case(conditions, model, rates)
+    case = case_of(conditions, model, rates)
     pools = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
         layout = pool.layout.model_dump()
@@ -197,6 +204,7 @@ def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joine
                 tpot=conditions.tpot,
                 precision=conditions.precision,
                 kv_dtype=conditions.kv_dtype,
+                expert_weights=conditions.expert_weights,
             )
         )
     return Joined(
@@ -208,7 +216,8 @@ def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joine
 
 
 def _ranks(pool: Pool) -> int:
-    return pool.instances * (pool.layout.dies // pool.layout.tp)
+    layout = pool.layout
+    return pool.instances * ((layout.dies - layout.expert_dies) // (layout.tp * layout.cp))
 
 
 def predicted(resolved: Resolved) -> dict[str, float]:

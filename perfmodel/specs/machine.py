@@ -20,7 +20,7 @@ from perfmodel.specs.base import (
     Spec,
 )
 from perfmodel.specs.kernels import Link
-from perfmodel.units import Bytes, Dimensionless, Fraction, Seconds, Unit
+from perfmodel.units import Bytes, Dimensionless, Fraction, PerSecond, Seconds, Unit
 
 Share = Annotated[Fraction, Le(1.0)]
 
@@ -166,6 +166,10 @@ class StepOverheads(Spec):
     prefill_host_gap: Seconds
     graph_launch: Seconds
     sampling: Seconds
+    #: what each draft adds where it is started from the host
+    draft_gap: Seconds = 0.0
+    #: time of the host to start one kernel, where it starts each by itself
+    kernel_launch: Seconds = 0.0
 
 
 class PriorsSpec(Spec):
@@ -186,6 +190,8 @@ class TermsSpec(Spec):
     skew: Dimensionless
     #: relative spread of the load of an expert slot that balancing leaves
     residual: Dimensionless
+    #: 1 where requests are handed to ranks without a look at their lengths, 0 where ranks have equal contexts
+    context_spread: Fraction = 1.0
     #: cost of a message of dispatch and combine beside other work, over its cost alone
     dispatch_in_place: PositiveNumber
     combine_in_place: PositiveNumber
@@ -220,6 +226,18 @@ class StackSpec(Spec):
     link_hidden: Share
     #: whether the weights that follow an exchange are brought to L2 while it runs
     weight_prefetch: bool
+    #: whether the host starts every kernel by itself; else a graph starts them all
+    eager: bool = False
+    #: part of a kernel's start that is left where kernels are merged into one task
+    start_share: Share = 1.0
+    #: what a die reads of the host's memory, and of a pool of caches of earlier prompts; open where never used
+    host_bandwidth: PositiveRate | None = None
+    pool_bandwidth: PositiveRate | None = None
+    #: requests a second that one front-end process takes, and how many there are; open where they set no limit
+    frontend_rate: PerSecond | None = None
+    frontends: PositiveNumber | None = None
+    #: techniques of the catalogue that the stack can be set to, and the setting it comes with
+    techniques: dict[str, str] = Field(default_factory=dict)
     #: terms of a step in service
     terms: str
     #: kernel sets, the first that has an operator class gives it
