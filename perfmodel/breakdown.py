@@ -99,7 +99,9 @@ def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str 
     return min(times, key=lambda name: times[name]) if len(set(times.values())) > 1 else block.joined[1]
 
 
-def _decides(op: Op, lane: str, deciding: str) -> bool:
+def _decides(op: Op, lane: str, deciding: str, family: Family) -> bool:
+    if family.disaggregated and deciding == "experts":  # exchanges pass while the expert dies work
+        return lane == deciding and op.exchange is None
     match deciding:
         case "all":
             return True
@@ -109,9 +111,17 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
             return lane == deciding
 
 
-def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
-    """Return the time that two lanes lose to each other: on the memory's pins, or links beside compute."""
-    name = "memory.contention" if lane in ("attention", "experts") else "link.contention"
+def _wait_of(deciding: str, family: Family, rates: Rates) -> str:
+    """Return what a layer waits for beyond its deciding lane."""
+    if rates.eager:
+        return "host.launches"
+    if family.disaggregated:
+        return "experts.other_domains"
+    return "memory.contention" if deciding in ("attention", "experts") else "link.contention"
+
+
+def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) -> Row:
+    """Return the time that two lanes lose to each other, or to the host."""
     op = Op(name=name, operator="vector", engine="vector", kernels=0)
     timed = OpTime(op=op, stream_time=waiting, work=waiting)
     return Row(
@@ -151,17 +161,22 @@ def _block_rows(
                     runs=runs,
                     timed=timed,
                     total=runs * _f(timed.time),
-                    decides=part != losing and _decides(op, lane, deciding),
+                    decides=part != losing and _decides(op, lane, deciding, family),
                     ideal_total=runs * _f(time_op(op, ideal, 1.0).time),
                 )
             )
     both = join([attention, experts])
-    longer = max(_f(attention.whole), _f(experts.whole))
-    if deciding in ("compute", "link"):
-        longer = max(_f(both.busy), _f(both.link))
-    waiting = layer / block.passes - longer
-    if deciding != "all" and waiting > NOTHING * layer:
-        rows.append(_contention(block, deciding, runs, waiting))
+    ahead = 0.0 if block.overlapped else _f(prefetched_time(attention, experts))
+    deciding_time = {
+        "all": _f(both.whole) - ahead,
+        "attention": _f(attention.whole),
+        "experts": _f(experts.busy if family.disaggregated else experts.whole),
+        "compute": _f(both.busy),
+        "link": _f(both.link),
+    }[deciding]
+    waiting = layer / block.passes - deciding_time
+    if waiting > NOTHING * layer:
+        rows.append(_waiting(_wait_of(deciding, family, rates), block, deciding, runs, waiting))
     spare = {
         "all": 0.0,
         "attention": _f(attention.whole) - _f(experts.whole),
@@ -178,8 +193,9 @@ def _block_rows(
         experts=block.passes * _f(experts.whole),
         link=block.passes * _f(both.link),
         slack=block.passes * spare,
-        prefetched=runs * (0.0 if block.overlapped else _f(prefetched_time(attention, experts))),
-        hidden=runs * _f(experts.hidden),
+        prefetched=runs * ahead,
+        # micro-batches in stages overlap each other even where the way through decides
+        hidden=runs * ((_f(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -waiting)),
         decides=deciding,
     )
     return rows, summary

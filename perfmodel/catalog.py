@@ -1,12 +1,12 @@
 """Find, read and validate data files: the one module that touches them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -17,11 +17,13 @@ from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
 from perfmodel.specs.base import Figure, Spec
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, DeploymentSpec, EvidenceSpec, PeerSpec
+from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec, Service
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.technique import TechniqueSpec
+from perfmodel.techniques import Technique, on_machine
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
@@ -32,6 +34,7 @@ _FOLDERS = {
     "stacks": "hardware/stacks",
     "kernels": "hardware/kernels",
     "terms": "hardware/terms",
+    "techniques": "techniques",
     "models": "models",
     "evidence": "evidence",
     "microbenchmarks": "evidence/microbenchmarks",
@@ -44,6 +47,7 @@ _SPECS: dict[str, type[Spec]] = {
     "stacks": StackSpec,
     "kernels": KernelSetSpec,
     "terms": TermsSpec,
+    "techniques": TechniqueSpec,
     "models": ModelSpec,
     "evidence": EvidenceSpec,
     "microbenchmarks": MicrobenchmarkSpec,
@@ -74,13 +78,11 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("model",): "models",
     },
 }
-_PLAIN_NUMBERS = (
-    "models",
-    "evidence",
-    "microbenchmarks",
-    "deployments",
-    "peers",
-)  # these cite one source for the whole file
+#: below which keys of a kind every number is a record with its source; elsewhere the file cites for all
+_RECORDED: dict[str, Callable[[tuple[Any, ...]], bool]] = {
+    **dict.fromkeys(("models", "evidence", "microbenchmarks", "deployments", "peers"), lambda _: False),
+    "techniques": lambda path: path[:1] == ("settings",) and path[2:3] in (("stack",), ("terms",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,20 @@ def load_stack(name: str) -> Loaded:
 def load_kernels(name: str) -> Loaded:
     """Return a kernel set."""
     return _load("kernels", name)
+
+
+def load_technique(name: str) -> Loaded:
+    """Return a technique."""
+    return _load("techniques", name)
+
+
+def techniques() -> dict[str, Technique]:
+    """Return all techniques on file by name."""
+    found = {}
+    for name in names("techniques"):
+        loaded = load_technique(name)
+        found[name] = Technique(spec=loaded.spec, figures=loaded.figures)
+    return found
 
 
 def load_terms(name: str) -> Loaded:
@@ -203,11 +219,21 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
     return taken, (*around.notes, *chip.notes, *software.notes)
 
 
-def load_conditions(
-    conditions: Conditions | DeploymentConditions, stack: str | None = None, kernels: Sequence[str] = ()
-) -> Machine:
-    """Return the machine that a published row ran on, with another stack or kernel sets where they are given."""
-    return load_machine(conditions.system, stack or conditions.stack, kernels or conditions.kernels)[0]
+def load_conditions(conditions: Service, stack: str | None = None, kernels: Sequence[str] = ()) -> Machine:
+    """Return the machine of a run with its techniques set, with another stack or kernel sets where they are given."""
+    machine, _ = load_machine(conditions.system, stack or conditions.stack, kernels or conditions.kernels)
+    return set_techniques(machine, conditions.techniques)
+
+
+def set_techniques(machine: Machine, wanted: Mapping[str, str]) -> Machine:
+    """Return the machine with techniques set by name; raise ``UsageError`` where a name is not on file."""
+    if not wanted:
+        return machine
+    chosen = []
+    for name, setting in wanted.items():
+        loaded = load_technique(name)
+        chosen.append((Technique(spec=loaded.spec, figures=loaded.figures), setting))
+    return on_machine(machine, chosen, lambda word: _known(load_kernels(word)))
 
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
@@ -336,7 +362,7 @@ def _default_variant(word: str, variants: list[Loaded]) -> Loaded:
 @lru_cache(maxsize=256)
 def load_path(kind: str, path: Path) -> Loaded:
     """Return the spec in a file, or raise ``DataError`` with one line per fault."""
-    reader = _Reader(path, plain_numbers=kind in _PLAIN_NUMBERS)
+    reader = _Reader(path, recorded=_RECORDED.get(kind, lambda _: True))
     data = reader.read()
     spec_type = _SPECS[kind]
     spec: Any = None
@@ -358,7 +384,10 @@ def load_path(kind: str, path: Path) -> Loaded:
 def _cited(spec: Any) -> set[str]:
     """Return the sources that a file of plain numbers cites by key."""
     one = getattr(spec, "source", None)
-    return {*([one] if one else []), *(table.source for table in getattr(spec, "acceptance", ()))}
+    several = (*getattr(spec, "acceptance", ()), *getattr(spec, "techniques", ()), *getattr(spec, "gains", ()))
+    rule = getattr(getattr(spec, "applies", None), "source", None)
+    words = getattr(spec, "named_by", None)
+    return {key for key in (one, rule, words, *(table.source for table in several)) if key}
 
 
 def _say(fault: Any, spec_type: type[Spec]) -> str:
@@ -391,9 +420,9 @@ def _keys(spec_type: Any, seen: frozenset[str] = frozenset()) -> list[str]:
 class _Reader:
     """One file: composes YAML nodes, unwraps figure records, gathers faults with their lines."""
 
-    def __init__(self, path: Path, *, plain_numbers: bool) -> None:
+    def __init__(self, path: Path, *, recorded: Callable[[tuple[Any, ...]], bool]) -> None:
         self.path = path
-        self.plain_numbers = plain_numbers
+        self.recorded = recorded
         self.faults: list[tuple[int, str]] = []
         self.lines: dict[tuple[Any, ...], int] = {(): 1}
         self.records: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -436,7 +465,7 @@ class _Reader:
             return [self._plain(child, (*path, i)) for i, child in enumerate(node.value)]
         value = yaml.SafeLoader("").construct_object(node)
         bare = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if bare and not self.plain_numbers and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
+        if bare and self.recorded(path) and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
             self.fault(
                 path, f"bare number {value}; allowed: a record with its source; write {{value: {value}, source: KEY}}"
             )
@@ -455,7 +484,7 @@ class _Reader:
                 continue
             result[key] = self._plain(child, (*path, key))
             self.lines[(*path, key)] = line
-        if not self.plain_numbers and "value" in result:
+        if self.recorded(path) and "value" in result:
             return self._figure(result, path)
         return result
 
@@ -501,7 +530,7 @@ class _Reader:
             used.add(str(key))
             if key is not None and key not in sources:
                 self.fault((*path, "source"), f"unknown source {key!r}{did_you_mean(str(key), sorted(sources))}")
-        if not self.plain_numbers:
+        if self.recorded(()) or self.records:
             for key in sources.keys() - used:
                 self.fault(("sources", key), "no number cites it; allowed: cited sources; remove it")
 
@@ -527,7 +556,7 @@ class _Reader:
         for path, record in self.records.items():
             value: Any = spec
             for part in path:
-                value = value[part] if isinstance(part, int) else getattr(value, part)
+                value = value[part] if isinstance(value, (dict, tuple)) else getattr(value, part)
             low, high = self._range(path, record, spec, float(value))
             figures[_dotted(path)] = Figure(
                 value=float(value),
@@ -565,9 +594,28 @@ def _unit_at(spec: Any, path: tuple[Any, ...]) -> Any:
 
     owner = spec
     for part in path[:-1]:
-        owner = owner[part] if isinstance(part, int) else getattr(owner, part)
+        owner = owner[part] if isinstance(owner, (dict, tuple)) else getattr(owner, part)
+    if isinstance(owner, dict):  # dotted keys of a machine's file that a technique sets
+        return _unit_in({"stack": StackSpec, "terms": TermsSpec}[path[-2]], str(path[-1]))
     metadata = type(owner).model_fields[path[-1]].metadata
     return next((item for item in metadata if isinstance(item, Unit)), Unit("1"))
+
+
+def _unit_in(spec: Any, path: str) -> Any:
+    from perfmodel.units import Unit
+
+    head, _, rest = path.partition(".")
+    info = spec.model_fields[head]
+    if rest:
+        return _unit_in(info.annotation, rest)
+    found = [item for item in (*info.metadata, *_metadata_of(info.annotation)) if isinstance(item, Unit)]
+    return found[0] if found else Unit("1")
+
+
+def _metadata_of(annotation: Any) -> list[Any]:
+    """Return what is said of the types of an annotation, those of ``X | None`` included."""
+    inner = [item for part in get_args(annotation) for item in _metadata_of(part)]
+    return [*getattr(annotation, "__metadata__", ()), *inner]
 
 
 def _line_of(mark: Any) -> int:

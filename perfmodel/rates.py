@@ -112,7 +112,7 @@ class Rates:
 
     def class_of(self, name: str) -> str:
         """Return the operator class that runs a row of class ``name``: its own, or the one that stands in for it."""
-        return name if name in self.kernels else STAND_INS[name]
+        return name if name in self.kernels else STAND_INS.get(name, name)
 
     def kernel(self, name: str, expected: type[K]) -> K:
         """Return the kernel of an operator class, which must be of the expected kind."""

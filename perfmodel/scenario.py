@@ -117,7 +117,8 @@ def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
     return of_conditions(spec.conditions, model, rates)
 
 
-def _ledger(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
+def ledger_of(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
+    """Return the rows of one step of a plan."""
     return build_ledger(Layout.of(plan.layout), plan.family, traffic, case.model, case.dims)
 
 
@@ -128,7 +129,7 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
     """
     plan, case = resolved.plan, resolved.scenario.case
     traffic = case.traffic
-    busiest, mean = _ledger(plan, case, traffic), _ledger(plan, case, traffic.even())
+    busiest, mean = ledger_of(plan, case, traffic), ledger_of(plan, case, traffic.even())
     times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
     times["overhead"] -= float(cast(Any, case.rates.host_gap))
     named = {name for part in parts for name in part.operators}
@@ -225,7 +226,7 @@ def predicted(resolved: Resolved) -> dict[str, float]:
     point = cast(Any, resolved.point)
     plan, case = resolved.plan, resolved.scenario.case
     cards = plan.layout.dies / case.rates.dies_per_package
-    ledger = _ledger(plan, case, case.traffic)
+    ledger = ledger_of(plan, case, case.traffic)
     blocks = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates).blocks
     layer = next(block for block in blocks if block.name == "moe_layer")
     return {

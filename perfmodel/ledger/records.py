@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
 from perfmodel.specs.deployment import Exchange as ExchangeForm
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
 from perfmodel.units import Bytes, Count, Dimensionless, Flop, Fraction
 
 Engine = Literal["cube_bf16", "cube_int8", "vector", "link"]
@@ -17,7 +17,9 @@ OperatorClass = Literal[
     "attention_prefill",
     "vector",
     "exchange",
+    "cache_pass",
     "host_read",
+    "pool_read",
 ]
 Collective = Literal[
     "all_reduce",
