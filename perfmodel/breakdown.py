@@ -254,3 +254,27 @@ def on_the_mean_rank(
     for lane, name in (("attention", "exchange.dispatch"), ("experts", "exchange.combine")):
         times[name] = times.get(name, 0.0) + gap * waits[lane]
     return {**times, "overhead": overhead}
+
+
+def layer_on_the_mean_rank(
+    busiest: Ledger, mean: Ledger, family: Family, rates: Rates
+) -> tuple[dict[str, float], float]:
+    """Return the time of each row of an expert layer of one micro-batch on ranks of mean load, and their wait.
+
+    They wait for the experts of the busiest rank, inside the exchange that follows.
+    """
+    block = next(block for block in mean.blocks if block.name == "moe_layer")
+    times: dict[str, float] = {}
+    for ledger in (mean, busiest):
+        rows, _ = _block_rows(ledger, block, family, 0, rates, rates)
+        losing = _losing_part(ledger, block, rates, 1.0)
+        lost = {op.name for op in ledger.parts[losing]} if losing else set()
+        here = {row.name: row.total / row.runs for row in rows}
+        experts = sum(row.total / row.runs for row in rows if row.lane == "experts" and _works(row, lost))
+        if not times:
+            times, before = here, experts
+    return times, max(0.0, experts - before)
+
+
+def _works(row: Row, lost: set[str]) -> bool:
+    return row.timed.op.exchange is None and row.name not in lost

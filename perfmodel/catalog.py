@@ -1,9 +1,10 @@
 """Find, read and validate data files: the one module that touches them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -16,14 +17,16 @@ from perfmodel.machine import Known, Machine
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
+from perfmodel.plan_file import check_settings
 from perfmodel.specs.base import Figure, Spec
-from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec, Service
+from perfmodel.specs.evidence import Conditions, DeploymentSpec, EvidenceSpec, PeerSpec, Service
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.technique import TechniqueSpec
-from perfmodel.techniques import Technique, on_machine
+from perfmodel.techniques import MIXED, Technique, lacking, on_machine, setting_of
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
@@ -132,11 +135,127 @@ def load_technique(name: str) -> Loaded:
 
 def techniques() -> dict[str, Technique]:
     """Return all techniques on file by name."""
-    found = {}
-    for name in names("techniques"):
-        loaded = load_technique(name)
-        found[name] = Technique(spec=loaded.spec, figures=loaded.figures)
-    return found
+    return {name: technique_named(name) for name in names("techniques")}
+
+
+def refuse_lacking(wanted: Mapping[str, str], machine: Machine) -> None:
+    """Raise ``UsageError`` with a line for each technique that the machine's stack does not have."""
+    faults = []
+    for name, setting in wanted.items():
+        technique = technique_named(name)
+        technique.setting(setting)
+        if lacking(technique, setting, machine):
+            having = [one for one in names("stacks") if name in {t.name for t in load_stack(one).spec.techniques}]
+            source = technique.spec.sources[technique.spec.named_by].title if technique.spec.named_by else ""
+            faults.append(
+                f"technique {name}={setting}: stack {machine.stack.spec.name} lacks it; allowed: stacks "
+                f"{', '.join(having) or 'of your own'} ({source}); choose one with --stack, or see what it would be "
+                "worth with moeplan what-if"
+            )
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def find(name: str, kinds: Sequence[str]) -> tuple[str, Loaded]:
+    """Return the entry of a name or a path among kinds of data, and its kind.
+
+    Raises ``UsageError`` where none has the name, ``DataError`` with the fewest faults where a file is of none.
+    """
+    known: list[str] = []
+    faults: list[DataError] = []
+    for kind in kinds:
+        try:
+            return kind, _load(kind, name)
+        except UsageError:
+            known += names(kind)
+        except DataError as error:
+            faults.append(error)
+    if faults:
+        raise min(faults, key=lambda error: len(str(error).splitlines()))
+    raise UsageError(f"{name!r} is not on file{did_you_mean(name, known)}")
+
+
+def settings_in(conditions: Conditions, machine: Machine, model: ModelSpec) -> dict[str, str]:
+    """Return the setting of every technique in a run of one pool; those that no setting describes are left out."""
+    found = {name: setting_of(one, conditions, conditions.layout, machine, model) for name, one in techniques().items()}
+    return {name: setting for name, setting in found.items() if setting != MIXED}
+
+
+def load_plan(path: str) -> PlanSpec:
+    """Return the plan in a file, its techniques checked against its layouts and its stack.
+
+    Raises ``DataError`` where they differ or the file is no plan.
+    """
+    plan = read_plan(Path(path))
+    machine = load_conditions(plan.conditions)
+    check_settings(plan, machine, load_model(plan.conditions.model).spec, techniques(), path)
+    return plan
+
+
+def technique_named(name: str) -> Technique:
+    """Return a technique with the origin of its numbers."""
+    loaded = load_technique(name)
+    return Technique(spec=loaded.spec, figures=loaded.figures)
+
+
+def kernel_set(name: str) -> Known[KernelSetSpec]:
+    """Return a kernel set with the origin of its numbers."""
+    return _known(load_kernels(name))
+
+
+def chips() -> list[Known[ChipSpec]]:
+    """Return all chips on file."""
+    return [_known(load_chip(name)) for name in names("chips")]
+
+
+def read_plan(path: Path) -> PlanSpec:
+    """Return the plan in a JSON file, or raise ``DataError`` with one line per fault.
+
+    The file is YAML too, so that faults name their lines.
+    """
+    reader = _Reader(path, recorded=lambda _: False)
+    data = reader.read()
+    try:
+        spec = PlanSpec.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors():
+            reader.fault_at(fault["loc"], _say(fault, PlanSpec))
+        reader.finish()
+        raise
+    for where, kind in {"system": "systems", "model": "models", "stack": "stacks"}.items():
+        reader.check_reference(("conditions", where), kind, spec)
+    reader.finish()
+    return spec
+
+
+def write_plan(path: Path, plan: PlanSpec) -> None:
+    """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
+    _write_whole(path, plan.model_dump_json(indent=2) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}; check the path") from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def digests(model: str, machine: Machine, techniques: Iterable[str] = ()) -> dict[str, str]:
+    """Return the SHA-256 of every data file that a prediction is made from, by its path below the data's root."""
+    loaded = [load_model(model), load_chip(machine.chip.spec.name), load_system(machine.system.spec.name)]
+    loaded += [load_stack(machine.stack.spec.name), load_terms(machine.terms.spec.name)]
+    loaded += [load_kernels(name) for name in dict.fromkeys(known.spec.name for known in machine.kernels)]
+    loaded += [load_technique(name) for name in techniques]
+    return {_below_root(one.path): sha256(one.path.read_bytes()).hexdigest() for one in loaded}
+
+
+def _below_root(path: Path) -> str:
+    return str(path.relative_to(_root())) if path.is_relative_to(_root()) else str(path)
 
 
 def load_terms(name: str) -> Loaded:
@@ -229,11 +348,7 @@ def set_techniques(machine: Machine, wanted: Mapping[str, str]) -> Machine:
     """Return the machine with techniques set by name; raise ``UsageError`` where a name is not on file."""
     if not wanted:
         return machine
-    chosen = []
-    for name, setting in wanted.items():
-        loaded = load_technique(name)
-        chosen.append((Technique(spec=loaded.spec, figures=loaded.figures), setting))
-    return on_machine(machine, chosen, lambda word: _known(load_kernels(word)))
+    return on_machine(machine, [(technique_named(name), setting) for name, setting in wanted.items()], kernel_set)
 
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
@@ -273,19 +388,12 @@ def write(kind: str, path: Path, content: dict[str, Any]) -> None:
 
     Raises ``UsageError`` where the path cannot be written, ``DataError`` where the content would be refused.
     """
-    text, beside = _yaml_text(content), path.with_name(f".{path.name}.part")
+    text = _yaml_text(content)
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
         trial.write_text(text, encoding="utf-8")
         load_path(kind, trial)
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}; check the path") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+    _write_whole(path, text)
 
 
 def _yaml_text(content: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from perfmodel.breakdown import breakdown, on_the_mean_rank
+from perfmodel.breakdown import breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
@@ -140,6 +140,28 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
     }
 
 
+def parts_of_layer(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of an expert layer of one micro-batch on ranks of mean load.
+
+    The busiest expert rank is waited for inside the exchange that ends the layer.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    busiest, mean = ledger_of(plan, case, case.traffic), ledger_of(plan, case, case.traffic.even())
+    times, wait = layer_on_the_mean_rank(busiest, mean, plan.family, case.rates)
+    return {
+        part.name: sum(times.get(name, 0.0) + (wait if name == "exchange.combine" else 0.0) for name in part.operators)
+        for part in parts
+    }
+
+
+def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of a published profile, of a step or of a layer."""
+    of_layer = [part for part in parts if part.of == "layer"]
+    of_step = [part for part in parts if part.of == "step"]
+    times = parts_of_layer(resolved, of_layer) if of_layer else {}
+    return {**times, **(parts_of_step(resolved, of_step) if of_step else {})}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
     """Two pools that serve the same requests, as many instances of each as were measured."""
@@ -255,6 +277,8 @@ def resolve(scenario: Scenario) -> Resolved:
             f"draft: {layout.draft}, but acceptance is known for {len(scenario.case.acceptance)} position(s); "
             "give --acceptance with one value per position"
         )
+    if scenario.expert_weights == "int4" and scenario.precision != "w8a8":
+        faults.append(f"expert_weights: int4 with precision {scenario.precision}; allowed: with w8a8")
     if faults:
         raise UsageError("\n".join(faults))
     family = _family(scenario, layout)

@@ -73,20 +73,35 @@ def with_setting(
 ) -> tuple[Conditions, Machine]:
     """Return the conditions of a run of one pool, and its machine, with a technique in another setting.
 
-    Replicas are filled up anew where the technique moves experts to other dies.
+    Replicas are filled up anew where the technique moves experts to other dies, and what belongs to another
+    overlap goes with it.
     """
     setting = technique.setting(name)
     layout = {key: layout_value(value, conditions.layout, model) for key, value in setting.layout.items()}
+    if "overlap" in layout:
+        layout = {**_of_overlap(layout["overlap"], conditions.layout, machine), **layout}
     moved = conditions.layout.model_copy(update=layout)
-    if layout.keys() & {"shared_ranks", "expert_dies"} and layout != _kept(conditions.layout, layout):
+    places = layout.keys() & {"shared_ranks", "expert_dies"}
+    if any(layout[key] != getattr(conditions.layout, key) for key in places):
         moved = moved.model_copy(update={"redundant": _filled(moved, model, 0)})
     named = {**conditions.techniques, technique.spec.name: name} if _on_machine(setting) else conditions.techniques
     changed = conditions.model_copy(update={**setting.service, "layout": moved, "techniques": named})
     return changed, _set(machine, technique, name, setting, kernel_set)
 
 
-def _kept(layout: LayoutShape, keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: getattr(layout, key) for key in keys}
+USUAL_SHARE = 2 / 3  # of the cores for attention where a split is new: CloudMatrix384's 16 of 24
+
+
+def _of_overlap(overlap: str, layout: LayoutShape, machine: Machine) -> dict[str, Any]:
+    """Return the keys that belong to an overlap as they stand, and those of others as they are without."""
+    cores = layout.attention_cores or round(float(machine.rates().cube_cores) * USUAL_SHARE)  # type: ignore[arg-type]
+    stages = overlap == "stages"
+    return {
+        "attention_cores": cores if overlap == "cores" else 0,
+        "expert_dies": layout.expert_dies if stages else 0,
+        "domains": layout.domains if stages else 1,
+        "micro_batches": layout.micro_batches if stages else 2,
+    }
 
 
 def _on_machine(setting: Setting) -> bool:
@@ -144,6 +159,17 @@ def _value_at(spec: Any, path: str) -> Any:
     for key in path.split("."):
         spec = getattr(spec, key)
     return spec
+
+
+def lacking(technique: Technique, setting: str, machine: Machine) -> bool:
+    """Return whether a setting of a technique needs software that the machine's stack does not have.
+
+    What is a choice of layout, and being without a technique, needs none.
+    """
+    spec, stack = technique.spec, machine.stack.spec
+    if spec.free or stack.ideal or setting in (MIXED, next(iter(spec.settings))):
+        return False
+    return spec.name not in {one.name for one in stack.techniques}
 
 
 def inapplicable(applies: Applies, model: ModelSpec, machine: Machine, phase: str, layout: LayoutShape) -> str | None:

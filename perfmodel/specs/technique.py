@@ -25,6 +25,8 @@ class Setting(Spec):
     stack: dict[str, Any] = Field(default_factory=dict)
     terms: dict[str, Any] = Field(default_factory=dict)
     kernels: dict[str, str] = Field(default_factory=dict)
+    #: whether it is what could be gained at most and nothing that can be set up
+    bound: bool = False
     note: str | None = None
 
     @field_validator("stack")
@@ -134,6 +136,8 @@ class TechniqueSpec(Spec):
     settings: dict[str, Setting] = Field(min_length=2)
     #: whether a planner may choose it freely; else the software stack decides
     free: bool = False
+    #: whether requests decide it
+    traffic: bool = False
     #: published effect in words, for what has no numbers that can be predicted here
     published: str | None = None
     #: source that names the technique
