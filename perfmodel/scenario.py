@@ -17,7 +17,7 @@ from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
-from perfmodel.specs.evidence import Conditions, DeploymentSpec, EvidenceSpec, PartOfStep, Pool, Service
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
 
 #: an overlap left open: the fastest is taken
@@ -206,13 +206,12 @@ class Joined:
         }
 
 
-def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joined:
-    """Return both pools of a published deployment, evaluated.
+def of_deployment(conditions: DeploymentConditions, model: ModelSpec, rates: Rates) -> Joined:
+    """Return both pools of a deployment, evaluated.
 
     An open batch of decode is the measured concurrency spread evenly over its data-parallel ranks, rounded up;
     without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
     """
-    conditions = spec.conditions
     case = case_of(conditions, model, rates)
     pools = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):

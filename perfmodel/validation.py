@@ -347,7 +347,7 @@ def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deploy
     The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
     Raises ``UsageError`` where a layout cannot be.
     """
-    joined = of_deployment(spec, model, machine.rates())
+    joined = of_deployment(spec.conditions, model, machine.rates())
     sure: dict[str, Any] = {}
     rates: dict[str, Any] = {}
     for phase, pool, rate in (

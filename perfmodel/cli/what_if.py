@@ -112,9 +112,11 @@ def _run(word: str, stack: str | None, tpot: float | None, ttft: float | None) -
     """Return what is varied: a plan file, a published row of one pool, or a published deployment."""
     from perfmodel import catalog
     from perfmodel.plan_file import PHASES, conditions_of
+    from perfmodel.scenario import of_deployment
     from perfmodel.what_if import Pool, Run
 
     asked_ttft, utilisation = None, 0.8
+    batches: dict[str, int] = {}
     if word.lower().endswith(".json"):
         plan = catalog.load_plan(word)
         deployment: Any = plan.conditions
@@ -126,10 +128,16 @@ def _run(word: str, stack: str | None, tpot: float | None, ttft: float | None) -
         each = {loaded.spec.conditions.phase: loaded.spec.conditions}
     else:
         each = {phase: conditions_of(deployment, phase) for phase in PHASES}
+        rates = catalog.load_conditions(deployment).rates()
+        joined = of_deployment(deployment, catalog.load_model(deployment.model).spec, rates)
+        batches = {"prefill": joined.prefill.plan.layout.batch, "decode": joined.decode.plan.layout.batch}
     model = catalog.load_model(next(iter(each.values())).model).spec
     pools = {}
     for phase, conditions in each.items():
-        named = conditions.model_copy(update={"stack": stack or conditions.stack, "tpot": tpot or conditions.tpot})
+        layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
+        named = conditions.model_copy(
+            update={"stack": stack or conditions.stack, "tpot": tpot or conditions.tpot, "layout": layout}
+        )
         machine = catalog.load_conditions(named)
         pools[phase] = Pool(conditions=_with_batch(named, model, machine), machine=machine)
     first = next(iter(pools.values()))

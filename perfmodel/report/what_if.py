@@ -5,7 +5,7 @@ from typing import Any
 
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.specs.deployment import Phase
-from perfmodel.what_if import Change, Effect, Goal, Outcome, Pair, Refusal, Run, Way
+from perfmodel.what_if import Effect, Goal, Outcome, Pair, Refusal, Run, Way
 
 PHASES: tuple[Phase, ...] = ("decode", "prefill")
 
@@ -104,8 +104,8 @@ def what_if_document(
             f"same target for all: {limit}{within}; batch and core split chosen anew, dies and everything else kept",
             "90 %: all stated ranges carried through both sides at once, at the batches chosen",
             "why: the rows of a step that move most at the old batch, and the new batch",
-            "by: layout and stack can be set today; to build: the stack lacks it ('moeplan show STACK'); bound: no more "
-            "than this; traffic: your requests decide",
+            "by: layout and stack can be set today; to build: the stack lacks it ('moeplan show STACK'); bound: no "
+            "more than this; traffic: your requests decide",
         ),
     )
 
