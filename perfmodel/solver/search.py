@@ -315,9 +315,10 @@ def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: fl
 
 def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -> list[PoolPlan]:
     """Return prefill instances that fit, the undominated ones in rate and latency of each size."""
-    kept: dict[int, list[tuple[float, float, Mesh, int]]] = {}
     limit = float(cast(Any, usable_memory(case.rates)))
-    for mesh in meshes(case, "prefill", sizes, kv_dtype):
+    chunks = list(meshes(case, "prefill", sizes, kv_dtype))
+    fitting = []  # one column for each plan that fits: size, time, rate, chunk and place in it
+    for number, mesh in enumerate(chunks):
         _, time, memory, rate = _grids(mesh, case)
         tally.evaluated += time.size
         tally.count("prefill memory", int(np.count_nonzero(memory > limit)))
@@ -326,14 +327,16 @@ def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -
             tally.miss(
                 "prefill memory", float(memory.flat[smallest]), limit, describe(mesh.layout_at(smallest), mesh.family)
             )
-        for index in np.flatnonzero((memory <= limit).ravel()):
-            dies = int(mesh.experts.dies[np.unravel_index(int(index), mesh.shape)[0]])
-            kept.setdefault(dies, []).append((float(time.flat[index]), float(rate.flat[index]), mesh, int(index)))
+        fits = np.flatnonzero(memory <= limit)
+        dies = mesh.experts.dies[np.unravel_index(fits, mesh.shape)[0]]
+        fitting.append(np.stack([dies, time.ravel()[fits], rate.ravel()[fits], np.full(len(fits), number), fits]))
+    dies, time, rate, chunk, place = np.concatenate(fitting, axis=1)
     plans = []
-    for rows in kept.values():
-        best = -1.0
-        for _, rate_here, where, at in sorted(rows, key=lambda r: (r[0], -r[1])):
-            if rate_here > best:
-                best = rate_here
-                plans.append(exact_pool(where.layout_at(at), where.family, case))
+    for size in dict.fromkeys(dies.tolist()):
+        own = np.flatnonzero(dies == size)
+        own = own[np.lexsort((-rate[own], time[own]))]
+        before = np.concatenate(([-1.0], np.maximum.accumulate(rate[own])[:-1]))
+        for index in own[rate[own] > before].tolist():
+            mesh = chunks[int(chunk[index])]
+            plans.append(exact_pool(mesh.layout_at(int(place[index])), mesh.family, case))
     return plans

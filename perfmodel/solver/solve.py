@@ -94,22 +94,39 @@ def _prefill_columns(plans: list[PoolPlan], case: Case, utilisation: float) -> _
     )
 
 
-def _joined(decode: Leader, prefills: _Prefills, request: Request, tally: Tally) -> _Join | None:
-    """Return the best deployment of one decode instance with any prefill instance, if there is one.
+def _joined(decodes: list[Leader], prefills: _Prefills, request: Request, tally: Tally) -> list[_Join]:
+    """Return the best deployment of each decode instance with any prefill instance, where there is one.
+
+    Instances of one size are worked together: they leave the same room for prefill.
+    """
+    sizes: dict[int, list[int]] = {}
+    for place, decode in enumerate(decodes):
+        sizes.setdefault(decode.servers, []).append(place)
+    joins: dict[int, _Join] = {}
+    for servers, places in sizes.items():
+        most = (request.servers - 1) // servers
+        if most >= 1 and prefills.plans:
+            found = _joined_of_a_size([decodes[place] for place in places], servers, most, prefills, request, tally)
+            joins.update((place, join) for place, join in zip(places, found, strict=True) if join)
+    return [joins[place] for place in sorted(joins)]
+
+
+def _joined_of_a_size(
+    leaders: list[Leader], size: int, most: int, prefills: _Prefills, request: Request, tally: Tally
+) -> list[_Join | None]:
+    """Return the best deployment of each of some decode instances of one size.
 
     For each count of decode instances the fewest prefill instances that feed them are taken, or as
-    many as the budget leaves.
+    many as the budget leaves.  The axes are decode instance, their count, prefill instance.
     """
-    per_decode = decode.requests_per_s * request.utilisation
-    most = (request.servers - 1) // decode.servers
-    if most < 1 or not prefills.plans:
-        return None
+    rate = np.array([leader.requests_per_s for leader in leaders])[:, None, None] * request.utilisation
+    step = np.array([leader.step_time for leader in leaders])[:, None, None]
     decodes = np.arange(1, most + 1, dtype=np.float64)[:, None]
-    fed = decodes * per_decode if request.rate is None else np.minimum(decodes * per_decode, request.rate)
-    room = np.floor((request.servers - decodes * decode.servers) / prefills.servers)
+    fed = decodes * rate if request.rate is None else np.minimum(decodes * rate, request.rate)
+    room = np.floor((request.servers - decodes * size) / prefills.servers)
     counts = np.minimum(np.ceil(fed / prefills.rate - ROUNDING), room)
     served = np.minimum(counts * prefills.rate, fed)
-    ttft = prefills.ttft + decode.step_time
+    ttft = np.broadcast_to(prefills.ttft + step, served.shape)
     allowed = counts >= 1
     if request.targets.ttft is not None:
         late = allowed & (ttft > request.targets.ttft)
@@ -123,25 +140,32 @@ def _joined(decode: Leader, prefills: _Prefills, request: Request, tally: Tally)
         if short.any():
             tally.miss("rate", -float(np.where(short, served, 0.0).max()), -request.rate, "within the budget")
         allowed &= ~short
-    if not allowed.any():
-        return None
-    servers = counts * prefills.servers + decodes * decode.servers
-    keys = (
-        (ttft + 0 * servers, servers, -served)
-        if request.objective == "throughput"
-        else (ttft + 0 * servers, -served, servers)
-    )
-    order = np.lexsort([np.where(allowed, key, np.inf).ravel() for key in keys])
-    n, p = np.unravel_index(int(order[0]), servers.shape)
-    return _Join(
-        decode=decode,
-        prefill=int(p),
-        prefill_instances=int(counts[n, p]),
-        decode_instances=int(n) + 1,
-        served=float(served[n, p]),
-        servers=float(servers[n, p]),
-        ttft=float(ttft[p]),
-    )
+    servers = counts * prefills.servers + decodes * size
+    keys = (-served, servers, ttft) if request.objective == "throughput" else (servers, -served, ttft)
+    n, p = np.unravel_index(_first_of(keys, allowed), served.shape[1:])
+    joins: list[_Join | None] = []
+    for at, (leader, some) in enumerate(zip(leaders, allowed.any(axis=(1, 2)).tolist(), strict=True)):
+        here = (at, n[at], p[at])
+        join = _Join(
+            decode=leader,
+            prefill=int(p[at]),
+            prefill_instances=int(counts[here]),
+            decode_instances=int(n[at]) + 1,
+            served=float(served[here]),
+            servers=float(servers[here]),
+            ttft=float(ttft[here]),
+        )
+        joins.append(join if some else None)
+    return joins
+
+
+def _first_of(keys: tuple[NDArray[np.float64], ...], allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the place of the smallest allowed entry of each row, later keys deciding between equals."""
+    left = allowed.reshape(len(allowed), -1)
+    for key in keys:
+        masked = np.where(left, key.reshape(left.shape), np.inf)
+        left = left & (masked == masked.min(axis=1, keepdims=True))
+    return left.argmax(axis=1)
 
 
 def _deployment(join: _Join, prefills: _Prefills, case: Case) -> Deployment:
@@ -178,8 +202,8 @@ def solve(case: Case, request: Request) -> Solution:
     columns = _prefill_columns(prefills, case, request.utilisation)
     limits = _step_limits(columns, request.targets.ttft)
     decodes = best_decode(case, sizes, request.targets.tpot, limits, request.kv_dtype, tally)
-    joined = (_joined(decode, columns, request, tally) for decode in decodes)
-    ranked = sorted((join for join in joined if join), key=lambda join: join.rank(request.objective))
+    joined = _joined(decodes, columns, request, tally)
+    ranked = sorted(joined, key=lambda join: join.rank(request.objective))
     different: dict[tuple[object, ...], _Join] = {}
     for join in ranked:
         different.setdefault(join.decode.key, join)
