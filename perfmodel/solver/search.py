@@ -186,7 +186,7 @@ def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leader:
-    """The fastest feasible instance of one size, tp, draft and family, as the grid has it."""
+    """A feasible instance as the grid has it: the fastest of its ``key``, or undominated where a pool keeps several."""
 
     key: tuple[object, ...]
     mesh: Mesh
@@ -195,9 +195,14 @@ class Leader:
     step_time: float
     servers: int
 
+    @property
+    def layout(self) -> LayoutSpec:
+        """Its layout."""
+        return self.mesh.layout_at(self.index)
+
     def plan(self, case: Case) -> PoolPlan:
         """Return it evaluated with plain numbers."""
-        return exact_pool(self.mesh.layout_at(self.index), self.mesh.family, case)
+        return exact_pool(self.layout, self.mesh.family, case)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,7 +318,7 @@ def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: fl
                 tally.miss(name, float(candidates.flat[index]), bound, describe(mesh.layout_at(index), mesh.family))
 
 
-def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -> list[PoolPlan]:
+def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -> list[Leader]:
     """Return prefill instances that fit, the undominated ones in rate and latency of each size."""
     limit = float(cast(Any, usable_memory(case.rates)))
     chunks = list(meshes(case, "prefill", sizes, kv_dtype))
@@ -337,6 +342,14 @@ def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -
         own = own[np.lexsort((-rate[own], time[own]))]
         before = np.concatenate(([-1.0], np.maximum.accumulate(rate[own])[:-1]))
         for index in own[rate[own] > before].tolist():
-            mesh = chunks[int(chunk[index])]
-            plans.append(exact_pool(mesh.layout_at(int(place[index])), mesh.family, case))
+            plans.append(
+                Leader(
+                    key=(size, index),
+                    mesh=chunks[int(chunk[index])],
+                    index=int(place[index]),
+                    requests_per_s=float(rate[index]),
+                    step_time=float(time[index]),
+                    servers=-(-int(size) // case.rates.dies_per_server),
+                )
+            )
     return plans

@@ -1,14 +1,14 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Layout
-from perfmodel.serving import Case, FirstToken, first_token
+from perfmodel.serving import Case, FirstToken, first_token, pool_point
 from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Status
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS
@@ -74,23 +74,34 @@ class _Join:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prefills:
-    """The prefill pool's candidates as columns."""
+    """The prefill pool's candidates as columns; ``ttft`` is up to the first decode step."""
 
-    plans: list[PoolPlan]
-    terms: list[FirstToken]
+    plans: list[Leader]
     servers: NDArray[np.float64]
     rate: NDArray[np.float64]
     ttft: NDArray[np.float64]
 
 
-def _prefill_columns(plans: list[PoolPlan], case: Case, utilisation: float) -> _Prefills:
-    terms = [_terms(plan, case, utilisation) for plan in plans]
+def _prefill_columns(plans: list[Leader], case: Case, utilisation: float) -> _Prefills:
+    """Return the columns, evaluating all plans of a family in one pass."""
+    ttft = np.zeros(len(plans))
+    for family in dict.fromkeys(plan.mesh.family for plan in plans):
+        rows = [row for row, plan in enumerate(plans) if plan.mesh.family == family]
+        layouts = [Layout.of(plans[row].layout) for row in rows]
+        columns: Any = {
+            one.name: np.array([getattr(layout, one.name) for layout in layouts], dtype=np.float64)
+            for one in fields(Layout)
+        }
+        layout = Layout(**columns)
+        terms = first_token(
+            prefill=pool_point(layout, family, case), layout=layout, case=case, utilisation=utilisation, decode_step=0.0
+        )
+        ttft[rows] = cast(Any, terms.ttft)
     return _Prefills(
         plans=plans,
-        terms=terms,
         servers=np.array([plan.servers for plan in plans], dtype=np.float64),
-        rate=np.array([_number(plan.point.requests_per_s) * utilisation for plan in plans]),
-        ttft=np.array([_number(t.ttft) for t in terms]),
+        rate=np.array([plan.requests_per_s * utilisation for plan in plans]),
+        ttft=ttft,
     )
 
 
@@ -144,7 +155,8 @@ def _joined_of_a_size(
     keys = (-served, servers, ttft) if request.objective == "throughput" else (servers, -served, ttft)
     n, p = np.unravel_index(_first_of(keys, allowed), served.shape[1:])
     joins: list[_Join | None] = []
-    for at, (leader, some) in enumerate(zip(leaders, allowed.any(axis=(1, 2)).tolist(), strict=True)):
+    feasible = np.any(allowed, axis=(1, 2))
+    for at, leader in enumerate(leaders):
         here = (at, n[at], p[at])
         join = _Join(
             decode=leader,
@@ -155,7 +167,7 @@ def _joined_of_a_size(
             servers=float(servers[here]),
             ttft=float(ttft[here]),
         )
-        joins.append(join if some else None)
+        joins.append(join if feasible[at] else None)
     return joins
 
 
@@ -165,12 +177,13 @@ def _first_of(keys: tuple[NDArray[np.float64], ...], allowed: NDArray[np.bool_])
     for key in keys:
         masked = np.where(left, key.reshape(left.shape), np.inf)
         left = left & (masked == masked.min(axis=1, keepdims=True))
-    return left.argmax(axis=1)
+    first: NDArray[np.intp] = np.argmax(left, axis=1)
+    return first
 
 
-def _deployment(join: _Join, prefills: _Prefills, case: Case) -> Deployment:
+def _deployment(join: _Join, prefills: _Prefills, case: Case, utilisation: float) -> Deployment:
     """Return a join evaluated with plain numbers."""
-    prefill, decode = prefills.plans[join.prefill], join.decode.plan(case)
+    prefill, decode = prefills.plans[join.prefill].plan(case), join.decode.plan(case)
     n_prefill, n_decode = join.prefill_instances, join.decode_instances
     return Deployment(
         prefill=prefill,
@@ -180,7 +193,7 @@ def _deployment(join: _Join, prefills: _Prefills, case: Case) -> Deployment:
         requests_per_s=join.served,
         prefill_utilisation=join.served / (n_prefill * _number(prefill.point.requests_per_s)),
         decode_utilisation=join.served / (n_decode * _number(decode.point.requests_per_s)),
-        first_token=replace(prefills.terms[join.prefill], first_step=decode.point.step_time),
+        first_token=replace(_terms(prefill, case, utilisation), first_step=decode.point.step_time),
         servers_used=n_prefill * prefill.servers + n_decode * decode.servers,
     )
 
@@ -207,7 +220,8 @@ def solve(case: Case, request: Request) -> Solution:
     different: dict[tuple[object, ...], _Join] = {}
     for join in ranked:
         different.setdefault(join.decode.key, join)
-    shown = [_deployment(join, columns, case) for join in list(different.values())[: request.top]]
+    chosen = list(different.values())[: request.top]
+    shown = [_deployment(join, columns, case, request.utilisation) for join in chosen]
     rejections = tuple(_upright(r) for r in tally.rejections(UNITS))
     return Solution(
         status=Status.OPTIMAL if shown else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,
