@@ -35,56 +35,59 @@ class Switch(Protocol):
 
 
 _NUMBER, _ARRAY, _SYMBOL = range(3)
-#: the kind of every type met so far; a pass over the ledger asks some thousand times
-_KINDS: dict[type, int] = {}
 
 
-def _kind(value: Any) -> int:
-    """Return the kind of a value; ``np.float64`` is a plain float, other NumPy scalars are arrays."""
-    one = type(value)
-    if one not in _KINDS:
+class _Kinds(dict[type, int]):
+    """The kind of every type met so far: a pass over the ledger asks a thousand times."""
+
+    def __missing__(self, one: type) -> int:
+        """Return the kind of a new type; ``np.float64`` is a plain float, other NumPy scalars are arrays."""
         import numpy as np
 
         number, array = issubclass(one, (int, float)), issubclass(one, (np.ndarray, np.generic))
-        _KINDS[one] = _NUMBER if number else _ARRAY if array else _SYMBOL
-    return _KINDS[one]
+        self[one] = _NUMBER if number else _ARRAY if array else _SYMBOL
+        return self[one]
+
+
+_KINDS = _Kinds()
 
 
 def _joint_kind(a: Any, b: Any) -> int:
     """Return the kind that two values make together, refusing arrays with symbols."""
-    one, other = _kind(a), _kind(b)
+    one, other = _KINDS[type(a)], _KINDS[type(b)]
     if one != other and one and other:
         raise TypeError("a formula takes numbers with arrays, or numbers with symbols, not arrays with symbols")
     return one or other
 
 
-def _binary(a: Num, b: Num, plain: Any, numpy_name: str, sympy_name: str) -> Num:
-    x, y = cast(Any, a), cast(Any, b)
-    kind = _joint_kind(x, y)
+def _binary(a: Any, b: Any, plain: Any, numpy_name: str, sympy_name: str) -> Any:
+    kind = _joint_kind(a, b)
     if kind == _NUMBER:
-        return cast(Num, plain(x, y))
+        return plain(a, b)
     if kind == _ARRAY:
         import numpy as np
 
-        return cast(Num, getattr(np, numpy_name)(x, y))
+        return getattr(np, numpy_name)(a, b)
     import sympy
 
-    return cast(Num, getattr(sympy, sympy_name)(x, y, evaluate=False))
+    return getattr(sympy, sympy_name)(a, b, evaluate=False)
 
 
 def maximum(a: Num, b: Num) -> Num:
     """Return the larger of two values, element by element."""
-    return _binary(a, b, max, "maximum", "Max")
+    larger: Num = _binary(a, b, max, "maximum", "Max")
+    return larger
 
 
 def minimum(a: Num, b: Num) -> Num:
     """Return the smaller of two values, element by element."""
-    return _binary(a, b, min, "minimum", "Min")
+    smaller: Num = _binary(a, b, min, "minimum", "Min")
+    return smaller
 
 
 def _unary(value: Num, plain: Any, numpy_name: str, sympy_name: str) -> Num:
     x = cast(Any, value)
-    kind = _kind(x)
+    kind = _KINDS[type(x)]
     if kind == _NUMBER:
         return cast(Num, plain(x))
     if kind == _ARRAY:
@@ -158,7 +161,7 @@ def normal_quantile(p: Num) -> Num:
     1.96
     """
     x = cast(Any, p)
-    kind = _kind(x)
+    kind = _KINDS[type(x)]
     if kind == _NUMBER:
         return cast(Num, _plain_normal_quantile(float(x)))
     if kind == _ARRAY:
