@@ -13,6 +13,7 @@ from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Sta
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS
 from perfmodel.specs.deployment import Targets
+from perfmodel.units import Seconds
 
 Objective = Literal["throughput", "cards"]
 ROUNDING = 1e-9
@@ -47,11 +48,11 @@ def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
     )
 
 
-def latencies(prefill: PoolPlan, decode: PoolPlan, case: Case, utilisation: float) -> tuple[float, float]:
-    """Return TPOT and TTFT of two given pools, evaluated anew for a case."""
+def latencies(prefill: PoolPlan, decode: PoolPlan, case: Case, utilisation: float) -> tuple[Seconds, Seconds]:
+    """Return TPOT and TTFT of two given pools, evaluated anew for a case whose rates may be arrays."""
     again = [exact_pool(pool.layout, pool.family, case) for pool in (prefill, decode)]
     terms = replace(_terms(again[0], case, utilisation), first_step=again[1].point.step_time)
-    return _number(again[1].point.tpot), _number(terms.ttft)
+    return again[1].point.tpot, terms.ttft
 
 
 @dataclass(frozen=True, slots=True, eq=False)
