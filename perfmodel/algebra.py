@@ -34,64 +34,69 @@ class Switch(Protocol):
     def __or__(self, other: Any, /) -> "Switch": ...
 
 
-def _kind(*values: Any) -> str:
-    """Return ``"number"``, ``"array"`` or ``"symbol"``, refusing a mixture of the last two."""
-    if all(isinstance(v, (int, float)) for v in values):
-        return "number"
-    import numpy as np
+_NUMBER, _ARRAY, _SYMBOL = range(3)
 
-    arrays = any(isinstance(v, (np.ndarray, np.generic)) and not isinstance(v, float) for v in values)
-    symbols = any(not isinstance(v, (int, float, np.ndarray, np.generic)) for v in values)
-    if arrays and symbols:
+
+class _Kinds(dict[type, int]):
+    """The kind of every type met so far: a pass over the ledger asks a thousand times."""
+
+    def __missing__(self, one: type) -> int:
+        """Return the kind of a new type; ``np.float64`` is a plain float, other NumPy scalars are arrays."""
+        import numpy as np
+
+        number, array = issubclass(one, (int, float)), issubclass(one, (np.ndarray, np.generic))
+        self[one] = _NUMBER if number else _ARRAY if array else _SYMBOL
+        return self[one]
+
+
+_KINDS = _Kinds()
+
+
+def _joint_kind(a: Any, b: Any) -> int:
+    """Return the kind that two values make together, refusing arrays with symbols."""
+    one, other = _KINDS[type(a)], _KINDS[type(b)]
+    if one != other and one and other:
         raise TypeError("a formula takes numbers with arrays, or numbers with symbols, not arrays with symbols")
-    return "symbol" if symbols else "array"
+    return one or other
+
+
+def _binary(a: Any, b: Any, plain: Any, numpy_name: str, sympy_name: str) -> Any:
+    kind = _joint_kind(a, b)
+    if kind == _NUMBER:
+        return plain(a, b)
+    if kind == _ARRAY:
+        import numpy as np
+
+        return getattr(np, numpy_name)(a, b)
+    import sympy
+
+    return getattr(sympy, sympy_name)(a, b, evaluate=False)
 
 
 def maximum(a: Num, b: Num) -> Num:
     """Return the larger of two values, element by element."""
-    x, y = cast(Any, a), cast(Any, b)
-    match _kind(x, y):
-        case "number":
-            return cast(Num, max(x, y))
-        case "array":
-            import numpy as np
-
-            return cast(Num, np.maximum(x, y))
-        case _:
-            import sympy
-
-            return cast(Num, sympy.Max(x, y, evaluate=False))
+    larger: Num = _binary(a, b, max, "maximum", "Max")
+    return larger
 
 
 def minimum(a: Num, b: Num) -> Num:
     """Return the smaller of two values, element by element."""
-    x, y = cast(Any, a), cast(Any, b)
-    match _kind(x, y):
-        case "number":
-            return cast(Num, min(x, y))
-        case "array":
-            import numpy as np
-
-            return cast(Num, np.minimum(x, y))
-        case _:
-            import sympy
-
-            return cast(Num, sympy.Min(x, y, evaluate=False))
+    smaller: Num = _binary(a, b, min, "minimum", "Min")
+    return smaller
 
 
 def _unary(value: Num, plain: Any, numpy_name: str, sympy_name: str) -> Num:
     x = cast(Any, value)
-    match _kind(x):
-        case "number":
-            return cast(Num, plain(x))
-        case "array":
-            import numpy as np
+    kind = _KINDS[type(x)]
+    if kind == _NUMBER:
+        return cast(Num, plain(x))
+    if kind == _ARRAY:
+        import numpy as np
 
-            return cast(Num, getattr(np, numpy_name)(x))
-        case _:
-            import sympy
+        return cast(Num, getattr(np, numpy_name)(x))
+    import sympy
 
-            return cast(Num, getattr(sympy, sympy_name)(x))
+    return cast(Num, getattr(sympy, sympy_name)(x))
 
 
 def ceil(value: Num) -> Num:
@@ -156,30 +161,36 @@ def normal_quantile(p: Num) -> Num:
     1.96
     """
     x = cast(Any, p)
-    match _kind(x):
-        case "number":
-            return cast(Num, _plain_normal_quantile(float(x)))
-        case "array":
-            import numpy as np
+    kind = _KINDS[type(x)]
+    if kind == _NUMBER:
+        return cast(Num, _plain_normal_quantile(float(x)))
+    if kind == _ARRAY:
+        import numpy as np
 
-            if x.size > _LARGEST_QUANTILE_ARRAY:
-                raise ValueError(f"normal_quantile of {x.size} elements; call it on a short axis")
-            flat = [_plain_normal_quantile(float(v)) for v in np.asarray(x).ravel()]
-            return cast(Num, np.asarray(flat).reshape(np.shape(x)))
-        case _:
-            import sympy
+        if x.size > _LARGEST_QUANTILE_ARRAY:
+            raise ValueError(f"normal_quantile of {x.size} elements; call it on a short axis")
+        flat = [_plain_normal_quantile(float(v)) for v in np.asarray(x).ravel()]
+        return cast(Num, np.asarray(flat).reshape(np.shape(x)))
+    import sympy
 
-            return cast(Num, sympy.sqrt(2) * sympy.erfinv(2 * x - 1))
+    return cast(Num, sympy.sqrt(2) * sympy.erfinv(2 * x - 1))
 
 
 def total(values: Iterable[Num]) -> Num:
     """Return the sum, adding values of one shape before widening: the cheapest order on an open mesh."""
-    by_shape: dict[Any, Any] = {}
+    sums: dict[Any, Any] = {}
+    own: set[Any] = set()
     for value in values:
         shape = getattr(value, "shape", ())
-        by_shape[shape] = by_shape[shape] + value if shape in by_shape else value
-    ordered = sorted(by_shape.items(), key=lambda item: math.prod(item[0]) if isinstance(item[0], tuple) else 0)
+        if shape in own and sums[shape].dtype == cast(Any, value).dtype:
+            sums[shape] += value  # an array that this sum made itself: no row sees it change
+        elif shape in sums:
+            sums[shape] = sums[shape] + value
+            if shape:
+                own.add(shape)
+        else:
+            sums[shape] = value
     result: Any = 0
-    for _, value in ordered:
+    for _, value in sorted(sums.items(), key=lambda item: math.prod(item[0]) if item[0] else 0):
         result = result + value
     return cast(Num, result)

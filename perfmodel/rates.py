@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from perfmodel.algebra import Num
+from perfmodel.algebra import Num, floor
 from perfmodel.errors import UsageError
 from perfmodel.formulas.roofline import peak_rate
 from perfmodel.specs.kernels import OPERATOR_CLASSES, STAND_INS, Kernel, KernelSetSpec
@@ -131,8 +131,8 @@ def _open(value: Num | None) -> Num:
     return UNLIMITED if value is None else value
 
 
-def _whole(value: object) -> int:
-    return int(cast(Any, value))
+def _whole(value: Num) -> int:
+    return cast(int, floor(value))  # of samples an array, as everything else then
 
 
 def chosen_kernels(sets: Sequence[KernelSetSpec], system: SystemSpec) -> dict[str, KernelSetSpec]:

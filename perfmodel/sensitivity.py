@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from perfmodel.machine import Known, Machine
 from perfmodel.rates import Rates
 from perfmodel.specs.base import Figure, with_value
@@ -11,7 +13,8 @@ from perfmodel.specs.base import Figure, with_value
 UNSTATED_RANGE = 0.1  # either way, for an assumed figure whose file states no range
 UNFELT = 1e-6
 
-Outputs = Mapping[str, float]
+#: by name, a number or an array of them
+Outputs = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,16 @@ def _ends(figure: Figure) -> tuple[float, float, bool]:
     return figure.value * (1 - UNSTATED_RANGE), figure.value * (1 + UNSTATED_RANGE), False
 
 
-def _moved(machine: Machine, part: Known[Any], path: str, value: float) -> Machine:
+def _assumed(machine: Machine) -> list[tuple[Known[Any], str, Figure]]:
+    return [
+        (part, path, figure)
+        for part in machine.parts
+        for path, figure in part.figures.items()
+        if figure.kind == "assumed"
+    ]
+
+
+def _moved(machine: Machine, part: Known[Any], path: str, value: Any) -> Machine:
     """Return the machine with one number of one of its parts replaced."""
     other = replace(part, spec=with_value(part.spec, path.split("."), value))
     return machine.with_parts(other if one is part else one for one in machine.parts)
@@ -48,18 +60,30 @@ def swings(machine: Machine, evaluate: Callable[[Rates], Outputs]) -> list[Swing
 
     Each figure moves alone, over its stated range or 10 % either way, while the layout is held
     fixed; figures that change nothing took no part in the result and are left out.
+
+    All of them are evaluated at once: ``evaluate`` gets rates whose numbers are arrays, in which the first
+    entry is the machine as it is and every other one has one figure at one of its ends.
     """
-    middle = evaluate(machine.rates())
+    assumed = _assumed(machine)
+    moved = machine
+    for row, (part, path, figure) in enumerate(assumed):
+        column = np.full(1 + 2 * len(assumed), figure.value)
+        column[1 + 2 * row : 3 + 2 * row] = _ends(figure)[:2]
+        at = machine.parts.index(part)
+        moved = _moved(moved, moved.parts[at], path, column)
+    outputs = {key: np.broadcast_to(value, 1 + 2 * len(assumed)) for key, value in evaluate(moved.rates()).items()}
     found = []
-    for part in machine.parts:
-        for path, figure in part.figures.items():
-            if figure.kind != "assumed":
-                continue
-            low, high, stated = _ends(figure)
-            ends = [evaluate(_moved(machine, part, path, value).rates()) for value in (low, high)]
-            changes = {key: (ends[0][key] / middle[key] - 1, ends[1][key] / middle[key] - 1) for key in middle}
-            name = f"{part.spec.name}: {path}"
-            swing = Swing(name=name, figure=figure, low=low, high=high, stated=stated, changes=changes)
-            if swing.largest > UNFELT:
-                found.append(swing)
+    for row, (part, path, figure) in enumerate(assumed):
+        low, high, stated = _ends(figure)
+        ends = {key: values[1 + 2 * row : 3 + 2 * row] / values[0] - 1 for key, values in outputs.items()}
+        swing = Swing(
+            name=f"{part.spec.name}: {path}",
+            figure=figure,
+            low=low,
+            high=high,
+            stated=stated,
+            changes={key: (float(change[0]), float(change[1])) for key, change in ends.items()},
+        )
+        if swing.largest > UNFELT:
+            found.append(swing)
     return sorted(found, key=lambda swing: -swing.largest)

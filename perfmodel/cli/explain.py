@@ -23,12 +23,12 @@ def _refuse_beside_evidence(context: typer.Context) -> None:
         )
 
 
-def outputs(plan: Any, case: Any) -> dict[str, float]:
+def outputs(plan: Any, case: Any) -> dict[str, Any]:
     """Return what assumed inputs may move: the step time and the share of memory used."""
     from perfmodel.solver.search import exact_pool
 
     point: Any = exact_pool(plan.layout, plan.family, case).point
-    return {"step": float(point.step_time), "memory": float(point.memory / point.usable)}
+    return {"step": point.step_time, "memory": point.memory / point.usable}
 
 
 def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) -> int:

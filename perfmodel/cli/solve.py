@@ -26,7 +26,7 @@ def _servers(cards: int | None, rates: "object", system: str) -> int:
     return int(cards // r.packages_per_server)
 
 
-def _outputs(solution: Any, case: Any, request: Any) -> dict[str, float]:
+def _outputs(solution: Any, case: Any, request: Any) -> dict[str, Any]:
     """Return what assumed inputs may move: TPOT and TTFT of the plan, nothing where there is none."""
     from perfmodel.solver.solve import latencies
 

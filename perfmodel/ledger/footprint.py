@@ -7,7 +7,6 @@ from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
 from perfmodel.formulas.statistics import length_spread, occupancy_bound
 from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
-from perfmodel.ledger.quantities import quantities
 from perfmodel.ledger.records import Block, Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
 from perfmodel.specs.model import ModelSpec
@@ -91,7 +90,7 @@ def footprint(
     block_tokens: Count,
 ) -> Footprint:
     """Return the bytes of one die; each request wastes half a KV block on average."""
-    q = quantities(layout, family, traffic, dims)
+    q = ledger.quantities
     layers = cached_layers(model, layout)
     per_token = cache_bytes_per_die(model.attention, family, layout.tp) * layers
     per_token = per_token * layout.kv_resident / (layout.cp * layout.dcp)

@@ -311,6 +311,8 @@ class Ledger:
 
     parts: dict[str, tuple[Op, ...]]
     blocks: tuple[Block, ...]
+    #: the loads that its rows were made from
+    quantities: Quantities
     #: times that the host starts the blocks: chunks of a prompt
     steps: Count = 1
     #: tokens drafted in a step

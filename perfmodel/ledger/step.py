@@ -91,7 +91,8 @@ def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelS
     drafts = model.num_nextn_predict_layers > 0
     if drafts:
         parts["draft"] = tuple(_draft_ops(q, dims))
-    return Ledger(parts=parts, blocks=tuple(_blocks(layout, family, model, drafts)), steps=q.steps, draft=layout.draft)
+    blocks = tuple(_blocks(layout, family, model, drafts))
+    return Ledger(parts=parts, blocks=blocks, quantities=q, steps=q.steps, draft=layout.draft)
 
 
 def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> Iterator[Block]:

@@ -26,7 +26,9 @@ from perfmodel.solver.space import (
 )
 from perfmodel.specs.deployment import LayoutSpec
 
-CHUNK = 600_000
+CHUNK = 300_000  # plans worked at once: more spill the caches, fewer do not pay for a pass over the ledger
+LARGEST_KEPT_BLOCK = 31 * 2**20  # bytes
+CORES = 5  # axis of the core split in a mesh
 Grid = NDArray[np.float64]
 
 
@@ -71,7 +73,7 @@ def describe(layout: LayoutSpec, family: Family) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mesh:
-    """The axes of one chunk: expert layout, tp, draft, core split, batch."""
+    """The axes of one chunk: size, shared ranks, slots of a rank, tp, draft, core split, batch."""
 
     family: Family
     experts: ExpertLayouts
@@ -83,31 +85,32 @@ class Mesh:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the full grid."""
-        return (len(self.experts.dies), len(self.tp), len(self.draft), len(self.cores), len(self.batch))
+        return (*self.experts.redundant.shape, len(self.tp), len(self.draft), len(self.cores), len(self.batch))
 
     def layout(self) -> Layout:
         """Return the open mesh as one layout."""
 
-        def along(axis: Axis, position: int) -> Any:
-            return axis.reshape([-1 if i == position else 1 for i in range(len(self.shape))])
+        def along(axis: Axis, first: int) -> Any:
+            after = len(self.shape) - first - axis.ndim
+            return axis.reshape((1,) * first + axis.shape + (1,) * after)
 
         return Layout(
             dies=along(self.experts.dies, 0),
-            shared_ranks=along(self.experts.shared_ranks, 0),
+            shared_ranks=along(self.experts.shared_ranks, 1),
             redundant=along(self.experts.redundant, 0),
-            tp=along(self.tp, 1),
-            draft=along(self.draft, 2),
-            attention_cores=along(self.cores, 3),
-            batch=along(self.batch, 4),
+            tp=along(self.tp, 3),
+            draft=along(self.draft, 4),
+            attention_cores=along(self.cores, CORES),
+            batch=along(self.batch, 6),
         )
 
     def layout_at(self, index: int) -> LayoutSpec:
         """Return the layout at a flat index of the grid."""
-        e, t, d, c, b = np.unravel_index(index, self.shape)
+        n, s, k, t, d, c, b = np.unravel_index(index, self.shape)
         return LayoutSpec(
-            dies=int(self.experts.dies[e]),
-            shared_ranks=int(self.experts.shared_ranks[e]),
-            redundant=int(self.experts.redundant[e]),
+            dies=int(self.experts.dies[n]),
+            shared_ranks=int(self.experts.shared_ranks[s]),
+            redundant=int(self.experts.redundant[n, s, k]),
             tp=int(self.tp[t]),
             draft=int(self.draft[d]),
             attention_cores=int(self.cores[c]),
@@ -142,14 +145,25 @@ def meshes(case: Case, phase: Literal["decode", "prefill"], sizes: list[int], kv
     tp = tensor_parallel_degrees(case.model, case.rates)
     for family in families(case.model, phase, kv_dtype):
         cores = attention_core_options(family, case.rates)
-        layouts = expert_layouts(sizes, case.model, family.own_shared_ranks)
-        rows = max(1, CHUNK // (len(tp) * len(draft) * len(cores) * len(batch)))
-        for start in range(0, len(layouts.dies), rows):
-            part = slice(start, start + rows)
-            chunk = ExpertLayouts(
-                dies=layouts.dies[part], shared_ranks=layouts.shared_ranks[part], redundant=layouts.redundant[part]
+        for layouts in expert_layouts(sizes, case.model, family.own_shared_ranks):
+            plans = len(tp) * len(draft) * len(cores) * len(batch)
+            for part in _parts(layouts, max(1, CHUNK // plans)):
+                yield Mesh(family, part, tp, draft, cores, batch)
+
+
+def _parts(layouts: ExpertLayouts, most: int) -> Iterator[ExpertLayouts]:
+    """Yield a product in parts of at most so many layouts, cut along the shared ranks only where one size has more."""
+    sizes, options, slots = layouts.redundant.shape
+    columns = max(1, min(options, most // slots))
+    rows = max(1, most // (slots * columns))
+    for row in range(0, sizes, rows):
+        for column in range(0, options, columns):
+            here, there = slice(row, row + rows), slice(column, column + columns)
+            yield ExpertLayouts(
+                dies=layouts.dies[here],
+                shared_ranks=layouts.shared_ranks[there],
+                redundant=layouts.redundant[here, there],
             )
-            yield Mesh(family, chunk, tp, draft, cores, batch)
 
 
 def exact_pool(layout: LayoutSpec, family: Family, case: Case) -> PoolPlan:
@@ -172,7 +186,7 @@ def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leader:
-    """The fastest feasible instance of one size, tp, draft and family, as the grid has it."""
+    """A feasible instance as the grid has it: the fastest of its ``key``, or undominated where a pool keeps several."""
 
     key: tuple[object, ...]
     mesh: Mesh
@@ -181,17 +195,25 @@ class Leader:
     step_time: float
     servers: int
 
+    @property
+    def layout(self) -> LayoutSpec:
+        """Its layout."""
+        return self.mesh.layout_at(self.index)
+
     def plan(self, case: Case) -> PoolPlan:
         """Return it evaluated with plain numbers."""
-        return exact_pool(self.mesh.layout_at(self.index), self.mesh.family, case)
+        return exact_pool(self.layout, self.mesh.family, case)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Best:
-    """What one chunk yields: the best of each step limit, expert layout, tp and draft; counts of the refused."""
+    """The best plan of each limit, size, tp and draft of a mesh, and how many plans fell.
+
+    ``rate`` is below zero where none fits; ``index`` is flat in the mesh.
+    """
 
     rate: Grid
-    index: NDArray[np.intp]
+    index: NDArray[np.int64]
     step_time: Grid
     too_large: int
     too_slow: int
@@ -203,30 +225,43 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, ste
     At one batch the rate falls with the step time and memory does not feel the core split, so the
     split with the shortest step is taken first, whatever the limits.
     """
-    point = pool_point(mesh.layout(), mesh.family, case)
-    step = np.broadcast_to(cast(Any, point.step_time), mesh.shape)
-    split = step.argmin(axis=3, keepdims=True)
-    best: Any = replace(point, step_time=np.take_along_axis(step, split, axis=3))
-    refused = (best.memory > memory_limit) | (best.tpot > tpot)
-    steps = best.step_time[:, :, :, 0, :]
-    rates = np.where(refused, -1.0, best.requests_per_s)[:, :, :, 0, :]
-    found = []
-    for limit in step_limits:
-        value = np.where(steps <= limit, rates, -1.0)
-        found.append((value.max(axis=3), value.argmax(axis=3)))
-    column = np.stack([batch for _, batch in found])
-    e, t, d = np.indices(mesh.shape[:3])
-    cores = split[:, :, :, 0, :][e, t, d, column]
+    point: Any = pool_point(mesh.layout(), mesh.family, case)
+    step = np.broadcast_to(point.step_time, mesh.shape)
+    best: Any = replace(point, step_time=step.min(axis=CORES, keepdims=True))
+    too_large = best.memory > memory_limit
+    rates = np.where(too_large | (best.tpot > tpot), -1.0, best.requests_per_s).squeeze(CORES)
+    steps = best.step_time.squeeze(CORES)
+    found = [_highest(rates if limit == np.inf else np.where(steps <= limit, rates, -1.0)) for limit in step_limits]
+    places = tuple(np.stack(axis) for axis in zip(*(place for _, place in found), strict=True))
+    n, s, k, t, d, b = places
+    split = step[n, s, k, t, d, :, b].argmin(axis=-1)
     return _Best(
-        rate=np.stack([value for value, _ in found]),
-        index=np.ravel_multi_index(
-            np.broadcast_arrays(e, t, d, cores, column),
-            mesh.shape,
-        ),
-        step_time=steps[e, t, d, column],
-        too_large=int(np.count_nonzero(np.broadcast_to(best.memory > memory_limit, mesh.shape))),
-        too_slow=int(np.count_nonzero(step > tpot * cast(Any, point.tokens_per_step))),
+        rate=np.stack([rate for rate, _ in found]),
+        index=np.ravel_multi_index((n, s, k, t, d, split, b), mesh.shape),
+        step_time=steps[places],
+        too_large=int(np.count_nonzero(too_large)) * (step.size // too_large.size),
+        too_slow=int(np.count_nonzero(step > tpot * point.tokens_per_step)) if tpot < np.inf else 0,
     )
+
+
+def _highest(rates: Grid) -> tuple[Grid, tuple[NDArray[np.intp], ...]]:
+    """Return the highest rate of each size, tp and draft, and its place in the grid, the first of equals."""
+    sizes, shared, slots, tps, drafts, _ = rates.shape
+    peaks = rates.max(axis=-1).reshape(sizes, shared * slots, tps, drafts)
+    variant = peaks.argmax(axis=1)
+    n, t, d = np.indices(variant.shape)
+    s, k = np.divmod(variant, slots)
+    return peaks[n, variant, t, d], (n, s, k, t, d, rates[n, s, k, t, d].argmax(axis=-1))
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep freed arrays for the next ones instead of giving their pages back.
+
+    glibc returns freed memory beyond twice the largest block it has seen freed, so one untouched block just below
+    its limit of 32 MiB is freed first; else clearing new pages for temporaries takes half of the search.
+    Costs nothing, and does nothing with other libraries.
+    """
+    np.empty(LARGEST_KEPT_BLOCK, dtype=np.uint8)
 
 
 def best_decode(
@@ -241,6 +276,7 @@ def best_decode(
     time_limit = np.inf if tpot is None else tpot
     leaders: dict[tuple[object, ...], Leader] = {}
     chunks = list(meshes(case, "decode", sizes, kv_dtype))
+    _keep_freed_memory()
 
     def work(mesh: Mesh) -> _Best:
         return _best_of_chunk(mesh, case, limit, time_limit, step_limits)
@@ -282,11 +318,12 @@ def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: fl
                 tally.miss(name, float(candidates.flat[index]), bound, describe(mesh.layout_at(index), mesh.family))
 
 
-def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -> list[PoolPlan]:
+def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -> list[Leader]:
     """Return prefill instances that fit, the undominated ones in rate and latency of each size."""
-    kept: dict[int, list[tuple[float, float, Mesh, int]]] = {}
     limit = float(cast(Any, usable_memory(case.rates)))
-    for mesh in meshes(case, "prefill", sizes, kv_dtype):
+    chunks = list(meshes(case, "prefill", sizes, kv_dtype))
+    fitting = []  # one column for each plan that fits: size, time, rate, chunk and place in it
+    for number, mesh in enumerate(chunks):
         _, time, memory, rate = _grids(mesh, case)
         tally.evaluated += time.size
         tally.count("prefill memory", int(np.count_nonzero(memory > limit)))
@@ -295,14 +332,24 @@ def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -
             tally.miss(
                 "prefill memory", float(memory.flat[smallest]), limit, describe(mesh.layout_at(smallest), mesh.family)
             )
-        for index in np.flatnonzero((memory <= limit).ravel()):
-            dies = int(mesh.experts.dies[np.unravel_index(int(index), mesh.shape)[0]])
-            kept.setdefault(dies, []).append((float(time.flat[index]), float(rate.flat[index]), mesh, int(index)))
+        fits = np.flatnonzero(memory <= limit)
+        dies = mesh.experts.dies[np.unravel_index(fits, mesh.shape)[0]]
+        fitting.append(np.stack([dies, time.ravel()[fits], rate.ravel()[fits], np.full(len(fits), number), fits]))
+    dies, time, rate, chunk, place = np.concatenate(fitting, axis=1)
     plans = []
-    for rows in kept.values():
-        best = -1.0
-        for _, rate_here, where, at in sorted(rows, key=lambda r: (r[0], -r[1])):
-            if rate_here > best:
-                best = rate_here
-                plans.append(exact_pool(where.layout_at(at), where.family, case))
+    for size in dict.fromkeys(dies.tolist()):
+        own = np.flatnonzero(dies == size)
+        own = own[np.lexsort((-rate[own], time[own]))]
+        before = np.concatenate(([-1.0], np.maximum.accumulate(rate[own])[:-1]))
+        for index in own[rate[own] > before].tolist():
+            plans.append(
+                Leader(
+                    key=(size, index),
+                    mesh=chunks[int(chunk[index])],
+                    index=int(place[index]),
+                    requests_per_s=float(rate[index]),
+                    step_time=float(time[index]),
+                    servers=-(-int(size) // case.rates.dies_per_server),
+                )
+            )
     return plans

@@ -26,10 +26,15 @@ Axis = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExpertLayouts:
-    """Valid triples of instance size, shared ranks and redundant experts, as one axis."""
+    """Valid expert layouts as a product: instance sizes that allow the same shared ranks, those, slots of a rank.
+
+    Sizes and shared ranks keep axes of their own because attention depends on the size alone and the shared
+    experts' lane not on the slots: merged into one axis, both would be worked once for each layout.
+    """
 
     dies: Axis
     shared_ranks: Axis
+    #: one for each size, number of shared ranks and number of slots
     redundant: Axis
 
 
@@ -178,18 +183,28 @@ def tensor_parallel_degrees(model: ModelSpec, rates: Rates) -> Axis:
     return np.array(degrees, dtype=np.float64)
 
 
-def expert_layouts(sizes: list[int], model: ModelSpec, own_shared_ranks: bool) -> ExpertLayouts:
-    """Return all valid expert layouts of the given instance sizes (in dies)."""
-    experts = model.experts.n_routed_experts
-    rows = []
+def expert_layouts(sizes: list[int], model: ModelSpec, own_shared_ranks: bool) -> list[ExpertLayouts]:
+    """Return all valid expert layouts of the given instance sizes (in dies), each in exactly one product."""
+    groups: dict[tuple[int, ...], list[int]] = {}
     for dies in sizes:
-        options = range(SHARED_STEP, dies // SHARED_AT_MOST + 1, SHARED_STEP) if own_shared_ranks else (0,)
-        for shared in options:
-            ranks = dies - shared
-            fewest = -(-experts // ranks)
-            rows += [(dies, shared, slots * ranks - experts) for slots in (fewest, fewest + 1)]
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-    return ExpertLayouts(dies=columns[0], shared_ranks=columns[1], redundant=columns[2])
+        shared = range(SHARED_STEP, dies // SHARED_AT_MOST + 1, SHARED_STEP) if own_shared_ranks else (0,)
+        groups.setdefault(tuple(shared), []).append(dies)
+    experts, products = model.experts.n_routed_experts, []
+    for options, alike in groups.items():
+        if not options:
+            continue
+        ranks = [[dies - shared for shared in options] for dies in alike]
+        redundant = [
+            [[slots * n - experts for slots in (-(-experts // n), -(-experts // n) + 1)] for n in row] for row in ranks
+        ]
+        products.append(
+            ExpertLayouts(
+                dies=np.array(alike, dtype=np.float64),
+                shared_ranks=np.array(options, dtype=np.float64),
+                redundant=np.array(redundant, dtype=np.float64),
+            )
+        )
+    return products
 
 
 def families(model: ModelSpec, phase: Literal["decode", "prefill"], kv_dtype: Literal["bf16", "int8"]) -> list[Family]:

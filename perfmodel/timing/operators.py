@@ -24,10 +24,13 @@ class OpTime:
     """Time of one row on its share of the cores, and what it consists of."""
 
     op: Op
-    compute_time: Seconds = 0.0
-    #: time to stream what is stored, and for activations to pass beside it
+    #: what would need so long with all cores at work: arithmetic, taking bytes through L2, activations that pass
+    #: beside the stream; kept so because no core split is in it, and a share of the cores needs as many times longer
+    whole_compute: Seconds = 0.0
+    whole_cache: Seconds = 0.0
+    whole_pass: Seconds = 0.0
+    #: time to stream what is stored
     stream_time: Seconds = 0.0
-    pass_time: Seconds = 0.0
     network_time: Seconds = 0.0
     fixed_time: Seconds = 0.0
     #: bytes on the memory's pins, and the rate that all cores reach
@@ -43,14 +46,19 @@ class OpTime:
         return self.work + self.fixed_time
 
     @property
+    def compute_time(self) -> Seconds:
+        """Time of arithmetic on the row's share of the cores."""
+        return self.whole_compute / self.core_share
+
+    @property
     def memory_time(self) -> Seconds:
         """Time of memory on the row's share of the cores."""
-        return self.stream_time + self.pass_time
+        return maximum(self.stream_time, self.whole_cache / self.core_share) + self.whole_pass / self.core_share
 
     @property
     def hbm_time(self) -> Seconds:
         """What memory alone would need at the rate all cores reach."""
-        return self.moved / self.whole_rate + self.pass_time * self.core_share
+        return self.moved / self.whole_rate + self.whole_pass
 
     @property
     def roof(self) -> str:
@@ -123,7 +131,7 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
             rate=_streaming(rates, kernel.stream, core_share),
             resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
         )
-    compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine) * core_share, efficiency=kernel.compute)
+    compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine), efficiency=kernel.compute)
     if kernel.tile_rows is not None and kernel.tile_columns is not None:
         compute = compute / formulas.wave_share(
             matrices=op.matrices,
@@ -136,19 +144,19 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
     passes = formulas.activation_time(
         activation=op.activation_bytes,
         passes=kernel.activation_passes,
-        bandwidth=rates.hbm_bandwidth * core_share,
+        bandwidth=rates.hbm_bandwidth,
     )
     hidden = formulas.hidden_share(rows=op.rows, overlap_rows=kernel.overlap_rows)
     return OpTime(
         op=op,
-        compute_time=compute,
+        whole_compute=compute,
+        whole_pass=passes,
         stream_time=stream,
-        pass_time=passes,
         fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
-        work=formulas.overlapped_time(first=stream, second=compute, hidden=hidden) + passes,
+        work=formulas.overlapped_time(first=stream, second=compute / core_share, hidden=hidden) + passes / core_share,
     )
 
 
@@ -156,8 +164,8 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
     peak, cores = rates.peak(op.engine) * kernel.compute, rates.cube_cores
     moved = op.kv_bytes + op.weight_bytes
     stream = moved / _streaming(rates, kernel.stream, core_share)
-    compute = op.flop / (peak * core_share)
-    passes = op.activation_bytes / (rates.l2_rate * core_share)
+    compute = op.flop / peak
+    passes = op.activation_bytes / rates.l2_rate
     tokens = op.sequences * op.context
     first_block = formulas.first_block_time(
         context=op.context,
@@ -172,57 +180,59 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
     )
     return OpTime(
         op=op,
-        compute_time=compute,
+        whole_compute=compute,
+        whole_pass=passes,
         stream_time=stream,
-        pass_time=passes,
         fixed_time=op.kernels * (kernel.start * rates.start_share + starts + first_block),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
-        work=formulas.overlapped_time(first=stream, second=compute, hidden=kernel.overlap) + passes,
+        work=formulas.overlapped_time(first=stream, second=compute / core_share, hidden=kernel.overlap)
+        + passes / core_share,
     )
 
 
 def _prefill_attention(op: Op, kernel: PrefillAttentionKernel, rates: Rates, core_share: Fraction) -> OpTime:
-    cores = rates.cube_cores * core_share
     compute = formulas.causal_attention_time(
         flop=op.flop,
         context=op.context,
         overhead_tokens=kernel.overhead_tokens,
-        rate=rates.peak(op.engine) * kernel.compute * core_share,
+        rate=rates.peak(op.engine) * kernel.compute,
         activation=op.activation_bytes,
         l2_capacity=rates.l2_capacity,
         spill=kernel.spill,
     )
-    tasks = formulas.task_time(tasks=op.sequences * op.heads, task_time=kernel.task_time, cores=cores)
+    tasks = formulas.task_time(tasks=op.sequences * op.heads, task_time=kernel.task_time, cores=rates.cube_cores)
+    compute = maximum(compute, tasks)
     moved = _through_memory(op, rates)
     memory = moved / (rates.hbm_bandwidth * core_share)
     return OpTime(
         op=op,
-        compute_time=maximum(compute, tasks),
+        whole_compute=compute,
         stream_time=memory,
         fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth,
         core_share=core_share,
-        work=maximum(maximum(compute, tasks), memory),
+        work=maximum(compute / core_share, memory),
     )
 
 
 def _vector(op: Op, kernel: VectorKernel, rates: Rates, core_share: Fraction) -> OpTime:
-    compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine) * core_share, efficiency=kernel.compute)
+    compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine), efficiency=kernel.compute)
     cache = roofline.cache_time(
-        stored=op.weight_bytes + op.kv_bytes, activation=op.activation_bytes, l2_rate=rates.l2_rate * core_share
+        stored=op.weight_bytes + op.kv_bytes, activation=op.activation_bytes, l2_rate=rates.l2_rate
     )
     moved = _through_memory(op, rates)
-    memory = maximum(cache, moved / _streaming(rates, kernel.stream, core_share))
+    stream = moved / _streaming(rates, kernel.stream, core_share)
     return OpTime(
         op=op,
-        compute_time=compute,
-        stream_time=memory,
+        whole_compute=compute,
+        whole_cache=cache,
+        stream_time=stream,
         fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
-        work=maximum(compute, memory),
+        work=maximum(maximum(compute, cache) / core_share, stream),
     )

@@ -175,14 +175,19 @@ def gap_and_overhead(family: Family, draft: Count, rates: Rates) -> tuple[Dimens
 
 
 def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rates) -> Seconds:
-    """Return the time of one step: all blocks and the overhead outside them."""
-    times: list[Seconds] = []
+    """Return the time of one step: all blocks and the overhead outside them.
+
+    Equal layers are timed once, and counts, gap and overhead meet before they meet a layer's time: of all
+    quantities it alone has every axis.
+    """
+    gap, overhead = gap_and_overhead(family, ledger.draft, rates)
+    counts: dict[tuple[object, ...], Count] = {}
     timed: dict[tuple[object, ...], Seconds] = {}
     for block in ledger.blocks:
         key = (block.attention, block.experts, block.joined, block.beside, block.overlapped, block.passes)
         if key not in timed:
             attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
             timed[key] = layer_time(block, family, attention, experts, rates)
-        times.append(block.count * timed[key])
-    gap, overhead = gap_and_overhead(family, ledger.draft, rates)
-    return ledger.steps * (gap * total(times) + overhead)
+        counts[key] = counts.get(key, 0) + block.count
+    times = (ledger.steps * gap * counts[key] * time for key, time in timed.items())
+    return total([ledger.steps * overhead, *times])
