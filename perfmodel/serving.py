@@ -117,7 +117,7 @@ def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
 class FirstToken:
     """The terms of TTFT, in order of time."""
 
-    frontend: Seconds
+    frontend: Seconds = 0.0
     batch_formation: Seconds
     residual: Seconds
     prefill: Seconds

@@ -94,8 +94,8 @@ def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTi
         network = exchange_time(op.exchange, rates, alone=repeated)
         return OpTime(op=op, network_time=network, work=network)
     if op.operator == "cache_pass":
-        through = op.activation_bytes / (rates.l2_rate * core_share)
-        return OpTime(op=op, pass_time=through, work=through)
+        through = op.activation_bytes / rates.l2_rate
+        return OpTime(op=op, whole_cache=through, core_share=core_share, work=through / core_share)
     kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:
         case MatmulKernel():
