@@ -70,7 +70,12 @@ def list_command(
             rows.append(
                 {"kind": each, "name": name, "title": spec.title, "aliases": ", ".join(getattr(spec, "aliases", ()))}
             )
-    columns = (Column("kind", "kind"), Column("name", "name"), Column("title", "what it is"), Column("aliases", "also"))
+    columns = (
+        Column("kind", "kind", spare=1 if kind else 0),
+        Column("name", "name"),
+        Column("title", "what it is"),
+        Column("aliases", "also"),
+    )
     document = Document(
         schema="moeplan.list/1",
         title=f"On file: {kind or 'everything'}",
