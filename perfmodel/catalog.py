@@ -1,5 +1,6 @@
 """Find, read and validate data files: the one module that touches them."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,6 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.folders import FOLDERS as _FOLDERS
+from perfmodel.folders import names as names
+from perfmodel.folders import root as _root
 from perfmodel.machine import Known, Machine
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
@@ -23,21 +27,10 @@ from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
 
+_LOG = logging.getLogger(__name__)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
 _KINDS = ("datasheet", "measured", "derived", "assumed")
-_FOLDERS = {
-    "chips": "hardware/chips",
-    "systems": "hardware/systems",
-    "stacks": "hardware/stacks",
-    "kernels": "hardware/kernels",
-    "terms": "hardware/terms",
-    "models": "models",
-    "evidence": "evidence",
-    "microbenchmarks": "evidence/microbenchmarks",
-    "deployments": "evidence/deployments",
-    "peers": "evidence/peers",
-}
 _SPECS: dict[str, type[Spec]] = {
     "chips": ChipSpec,
     "systems": SystemSpec,
@@ -91,16 +84,6 @@ class Loaded:
     figures: dict[str, Figure]
     notes: tuple[str, ...]
     path: Path
-
-
-def _root() -> Path:
-    here = Path(__file__).resolve().parent
-    return here / "_data" if (here / "_data").is_dir() else here.parent
-
-
-def names(kind: str) -> list[str]:
-    """Return the names on file of one kind."""
-    return sorted(path.stem for path in (_root() / _FOLDERS[kind]).glob("*.yaml"))
 
 
 def load_chip(name: str) -> Loaded:
@@ -407,6 +390,7 @@ class _Reader:
         return data
 
     def _compose(self) -> yaml.Node:
+        _LOG.debug("read %s", self.path)
         try:
             text = self.path.read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:

@@ -42,8 +42,8 @@ def command(
     on: options.SystemOption = None,
     cards: Annotated[int | None, typer.Option("--cards", help="Budget in cards (packages).")] = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Requests per second, like '20 req/s' or 20.")] = None,
-    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.")] = 0,
-    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request.")] = 0,
+    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.", show_default=False)] = 0,
+    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request.", show_default=False)] = 0,
     tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, like 2s.")] = None,
     objective: Annotated[
