@@ -1,7 +1,8 @@
 """Find, read and validate data files: the one module that touches them."""
 
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,6 +27,7 @@ from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.run import EITHER, NEEDED, RunSpec
 
 _LOG = logging.getLogger(__name__)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -60,6 +62,7 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("conditions", "stack"): "stacks",
         ("conditions", "kernels"): "kernels",
     },
+    "runs": {("model",): "models", ("on",): "systems", ("stack",): "stacks", ("kernels",): "kernels"},
     "microbenchmarks": {
         ("system",): "systems",
         ("stack",): "stacks",
@@ -195,6 +198,7 @@ def load_conditions(
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
     """Return the measured operators of a CSV table, and remarks on rows left out."""
+    _LOG.debug("read %s", path)
     return readers.read(path, context)
 
 
@@ -219,7 +223,7 @@ def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Ma
         if not (folder / name).exists():
             remarks.append(f"{spec.name}: left out {name}, which is not in {folder}")
             continue
-        found, left_out = readers.read(folder / name, context)
+        found, left_out = read_measurements(folder / name, context)
         rows += found
         remarks += left_out
     return machine, rows, remarks
@@ -230,11 +234,74 @@ def write(kind: str, path: Path, content: dict[str, Any]) -> None:
 
     Raises ``UsageError`` where the path cannot be written, ``DataError`` where the content would be refused.
     """
-    text, beside = _yaml_text(content), path.with_name(f".{path.name}.part")
+    text = _yaml_text(content)
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
         trial.write_text(text, encoding="utf-8")
         load_path(kind, trial)
+    _write_whole(path, text)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a file reads rather as a run-spec than as a model."""
+    try:
+        keys = _Reader(path, plain_numbers=True).read().keys()
+    except DataError:
+        return True
+    return len(keys & RunSpec.model_fields.keys()) >= len(keys & ModelSpec.model_fields.keys())
+
+
+def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:
+    """Return a run-spec from a file, or from stdin where there is none; keys ``given`` elsewhere may be missing.
+
+    Raises ``DataError`` with one line per fault.
+    """
+    text = sys.stdin.buffer.read() if path is None else None
+    return _run_of(_Reader(path or Path("stdin"), plain_numbers=True, text=text), given)
+
+
+def _run_of(reader: "_Reader", given: Collection[str]) -> RunSpec:
+    data = reader.read()
+    have = {key for key, value in data.items() if value is not None} | set(given)
+    for key in NEEDED:
+        if key not in have:
+            reader.fault((key,), f"is missing; required; add it{'' if key == 'model' else f', or give --{key}'}")
+    if not have & set(EITHER):
+        reader.fault((EITHER[0],), f"is missing, and so is {EITHER[1]}; required; add one, or give --{EITHER[0]}")
+    named: dict[str, Any] = {
+        k: v for k, v in data.items() if (k,) in _REFERENCES["runs"] and isinstance(v, (str, list))
+    }
+    named |= {k: tuple(map(str, v)) for k, v in named.items() if isinstance(v, list)}
+    spec = RunSpec.model_construct(**named)  # so that names are looked up beside other faults
+    try:
+        spec = RunSpec.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors():
+            reader.fault_at(fault["loc"], _say(fault, RunSpec))
+    for where, kind in _REFERENCES["runs"].items():
+        reader.check_reference(where, kind, spec)
+    reader.finish()
+    return spec
+
+
+def check_run(text: str) -> RunSpec:
+    """Return a run-spec from its text; raises as ``load_run`` does."""
+    return _run_of(_Reader(Path("run-spec"), plain_numbers=True, text=text.encode()), ())
+
+
+def write_run(path: Path, text: str, *, force: bool) -> None:
+    """Write the text of a run-spec whole, after reading it as ``solve`` would, or not at all.
+
+    Raises ``UsageError`` where the path is taken and ``force`` is not given, or cannot be written.
+    """
+    check_run(text)
+    if path.exists() and not force:
+        raise UsageError(f"{path}: is there already; allowed: a new name; give another, or --force to replace it")
+    _write_whole(path, text)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.part")
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
@@ -374,8 +441,9 @@ def _keys(spec_type: Any, seen: frozenset[str] = frozenset()) -> list[str]:
 class _Reader:
     """One file: composes YAML nodes, unwraps figure records, gathers faults with their lines."""
 
-    def __init__(self, path: Path, *, plain_numbers: bool) -> None:
+    def __init__(self, path: Path, *, plain_numbers: bool, text: bytes | None = None) -> None:
         self.path = path
+        self.text = text
         self.plain_numbers = plain_numbers
         self.faults: list[tuple[int, str]] = []
         self.lines: dict[tuple[Any, ...], int] = {(): 1}
@@ -392,7 +460,7 @@ class _Reader:
     def _compose(self) -> yaml.Node:
         _LOG.debug("read %s", self.path)
         try:
-            text = self.path.read_bytes().decode("utf-8")
+            text = (self.path.read_bytes() if self.text is None else self.text).decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 YAML") from None
         except OSError as error:
