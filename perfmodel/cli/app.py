@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel import __version__
-from perfmodel.cli import accuracy, calibrate, explain, inspect, solve, validate
+from perfmodel.cli import accuracy, calibrate, doctor, explain, init, inspect, solve, validate
 from perfmodel.cli.shape import Command, Group
 from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, MoeplanError
 
@@ -63,6 +63,8 @@ app.command("accuracy")(accuracy.command)
 app.command("calibrate")(calibrate.command)
 app.command("list")(inspect.list_command)
 app.command("show")(inspect.show_command)
+app.command("init")(init.command)
+app.command("doctor")(doctor.command)
 for _command in app.registered_commands:
     _command.cls = Command
 
@@ -84,7 +86,10 @@ def run() -> None:
         for line in str(error).splitlines():
             sys.stderr.write(f"error: {line}\n")
         raise SystemExit(error.exit_code) from None
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except typer.Abort:  # at a question, whose line is still open
+        sys.stderr.write("\n")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -184,7 +184,14 @@ def _grid(table: Table, columns: list[Column], widths: list[int], gap: int) -> A
     from rich.table import Table as Grid
 
     sides = (0, 1 if gap == max(GAPS) else 0, 0, 1 if gap > min(GAPS) else 0)  # beside the one cell of the box
-    grid = Grid(box=box.SIMPLE_HEAD, padding=sides, pad_edge=False, show_edge=False, header_style="bold")
+    grid = Grid(
+        box=box.SIMPLE_HEAD,
+        padding=sides,
+        pad_edge=False,
+        show_edge=False,
+        show_header=any(column.title for column in columns),
+        header_style="bold",
+    )
     for column, width in zip(columns, widths, strict=True):
         right = column.unit and column.unit not in ("bar", "row")
         title = "\n".join(wrap(column.title, width))
@@ -266,7 +273,8 @@ def to_table(document: Document, width: int, coloured: bool = False) -> str:
         if not table.rows:
             continue
         console.print()
-        say(table.title, "bold")
+        if table.title:
+            say(table.title, "bold")
         columns, left_out = _fitting(table, width)
         for drawn in _drawing(table, columns, width):
             console.print(drawn)
