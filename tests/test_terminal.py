@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfmodel.cli.app import program
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.render import to_table
 from perfmodel.report.table import Column, Document, Table
@@ -29,7 +30,7 @@ VIEWS = [
     ("accuracy", "cm384-table7"),
     ("solve", "deepseek-v3", "--on", "cm384", "--cards", "32", "--isl", "1024", "--osl", "512", "--tpot", "50ms"),
 ]  # fmt: skip
-HELPS = [(), ("solve",), ("explain",), ("validate",), ("accuracy",), ("calibrate",), ("list",), ("show",)]
+HELPS = [(), *((name,) for name in program().commands)]
 
 
 @pytest.mark.parametrize("columns", [80, 140])
@@ -65,7 +66,7 @@ def test_help_leads_with_examples_and_splits_no_word(moeplan, words: tuple[str, 
 def test_examples_of_the_help_are_commands(moeplan, words: tuple[str, ...]) -> None:
     """Each example names options and commands that are there: it fails for its files at most."""
     text = moeplan(*words, "--help").stdout.partition("Usage:")[0].replace("\\\n", " ")
-    for line in re.findall(r"^  moeplan (.*)$", text, re.MULTILINE):
+    for line in re.findall(r"(?:^  |\| )moeplan ([^|\n]*)", text, re.MULTILINE):
         done = moeplan(*line.split(), "--help")
         assert done.returncode == 0, done.stderr
 
@@ -185,3 +186,27 @@ def test_ctrl_c_exits_130_and_says_so() -> None:
     assert not out
     assert err.endswith("error: interrupted\n")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("moeplan so", "solve"),
+        ("moeplan solve --cat", ""),
+        ("moeplan solve --ca", "--cards"),
+        ("moeplan solve deepseek-v3 --on cloud", "cloudmatrix384"),
+        ("moeplan solve deep", "deepseek-v3"),
+        ("moeplan solve deepseek-v3 --stack id", "ideal"),
+        ("moeplan explain --evidence seed-cm", "seed-cm384-decode"),
+        ("moeplan show ascend-910b4-", "ascend-910b4-1"),
+        ("moeplan list --format ma", "markdown"),
+    ],
+)
+def test_shells_complete(words: str, found: str) -> None:
+    count = str(len(words.split()) - 1)
+    env = os.environ | {"COMP_WORDS": words, "COMP_CWORD": count, "_MOEPLAN_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-X", "importtime", "-m", "perfmodel"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.strip() == found
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert not loaded & {"numpy", "scipy", "yaml", "perfmodel.catalog"}

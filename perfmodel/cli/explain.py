@@ -41,10 +41,15 @@ def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) 
 
 def command(
     context: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="Model; see 'moeplan list models'.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Model; see 'moeplan list models'.", autocompletion=options.names_of("models"))
+    ] = None,
     on: options.SystemOption = None,
     evidence: Annotated[
-        str | None, typer.Option("--evidence", help="Take all conditions from a published row.")
+        str | None,
+        typer.Option(
+            "--evidence", help="Take all conditions from a published row.", autocompletion=options.names_of("evidence")
+        ),
     ] = None,
     phase: Annotated[str, typer.Option("--phase", help="decode or prefill.")] = "decode",
     dies: Annotated[int | None, typer.Option("--dies", help="Dies of one instance.")] = None,

@@ -51,7 +51,8 @@ def list_command(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, systems, chips, stacks, terms, kernels, evidence, microbenchmarks, deployments or peers."
+            help="models, systems, chips, stacks, terms, kernels, evidence, microbenchmarks, deployments or peers.",
+            autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
         ),
     ] = "",
     format_: options.FormatOption = options.Format.table,
@@ -115,7 +116,8 @@ def show_command(
     name: Annotated[
         str,
         typer.Argument(
-            help="Name of a model, system, chip, stack, kernel set, evidence row, microbenchmark, deployment or peer."
+            help="Name of a model, system, chip, stack, kernel set, evidence row, microbenchmark, deployment or peer.",
+            autocompletion=options.names_of(*KINDS),
         ),
     ],
     format_: options.FormatOption = options.Format.table,

@@ -62,7 +62,9 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
 
 def command(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN.yaml", help=MODEL_HELP)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|RUN.yaml", help=MODEL_HELP, autocompletion=options.names_of("models"))
+    ],
     on: options.SystemOption = None,
     cards: Annotated[int | None, typer.Option("--cards", help="Budget in cards (packages).")] = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Requests per second, like '20 req/s' or 20.")] = None,
