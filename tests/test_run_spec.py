@@ -124,7 +124,7 @@ def test_init_asks_six_questions_and_asks_again_for_wrong_answers(tmp_path) -> N
             os.write(terminal, answers.pop(0).encode() + b"\n")
             shown += b"\n"
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown.decode()
-    assert shown.count(b"]: ") == 8
+    assert shown.count(b"]:") == 8
     text = (tmp_path / "run.yaml").read_text()
     for line in ("rate: 20 req/s\n", "# cards: ", "isl: 1024 ", "osl: 512 ", "tpot: 40ms ", "ttft: 2s "):
         assert f"\n{line}" in text

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.cli.app import program
@@ -172,9 +173,11 @@ def test_ctrl_c_exits_130_and_says_so() -> None:
     import signal
 
     words = "solve deepseek-v3 --on cloudmatrix384 --cards 384 --isl 4096 --osl 1024 --tpot 50ms".split()
-    env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "perfmodel", "-v", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        [sys.executable, "-m", "perfmodel", "-v", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background ignores it
     ) as running:
         assert running.stderr is not None
         assert running.stdout is not None
@@ -210,3 +213,51 @@ def test_shells_complete(words: str, found: str) -> None:
     assert done.stdout.strip() == found
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
     assert not loaded & {"numpy", "scipy", "yaml", "perfmodel.catalog"}
+
+
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-"])
+def test_closed_streams_are_no_fault(stream: str) -> None:
+    command = f"{sys.executable} -m perfmodel list systems {stream}"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 0
+
+
+def test_a_full_disk_is_told() -> None:
+    command = f"{sys.executable} -m perfmodel list systems > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: stdout: cannot be written: ")
+
+
+WORDS = (
+    "solve",
+    "list",
+    "show",
+    "init",
+    "--cards",
+    "--on",
+    "-q",
+    "-x",
+    "--",
+    "-",
+    "",
+    "cm384",
+    "3",
+    "x.yaml",
+    "é",
+    "=",
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=6))
+def test_nonsense_is_never_a_traceback(words: list[str]) -> None:
+    """Whatever is typed: an answer or lines that say what is wrong, and a documented exit code."""
+    with TemporaryDirectory() as folder:
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+        command = [sys.executable, "-m", "perfmodel", *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=folder, env=env, stdin=subprocess.DEVNULL, check=False
+        )
+    assert done.returncode in (0, 2, 3, 4), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error: internal" not in done.stderr

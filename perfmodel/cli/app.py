@@ -1,6 +1,7 @@
 """All commands, the one place where errors become exit codes."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,14 @@ Exit codes: 0 target met, 1 internal error, 2 usage, 3 no feasible plan or targe
 130 interrupted.
 """
 
-app = typer.Typer(cls=Group, help=HELP, add_completion=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Group,
+    help=HELP,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _version(show: bool) -> None:
@@ -78,8 +86,18 @@ def program() -> Any:
     return group
 
 
+def _open_closed_streams() -> None:
+    """Put nothing where a stream was closed for us, so that writing to it is no fault."""
+    from os import devnull
+
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(devnull).open(mode, encoding="utf-8"))
+
+
 def run() -> None:
     """Run the command line; no traceback for what a user can cause."""
+    _open_closed_streams()
     try:
         code = program().main(prog_name="moeplan", standalone_mode=False)
     except MoeplanError as error:

@@ -174,7 +174,11 @@ def _refusal(error: Any, command: Any, context: Any, given: Sequence[str]) -> Us
         return _unknown_option(error, command, context, given)
     if param is None:
         if found := re.search(r"unexpected extra argument(?:s|\(s\))? \((.*)\)", text):
-            return UsageError(f"{found[1]!r}: too many words; see '{context.command_path} --help'")
+            option = f"--{found[1].split()[0]}"
+            said = f"see '{context.command_path} --help'"
+            if option in _options_of(command, context):
+                said = f"did you mean '{option}'?"
+            return UsageError(f"{found[1]!r}: too many words; {said}")
         if hasattr(error, "option_name") and "requires" in text:
             return UsageError(f"{error.option_name}: no value after it; write one, see '{context.command_path} --help'")
         return UsageError(f"{text[:1].lower()}{text[1:].rstrip('.')}; see '{context.command_path} --help'")
@@ -247,7 +251,10 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names; raises ``UsageError`` where there is none."""
         if args[0] not in self.commands and not ctx.resilient_parsing:
-            raise UsageError(f"{args[0]!r} is not a command{did_you_mean(args[0], list(self.commands))}")
+            option = f"--{args[0]}"  # 'moeplan help', 'moeplan version'
+            known = option in _options_of(self, ctx)
+            guess = f"; did you mean '{option}'?" if known else did_you_mean(args[0], list(self.commands))
+            raise UsageError(f"{args[0]!r} is not a command{guess}")
         return super().resolve_command(ctx, args)
 
 

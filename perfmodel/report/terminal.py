@@ -10,6 +10,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any
 
+from perfmodel.errors import UsageError
 from perfmodel.report.render import RENDERERS, to_table
 from perfmodel.report.table import Document
 
@@ -44,8 +45,10 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
+        if not isinstance(error, BrokenPipeError):
+            raise UsageError(f"stdout: cannot be written: {error.strerror}; make room, or write elsewhere") from None
 
 
 @dataclass(frozen=True, slots=True)
