@@ -1,10 +1,12 @@
 """What stands on the terminal: widths, colour, whole words, one line per error, help."""
 
 import os
+import pty
 import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -121,6 +123,9 @@ def test_a_number_stays_with_its_unit(value: float, unit: str) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("-q",), "error: missing command; see 'moeplan --help'"),
+        (("help",), "error: 'help' is not a command; did you mean '--help'?"),
+        (("solve", "deepseek-v3", "on", "cm384"), "error: 'on cm384': too many words; did you mean '--on'?"),
         (("solv",), "error: 'solv' is not a command; did you mean 'solve'?"),
         (("solve", "--catds", "3"), "error: --catds: no option of 'moeplan solve'; did you mean '--cards'?"),
         (("solve", "-cards", "3"), "error: -cards: no option of 'moeplan solve'; did you mean '--cards'?"),
@@ -182,7 +187,7 @@ def test_ctrl_c_exits_130_and_says_so() -> None:
         assert running.stderr is not None
         assert running.stdout is not None
         running.stderr.readline()  # at work
-        time.sleep(0.3)
+        time.sleep(0.1)
         running.send_signal(signal.SIGINT)
         out, err = running.stdout.read(), running.stderr.read().decode()
     assert running.returncode == 130
@@ -248,7 +253,7 @@ WORDS = (
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=6))
 def test_nonsense_is_never_a_traceback(words: list[str]) -> None:
     """Whatever is typed: an answer or lines that say what is wrong, and a documented exit code."""
@@ -261,3 +266,38 @@ def test_nonsense_is_never_a_traceback(words: list[str]) -> None:
     assert done.returncode in (0, 2, 3, 4), done.stderr
     assert "Traceback" not in done.stderr
     assert "error: internal" not in done.stderr
+
+
+def _on_a_terminal(*words: str, **environment: str) -> str:
+    """Return what a terminal receives from Python, results and stderr alike."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            os.environ.pop(name, None)
+        os.environ.update({"TERM": "xterm", "PYTHONIOENCODING": "utf-8"} | environment)
+        os.execv(sys.executable, [sys.executable, *words])
+    received = b""
+    with suppress(OSError):  # how a terminal says that the other side is gone
+        while read := os.read(terminal, 65536):
+            received += read
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return received.decode()
+
+
+def test_a_terminal_gets_colour() -> None:
+    words = ("-m", "perfmodel", "explain", "--evidence", "seed-cm384-decode")
+    assert "\x1b[32m✓\x1b[0m" in _on_a_terminal(*words)
+    assert "\x1b" not in _on_a_terminal(*words, TERM="dumb")
+    assert "\x1b" not in _on_a_terminal(*words, NO_COLOR="1")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "term", "shown"), [(1.5, "xterm", True), (0.2, "xterm", False), (1.5, "dumb", False)]
+)
+def test_signs_of_life_past_a_second_on_a_terminal_only(seconds: float, term: str, shown: bool) -> None:
+    slow = f"PROGRESS.start('moeplan x'); time.sleep({seconds}); write('result')"
+    program = f"import time; from perfmodel.report.terminal import PROGRESS, write; {slow}"
+    line = "\rmoeplan x: at work, 1 s (Ctrl-C stops)\r\x1b[K" if shown else ""
+    assert _on_a_terminal("-c", program, TERM=term) == f"{line}result\r\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("result\n", "")

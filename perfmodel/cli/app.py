@@ -9,7 +9,7 @@ import typer
 from perfmodel import __version__
 from perfmodel.cli import accuracy, calibrate, doctor, explain, init, inspect, solve, validate
 from perfmodel.cli.shape import Command, Group
-from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, MoeplanError
+from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError
 
 HELP = """Predict and plan the serving of very large Mixture-of-Experts models on Ascend.
 
@@ -104,6 +104,10 @@ def run() -> None:
         for line in str(error).splitlines():
             sys.stderr.write(f"error: {line}\n")
         raise SystemExit(error.exit_code) from None
+    except typer.TyperException as error:  # what the parser finds only after it has parsed
+        text = " ".join(error.format_message().split()).rstrip(".")
+        sys.stderr.write(f"error: {text[:1].lower()}{text[1:]}; see 'moeplan --help'\n")
+        raise SystemExit(EXIT_USAGE) from None
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except typer.Abort:  # at a question, whose line is still open

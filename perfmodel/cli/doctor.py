@@ -65,7 +65,7 @@ def _parts() -> list[dict[str, Any]]:
         extra = re.search(r"extra == ['\"]([^'\"]+)", line)
         found = have(name)
         whole = "✓" if found else "-" if extra else "✗"
-        for_what = f"only for {extra[1]}" if extra else "every command"
+        for_what = f"only for {extra[1]}" if extra else "this program"
         rows.append({"part": name, "version": found or "not installed", "whole": whole, "for": for_what})
     return rows
 

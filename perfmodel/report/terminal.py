@@ -59,6 +59,7 @@ class Terminal:
 
     def result(self, document: Document) -> None:
         """Write a document to stdout."""
+        LOG.debug("worked out; drawing as %s", self.format)
         width = shutil.get_terminal_size((100 if sys.stdout.isatty() else PIPED, 24)).columns
         if self.format == "table":
             write(to_table(document, width, coloured(sys.stdout)))
