@@ -47,6 +47,8 @@ class BlockTime:
     link: float
     slack: float
     prefetched: float
+    #: time of rows that ran beside an exchange or in one kernel with it
+    hidden: float
     decides: str
 
 
@@ -59,6 +61,8 @@ class Breakdown:
     gaps: float
     #: time that weights brought to L2 ahead take off the rows
     prefetched: float
+    #: time of rows that ran beside an exchange or in one kernel with it
+    hidden: float
     overhead: float
     step_time: float
 
@@ -72,8 +76,19 @@ def _deciding_lane(block: Block, family: Family, attention: PartTime, experts: P
         return "all"
     if family.overlap == "cores":
         return "attention" if _f(attention.whole) >= _f(experts.whole) else "experts"
+    if family.overlap == "stages":
+        return _deciding_stage(block, attention, experts)
     busy, link = _f(attention.busy + experts.busy), _f(attention.link + experts.link)
     return "compute" if busy >= link else "link"
+
+
+def _deciding_stage(block: Block, attention: PartTime, experts: PartTime) -> str:
+    stages = {
+        "attention": block.passes * _f(attention.whole),
+        "experts": block.passes * _f(block.domains) * _f(experts.busy),
+        "all": _f(attention.whole + experts.whole),
+    }
+    return max(stages, key=lambda name: stages[name])
 
 
 def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str | None:
@@ -84,7 +99,9 @@ def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str 
     return min(times, key=lambda name: times[name]) if len(set(times.values())) > 1 else block.joined[1]
 
 
-def _decides(op: Op, lane: str, deciding: str) -> bool:
+def _decides(op: Op, lane: str, deciding: str, family: Family) -> bool:
+    if family.disaggregated and deciding == "experts":  # exchanges pass while the expert dies work
+        return lane == deciding and op.exchange is None
     match deciding:
         case "all":
             return True
@@ -94,9 +111,17 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
             return lane == deciding
 
 
-def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
-    """Return the time that two lanes lose to each other: on the memory's pins, or links beside compute."""
-    name = "memory.contention" if lane in ("attention", "experts") else "link.contention"
+def _wait_of(deciding: str, family: Family, rates: Rates) -> str:
+    """Return what a layer waits for beyond its deciding lane."""
+    if rates.eager:
+        return "host.launches"
+    if family.disaggregated:
+        return "experts.other_domains"
+    return "memory.contention" if deciding in ("attention", "experts") else "link.contention"
+
+
+def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) -> Row:
+    """Return the time that two lanes lose to each other, or to the host."""
     op = Op(name=name, operator="vector", engine="vector", kernels=0)
     timed = OpTime(op=op, stream_time=waiting, work=waiting)
     return Row(
@@ -119,10 +144,10 @@ def _block_rows(
     layer = _f(layer_time(block, family, attention, experts, rates))
     deciding = _deciding_lane(block, family, attention, experts)
     losing = _losing_part(ledger, block, rates, shares[1])
-    runs = _f(block.count) * block.passes
+    runs = _f(ledger.steps) * _f(block.count) * block.passes
     rows = []
     lanes_of = [("attention", part, shares[0]) for part in block.attention]
-    lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined)]
+    lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined, *block.beside)]
     for lane, part, share in lanes_of:
         for op in ledger.parts[part]:
             timed = time_op(op, rates, share)
@@ -136,17 +161,22 @@ def _block_rows(
                     runs=runs,
                     timed=timed,
                     total=runs * _f(timed.time),
-                    decides=part != losing and _decides(op, lane, deciding),
+                    decides=part != losing and _decides(op, lane, deciding, family),
                     ideal_total=runs * _f(time_op(op, ideal, 1.0).time),
                 )
             )
     both = join([attention, experts])
-    longer = max(_f(attention.whole), _f(experts.whole))
-    if deciding in ("compute", "link"):
-        longer = max(_f(both.busy), _f(both.link))
-    waiting = layer / block.passes - longer
-    if deciding != "all" and waiting > NOTHING * layer:
-        rows.append(_contention(block, deciding, runs, waiting))
+    ahead = 0.0 if block.overlapped else _f(prefetched_time(attention, experts))
+    deciding_time = {
+        "all": _f(both.whole) - ahead,
+        "attention": _f(attention.whole),
+        "experts": _f(experts.busy if family.disaggregated else experts.whole),
+        "compute": _f(both.busy),
+        "link": _f(both.link),
+    }[deciding]
+    waiting = layer / block.passes - deciding_time
+    if waiting > NOTHING * layer:
+        rows.append(_waiting(_wait_of(deciding, family, rates), block, deciding, runs, waiting))
     spare = {
         "all": 0.0,
         "attention": _f(attention.whole) - _f(experts.whole),
@@ -156,16 +186,16 @@ def _block_rows(
     }[deciding]
     summary = BlockTime(
         name=block.name,
-        count=_f(block.count),
+        count=_f(ledger.steps) * _f(block.count),
         layer=layer,
-        total=_f(block.count) * layer,
+        total=_f(ledger.steps) * _f(block.count) * layer,
         attention=block.passes * _f(attention.whole),
         experts=block.passes * _f(experts.whole),
         link=block.passes * _f(both.link),
         slack=block.passes * spare,
-        prefetched=_f(block.count)
-        * block.passes
-        * (0.0 if block.overlapped else _f(prefetched_time(attention, experts))),
+        prefetched=runs * ahead,
+        # micro-batches in stages overlap each other even where the way through decides
+        hidden=runs * ((_f(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -waiting)),
         decides=deciding,
     )
     return rows, summary
@@ -185,13 +215,15 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         more, summary = _block_rows(ledger, block, family, attention_cores, rates, ideal)
         rows += more
         blocks.append(summary)
-    gap, overhead = map(_f, gap_and_overhead(family, rates))
+    gap, overhead = map(_f, gap_and_overhead(family, ledger.draft, rates))
+    overhead = _f(ledger.steps) * overhead
     layers = sum(block.total for block in blocks)
     return Breakdown(
         rows=tuple(rows),
         blocks=tuple(blocks),
         gaps=(gap - 1) * layers,
         prefetched=sum(block.prefetched for block in blocks),
+        hidden=sum(block.hidden for block in blocks),
         overhead=overhead,
         step_time=gap * layers + overhead,
     )
@@ -208,7 +240,7 @@ def on_the_mean_rank(
     """
     if family.overlap != "none":
         raise ValueError("a profile shows its waits inside the exchanges only where layers run serially")
-    gap, overhead = map(_f, gap_and_overhead(family, rates))
+    gap, overhead = map(_f, gap_and_overhead(family, busiest.draft, rates))
     times: dict[str, float] = {}
     waits = {"attention": 0.0, "experts": 0.0}
     for ledger, sign in ((busiest, 1.0), (mean, -1.0)):
@@ -222,3 +254,27 @@ def on_the_mean_rank(
     for lane, name in (("attention", "exchange.dispatch"), ("experts", "exchange.combine")):
         times[name] = times.get(name, 0.0) + gap * waits[lane]
     return {**times, "overhead": overhead}
+
+
+def layer_on_the_mean_rank(
+    busiest: Ledger, mean: Ledger, family: Family, rates: Rates
+) -> tuple[dict[str, float], float]:
+    """Return the time of each row of an expert layer of one micro-batch on ranks of mean load, and their wait.
+
+    They wait for the experts of the busiest rank, inside the exchange that follows.
+    """
+    block = next(block for block in mean.blocks if block.name == "moe_layer")
+    times: dict[str, float] = {}
+    for ledger in (mean, busiest):
+        rows, _ = _block_rows(ledger, block, family, 0, rates, rates)
+        losing = _losing_part(ledger, block, rates, 1.0)
+        lost = {op.name for op in ledger.parts[losing]} if losing else set()
+        here = {row.name: row.total / row.runs for row in rows}
+        experts = sum(row.total / row.runs for row in rows if row.lane == "experts" and _works(row, lost))
+        if not times:
+            times, before = here, experts
+    return times, max(0.0, experts - before)
+
+
+def _works(row: Row, lost: set[str]) -> bool:
+    return row.timed.op.exchange is None and row.name not in lost

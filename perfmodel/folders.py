@@ -8,6 +8,7 @@ FOLDERS = {
     "stacks": "hardware/stacks",
     "kernels": "hardware/kernels",
     "terms": "hardware/terms",
+    "techniques": "techniques",
     "models": "models",
     "evidence": "evidence",
     "microbenchmarks": "evidence/microbenchmarks",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from perfmodel.algebra import Num
 from perfmodel.errors import UsageError
 from perfmodel.formulas.roofline import peak_rate
 from perfmodel.specs.kernels import OPERATOR_CLASSES, STAND_INS, Kernel, KernelSetSpec
@@ -15,6 +16,7 @@ from perfmodel.units import (
     Dimensionless,
     FlopPerSecond,
     Fraction,
+    PerSecond,
     Seconds,
 )
 
@@ -61,8 +63,20 @@ class Rates:
     step_spread: Fraction
     #: scheduling between two decode steps, part of the overhead
     host_gap: Seconds
+    #: time of a decode step outside its layers, and what each draft adds to it
     decode_overhead: Seconds
+    draft_overhead: Seconds
     prefill_overhead: Seconds
+    #: whether the host starts every kernel by itself, and how long that takes it
+    eager: bool
+    kernel_launch: Seconds
+    #: part of a kernel's start that is left where kernels are started as one
+    start_share: Fraction
+    #: what a die reads of the host's memory, and of a pool of caches of earlier prompts
+    host_bandwidth: BytesPerSecond
+    pool_bandwidth: BytesPerSecond
+    frontend_rate: PerSecond
+    frontends: Count
     #: time of a step's layers over the sum of their operators
     decode_gap: Dimensionless
     prefill_gap: Dimensionless
@@ -72,6 +86,8 @@ class Rates:
     #: unevenness of expert load, see ``ledger.records.Traffic``
     skew: Dimensionless
     residual: Dimensionless
+    #: 1 where requests are handed to ranks without a look at their lengths, 0 where ranks have equal contexts
+    context_spread: Dimensionless
     weight_prefetch: bool
     #: whether loads are even: the speed of light has no busiest rank
     even: bool
@@ -96,7 +112,7 @@ class Rates:
 
     def class_of(self, name: str) -> str:
         """Return the operator class that runs a row of class ``name``: its own, or the one that stands in for it."""
-        return name if name in self.kernels else STAND_INS[name]
+        return name if name in self.kernels else STAND_INS.get(name, name)
 
     def kernel(self, name: str, expected: type[K]) -> K:
         """Return the kernel of an operator class, which must be of the expected kind."""
@@ -107,6 +123,11 @@ class Rates:
     def peak(self, engine: str) -> FlopPerSecond:
         """Peak rate of an engine on all cores of the die."""
         return {"cube_bf16": self.cube_bf16, "cube_int8": self.cube_int8, "vector": self.vector}[engine]
+
+
+def _open(value: Num | None) -> Num:
+    """Return a rate; one that is open is no limit."""
+    return UNLIMITED if value is None else value
 
 
 def _whole(value: object) -> int:
@@ -187,6 +208,14 @@ def rates_of(
         step_spread=terms.step_spread,
         host_gap=overhead.decode_host_gap,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
+        draft_overhead=overhead.draft_gap,
+        eager=stack.eager,
+        kernel_launch=overhead.kernel_launch,
+        start_share=stack.start_share,
+        host_bandwidth=_open(stack.host_bandwidth),
+        pool_bandwidth=_open(stack.pool_bandwidth),
+        frontend_rate=_open(stack.frontend_rate),
+        frontends=1 if stack.frontends is None else stack.frontends,
         prefill_overhead=overhead.prefill_host_gap,
         decode_gap=terms.decode_gap,
         prefill_gap=terms.prefill_gap,
@@ -194,6 +223,7 @@ def rates_of(
         combine_in_place=terms.combine_in_place,
         skew=terms.skew,
         residual=terms.residual,
+        context_spread=terms.context_spread,
         weight_prefetch=stack.weight_prefetch,
         even=stack.ideal,
         capacity=die.hbm.capacity,

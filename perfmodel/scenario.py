@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from perfmodel.breakdown import breakdown, on_the_mean_rank
+from perfmodel.breakdown import breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
@@ -16,8 +16,8 @@ from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
-from perfmodel.specs.deployment import LayoutSpec, Overlap
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, DeploymentSpec, EvidenceSpec, PartOfStep, Pool
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
 
 #: an overlap left open: the fastest is taken
@@ -29,11 +29,12 @@ class Scenario:
     """A layout as given; its batch may be open where a TPOT limit fixes it."""
 
     case: Case
-    phase: Literal["decode", "prefill"]
+    phase: Phase
     layout: dict[str, Any]
     tpot: float | None
-    precision: Literal["w8a8", "bf16"] = "w8a8"
-    kv_dtype: Literal["bf16", "int8"] = "bf16"
+    precision: Precision = "w8a8"
+    kv_dtype: KvDtype = "bf16"
+    expert_weights: ExpertWeights = "int8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +76,17 @@ def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
 
 
 def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
-    return Family(
-        phase=scenario.phase,
-        own_shared_ranks=layout.shared_ranks > 0,
-        overlap=layout.overlap,
-        exchange=layout.exchange,
-        reduction=layout.reduction,
+    return Family.of(
+        layout,
+        scenario.phase,
         precision=scenario.precision,
         kv_dtype=scenario.kv_dtype,
+        expert_weights=scenario.expert_weights,
     )
 
 
-def _case(conditions: Conditions | DeploymentConditions, model: ModelSpec, rates: Rates) -> Case:
+def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
+    """Return what stays fixed under the conditions of a run while layouts vary."""
     return Case(
         model=model,
         rates=rates,
@@ -94,23 +94,31 @@ def _case(conditions: Conditions | DeploymentConditions, model: ModelSpec, rates
         osl=conditions.osl,
         acceptance=conditions.acceptance,
         even=conditions.balanced,
+        prefix_hit=conditions.prefix_hit,
+        isl_spread=conditions.isl_spread,
     )
 
 
-def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
-    """Return the conditions of a published row as a scenario."""
-    conditions = spec.conditions
+def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates) -> Scenario:
+    """Return the conditions of a run of one pool as a scenario."""
     return Scenario(
-        case=_case(conditions, model, rates),
+        case=case_of(conditions, model, rates),
         phase=conditions.phase,
         layout=conditions.layout.model_dump(),
         tpot=conditions.tpot,
         precision=conditions.precision,
         kv_dtype=conditions.kv_dtype,
+        expert_weights=conditions.expert_weights,
     )
 
 
-def _ledger(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
+def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
+    """Return the conditions of a published row as a scenario."""
+    return of_conditions(spec.conditions, model, rates)
+
+
+def ledger_of(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
+    """Return the rows of one step of a plan."""
     return build_ledger(Layout.of(plan.layout), plan.family, traffic, case.model, case.dims)
 
 
@@ -121,7 +129,7 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
     """
     plan, case = resolved.plan, resolved.scenario.case
     traffic = case.traffic
-    busiest, mean = _ledger(plan, case, traffic), _ledger(plan, case, traffic.even())
+    busiest, mean = ledger_of(plan, case, traffic), ledger_of(plan, case, traffic.even())
     times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
     times["overhead"] -= float(cast(Any, case.rates.host_gap))
     named = {name for part in parts for name in part.operators}
@@ -130,6 +138,28 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
         part.name: rest if part.operators == ("*",) else sum(times.get(name, 0.0) for name in part.operators)
         for part in parts
     }
+
+
+def parts_of_layer(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of an expert layer of one micro-batch on ranks of mean load.
+
+    The busiest expert rank is waited for inside the exchange that ends the layer.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    busiest, mean = ledger_of(plan, case, case.traffic), ledger_of(plan, case, case.traffic.even())
+    times, wait = layer_on_the_mean_rank(busiest, mean, plan.family, case.rates)
+    return {
+        part.name: sum(times.get(name, 0.0) + (wait if name == "exchange.combine" else 0.0) for name in part.operators)
+        for part in parts
+    }
+
+
+def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of a published profile, of a step or of a layer."""
+    of_layer = [part for part in parts if part.of == "layer"]
+    of_step = [part for part in parts if part.of == "step"]
+    times = parts_of_layer(resolved, of_layer) if of_layer else {}
+    return {**times, **(parts_of_step(resolved, of_step) if of_step else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,14 +206,13 @@ class Joined:
         }
 
 
-def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joined:
-    """Return both pools of a published deployment, evaluated.
+def of_deployment(conditions: DeploymentConditions, model: ModelSpec, rates: Rates) -> Joined:
+    """Return both pools of a deployment, evaluated.
 
     An open batch of decode is the measured concurrency spread evenly over its data-parallel ranks, rounded up;
     without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
     """
-    conditions = spec.conditions
-    case = _case(conditions, model, rates)
+    case = case_of(conditions, model, rates)
     pools = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
         layout = pool.layout.model_dump()
@@ -197,6 +226,7 @@ def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joine
                 tpot=conditions.tpot,
                 precision=conditions.precision,
                 kv_dtype=conditions.kv_dtype,
+                expert_weights=conditions.expert_weights,
             )
         )
     return Joined(
@@ -208,7 +238,8 @@ def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joine
 
 
 def _ranks(pool: Pool) -> int:
-    return pool.instances * (pool.layout.dies // pool.layout.tp)
+    layout = pool.layout
+    return pool.instances * ((layout.dies - layout.expert_dies) // (layout.tp * layout.cp))
 
 
 def predicted(resolved: Resolved) -> dict[str, float]:
@@ -216,7 +247,7 @@ def predicted(resolved: Resolved) -> dict[str, float]:
     point = cast(Any, resolved.point)
     plan, case = resolved.plan, resolved.scenario.case
     cards = plan.layout.dies / case.rates.dies_per_package
-    ledger = _ledger(plan, case, case.traffic)
+    ledger = ledger_of(plan, case, case.traffic)
     blocks = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates).blocks
     layer = next(block for block in blocks if block.name == "moe_layer")
     return {
@@ -245,6 +276,8 @@ def resolve(scenario: Scenario) -> Resolved:
             f"draft: {layout.draft}, but acceptance is known for {len(scenario.case.acceptance)} position(s); "
             "give --acceptance with one value per position"
         )
+    if scenario.expert_weights == "int4" and scenario.precision != "w8a8":
+        faults.append(f"expert_weights: int4 with precision {scenario.precision}; allowed: with w8a8")
     if faults:
         raise UsageError("\n".join(faults))
     family = _family(scenario, layout)

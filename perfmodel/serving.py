@@ -25,6 +25,9 @@ class Case:
     acceptance: tuple[float, ...] = ()
     #: whether routing is forced even and all requests progress together, as in a driver's loop
     even: bool = False
+    #: part of a prompt whose cache is found ready, and relative spread of the lengths batched together
+    prefix_hit: Fraction = 0
+    isl_spread: Dimensionless = 0
 
     @property
     def dims(self) -> Dims:
@@ -40,7 +43,9 @@ class Case:
             skew=self.rates.skew,
             residual=self.rates.residual,
             chance=1.0,
-            context_spread=1.0,
+            context_spread=self.rates.context_spread,
+            prefix_hit=self.prefix_hit,
+            isl_spread=self.isl_spread,
         )
         return given.even() if self.even or self.rates.even else given
 
@@ -92,7 +97,7 @@ def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
     """Return what one instance of this layout serves."""
     traffic, dims, rates = case.traffic, case.dims, case.rates
     ledger = build_ledger(layout, family, traffic, case.model, dims)
-    sequences = layout.batch * (layout.dies / layout.tp)
+    sequences = layout.batch * layout.ranks
     decode = family.phase == "decode"
     return PoolPoint(
         step_time=step_time(ledger, family, layout.attention_cores, rates),
@@ -127,8 +132,8 @@ def first_token(
 
     The dies of a data-parallel rank share the sending of a prompt's cache evenly.
     """
-    prompts = layout.batch * (layout.dies / layout.tp)
-    cache = prefill.footprint.kv_bytes_per_token * case.isl / layout.tp
+    prompts = layout.batch * layout.ranks
+    cache = prefill.footprint.kv_bytes_per_token * case.isl / (layout.tp * layout.cp)
     layers = case.model.num_hidden_layers if case.rates.layered_kv_transfer else 1
     return FirstToken(
         batch_formation=formulas.batch_formation_wait(

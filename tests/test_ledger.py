@@ -52,7 +52,7 @@ def test_parameters_recompute_the_published_totals(model) -> None:
     ledger = build_ledger(one, family, TRAFFIC, model, dims_of(model))
     layers, dense = model.num_hidden_layers, model.first_k_dense_replace
     held = {name: part_bytes(ledger, name) / 2 for name in ledger.parts}
-    moe = held["routing"] + held.get("shared", 0)
+    moe = held["gate"] + held.get("shared", 0)
     outside = held["embedding"] + held["head"] + dense * held.get("dense", 0) + layers * held["attention"]
     total = outside + (layers - dense) * (moe + held["routed"])
     experts = model.experts
@@ -85,7 +85,7 @@ def test_flop_over_all_ranks_equals_the_unsharded_model(tp: int) -> None:
 def test_tokens_dispatched_equal_tokens_combined() -> None:
     for family in FAMILIES:
         ledger = build_ledger(layout(), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
-        there, back = [op.exchange for op in ledger.parts["routing"] if op.exchange is not None]
+        there, back = [op.exchange for op in ledger.parts["exchange"] if op.exchange is not None]
         assert there.group == back.group == 288
         if family.exchange == "dispatch":
             rank_tokens = 48 * (2 if family.phase == "decode" else 4096) / (1 if family.overlap == "none" else 2)
@@ -214,7 +214,7 @@ def test_fewer_shared_ranks_are_never_faster_to_reach() -> None:
     found = []
     for shared in (8, 16, 24):
         ledger = build_ledger(layout(shared_ranks=shared), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
-        (dispatch,) = [op.exchange for op in ledger.parts["routing"] if op.name == "exchange.dispatch"]
+        (dispatch,) = [op.exchange for op in ledger.parts["exchange"] if op.name == "exchange.dispatch"]
         found.append(float(dispatch.messages))
     assert found[0] == 48 * 2 * 288 / 8
     assert found == sorted(found, reverse=True)

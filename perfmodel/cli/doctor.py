@@ -133,7 +133,9 @@ def command(format_: options.FormatOption = options.Format.table) -> None:
         schema="moeplan.doctor/1",
         title="This installation",
         tables=(
-            Table("", (Column("what", ""), Column("found", "")), tuple({"what": k, "found": v} for k, v in told)),
+            Table(
+                "Summary", (Column("what", ""), Column("found", "")), tuple({"what": k, "found": v} for k, v in told)
+            ),
             Table("Faults", tuple(Column(key, key) for key in ("kind", "file", "fault")), tuple(faults)),
             Table(
                 "Data files",

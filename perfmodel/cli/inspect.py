@@ -14,6 +14,7 @@ KINDS = [
     "stacks",
     "terms",
     "kernels",
+    "techniques",
     "evidence",
     "microbenchmarks",
     "deployments",
@@ -39,6 +40,7 @@ def _load(kind: str, name: str) -> Any:
         "stacks": catalog.load_stack,
         "terms": catalog.load_terms,
         "kernels": catalog.load_kernels,
+        "techniques": catalog.load_technique,
         "evidence": catalog.load_evidence,
         "microbenchmarks": catalog.load_microbenchmark,
         "deployments": catalog.load_deployment,
@@ -51,7 +53,7 @@ def list_command(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, systems, chips, stacks, terms, kernels, evidence, microbenchmarks, deployments or peers.",
+            help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.",
             autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
         ),
     ] = "",

@@ -1,6 +1,8 @@
 """FLOP of attention cores and bytes of their caches."""
 
-from perfmodel.units import Bytes, Count, Flop
+from perfmodel.algebra import ceil, maximum, sqrt
+from perfmodel.formulas.statistics import largest_normal
+from perfmodel.units import Bytes, Count, Dimensionless, Flop
 
 
 def absorbed_attention_flop(
@@ -31,17 +33,47 @@ def attention_flop(*, query_context_pairs: Count, heads: Count, qk_head_dim: Cou
     return 2 * query_context_pairs * heads * (qk_head_dim + v_head_dim)
 
 
-def causal_pairs(*, sequences: Count, isl: Count) -> Count:
-    r"""Query-key pairs of causal attention over whole prompts.
+def causal_pairs(*, sequences: Count, isl: Count, prefix: Count = 0, spread: Dimensionless = 0) -> Count:
+    r"""Query-key pairs of causal attention over whole prompts that follow a prefix each.
 
-    .. math:: p = b\,s\,(s + 1) / 2
+    .. math:: p = b\,\bigl(s\,p + s\,(s (1 + c^2) + 1) / 2\bigr)
 
-    Source: definition.
+    ``spread`` c is the relative spread of the lengths about their mean s.
+    Source: definition; mean of a square.
 
     >>> causal_pairs(sequences=2, isl=3)
     12.0
+    >>> causal_pairs(sequences=2, isl=3, prefix=10)
+    72.0
     """
-    return sequences * isl * (isl + 1) / 2
+    return sequences * isl * (prefix + (isl * (1 + spread * spread) + 1) / 2)
+
+
+def chunked_steps(*, tokens: Count, chunk: Count) -> Count:
+    """Steps in which a prompt's new tokens are worked, at most ``chunk`` at once.
+
+    Source: definition.
+
+    >>> chunked_steps(tokens=4096, chunk=1536)
+    3
+    """
+    return ceil(tokens / maximum(chunk, 1))
+
+
+def largest_share(*, sequences: Count, ranks: Count, spread: Dimensionless) -> Dimensionless:
+    r"""Tokens of the rank with the longest prompts over those of the mean rank.
+
+    .. math:: 1 + z(n)\,c / \sqrt{b}
+
+    Each of n ranks has b prompts whose lengths spread by c about their mean; all wait for the longest.
+    Assumes prompts handed out without a look at their lengths.  Source: central limit, [blom1958].
+
+    Two prompts a rank on 32 ranks, lengths spread by half:
+
+    >>> round(largest_share(sequences=2, ranks=32, spread=0.5), 2)
+    1.73
+    """
+    return 1 + largest_normal(count=ranks) * spread / sqrt(sequences)
 
 
 def mla_cache_bytes(*, kv_lora_rank: Count, qk_rope_head_dim: Count, latent_bytes: Bytes, rope_bytes: Bytes) -> Bytes:

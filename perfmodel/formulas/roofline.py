@@ -48,6 +48,24 @@ def serial_time(*, first: Seconds, second: Seconds) -> Seconds:
     return first + second
 
 
+def staged_time(*, micro_batches: Count, domains: Count, first: Seconds, second: Seconds, between: Seconds) -> Seconds:
+    r"""A layer whose two stages run on different dies, several micro-batches in turn.
+
+    .. math:: t = \max\bigl(m\,t_1,\; m\,D\,t_2,\; t_1 + t_2 + t_\mathrm{link}\bigr)
+
+    Each of D domains of first-stage dies sends its m micro-batches through the same second-stage dies; a
+    micro-batch cannot begin its next layer before its exchanges ``between``, there and back, are done.  Steady
+    state without jitter: errs low.  Source: [xdeepserve2025] section 3.3, [step3] section 4.
+
+    Two micro-batches and three domains of xDeepServe: attention decides.
+
+    >>> t = staged_time(micro_batches=2, domains=3, first=0.7e-3, second=0.12e-3, between=0.365e-3)
+    >>> f"{t * 1e3:.1f} ms"
+    '1.4 ms'
+    """
+    return maximum(micro_batches * maximum(first, domains * second), first + second + between)
+
+
 def two_stream_time(*, first: Seconds, second: Seconds, shared: Seconds) -> Seconds:
     r"""A layer of two micro-batches whose lanes run side by side, each lane taking turns.
 

@@ -1,12 +1,13 @@
 """Attention spec -> rows: latent (absorbed in decode, causal in prefill) and grouped-query."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import absorbed_attention_flop, attention_flop, gqa_cache_bytes, mla_cache_bytes
-from perfmodel.ledger.records import Dims, Exchange, Family, Op, OperatorClass, Quantities
-from perfmodel.ledger.rows import BF16, batched, linear, norm_quant, vector
+from perfmodel.ledger.records import Collective, Dims, Family, Op, OperatorClass, Quantities
+from perfmodel.ledger.rows import BF16, batched, exchange_row, linear, norm_quant, vector
 from perfmodel.specs.model import GqaSpec, MlaSpec
 from perfmodel.units import Bytes, Count
 
@@ -61,9 +62,10 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
     prolog: OperatorClass = "prolog_matmul" if family.phase == "decode" else "matmul"
     heads = spec.num_attention_heads / q.tp
     qk_width = spec.qk_nope_head_dim + spec.qk_rope_head_dim
+    early = family.reduction == "sp_tp_sp"
     yield linear(
         "attention.qkv_down",
-        rows=q.tokens,
+        rows=q.rank_tokens if early else q.tokens,
         inner=dims.hidden_size,
         columns=spec.q_lora_rank + spec.kv_lora_rank + spec.qk_rope_head_dim,
         weight_element_bytes=weight,
@@ -71,6 +73,10 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
         operator=prolog,
         prefetched=True,
     )
+    if early:
+        # low-rank queries in the precision of the product that follows, the latent cache entry in its own
+        width = spec.q_lora_rank * weight + (spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16
+        yield exchange_row("attention.latent_gather", "all_gather", group=q.tp, payload=q.rank_tokens * width)
     yield linear(
         "attention.q_up",
         rows=q.tokens,
@@ -92,16 +98,56 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
     if family.phase == "decode":
         yield from _mla_decode_core(q, family, spec, heads)
     else:
+        yield from _gather_context(q, family, cache_bytes(spec, family))
+        yield _load_found(q, cache_bytes(spec, family))
         yield from _mla_prefill_core(q, spec, heads)
     yield from _output_quantisation(q, family, heads * spec.v_head_dim)
+    yield from _output_projection(q, family, dims, heads * spec.v_head_dim)
+
+
+def _gather_context(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
+    """Yield what brings a prompt's whole context to a die that works on a part of its tokens."""
+    if family.context_parallel:
+        yield exchange_row("attention.context_gather", "all_gather", group=q.cp, payload=q.cached_tokens / q.cp * entry)
+
+
+def _output_projection(q: Quantities, family: Family, dims: Dims, inner: Count) -> Iterator[Op]:
+    """Yield the projection of a die's heads, ``inner`` wide together, and the exchanges of its parallel form."""
+    weight, engine, hidden = family.weight_element_bytes, family.linear_engine, dims.hidden_size
+    if family.swaps_heads:
+        # each die gets all heads of its own tokens, so nothing is left to sum
+        yield exchange_row("attention.swap_heads", "all_to_all", group=q.tp, payload=q.rank_tokens * inner * weight)
+        whole = linear(
+            "attention.o_proj",
+            rows=q.rank_tokens,
+            inner=inner * q.tp,
+            columns=hidden,
+            weight_element_bytes=weight,
+            engine=engine,
+        )
+        yield replace(whole, resident_bytes=whole.weight_bytes / q.tp) if family.o_proj_sharded else whole
+        return
+    if "o_proj" not in family.split:
+        yield linear(
+            "attention.o_proj",
+            rows=q.tokens,
+            inner=inner,
+            columns=hidden,
+            weight_element_bytes=weight,
+            engine=engine,
+        )
+        return
+    parts = q.o_proj_tp
+    yield exchange_row("attention.swap_heads", "all_to_all", group=parts, payload=q.tokens * inner / parts * weight)
     yield linear(
         "attention.o_proj",
-        rows=q.tokens,
-        inner=heads * spec.v_head_dim,
-        columns=dims.hidden_size,
+        rows=q.tokens * parts,
+        inner=inner / parts,
+        columns=hidden,
         weight_element_bytes=weight,
         engine=engine,
     )
+    yield exchange_row("attention.o_proj_scatter", "reduce_scatter", group=parts, payload=q.tokens * hidden * BF16)
 
 
 def _output_quantisation(q: Quantities, family: Family, width: Count) -> Iterator[Op]:
@@ -126,15 +172,38 @@ def _mla_decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count)
             kernels=0 if name == "attention.k_up" else 1,
             prefetched=name == "attention.k_up",
         )
+    cache = cache_bytes(spec, family)
+    if family.context_parallel:
+        query = q.tokens * heads * (spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16
+        yield exchange_row("attention.query_gather", "all_gather", group=q.dcp, payload=query)
+    yield from _fetch_offloaded(q, family, cache)
+    # a die of a dcp group has the heads of the whole group and its part of the cache
     yield latent_decode_core(
         spec,
-        pairs=q.pairs,
+        pairs=q.pairs / q.dcp,
         tokens=q.tokens,
-        cached_tokens=q.cached_tokens,
+        cached_tokens=q.cached_tokens / q.dcp,
         sequences=q.sequences,
-        heads=heads,
-        cache=cache_bytes(spec, family),
+        heads=heads * q.dcp,
+        cache=cache,
     )
+    if family.context_parallel:
+        partial = q.tokens * heads * spec.kv_lora_rank * BF16
+        yield exchange_row("attention.partial_swap", "all_to_all", group=q.dcp, payload=partial)
+        yield vector("attention.partial_merge", flop=4 * q.dcp * partial / BF16, traffic=(q.dcp + 1) * partial)
+
+
+def _load_found(q: Quantities, entry: Bytes) -> Op:
+    """Return the read of the caches of earlier prompts that new ones begin with; a rank's dies share it."""
+    found = q.loaded_tokens * entry / (q.tp * q.cp)
+    return Op(name="attention.prefix_load", operator="pool_read", engine="link", kv_bytes=found, kernels=0)
+
+
+def _fetch_offloaded(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
+    """Yield the read of the part of the cache that is kept in the host's memory."""
+    if family.offloads:
+        fetched = q.cached_tokens * (1 - q.kv_resident) * entry
+        yield Op(name="attention.kv_fetch", operator="host_read", engine="link", kv_bytes=fetched, kernels=0)
 
 
 def latent_decode_core(
@@ -169,26 +238,30 @@ def latent_decode_core(
 def _mla_prefill_core(q: Quantities, spec: MlaSpec, heads: Count) -> Iterator[Op]:
     yield linear(
         "attention.kv_up",
-        rows=q.tokens,
+        rows=q.cached_tokens,
         inner=spec.kv_lora_rank,
         columns=heads * (spec.qk_nope_head_dim + spec.v_head_dim),
         weight_element_bytes=BF16,
         engine="cube_bf16",
     )
-    yield latent_prefill_core(spec, pairs=q.pairs, tokens=q.tokens, sequences=q.sequences, heads=heads)
+    yield latent_prefill_core(
+        spec, pairs=q.pairs, tokens=q.tokens, sequences=q.sequences, heads=heads, context=q.context
+    )
 
 
-def latent_prefill_core(spec: MlaSpec, *, pairs: Count, tokens: Count, sequences: Count, heads: Count) -> Op:
-    """Row of latent attention with keys and values unfolded for each head of the die."""
+def latent_prefill_core(
+    spec: MlaSpec, *, pairs: Count, tokens: Count, sequences: Count, heads: Count, context: Count
+) -> Op:
+    """Row of latent attention with keys and values of ``context`` tokens unfolded for each head of the die."""
     qk_width = spec.qk_nope_head_dim + spec.qk_rope_head_dim
     return Op(
         name="attention.core",
         operator="attention_prefill",
         engine="cube_bf16",
         flop=attention_flop(query_context_pairs=pairs, heads=heads, qk_head_dim=qk_width, v_head_dim=spec.v_head_dim),
-        activation_bytes=tokens * heads * 2 * (qk_width + spec.v_head_dim) * BF16,
+        activation_bytes=(tokens + sequences * context) * heads * (qk_width + spec.v_head_dim) * BF16,
         sequences=sequences,
-        context=tokens / sequences,
+        context=context,
         heads=heads,
     )
 
@@ -213,26 +286,24 @@ def _gqa(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[O
     )
     decode = family.phase == "decode"
     kv_bytes = q.cached_tokens * cache_bytes_per_die(spec, family, q.tp)
+    if decode:
+        yield from _fetch_offloaded(q, family, cache_bytes_per_die(spec, family, q.tp))
+    else:
+        yield from _gather_context(q, family, cache_bytes_per_die(spec, family, q.tp))
+        yield _load_found(q, cache_bytes_per_die(spec, family, q.tp))
     yield grouped_query_core(
         spec,
         "attention_decode" if decode else "attention_prefill",
         pairs=q.pairs,
         tokens=q.tokens,
         sequences=q.sequences,
-        context=q.cached_tokens / q.sequences,
+        context=q.context,
         heads=heads,
         key_value_heads=key_value_heads,
         kv_bytes=kv_bytes if decode else 0,
     )
     yield from _output_quantisation(q, family, heads * spec.head_dim)
-    yield linear(
-        "attention.o_proj",
-        rows=q.tokens,
-        inner=heads * spec.head_dim,
-        columns=dims.hidden_size,
-        weight_element_bytes=weight,
-        engine=engine,
-    )
+    yield from _output_projection(q, family, dims, heads * spec.head_dim)
 
 
 def grouped_query_core(
@@ -264,24 +335,25 @@ def grouped_query_core(
 
 
 def _reshard(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    """Yield the exchanges that tensor parallelism adds; all cost nothing at tp 1."""
-    width = dims.hidden_size
+    """Yield the exchanges of hidden states that tensor parallelism adds; all cost nothing at tp 1."""
 
-    def row(name: str, collective: str, element_bytes: int) -> Op:
-        exchange = Exchange(
-            collective=collective,  # type: ignore[arg-type]
-            group=q.tp,
-            payload=q.rank_tokens * width * element_bytes,
-        )
-        return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
+    def row(name: str, collective: Collective, element_bytes: int) -> Op:
+        return exchange_row(name, collective, group=q.tp, payload=q.rank_tokens * dims.hidden_size * element_bytes)
 
-    if family.reduction == "all_reduce":
-        yield row("attention.all_reduce", "all_reduce", BF16)
-        if not family.sums_whole:
-            yield row("attention.gather", "all_gather", BF16)
-    else:
-        yield row("attention.reduce_scatter", "reduce_scatter", BF16)
-        yield row("attention.gather", "all_gather", family.weight_element_bytes)
+    match family.reduction:
+        case "all_reduce":
+            yield row("attention.all_reduce", "all_reduce", BF16)
+            if not family.sums_whole:
+                yield row("attention.gather", "all_gather", BF16)
+        case "scatter_gather":
+            yield row("attention.reduce_scatter", "reduce_scatter", BF16)
+            yield row("attention.gather", "all_gather", family.weight_element_bytes)
+        case "all_to_all":
+            yield row("attention.gather", "all_gather", family.weight_element_bytes)
+        case "sp_tp_sp":
+            pass  # the low-rank inputs were gathered in their place
+        case _:
+            assert_never(family.reduction)
 
 
 def attention_ops(q: Quantities, family: Family, dims: Dims, spec: MlaSpec | GqaSpec) -> Iterator[Op]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from perfmodel.algebra import maximum
 from perfmodel.formulas.experts import gated_feed_forward_bytes, gated_feed_forward_flop
 from perfmodel.ledger.records import Collective, Dims, Exchange, Family, Op, OperatorClass, Quantities
-from perfmodel.ledger.rows import BF16, linear, norm_quant, vector
+from perfmodel.ledger.rows import BF16, exchange_row, linear, norm_quant, vector
 from perfmodel.units import Bytes, Count
 
 SCALE_SLOT_BYTES = 512  # a dispatched INT8 token carries its scale in a slot of its own
@@ -35,11 +35,20 @@ def _gated(
     width: Count,
     family: Family,
     dims: Dims,
+    four_bit: bool = False,
 ) -> Iterator[Op]:
-    """Yield gate-up, activation and down of ``stored`` experts, of which ``touched`` are read."""
+    """Yield gate-up, activation and down of ``stored`` experts, of which ``touched`` are read.
+
+    Four-bit weights are widened on the vector cores: read with the stream from memory, written to L2 once.
+    Nothing of that hides behind the products, so errs slow; scales of the weights are left out.
+    """
     element, hidden = family.weight_element_bytes, dims.hidden_size
     flop = gated_feed_forward_flop(tokens=tokens, hidden_size=hidden, intermediate_size=width)
-    weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=element)
+    stored_bytes = element / 2 if four_bit else element
+    weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=stored_bytes)
+    if four_bit:
+        widened = touched * weight * element / stored_bytes
+        yield Op(name=f"{prefix}.unpack", operator="cache_pass", engine="vector", activation_bytes=widened)
     yield Op(
         name=f"{prefix}.gate_up",
         operator=operator,
@@ -82,6 +91,7 @@ def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         width=dims.moe_intermediate_size,
         family=family,
         dims=dims,
+        four_bit=family.expert_weights == "int4",
     )
 
 
@@ -101,34 +111,37 @@ def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
 
 def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     """Yield the rows of a dense feed-forward, copied on every die, each working on its own tokens."""
-    yield norm_quant(
-        "dense.norm_quant", tokens=q.rank_tokens, width=dims.hidden_size, out_bytes=family.weight_element_bytes
-    )
+    element, hidden = family.weight_element_bytes, dims.hidden_size
+    yield norm_quant("dense.norm_quant", tokens=q.rank_tokens, width=hidden, out_bytes=element)
+    parts = q.dense_tp if "dense" in family.split else 1
+    if "dense" in family.split:
+        yield exchange_row("dense.gather", "all_gather", group=parts, payload=q.rank_tokens * hidden * element)
     yield from _gated(
         "dense",
         operator="matmul",
-        tokens=q.rank_tokens,
+        tokens=q.rank_tokens * parts,
         touched=1,
         stored=1,
-        width=dims.intermediate_size,
+        width=dims.intermediate_size / parts,
         family=family,
         dims=dims,
     )
-
-
-def _gather(name: str, collective: Collective, *, group: Count, payload: Bytes) -> Op:
-    exchange = Exchange(collective=collective, group=group, payload=payload)
-    return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
+    if "dense" in family.split:
+        yield exchange_row("dense.scatter", "reduce_scatter", group=parts, payload=q.rank_tokens * hidden * BF16)
 
 
 def _messages(name: str, collective: Collective, q: Quantities, family: Family, dims: Dims, *, payload: Bytes) -> Op:
     """Row of an exchange: the busiest rank handles what it sends or what it gets, whichever is more."""
-    received = maximum(q.routed_tokens, q.shared_tokens) if family.own_shared_ranks else q.routed_tokens
+    if family.own_shared_ranks:
+        received = maximum(q.routed_tokens, q.shared_tokens)
+    else:
+        received = q.routed_tokens + q.shared_tokens if family.disaggregated else q.routed_tokens
     exchange = Exchange(
         collective=collective,
         group=q.group,
         payload=payload,
         messages=maximum(q.rank_tokens * q.copies, received),
+        hops=2 if family.disaggregated else 1,
         copies=q.copies,
         n_group=dims.n_group,
         topk_group=dims.topk_group,
@@ -136,8 +149,8 @@ def _messages(name: str, collective: Collective, q: Quantities, family: Family, 
     return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
 
 
-def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    """Yield norm, router and the exchange of tokens between ranks, there and back."""
+def gate_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    """Yield norm and router, which choose the experts of each token."""
     hidden = dims.hidden_size
     tokens = q.tokens if family.sums_whole else q.rank_tokens
     yield norm_quant("router.norm_quant", tokens=tokens, width=hidden, out_bytes=family.weight_element_bytes)
@@ -154,11 +167,16 @@ def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         flop=ROUTER_FLOP * tokens * dims.n_routed_experts,
         traffic=tokens * dims.n_routed_experts * 4,
     )
+
+
+def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    """Yield the exchange of tokens between ranks, there and back."""
+    hidden = dims.hidden_size
     there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
     messages = q.rank_tokens * q.copies
     if family.exchange == "gather":
         sent = back if family.sums_whole else there  # quantising before the gather came with the split sums
-        yield _gather("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * sent)
+        yield exchange_row("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * sent)
         yield vector(
             "exchange.permute",
             flop=q.routed_tokens * hidden,
@@ -166,9 +184,9 @@ def routing_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
             kernels=2,
         )
         if family.sums_whole:
-            yield _gather("exchange.all_reduce", "all_reduce", group=q.group, payload=q.rank_tokens * back)
+            yield exchange_row("exchange.all_reduce", "all_reduce", group=q.group, payload=q.rank_tokens * back)
         else:
-            yield _gather("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
+            yield exchange_row("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
     elif family.phase == "decode":
         yield _messages("exchange.dispatch", "dispatch", q, family, dims, payload=there)
         yield _messages("exchange.combine", "combine", q, family, dims, payload=back)

@@ -31,16 +31,22 @@ class Footprint:
     kv_bytes_per_token_of_die: Bytes
     buffers: Bytes
     workspace: Bytes
+    #: weights of a die that has experts alone, where there are such dies
+    expert_weights: Bytes = 0
 
     @property
     def planned(self) -> Bytes:
-        """Bytes to plan on, runtime apart."""
-        return self.weights + self.kv + self.buffers + self.workspace
+        """Bytes to plan on, runtime apart, on the fuller kind of die."""
+        return self._fuller(self.kv)
 
     @property
     def worst(self) -> Bytes:
-        """Bytes with every request at its longest, runtime apart."""
-        return self.weights + self.kv_worst + self.buffers + self.workspace
+        """Bytes with every request at its longest, runtime apart, on the fuller kind of die."""
+        return self._fuller(self.kv_worst)
+
+    def _fuller(self, kv: Bytes) -> Bytes:
+        attention = self.weights + kv + self.workspace
+        return maximum(attention, self.expert_weights) + self.buffers
 
 
 def part_bytes(ledger: Ledger, name: str) -> Bytes:
@@ -48,17 +54,22 @@ def part_bytes(ledger: Ledger, name: str) -> Bytes:
     return total(op.resident_bytes for op in ledger.parts[name])
 
 
-def _block_bytes(ledger: Ledger, block: Block) -> Bytes:
-    plain = total(part_bytes(ledger, name) for name in (*block.attention, *block.experts))
-    if not block.joined:
-        return block.layers * plain
-    first, second = (part_bytes(ledger, name) for name in block.joined)
-    return block.layers * (plain + maximum(first, second))
+def _lane_bytes(ledger: Ledger, block: Block) -> tuple[Bytes, Bytes]:
+    """Return what a block keeps for its attention lane and for its experts lane."""
+    attention = total(part_bytes(ledger, name) for name in block.attention)
+    experts = total(part_bytes(ledger, name) for name in (*block.experts, *block.beside))
+    if block.joined:
+        first, second = (part_bytes(ledger, name) for name in block.joined)
+        experts = experts + maximum(first, second)
+    return block.layers * attention, block.layers * experts
 
 
-def weight_bytes(ledger: Ledger) -> Bytes:
-    """Weight bytes of the fullest die."""
-    return total(_block_bytes(ledger, block) for block in ledger.blocks)
+def weight_bytes(ledger: Ledger, family: Family) -> tuple[Bytes, Bytes]:
+    """Weight bytes of the fullest die, and of a die with experts alone where there are such dies."""
+    lanes = [(block, *_lane_bytes(ledger, block)) for block in ledger.blocks]
+    apart = [experts for block, _, experts in lanes if family.disaggregated and block.overlapped]
+    together = [experts for block, _, experts in lanes if not (family.disaggregated and block.overlapped)]
+    return total([*(attention for _, attention, _ in lanes), *together]), total(apart)
 
 
 def cached_layers(model: ModelSpec, layout: Layout) -> Count:
@@ -83,6 +94,7 @@ def footprint(
     q = quantities(layout, family, traffic, dims)
     layers = cached_layers(model, layout)
     per_token = cache_bytes_per_die(model.attention, family, layout.tp) * layers
+    per_token = per_token * layout.kv_resident / (layout.cp * layout.dcp)
     if family.phase == "prefill":
         planned = worst = layout.batch * (traffic.isl + block_tokens)
     else:
@@ -101,10 +113,12 @@ def footprint(
         buffers = family.micro * q.rank_tokens * q.copies * (there + back)
     else:
         buffers = exchange_buffer_bytes(
-            ranks=layout.dies, tokens=family.micro * q.rank_tokens, dispatch_bytes=there, combine_bytes=back
+            ranks=q.group, tokens=family.micro * q.rank_tokens, dispatch_bytes=there, combine_bytes=back
         )
+    weights, apart = weight_bytes(ledger, family)
     return Footprint(
-        weights=weight_bytes(ledger),
+        weights=weights,
+        expert_weights=apart,
         kv=planned * per_token,
         kv_worst=worst * per_token,
         kv_bytes_per_token=cache_bytes(model.attention, family) * layers,

@@ -1,7 +1,9 @@
 """How many tokens, contexts and experts each rank has in one micro-batch."""
 
+from dataclasses import dataclass
+
 from perfmodel.algebra import ceil, maximum
-from perfmodel.formulas.attention import causal_pairs
+from perfmodel.formulas.attention import causal_pairs, chunked_steps, largest_share
 from perfmodel.formulas.experts import (
     busiest_rank_tokens,
     experts_touched,
@@ -14,28 +16,75 @@ from perfmodel.ledger.records import Dims, Family, Layout, Quantities, Traffic
 from perfmodel.units import Count
 
 
-def _contexts(layout: Layout, family: Family, traffic: Traffic) -> tuple[Count, Count, Count]:
-    """Return tokens of a data-parallel rank, query-context pairs and cached tokens, per micro-batch."""
-    micro = family.micro
-    if family.phase == "prefill":
-        pairs = causal_pairs(sequences=layout.batch, isl=traffic.isl)
-        return layout.batch * traffic.isl / micro, pairs / micro, layout.batch * traffic.isl / micro
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Contexts:
+    """What the attention of one data-parallel rank works on in one micro-batch; ``mean`` on the mean rank."""
+
+    tokens: Count
+    mean_tokens: Count
+    pairs: Count
+    cached_tokens: Count
+    loaded_tokens: Count
+    context: Count
+    steps: Count
+
+
+def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
+    """Return the loads of prompts, each worked in ``steps`` equal chunks behind what its cache held already."""
+    found = traffic.isl * traffic.prefix_hit
+    new = traffic.isl - found
+    steps = chunked_steps(tokens=new, chunk=layout.chunk) if family.chunked else 1
+    worked = new / steps
+    prefix = found + (new - worked) / 2
+    share = largest_share(sequences=layout.batch, ranks=layout.ranks, spread=traffic.isl_spread)
+    parts = family.micro * layout.cp
+    tokens = layout.batch * worked / parts
+    return _Contexts(
+        tokens=tokens * share,
+        mean_tokens=tokens,
+        pairs=share
+        * causal_pairs(sequences=layout.batch, isl=worked, prefix=prefix, spread=traffic.isl_spread)
+        / parts,
+        cached_tokens=share * layout.batch * (prefix + worked) / family.micro,
+        loaded_tokens=share * layout.batch * found / steps / family.micro,
+        context=prefix + worked,
+        steps=steps,
+    )
+
+
+def _of_answers(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
+    """Return the loads of sequences that each add a token and its drafts."""
     verify = 1 + layout.draft
     contexts = largest_context_sum(
         sequences=layout.batch,
         mean=traffic.isl + traffic.osl / 2,
         spread=traffic.context_spread * length_spread(osl=traffic.osl),
-        ranks=layout.dies / layout.tp,
+        ranks=layout.ranks,
     )
-    return layout.batch * verify / micro, contexts * verify / micro, contexts / micro
+    tokens = layout.batch * verify / family.micro
+    cached = contexts / family.micro
+    return _Contexts(
+        tokens=tokens,
+        mean_tokens=tokens,
+        pairs=contexts * verify / family.micro,
+        cached_tokens=cached,
+        loaded_tokens=0,
+        context=cached / (layout.batch / family.micro),
+        steps=1,
+    )
 
 
 def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
-    """Return the loads of one micro-batch on the busiest rank of each kind."""
-    tokens, pairs, cached_tokens = _contexts(layout, family, traffic)
-    group_tokens = tokens * (layout.dies / layout.tp)
-    shared_ranks = layout.shared_ranks if family.own_shared_ranks else layout.dies
-    routed_ranks = layout.dies - layout.shared_ranks if family.own_shared_ranks else layout.dies
+    """Return the loads of one micro-batch on the busiest rank of each kind.
+
+    With experts on dies of their own each domain of attention ranks exchanges its tokens with all of them.
+    """
+    load = (_of_prompts if family.phase == "prefill" else _of_answers)(layout, family, traffic)
+    attention_dies = (layout.dies - layout.expert_dies) / layout.domains
+    expert_dies = layout.expert_dies if family.disaggregated else layout.dies
+    group_tokens = load.mean_tokens * (attention_dies / layout.tp)
+    shared_ranks = layout.shared_ranks if family.own_shared_ranks else expert_dies
+    routed_ranks = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
     slots = dims.n_routed_experts + layout.redundant
     slots_per_rank = ceil(slots / routed_ranks)
     mean = tokens_per_routed_rank(
@@ -44,16 +93,18 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
     variance = slot_variance(
         skew=traffic.skew,
         residual=traffic.residual,
-        sequences=maximum(1.0, layout.batch * (layout.dies / layout.tp) / family.micro),
+        sequences=maximum(1.0, layout.batch * layout.ranks / layout.domains / family.micro),
     )
     return Quantities(
-        tokens=tokens,
+        tokens=load.tokens,
         sequences=layout.batch / family.micro,
-        rank_tokens=tokens / layout.tp,
-        head_tokens=tokens * family.micro if family.phase == "decode" else layout.batch,
+        context=load.context,
+        rank_tokens=load.tokens / layout.tp,
+        head_tokens=load.tokens * family.micro if family.phase == "decode" else layout.batch,
         group_tokens=group_tokens,
-        pairs=pairs,
-        cached_tokens=cached_tokens,
+        pairs=load.pairs,
+        cached_tokens=load.cached_tokens,
+        loaded_tokens=load.loaded_tokens,
         slots_per_rank=slots_per_rank,
         touched=experts_touched(
             group_tokens=group_tokens,
@@ -69,7 +120,15 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
             chance=traffic.chance,
         ),
         shared_tokens=tokens_per_shared_rank(group_tokens=group_tokens, shared_ranks=shared_ranks),
-        copies=dims.num_experts_per_tok + (1 if family.own_shared_ranks else 0),
-        group=layout.dies,
+        copies=dims.num_experts_per_tok + (1 if family.own_shared_ranks or family.disaggregated else 0),
+        group=attention_dies + layout.expert_dies,
         tp=layout.tp,
+        cp=layout.cp,
+        dcp=layout.dcp,
+        o_proj_tp=layout.o_proj_tp,
+        head_tp=layout.head_tp,
+        dense_tp=layout.dense_tp,
+        embedding_tp=layout.embedding_tp,
+        kv_resident=layout.kv_resident,
+        steps=load.steps,
     )

@@ -1,10 +1,11 @@
 """The frozen records that pass between stages; every value may be a number, an array or a symbol."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from perfmodel.specs.deployment import LayoutSpec
-from perfmodel.units import Bytes, Count, Dimensionless, Flop
+from perfmodel.specs.deployment import Exchange as ExchangeForm
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
+from perfmodel.units import Bytes, Count, Dimensionless, Flop, Fraction
 
 Engine = Literal["cube_bf16", "cube_int8", "vector", "link"]
 OperatorClass = Literal[
@@ -16,6 +17,9 @@ OperatorClass = Literal[
     "attention_prefill",
     "vector",
     "exchange",
+    "cache_pass",
+    "host_read",
+    "pool_read",
 ]
 Collective = Literal[
     "all_reduce",
@@ -29,6 +33,10 @@ Collective = Literal[
 ]
 
 
+SplitModule = Literal["o_proj", "head", "dense", "embedding"]
+SPLIT_MODULES: tuple[SplitModule, ...] = ("o_proj", "head", "dense", "embedding")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layout:
     """The axes of one pool's layout."""
@@ -40,32 +48,88 @@ class Layout:
     batch: Count
     draft: Count
     attention_cores: Count
+    cp: Count = 1
+    dcp: Count = 1
+    o_proj_tp: Count = 1
+    head_tp: Count = 1
+    dense_tp: Count = 1
+    embedding_tp: Count = 1
+    expert_dies: Count = 0
+    domains: Count = 1
+    chunk: Count = 0
+    kv_resident: Fraction = 1
 
     @staticmethod
     def of(spec: LayoutSpec) -> "Layout":
         """Return a given layout as plain numbers."""
-        return Layout(
-            dies=spec.dies,
-            tp=spec.tp,
-            shared_ranks=spec.shared_ranks,
-            redundant=spec.redundant,
-            batch=spec.batch,
-            draft=spec.draft,
-            attention_cores=spec.attention_cores,
-        )
+        return Layout(**{axis.name: getattr(spec, axis.name) for axis in fields(Layout)})
+
+    @property
+    def ranks(self) -> Count:
+        """Data-parallel ranks of the attention, each with ``batch`` sequences."""
+        return (self.dies - self.expert_dies) / (self.tp * self.cp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """The structure of a plan: what decides which rows exist and how lanes compose."""
 
-    phase: Literal["decode", "prefill"]
+    phase: Phase
     own_shared_ranks: bool
-    overlap: Literal["none", "link", "cores"]
-    exchange: Literal["dispatch", "gather"]
-    reduction: Literal["all_reduce", "scatter_gather"] = "scatter_gather"
-    precision: Literal["w8a8", "bf16"] = "w8a8"
-    kv_dtype: Literal["bf16", "int8"] = "bf16"
+    overlap: Overlap
+    exchange: ExchangeForm
+    reduction: Reduction = "scatter_gather"
+    precision: Precision = "w8a8"
+    kv_dtype: KvDtype = "bf16"
+    expert_weights: ExpertWeights = "int8"
+    #: modules that are split over dies of their own inside data-parallel attention
+    split: frozenset[SplitModule] = frozenset()
+    o_proj_sharded: bool = False
+    context_parallel: bool = False
+    micro_batches: int = 2
+    fused_experts: bool = False
+    shared_stream: bool = False
+    chunked: bool = False
+    offloads: bool = False
+
+    @staticmethod
+    def of(
+        layout: LayoutSpec,
+        phase: Phase,
+        *,
+        precision: Precision = "w8a8",
+        kv_dtype: KvDtype = "bf16",
+        expert_weights: ExpertWeights = "int8",
+    ) -> "Family":
+        """Return the structure of a given layout."""
+        return Family(
+            phase=phase,
+            own_shared_ranks=layout.shared_ranks > 0,
+            overlap=layout.overlap,
+            exchange=layout.exchange,
+            reduction=layout.reduction,
+            precision=precision,
+            kv_dtype=kv_dtype,
+            expert_weights=expert_weights,
+            split=frozenset(module for module in SPLIT_MODULES if getattr(layout, f"{module}_tp") > 1),
+            o_proj_sharded=layout.o_proj_sharded,
+            context_parallel=layout.cp > 1 or layout.dcp > 1,
+            micro_batches=layout.micro_batches,
+            fused_experts=layout.fused_experts,
+            shared_stream=layout.shared_stream,
+            chunked=layout.chunk > 0,
+            offloads=layout.kv_resident < 1,
+        )
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether attention and experts are on different dies."""
+        return self.overlap == "stages"
+
+    @property
+    def swaps_heads(self) -> bool:
+        """Whether heads are swapped for tokens before the output projection, which each die then has whole."""
+        return self.reduction in ("all_to_all", "sp_tp_sp")
 
     @property
     def sums_whole(self) -> bool:
@@ -75,7 +139,7 @@ class Family:
     @property
     def micro(self) -> int:
         """Micro-batches a step is cut into."""
-        return 1 if self.overlap == "none" else 2
+        return {"none": 1, "stages": self.micro_batches}.get(self.overlap, 2)
 
     @property
     def weight_element_bytes(self) -> int:
@@ -119,30 +183,44 @@ class Traffic:
     residual: Dimensionless
     chance: Dimensionless
     context_spread: Dimensionless
+    #: part of a prompt whose cache is found ready
+    prefix_hit: Fraction = 0
+    #: relative spread of the lengths of the prompts that are batched together
+    isl_spread: Dimensionless = 0
 
     def even(self) -> "Traffic":
         """Return the same requests with equal loads: what the mean rank has."""
-        return replace(self, skew=0.0, residual=0.0, chance=0.0, context_spread=0.0)
+        return replace(self, skew=0.0, residual=0.0, chance=0.0, context_spread=0.0, isl_spread=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Quantities:
     """Tokens of one micro-batch as they fall on ranks."""
 
-    tokens: Count  # of one attention data-parallel rank
+    tokens: Count  # of one attention data-parallel rank, in prefill 1/cp of them
     sequences: Count  # that they belong to
+    context: Count  # tokens that one sequence has by then
     rank_tokens: Count  # a die's share of them, 1/tp
     head_tokens: Count  # of the whole step, for the output head
     group_tokens: Count  # of the whole instance
     pairs: Count  # query-context pairs of the busiest data-parallel rank
-    cached_tokens: Count  # cache entries read by it
+    cached_tokens: Count  # cache entries it needs: in decode those it reads, in prefill prefixes and new tokens
+    loaded_tokens: Count  # of these, what was found ready and is fetched
     slots_per_rank: Count
     touched: Count  # expert slots that receive a token
     routed_tokens: Count  # on the busiest routed rank
     shared_tokens: Count  # on a rank that holds a shared expert
     copies: Count  # messages per token
-    group: Count  # dies of the instance
+    group: Count  # dies that exchange tokens
     tp: Count
+    cp: Count
+    dcp: Count
+    o_proj_tp: Count
+    head_tp: Count
+    dense_tp: Count
+    embedding_tp: Count
+    kv_resident: Fraction
+    steps: Count  # a prompt is worked in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -157,6 +235,8 @@ class Exchange:
     group: Count
     payload: Bytes
     messages: Count = 1
+    #: times that a message is sent on its way: between groups of unequal size a die of the larger one forwards it
+    hops: Count = 1
     #: messages of one token, and the groups of experts its router chooses from
     copies: Count = 1
     n_group: Count = 1
@@ -217,6 +297,12 @@ class Block:
     joined: tuple[str, ...] = ()
     overlapped: bool = False
     passes: int = 1
+    #: part that runs beside the exchange, on cores it leaves free
+    beside: tuple[str, ...] = ()
+    #: last parts of the experts lane that are one kernel with the exchange
+    fused: tuple[str, ...] = ()
+    #: groups of attention dies that take turns on the experts
+    domains: Count = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -225,3 +311,7 @@ class Ledger:
 
     parts: dict[str, tuple[Op, ...]]
     blocks: tuple[Block, ...]
+    #: times that the host starts the blocks: chunks of a prompt
+    steps: Count = 1
+    #: tokens drafted in a step
+    draft: Count = 0

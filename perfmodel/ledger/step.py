@@ -1,14 +1,16 @@
 """Model x layout x batch -> the ledger of one step."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from perfmodel.algebra import minimum
 from perfmodel.ledger.attention import attention_ops
-from perfmodel.ledger.feedforward import dense_ops, routed_ops, routing_ops, shared_ops
+from perfmodel.ledger.feedforward import dense_ops, expert_exchange_ops, gate_ops, routed_ops, shared_ops
 from perfmodel.ledger.quantities import quantities
 from perfmodel.ledger.records import Block, Dims, Family, Layout, Ledger, Op, Quantities, Traffic
-from perfmodel.ledger.rows import BF16, linear, vector
+from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
 from perfmodel.specs.model import ModelSpec
+from perfmodel.units import Count
 
 
 def dims_of(model: ModelSpec) -> Dims:
@@ -27,26 +29,33 @@ def dims_of(model: ModelSpec) -> Dims:
 
 
 def _embedding_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    rows = q.tokens * family.micro
-    gathered = vector("embedding.lookup", flop=0, traffic=2 * rows * dims.hidden_size * BF16)
-    yield Op(
-        name=gathered.name,
-        operator="vector",
-        engine="vector",
-        activation_bytes=gathered.activation_bytes,
-        resident_bytes=dims.vocab_size * dims.hidden_size * BF16,
+    rows, row_bytes = q.tokens * family.micro, dims.hidden_size * BF16
+    split = "embedding" in family.split
+    parts = q.embedding_tp if split else 1
+    yield replace(
+        vector("embedding.lookup", flop=0, traffic=2 * rows * row_bytes),
+        resident_bytes=dims.vocab_size * row_bytes / parts,
     )
+    if split:  # each die looks up what it keeps for all, zero elsewhere, and the sum is split
+        yield exchange_row("embedding.scatter", "reduce_scatter", group=parts, payload=rows * row_bytes)
 
 
-def _head_ops(q: Quantities, dims: Dims) -> Iterator[Op]:
+def _head_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
+    split = "head" in family.split
+    parts = q.head_tp if split else 1
+    columns = dims.vocab_size / (q.tp * parts)
+    if split:
+        yield exchange_row("head.gather", "all_gather", group=parts, payload=q.head_tokens * dims.hidden_size * BF16)
     yield linear(
         "head.logits",
-        rows=q.head_tokens,
+        rows=q.head_tokens * parts,
         inner=dims.hidden_size,
-        columns=dims.vocab_size / q.tp,
+        columns=columns,
         weight_element_bytes=BF16,
         engine="cube_bf16",
     )
+    if split:
+        yield exchange_row("head.swap", "all_to_all", group=parts, payload=q.head_tokens * columns * BF16)
 
 
 def _draft_ops(q: Quantities, dims: Dims) -> Iterator[Op]:
@@ -70,9 +79,10 @@ def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelS
     parts: dict[str, tuple[Op, ...]] = {
         "embedding": tuple(_embedding_ops(q, family, dims)),
         "attention": tuple(attention_ops(q, family, dims, model.attention)),
-        "routing": tuple(routing_ops(q, family, dims)),
+        "gate": tuple(gate_ops(q, family, dims)),
+        "exchange": tuple(expert_exchange_ops(q, family, dims)),
         "routed": tuple(routed_ops(q, family, dims)),
-        "head": tuple(_head_ops(q, dims)),
+        "head": tuple(_head_ops(q, family, dims)),
     }
     if model.first_k_dense_replace:
         parts["dense"] = tuple(dense_ops(q, family, dims))
@@ -81,15 +91,12 @@ def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelS
     drafts = model.num_nextn_predict_layers > 0
     if drafts:
         parts["draft"] = tuple(_draft_ops(q, dims))
-    return Ledger(parts=parts, blocks=tuple(_blocks(layout, family, model, drafts)))
+    return Ledger(parts=parts, blocks=tuple(_blocks(layout, family, model, drafts)), steps=q.steps, draft=layout.draft)
 
 
 def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> Iterator[Block]:
-    shared = bool(model.experts.n_shared_experts)
-    own = shared and family.own_shared_ranks
-    experts = ("routing",) if own else ("routing", "routed", *(("shared",) if shared else ()))
-    joined = ("routed", "shared") if own else ()
-    overlapped = family.overlap != "none"
+    """Yield the blocks; ``count`` is of one chunk of the prompts, of which the ledger says how many there are."""
+    expert_layer = _expert_lanes(family, shared=bool(model.experts.n_shared_experts), domains=layout.domains)
     moe_layers = model.num_hidden_layers - model.first_k_dense_replace
     yield Block(name="embedding", count=1, layers=1, attention=("embedding",), experts=())
     if model.first_k_dense_replace:
@@ -101,28 +108,10 @@ def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> I
             experts=("dense",),
             passes=family.micro,
         )
-    yield Block(
-        name="moe_layer",
-        count=moe_layers,
-        layers=moe_layers,
-        attention=("attention",),
-        experts=experts,
-        joined=joined,
-        overlapped=overlapped,
-        passes=family.micro,
-    )
+    yield replace(expert_layer, name="moe_layer", count=moe_layers, layers=moe_layers)
     if drafts:
         kept = minimum(layout.draft, model.num_nextn_predict_layers)
-        yield Block(
-            name="draft_layer",
-            count=layout.draft,
-            layers=kept,
-            attention=("attention",),
-            experts=experts,
-            joined=joined,
-            overlapped=overlapped,
-            passes=family.micro,
-        )
+        yield replace(expert_layer, name="draft_layer", count=layout.draft, layers=kept)
         yield Block(
             name="draft_input",
             count=layout.draft,
@@ -132,3 +121,27 @@ def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> I
             passes=family.micro,
         )
     yield Block(name="head", count=1 + layout.draft if drafts else 1, layers=1, attention=("head",), experts=())
+
+
+def _expert_lanes(family: Family, *, shared: bool, domains: Count) -> Block:
+    """Return a layer with experts: which parts run where, which wait for each other, which run side by side."""
+    own = shared and family.own_shared_ranks
+    attention: tuple[str, ...] = ("attention",)
+    experts: tuple[str, ...] = ("gate", "exchange")
+    if family.disaggregated:
+        attention, experts = ("attention", "gate"), ("exchange",)
+    beside = ("shared",) if shared and not own and family.shared_stream else ()
+    plain = ("shared",) if shared and not own and not beside else ()
+    return Block(
+        name="layer",
+        count=1,
+        layers=1,
+        attention=attention,
+        experts=experts if own else (*plain, *experts, "routed"),
+        joined=("routed", "shared") if own else (),
+        fused=("routed",) if family.fused_experts else (),
+        beside=beside,
+        overlapped=family.overlap != "none",
+        passes=family.micro,
+        domains=domains,
+    )

@@ -145,7 +145,10 @@ def _prefill(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
     pairs, tokens = causal_pairs(sequences=sequences, isl=isl), sequences * isl
     shape = f"{sequences:g} sequences, {heads:g} heads"
     if isinstance(attention, MlaSpec):
-        return latent_prefill_core(attention, pairs=pairs, tokens=tokens, sequences=sequences, heads=heads), shape
+        core = latent_prefill_core(
+            attention, pairs=pairs, tokens=tokens, sequences=sequences, heads=heads, context=tokens / sequences
+        )
+        return core, shape
     assert attention is not None
     return grouped_query_core(
         attention,

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.ledger.records import Family
-from perfmodel.rates import Rates
+from perfmodel.ledger.records import SPLIT_MODULES, Family
+from perfmodel.rates import UNLIMITED, Rates
 from perfmodel.specs.deployment import LayoutSpec, Overlap, Phase
 from perfmodel.specs.model import ModelSpec
 
@@ -34,8 +34,8 @@ class ExpertLayouts:
 
 
 def overlaps(phase: Phase) -> tuple[Overlap, ...]:
-    """Return the overlaps a phase has: only decode splits its cores between two micro-batches."""
-    return ("none", "link", "cores") if phase == "decode" else ("none", "link")
+    """Return the overlaps a phase has: only decode splits its cores, or its dies, between micro-batches."""
+    return ("none", "link", "cores", "stages") if phase == "decode" else ("none", "link")
 
 
 def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
@@ -48,11 +48,12 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         faults.append(f"tp: {layout.tp} does not divide {heads} heads; allowed: {_divisors(heads)}; choose one of them")
     slots = experts + layout.redundant
     room = slots + layout.shared_ranks
-    if layout.dies > room:
+    expert_dies = layout.expert_dies or layout.dies
+    if expert_dies > room:
         faults.append(
-            f"dies: ep {layout.dies} exceeds {experts} routed experts + {layout.redundant} replicas + "
+            f"dies: ep {expert_dies} exceeds {experts} routed experts + {layout.redundant} replicas + "
             f"{layout.shared_ranks} shared-expert ranks = {room}; allowed: at most {room}; "
-            f"add --redundant {layout.dies - room} or use fewer dies"
+            f"add --redundant {expert_dies - room} or use fewer dies"
         )
     dies_in_system = rates.max_packages * rates.dies_per_package
     if layout.dies > dies_in_system:
@@ -64,6 +65,9 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         faults.append(f"shared_ranks: {layout.shared_ranks}, but the model has no shared expert; allowed: 0")
     if layout.draft and not model.num_nextn_predict_layers:
         faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
+    faults += _stage_faults(layout)
+    faults += _parallel_faults(layout, phase, model)
+    faults += _work_faults(layout, phase, model, rates)
     cores = int(rates.cube_cores)  # type: ignore[call-overload]
     if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
         faults.append(
@@ -72,6 +76,88 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         )
     if layout.overlap != "cores" and layout.attention_cores:
         faults.append(f"attention_cores: {layout.attention_cores} without overlap 'cores'; drop it or set the overlap")
+    return faults
+
+
+def _stage_faults(layout: LayoutSpec) -> list[str]:
+    """Return what is wrong with attention and experts on dies of their own; rules of [xdeepserve2025] section 3.3."""
+    faults = []
+    stages = layout.overlap == "stages"
+    if stages and not layout.expert_dies:
+        faults.append("expert_dies: 0 with overlap 'stages'; allowed: 1 or more; say how many dies have experts alone")
+    if layout.expert_dies and not stages:
+        faults.append(
+            f"expert_dies: {layout.expert_dies} with overlap {layout.overlap!r}; allowed: with 'stages'; set it"
+        )
+    if stages and layout.exchange != "dispatch":
+        faults.append(f"exchange: {layout.exchange!r} with overlap 'stages'; allowed: dispatch")
+    if layout.expert_dies and layout.shared_ranks >= layout.expert_dies:
+        faults.append(
+            f"shared_ranks: {layout.shared_ranks} of {layout.expert_dies} expert dies; allowed: fewer: shared experts "
+            "are among the expert dies and not counted twice (xDeepServe section 3.3)"
+        )
+    for name, plain in (("domains", 1), ("micro_batches", 2)):
+        if getattr(layout, name) != plain and not stages:
+            faults.append(f"{name}: {getattr(layout, name)} without overlap 'stages'; allowed: {plain}")
+    return faults
+
+
+def _parallel_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec) -> list[str]:
+    """Return what is wrong with the parallel forms of single modules."""
+    faults = []
+    latent = model.attention.kind == "mla"
+    if layout.cp > 1 and phase != "prefill":
+        faults.append(f"cp: {layout.cp} in {phase}; allowed: 1; decode splits its cache with dcp")
+    if layout.dcp > 1 and (phase != "decode" or not latent or layout.tp % layout.dcp):
+        faults.append(
+            f"dcp: {layout.dcp} with tp {layout.tp} in {phase}; allowed: in decode of latent attention, a divisor of tp"
+        )
+    if layout.reduction == "sp_tp_sp" and not latent:
+        faults.append("reduction: 'sp_tp_sp' gathers low-rank inputs; this attention has none; allowed: all_to_all")
+    swaps = layout.reduction in ("all_to_all", "sp_tp_sp")
+    if layout.o_proj_sharded and not swaps:
+        faults.append("o_proj_sharded: allowed with reduction all_to_all or sp_tp_sp, which replicate the projection")
+    ranks = (layout.dies - layout.expert_dies) // layout.tp
+    for name in SPLIT_MODULES:
+        parts = getattr(layout, f"{name}_tp")
+        if parts > 1 and (layout.tp > 1 or ranks % parts):
+            faults.append(
+                f"{name}_tp: {parts} with dp {ranks} x tp {layout.tp}; allowed: with tp 1, a divisor of dp "
+                "(vLLM-Ascend, Fine_grained_TP.md)"
+            )
+    return faults
+
+
+LARGEST_FUSED = 512  # tokens of a rank that the fused kernel takes: vLLM-Ascend, ascend_forward_context.py
+LARGEST_VERIFIED = 16  # tokens of a sequence in one step: vLLM-Ascend, speculative_decoding.md
+
+
+def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
+    """Return what is wrong with what runs beside, in one kernel, in chunks or out of the host's memory."""
+    faults = []
+    tokens = layout.batch * (1 + layout.draft)
+    if layout.fused_experts and (layout.exchange != "dispatch" or phase != "decode" or layout.overlap != "none"):
+        faults.append(
+            f"fused_experts with exchange {layout.exchange!r}, overlap {layout.overlap!r} in {phase}; "
+            "allowed: dispatch, overlap none, in decode"
+        )
+    if layout.fused_experts and tokens / layout.tp > LARGEST_FUSED:
+        faults.append(
+            f"fused_experts with {tokens / layout.tp:g} tokens a rank; allowed: at most {LARGEST_FUSED} "
+            "(vLLM-Ascend, ascend_forward_context.py); use a smaller batch"
+        )
+    if layout.shared_stream and (not model.experts.n_shared_experts or layout.shared_ranks or layout.expert_dies):
+        faults.append("shared_stream: allowed where every die has the shared expert; drop it")
+    if layout.chunk and phase != "prefill":
+        faults.append(f"chunk: {layout.chunk} in {phase}; allowed: in prefill")
+    if layout.kv_resident < 1 and phase != "decode":
+        faults.append(f"kv_resident: {layout.kv_resident:g} in {phase}; allowed: in decode")
+    if layout.kv_resident < 1 and rates.host_bandwidth == UNLIMITED:
+        faults.append("kv_resident: the stack says no rate of the host's memory; set technique kv-offload")
+    if 1 + layout.draft > LARGEST_VERIFIED:
+        faults.append(
+            f"draft: {layout.draft}; allowed: at most {LARGEST_VERIFIED - 1} (vLLM-Ascend, speculative_decoding.md)"
+        )
     return faults
 
 
@@ -109,10 +195,11 @@ def expert_layouts(sizes: list[int], model: ModelSpec, own_shared_ranks: bool) -
 def families(model: ModelSpec, phase: Literal["decode", "prefill"], kv_dtype: Literal["bf16", "int8"]) -> list[Family]:
     """Return the structures searched for a phase."""
     own = (False, True) if model.experts.n_shared_experts and phase == "decode" else (False,)
+    searched = tuple(overlap for overlap in overlaps(phase) if overlap != "stages")
     exchanges: tuple[Literal["dispatch", "gather"], ...] = ("dispatch", "gather")
     return [
         Family(phase=phase, own_shared_ranks=s, overlap=o, exchange=e, kv_dtype=kv_dtype)
-        for s, o, e in product(own, overlaps(phase), exchanges)
+        for s, o, e in product(own, searched, exchanges)
         if not needs_cores_to_exchange(phase, o, e)
     ]
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
-from perfmodel.specs.deployment import KvDtype, LayoutShape, Overlap, Phase, Precision
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
 
 #: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
 Quantity = Literal[
@@ -27,25 +27,37 @@ class LayoutConditions(LayoutShape):
     batch: PositiveInt | None = None
 
 
-class Conditions(Spec):
-    """Everything needed to predict the row."""
+class Service(Spec):
+    """What every pool of a run shares: machine, model, lengths, precisions, techniques."""
 
     system: str
     model: str
     stack: str
     #: kernel sets that come before those of the stack
     kernels: tuple[str, ...] = ()
-    phase: Phase
+    #: techniques set otherwise than the stack comes with them
+    techniques: dict[str, str] = Field(default_factory=dict)
     isl: PositiveInt
     osl: PositiveInt
     precision: Precision = "w8a8"
     kv_dtype: KvDtype = "bf16"
+    expert_weights: ExpertWeights = "int8"
     #: accepted tokens added by each draft position
     acceptance: tuple[Annotated[float, Ge(0), Le(1)], ...] = ()
     #: whether the experts were forced to equal load in the run
     balanced: bool = False
-    #: seconds; the target that fixed the batch where the batch is not published
+    #: part of a prompt whose cache is found ready
+    prefix_hit: Annotated[float, Ge(0), Lt(1)] = 0.0
+    #: relative spread of the lengths of the prompts that are batched together
+    isl_spread: Annotated[float, Ge(0), Le(3)] = 0.0
+    #: seconds; the target that fixed the batch of decode where it is not published
     tpot: Annotated[float, Gt(0)] | None = None
+
+
+class Conditions(Service):
+    """Everything needed to predict the row."""
+
+    phase: Phase
     layout: LayoutConditions
 
     @model_validator(mode="after")
@@ -86,8 +98,9 @@ class PartOfStep(Spec):
     name: str
     #: rows of the ledger, or ``*`` for all that no other part names
     operators: tuple[str, ...] = Field(min_length=1)
-    #: seconds in a step
+    #: seconds, in a step or in one layer of one micro-batch
     value: Annotated[float, Gt(0)]
+    of: Literal["step", "layer"] = "step"
     printed: str
 
 
@@ -120,26 +133,11 @@ class Pool(Spec):
     layout: LayoutConditions
 
 
-class DeploymentConditions(Spec):
+class DeploymentConditions(Service):
     """What both pools of a deployment share, and the pools."""
 
-    system: str
-    model: str
-    stack: str
-    #: kernel sets that come before those of the stack
-    kernels: tuple[str, ...] = ()
-    isl: PositiveInt
-    osl: PositiveInt
-    precision: Precision = "w8a8"
-    kv_dtype: KvDtype = "bf16"
-    #: accepted tokens added by each draft position
-    acceptance: tuple[Annotated[float, Ge(0), Le(1)], ...] = ()
-    #: whether the experts were forced to equal load in the run
-    balanced: bool = False
     #: requests that the clients keep in the whole deployment; they fix the batch of decode where it is open
     concurrency: PositiveInt | None = None
-    #: seconds; the target that fixes the batch of decode where the concurrency is open too
-    tpot: Annotated[float, Gt(0)] | None = None
     prefill: Pool
     decode: Pool
 

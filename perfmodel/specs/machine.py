@@ -20,7 +20,7 @@ from perfmodel.specs.base import (
     Spec,
 )
 from perfmodel.specs.kernels import Link
-from perfmodel.units import Bytes, Dimensionless, Fraction, Seconds, Unit
+from perfmodel.units import Bytes, Dimensionless, Fraction, PerSecond, Seconds, Unit
 
 Share = Annotated[Fraction, Le(1.0)]
 
@@ -166,6 +166,10 @@ class StepOverheads(Spec):
     prefill_host_gap: Seconds
     graph_launch: Seconds
     sampling: Seconds
+    #: what each draft adds where it is started from the host
+    draft_gap: Seconds = 0.0
+    #: time of the host to start one kernel, where it starts each by itself
+    kernel_launch: Seconds = 0.0
 
 
 class PriorsSpec(Spec):
@@ -186,6 +190,8 @@ class TermsSpec(Spec):
     skew: Dimensionless
     #: relative spread of the load of an expert slot that balancing leaves
     residual: Dimensionless
+    #: 1 where requests are handed to ranks without a look at their lengths, 0 where ranks have equal contexts
+    context_spread: Fraction = 1.0
     #: cost of a message of dispatch and combine beside other work, over its cost alone
     dispatch_in_place: PositiveNumber
     combine_in_place: PositiveNumber
@@ -207,6 +213,15 @@ class MemorySpec(Spec):
     kv_block_tokens: PositiveNumber
 
 
+class StackTechnique(Spec):
+    """A technique that a stack has, the setting it comes in, and where that is said."""
+
+    name: str
+    setting: str
+    source: str
+    note: str | None = None
+
+
 class StackSpec(Spec):
     """A software stack: the kernels it uses and the overheads around them, apart from the peaks."""
 
@@ -220,6 +235,18 @@ class StackSpec(Spec):
     link_hidden: Share
     #: whether the weights that follow an exchange are brought to L2 while it runs
     weight_prefetch: bool
+    #: whether the host starts every kernel by itself; else a graph starts them all
+    eager: bool = False
+    #: part of a kernel's start that is left where kernels are merged into one task
+    start_share: Share = 1.0
+    #: what a die reads of the host's memory, and of a pool of caches of earlier prompts; open where never used
+    host_bandwidth: PositiveRate | None = None
+    pool_bandwidth: PositiveRate | None = None
+    #: requests a second that one front-end process takes, and how many there are; open where they set no limit
+    frontend_rate: PerSecond | None = None
+    frontends: PositiveNumber | None = None
+    #: techniques of the catalogue that the stack has, each with the setting it comes in
+    techniques: tuple[StackTechnique, ...] = ()
     #: terms of a step in service
     terms: str
     #: kernel sets, the first that has an operator class gives it

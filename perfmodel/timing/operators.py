@@ -79,9 +79,15 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: boo
 
 
 def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
+    if op.operator in ("host_read", "pool_read"):
+        network = op.kv_bytes / (rates.host_bandwidth if op.operator == "host_read" else rates.pool_bandwidth)
+        return OpTime(op=op, network_time=network, work=network)
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates, alone=repeated)
         return OpTime(op=op, network_time=network, work=network)
+    if op.operator == "cache_pass":
+        through = op.activation_bytes / (rates.l2_rate * core_share)
+        return OpTime(op=op, pass_time=through, work=through)
     kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:
         case MatmulKernel():
@@ -138,7 +144,7 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         compute_time=compute,
         stream_time=stream,
         pass_time=passes,
-        fixed_time=op.kernels * kernel.start,
+        fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
@@ -169,7 +175,7 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
         compute_time=compute,
         stream_time=stream,
         pass_time=passes,
-        fixed_time=op.kernels * (kernel.start + starts + first_block),
+        fixed_time=op.kernels * (kernel.start * rates.start_share + starts + first_block),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
@@ -195,7 +201,7 @@ def _prefill_attention(op: Op, kernel: PrefillAttentionKernel, rates: Rates, cor
         op=op,
         compute_time=maximum(compute, tasks),
         stream_time=memory,
-        fixed_time=op.kernels * kernel.start,
+        fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth,
         core_share=core_share,
@@ -214,7 +220,7 @@ def _vector(op: Op, kernel: VectorKernel, rates: Rates, core_share: Fraction) ->
         op=op,
         compute_time=compute,
         stream_time=memory,
-        fixed_time=op.kernels * kernel.start,
+        fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,

@@ -17,6 +17,7 @@ from perfmodel.units import Count, Dimensionless, Fraction, Seconds
 class PartTime:
     """Time of a part: on the die's cores and on its links; ``hbm`` is what memory alone would need.
 
+    ``hidden`` is what busy and link are shorter than their rows, ``launches`` the kernels a host starts.
     ``spared`` is what its busy time loses when weights known in advance wait in L2, ``window`` the time of
     its last exchange, in which those of the next part can be brought there.
     """
@@ -26,6 +27,8 @@ class PartTime:
     hbm: Seconds
     spared: Seconds = 0.0
     window: Seconds = 0.0
+    hidden: Seconds = 0.0
+    launches: Count = 0.0
 
     @property
     def whole(self) -> Seconds:
@@ -45,6 +48,7 @@ def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> 
         hbm=0.0 if core_share is WHOLE else total(row.hbm_time for row in rows),
         spared=_spared(rows, rates) if rates.weight_prefetch and core_share is WHOLE else 0.0,
         window=links[-1] if links else 0.0,
+        launches=total(row.op.kernels for row in rows) + len(links) if rates.eager else 0.0,
     )
 
 
@@ -65,6 +69,8 @@ def join(parts: Iterable[PartTime]) -> PartTime:
         hbm=total(part.hbm for part in parts),
         spared=total(part.spared for part in parts),
         window=total(part.window for part in parts),
+        hidden=total(part.hidden for part in parts),
+        launches=total(part.launches for part in parts),
     )
 
 
@@ -74,6 +80,7 @@ def slower(first: PartTime, second: PartTime) -> PartTime:
         busy=maximum(first.busy, second.busy),
         link=maximum(first.link, second.link),
         hbm=maximum(first.hbm, second.hbm),
+        launches=maximum(first.launches, second.launches),
     )
 
 
@@ -82,12 +89,26 @@ def lanes(
 ) -> tuple[PartTime, PartTime]:
     """Return the attention lane and the experts lane of a block for one micro-batch."""
     attention = join(time_part(ledger.parts[name], rates, attention_share) for name in block.attention)
-    experts = join(time_part(ledger.parts[name], rates, experts_share) for name in block.experts)
+    parts = [time_part(ledger.parts[name], rates, experts_share) for name in block.experts]
     if block.joined:
         first, second = (time_part(ledger.parts[name], rates, experts_share) for name in block.joined)
-        slow = slower(first, second)
-        experts = join([experts, slow])
+        parts.append(slower(first, second))
+    experts = join(parts)
+    if block.fused:
+        experts = _hide(experts, join(parts[-len(block.fused) :]).busy)
+    if block.beside:
+        shared = join(time_part(ledger.parts[name], rates, experts_share) for name in block.beside)
+        experts = _hide(join([experts, shared]), shared.busy)
     return attention, experts
+
+
+def _hide(part: PartTime, work: Seconds) -> PartTime:
+    """Return a part of which some work runs during its exchanges: they last until the longer of both ends.
+
+    Source: max of the two in place of their sum; no fill and no contention, so errs low.
+    """
+    hidden = minimum(part.link, work)
+    return replace(part, link=part.link - hidden, hidden=part.hidden + hidden)
 
 
 def core_shares(block: Block, family: Family, attention_cores: Count, rates: Rates) -> tuple[Fraction, Fraction]:
@@ -107,7 +128,17 @@ def prefetched_time(attention: PartTime, experts: PartTime) -> Seconds:
 
 
 def layer_time(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> Seconds:
-    """Return the time of one layer of a block, all its micro-batches included."""
+    """Return the time of one layer of a block, all its micro-batches included.
+
+    A host that starts every kernel by itself may need longer than the die.
+    """
+    time = _on_the_die(block, family, attention, experts, rates)
+    if rates.eager:
+        return maximum(time, block.passes * rates.kernel_launch * (attention.launches + experts.launches))
+    return time
+
+
+def _on_the_die(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> Seconds:
     if not block.overlapped:
         serial = roofline.serial_time(first=attention.whole, second=experts.whole)
         return block.passes * (serial - prefetched_time(attention, experts))
@@ -122,16 +153,24 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
                 second=attention.link + experts.link,
                 hidden=rates.link_hidden,
             )
+        case "stages":
+            return roofline.staged_time(
+                micro_batches=block.passes,
+                domains=block.domains,
+                first=attention.whole,
+                second=experts.busy,
+                between=experts.link,
+            )
         case "none":
             raise AssertionError("an overlapped block in a serial family")
         case _:
             assert_never(family.overlap)
 
 
-def gap_and_overhead(family: Family, rates: Rates) -> tuple[Dimensionless, Seconds]:
+def gap_and_overhead(family: Family, draft: Count, rates: Rates) -> tuple[Dimensionless, Seconds]:
     """Return what a phase's layers take over the sum of their operators, and the time outside them."""
     if family.phase == "decode":
-        return rates.decode_gap, rates.decode_overhead
+        return rates.decode_gap, rates.decode_overhead + draft * rates.draft_overhead
     return rates.prefill_gap, rates.prefill_overhead
 
 
@@ -140,10 +179,10 @@ def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rat
     times: list[Seconds] = []
     timed: dict[tuple[object, ...], Seconds] = {}
     for block in ledger.blocks:
-        key = (block.attention, block.experts, block.joined, block.overlapped, block.passes)
+        key = (block.attention, block.experts, block.joined, block.beside, block.overlapped, block.passes)
         if key not in timed:
             attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
             timed[key] = layer_time(block, family, attention, experts, rates)
         times.append(block.count * timed[key])
-    gap, overhead = gap_and_overhead(family, rates)
-    return gap * total(times) + overhead
+    gap, overhead = gap_and_overhead(family, ledger.draft, rates)
+    return ledger.steps * (gap * total(times) + overhead)
