@@ -1,7 +1,6 @@
-"""Write docs/cli.md and docs/accuracy.md anew.
+"""Write docs/cli.md, docs/accuracy.md and docs/techniques.md anew.
 
-The first is what every command's --help prints, the second what `moeplan accuracy`, `validate` and
-`calibrate --evidence` print.
+The first is what every command's --help prints, the others what the commands named below print.
 """
 
 import os
@@ -11,7 +10,6 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 VARIABLE = "MOEPLAN_MEASUREMENTS"
-PAGE = DOCS / "accuracy.md"
 CLI_PAGE = DOCS / "cli.md"
 CLI_INTRODUCTION = """\
 # The command line
@@ -59,11 +57,14 @@ keys, so that one file serves a series:
 `moeplan --install-completion` sets up the shell it is called from (bash, zsh, fish, PowerShell); `--show-completion`
 prints what it would add. Commands, options, their values and the names on file are completed.
 """
-COMMANDS = (
-    ("accuracy", "--format", "markdown"),
-    ("validate", "--leave-one-out", "--format", "markdown"),
-    ("calibrate", "--evidence", "--format", "markdown"),
-)
+PAGES = {
+    "accuracy.md": (
+        ("accuracy", "--format", "markdown"),
+        ("validate", "--leave-one-out", "--format", "markdown"),
+        ("calibrate", "--evidence", "--format", "markdown"),
+    ),
+    "techniques.md": (("gains", "--format", "markdown"),),
+}
 
 
 def _help(*words: str) -> str:
@@ -92,13 +93,14 @@ def main() -> None:
     CLI_PAGE.write_text(cli_page(), encoding="utf-8")
     if not os.environ.get(VARIABLE):
         sys.exit(f"error: {VARIABLE} is not set; allowed: the folder with the public tables")
-    parts = []
-    for words in COMMANDS:
-        done = subprocess.run(
-            [sys.executable, "-m", "perfmodel", *words], stdout=subprocess.PIPE, text=True, check=True
-        )
-        parts.append(done.stdout)
-    PAGE.write_text("\n".join(parts), encoding="utf-8")
+    for page, commands in PAGES.items():
+        parts = []
+        for words in commands:
+            done = subprocess.run(
+                [sys.executable, "-m", "perfmodel", *words], stdout=subprocess.PIPE, text=True, check=True
+            )
+            parts.append(done.stdout)
+        (DOCS / page).write_text("\n".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

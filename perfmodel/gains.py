@@ -4,9 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from perfmodel.breakdown import breakdown
+from perfmodel.errors import UsageError
 from perfmodel.machine import Machine
 from perfmodel.scenario import Resolved, ledger_of, of_conditions, predicted, resolve
+from perfmodel.specs.base import faults_in
 from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Gain
@@ -49,10 +53,16 @@ class Shelf:
 
 
 def merged(conditions: Conditions, change: Mapping[str, Any]) -> Conditions:
-    """Return conditions with keys changed, those of the layout one by one; validated anew."""
+    """Return conditions with keys changed, those of the layout one by one.
+
+    Raises ``UsageError`` with a line for each value that is not allowed.
+    """
     values = conditions.model_dump()
     values["layout"] = {**values["layout"], **change.get("layout", {})}
-    return Conditions(**{**values, **{key: value for key, value in change.items() if key != "layout"}})
+    try:
+        return Conditions(**{**values, **{key: value for key, value in change.items() if key != "layout"}})
+    except ValidationError as error:
+        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None
 
 
 def score(technique: Technique, gain: Gain, shelf: Shelf) -> ScoredGain:

@@ -16,6 +16,7 @@ from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
+from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
@@ -66,13 +67,7 @@ def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
     try:
         return LayoutSpec(**{**values, "batch": batch})
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            where = ".".join(str(p) for p in fault["loc"]) or "layout"
-            found = "" if fault["type"] == "value_error" else f"{fault['input']!r}; "
-            text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
-            lines.append(f"{where}: {found}{text}")
-        raise UsageError("\n".join(lines)) from None
+        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None
 
 
 def _family(scenario: Scenario, layout: LayoutSpec) -> Family:

@@ -206,7 +206,10 @@ def joined_range(
     slow = {"p": prefill.relative, "d": decode.relative}
     waits: Any = first.batch_formation + first.residual + first.prefill
     ttft = (
-        float(waits) * slow["p"] + float(cast(Any, first.kv_transfer)) + float(cast(Any, first.first_step)) * slow["d"]
+        float(cast(Any, first.frontend))
+        + float(waits) * slow["p"]
+        + float(cast(Any, first.kv_transfer))
+        + float(cast(Any, first.first_step)) * slow["d"]
     )
     rate = np.minimum(prefill_rate / slow["p"], decode_rate / slow["d"])
     return JoinedRange(ttft=interval(ttft), requests_per_s=interval(rate if asked is None else np.minimum(rate, asked)))

@@ -206,15 +206,10 @@ def checked_conditions(**values: Any) -> Any:
     """Return conditions given on the command line, or raise ``UsageError`` with a line for each fault."""
     from pydantic import ValidationError
 
+    from perfmodel.specs.base import faults_in
     from perfmodel.specs.evidence import Conditions
 
     try:
         return Conditions(**values)
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            where = ".".join(str(part) for part in fault["loc"] if part != "layout") or "layout"
-            found = "" if fault["type"] == "value_error" else f"{fault['input']!r}; "
-            text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
-            lines.append(f"{where}: {found}{text}")
-        raise UsageError("\n".join(lines)) from None
+        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None

@@ -242,7 +242,7 @@ class StackSpec(Spec):
     #: what a die reads of the host's memory, and of a pool of caches of earlier prompts; open where never used
     host_bandwidth: PositiveRate | None = None
     pool_bandwidth: PositiveRate | None = None
-    #: requests a second that one front-end process takes, and how many there are; open where they set no limit
+    #: requests a second that one front-end process takes, and how many a prefill instance has; open: no limit
     frontend_rate: PerSecond | None = None
     frontends: PositiveNumber | None = None
     #: techniques of the catalogue that the stack has, each with the setting it comes in
