@@ -333,7 +333,7 @@ def effect(run: Run, before: Outcome, change: Change, *, together: Iterable[Chan
         gain=gain,
         sure=interval(ratios / float(np.median(ratios)) * (1 + gain) - 1),
         of_pool={phase: after.rate(phase) / before.rate(phase) - 1 for phase in run.pools},
-        why=reason(before, after, other, run),
+        why=reason(before, after, other, run) or f"nothing of what it acts on is in the step: {change.acts_on}",
     )
 
 
@@ -348,7 +348,7 @@ def _cost_samples(run: Run, found: Outcome) -> Any:
 
 
 def reason(before: Outcome, after: Outcome, other: Run, run: Run) -> str:
-    """Return what moved: the two rows of a step that change most at the old batch, and the batch."""
+    """Return what moved: the two rows of a step that change most at the old batch, and the batch; or nothing."""
     words = []
     for phase, old in before.pools.items():
         new = after.pools[phase]
@@ -356,7 +356,7 @@ def reason(before: Outcome, after: Outcome, other: Run, run: Run) -> str:
         words += _moved_rows(old, now, phase if len(before.pools) > 1 else "")
         if old.plan.layout.batch != new.plan.layout.batch:
             words.append(f"{phase} batch {old.plan.layout.batch} to {new.plan.layout.batch}")
-    return "; ".join(words) or "no row of the step changes"
+    return "; ".join(words)
 
 
 def _at_batch_of(old: Resolved, pool: Pool, model: ModelSpec) -> Resolved | None:
@@ -382,7 +382,7 @@ def _times(resolved: Resolved) -> dict[str, tuple[float, str]]:
         "what overlaps": -parts.hidden,
         "host": parts.overhead,
     }
-    times.update({name: (time, "fixed") for name, time in outside.items() if time})
+    times.update({name: (time, "") for name, time in outside.items() if time})
     times["step"] = (parts.step_time, "")
     return times
 
@@ -405,10 +405,9 @@ def _moved_rows(old: Resolved, new: Resolved | None, phase: str) -> list[str]:
     for name in largest:
         if abs(moves[name]) > UNFELT * step:
             bound = (before.get(name) or after[name])[1]
-            words.append(
-                f"{f'{phase} ' if phase else ''}{name} {before.get(name, (0.0, ''))[0] * 1e3:.3g} to "
-                f"{after.get(name, (0.0, ''))[0] * 1e3:.3g} ms of a step ({bound})"
-            )
+            times = [table.get(name, (0.0, ""))[0] * 1e3 for table in (before, after)]
+            kind = f" ({bound})" if bound else ""
+            words.append(f"{f'{phase} ' if phase else ''}{name} {times[0]:,.4g} to {times[1]:,.4g} ms a step{kind}")
     return words
 
 

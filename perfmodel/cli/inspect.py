@@ -66,6 +66,22 @@ def list_command(
     from perfmodel import catalog
     from perfmodel.report.table import Column, Document, Table
 
+    if kind and _kind(kind) == "techniques":
+        from perfmodel.report.gains import catalogue_table
+
+        specs = [one.spec for one in catalog.techniques().values()]
+        options.show(
+            Document(
+                schema="moeplan.list/1",
+                title="On file: techniques",
+                tables=(catalogue_table(specs),),
+                facts={"count": len(specs)},
+                notes=("set one with --with NAME=SETTING; see what each is worth with: moeplan what-if",),
+            ),
+            format_,
+            [],
+        )
+        return
     rows = []
     for each in [_kind(kind)] if kind else KINDS:
         for name in catalog.names(each):

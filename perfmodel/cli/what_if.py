@@ -35,6 +35,7 @@ def command(
     ttft: Annotated[
         str | None, typer.Option("--ttft", help="Limit on time to first token; default: the plan's.")
     ] = None,
+    acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -49,7 +50,7 @@ def command(
 
     limits = (options.quantity(tpot, "s", "--tpot"), options.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    run = _run(plan, stack, *limits)
+    run = _run(plan, stack, acceptance, *limits)
     wanted = _techniques(only)
     found = list(technique_changes(run, wanted, catalog.kernel_set))
     changes = [one for one in found if not isinstance(one, Refusal)]
@@ -112,7 +113,7 @@ def _goal(text: str | None) -> Any:
     return Goal(**values)
 
 
-def _run(word: str, stack: str | None, tpot: float | None, ttft: float | None) -> Any:
+def _run(word: str, stack: str | None, acceptance: str | None, tpot: float | None, ttft: float | None) -> Any:
     """Return what is varied: a plan file, a published row of one pool, or a published deployment."""
     from perfmodel import catalog
     from perfmodel.plan_file import PHASES, conditions_of
@@ -139,8 +140,14 @@ def _run(word: str, stack: str | None, tpot: float | None, ttft: float | None) -
     pools = {}
     for phase, conditions in each.items():
         layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
+        accepted = options.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
         named = conditions.model_copy(
-            update={"stack": stack or conditions.stack, "tpot": tpot or conditions.tpot, "layout": layout}
+            update={
+                "stack": stack or conditions.stack,
+                "tpot": tpot or conditions.tpot,
+                "layout": layout,
+                "acceptance": accepted,
+            }
         )
         machine = catalog.load_conditions(named)
         pools[phase] = Pool(conditions=_with_batch(named, model, machine), machine=machine)

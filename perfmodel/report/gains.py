@@ -5,7 +5,7 @@ from typing import Any
 
 from perfmodel.gains import SIZE, ScoredGain
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.specs.technique import Gain, TechniqueSpec
+from perfmodel.specs.technique import Applies, Gain, TechniqueSpec
 
 
 def _conditions(gain: Gain) -> str:
@@ -34,6 +34,50 @@ def _row(one: ScoredGain) -> dict[str, Any]:
     }
 
 
+def _applies(applies: Applies) -> str:
+    """Return where a technique can act, in words."""
+    words = [" and ".join(applies.phases)]
+    if len(applies.attention) == 1:
+        words.append(f"{applies.attention[0]} attention")
+    if applies.links:
+        words.append(f"{' or '.join(applies.links)} links")
+    if applies.tp_over:
+        words.append(f"tp over {applies.tp_over}")
+    words += [
+        text for text, needed in (("drafts", applies.drafts), ("a shared expert", applies.shared_expert)) if needed
+    ]
+    words += [f"{key} {' or '.join(map(str, allowed))}" for key, allowed in applies.layout.items()]
+    return ", ".join(words)
+
+
+def catalogue_table(techniques: Sequence[TechniqueSpec]) -> Table:
+    """Return what every technique is, where it acts and applies, who decides it, and what was published."""
+    rows = tuple(
+        {
+            "technique": spec.name,
+            "title": spec.title,
+            "acts_on": spec.acts_on,
+            "settings": ", ".join(spec.settings),
+            "by": "traffic" if spec.traffic else "layout" if spec.free else "stack",
+            "applies": _applies(spec.applies),
+            "source": spec.named_by or ", ".join(dict.fromkeys(gain.source for gain in spec.gains)),
+            "published": spec.published or "; ".join(gain.printed for gain in spec.gains),
+        }
+        for spec in techniques
+    )
+    columns = (
+        Column("technique", "technique"),
+        Column("title", "what it is"),
+        Column("acts_on", "where it acts"),
+        Column("settings", "settings"),
+        Column("by", "decided by", spare=1),
+        Column("applies", "applies to", spare=2),
+        Column("source", "named by", spare=3),
+        Column("published", "published effect", spare=4),
+    )
+    return Table("Techniques", columns, rows)
+
+
 def gains_document(scored: Sequence[ScoredGain], techniques: Sequence[TechniqueSpec]) -> Document:
     """Return every published gain with its prediction, the share that is right, and the catalogue."""
     counted = [one for one in scored if one.gain.scored]
@@ -53,36 +97,13 @@ def gains_document(scored: Sequence[ScoredGain], techniques: Sequence[TechniqueS
         Column("conditions", "conditions", spare=6),
         Column("explained", "why it is off", spare=5),
     )
-    catalogue = tuple(
-        {
-            "technique": spec.name,
-            "title": spec.title,
-            "acts_on": spec.acts_on,
-            "settings": ", ".join(spec.settings),
-            "by": "traffic" if spec.traffic else "layout" if spec.free else "stack",
-            "phases": ", ".join(spec.applies.phases),
-            "source": spec.named_by or ", ".join(dict.fromkeys(gain.source for gain in spec.gains)),
-            "published": spec.published or "; ".join(gain.printed for gain in spec.gains),
-        }
-        for spec in techniques
-    )
-    names = (
-        Column("technique", "technique"),
-        Column("title", "what it is"),
-        Column("acts_on", "where it acts"),
-        Column("settings", "settings"),
-        Column("by", "decided by", spare=1),
-        Column("phases", "phases", spare=2),
-        Column("source", "named by", spare=3),
-        Column("published", "published effect", spare=4),
-    )
     share = right / len(counted) if counted else None
     return Document(
         schema="moeplan.gains/1",
         title="Techniques: predicted against published gain",
         tables=(
             Table("Gains with a published number", columns, tuple(_row(one) for one in scored)),
-            Table("Catalogue", names, catalogue),
+            catalogue_table(techniques),
         ),
         facts={
             "gains": len(scored),

@@ -38,9 +38,9 @@ def what_if_document(
     columns = [
         Column("change", "technique = setting"),
         Column("now", "now", spare=2),
-        Column("by", "by", spare=4),
+        Column("by", "by", spare=1),
         Column("gain", "tokens/s per card", "%"),
-        Column("interval", "90 % interval", spare=1),
+        Column("interval", "90 % interval"),
         *([Column(phase, phase, "%", spare=3) for phase in PHASES] if both else []),
         Column("batch", "batch", spare=5),
         Column("why", "why"),
