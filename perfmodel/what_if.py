@@ -87,7 +87,7 @@ class Outcome:
 
     def rate(self, phase: Phase) -> float:
         """Requests per second and card of one pool."""
-        return _rate_per_card(self.pools[phase])
+        return self.pools[phase].requests_per_s_per_card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +112,6 @@ class Refusal:
 
 def _f(value: Any) -> float:
     return float(value)
-
-
-def _rate_per_card(resolved: Resolved) -> float:
-    rates = resolved.scenario.case.rates
-    return _f(resolved.point.requests_per_s) * rates.dies_per_package / resolved.plan.layout.dies
 
 
 def resolved_of(pool: Pool, model: ModelSpec) -> Resolved:
@@ -179,7 +174,7 @@ def as_it_is(run: Run) -> Outcome:
 
 
 def _joined(run: Run, found: Mapping[Phase, Resolved]) -> Outcome:
-    rate = 1 / sum(1 / _rate_per_card(one) for one in found.values())
+    rate = 1 / sum(1 / one.requests_per_s_per_card for one in found.values())
     tpot = _f(found["decode"].point.tpot) if "decode" in found else None
     return Outcome(pools=found, requests_per_s_per_card=rate, tpot=tpot, ttft=_ttft(run, found))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel import __version__
-from perfmodel.cli import accuracy, calibrate, doctor, explain, gains, init, inspect, solve, validate, what_if
+from perfmodel.cli import accuracy, calibrate, compare, doctor, explain, gains, init, inspect, solve, validate, what_if
 from perfmodel.cli.shape import Command, Group
 from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError
 
@@ -67,6 +67,7 @@ def root(
 app.command("solve")(solve.command)
 app.command("explain")(explain.command)
 app.command("what-if")(what_if.command)
+app.command("compare")(compare.command)
 app.command("gains")(gains.command)
 app.command("validate")(validate.command)
 app.command("accuracy")(accuracy.command)

@@ -50,7 +50,7 @@ def command(
 
     limits = (options.quantity(tpot, "s", "--tpot"), options.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    run = _run(plan, stack, acceptance, *limits)
+    run = run_of(plan, stack, acceptance, *limits)
     wanted = _techniques(only)
     found = list(technique_changes(run, wanted, catalog.kernel_set))
     changes = [one for one in found if not isinstance(one, Refusal)]
@@ -113,7 +113,7 @@ def _goal(text: str | None) -> Any:
     return Goal(**values)
 
 
-def _run(word: str, stack: str | None, acceptance: str | None, tpot: float | None, ttft: float | None) -> Any:
+def run_of(word: str, stack: str | None, acceptance: str | None, tpot: float | None, ttft: float | None) -> Any:
     """Return what is varied: a plan file, a published row of one pool, or a published deployment."""
     from perfmodel import catalog
     from perfmodel.plan_file import PHASES, conditions_of
