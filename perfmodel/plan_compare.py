@@ -38,7 +38,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowDifference:
-    """Card-seconds of an operator for one request in two pools."""
+    """Card-seconds of an operator for one token in two pools."""
 
     phase: Phase
     name: str
@@ -70,7 +70,7 @@ def _with(pool: Pool, keys: Mapping[str, Any], of_layout: bool) -> Pool:
 
 
 def _rate(pool: Pool, run: Run) -> float:
-    return resolved_of(pool, run.model).requests_per_s_per_card
+    return resolved_of(pool, run.model).tokens_per_s_per_card
 
 
 def _gain(start: Pool, changed: Pool, run: Run) -> float | None:
@@ -121,7 +121,7 @@ def _on(pool: Pool, other: Pool) -> Pool:
 
 
 def row_differences(first: Run, second: Run) -> list[RowDifference]:
-    """Return the card-seconds that each operator takes of a request in both runs, the largest difference first."""
+    """Return the card-seconds that each operator takes of a token in both runs, the largest difference first."""
     found = []
     for phase in first.pools.keys() & second.pools.keys():
         costs = [_card_seconds(resolved_of(run.pools[phase], run.model)) for run in (first, second)]
@@ -133,7 +133,7 @@ def row_differences(first: Run, second: Run) -> list[RowDifference]:
 
 
 def _card_seconds(resolved: Resolved) -> dict[str, float]:
-    """Return card-seconds of a request by operator; they add up to what a request costs."""
+    """Return card-seconds of a token by operator; they add up to what a token costs."""
     plan, case = resolved.plan, resolved.scenario.case
     ledger = ledger_of(plan, case, case.traffic)
     parts = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
@@ -148,10 +148,10 @@ def _card_seconds(resolved: Resolved) -> dict[str, float]:
         "what overlaps": -parts.hidden,
     }
     times |= {name: time for name, time in outside.items() if time}
-    each = 1 / resolved.requests_per_s_per_card / parts.step_time
+    each = 1 / resolved.tokens_per_s_per_card / parts.step_time
     return {name: time * each for name, time in times.items()}
 
 
 def conditions_differ(first: Conditions, second: Conditions) -> bool:
     """Return whether two pools serve other requests, so that their rates do not compare."""
-    return any(getattr(first, key) != getattr(second, key) for key in ("isl", "osl", "model"))
+    return first.model != second.model or first.isl != second.isl or first.osl != second.osl

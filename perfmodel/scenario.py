@@ -58,6 +58,12 @@ class Resolved:
         return float(cast(Any, self.point.requests_per_s)) / dies
 
     @property
+    def tokens_per_s_per_card(self) -> float:
+        """Output tokens, in prefill input tokens, per second of the instance, per package."""
+        dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
+        return float(cast(Any, self.point.tokens_per_s)) / dies
+
+    @property
     def fits(self) -> bool:
         """Whether the planned memory is within what a die can use."""
         return bool(cast(Any, self.point.memory) <= cast(Any, self.point.usable))

@@ -19,10 +19,9 @@ def _totals(first: Run, second: Run) -> Table:
         if a is not None and b is not None:
             rows.append({"what": what, "unit": unit, "first": a, "second": b, "change": b / a - 1})
 
-    row("requests per second and card", "1/s", [one.requests_per_s_per_card for one in outcomes])
     for phase in first.pools.keys() & second.pools.keys():
         pools = [resolved_of(run.pools[phase], run.model) for run in (first, second)]
-        row(f"requests per second and card of {phase}", "1/s", [pool.requests_per_s_per_card for pool in pools])
+        row(f"{phase} tokens per second and card", "1/s", [pool.tokens_per_s_per_card for pool in pools])
         row(f"step of {phase}", "s", [float(pool.point.step_time) for pool in pools])  # type: ignore[arg-type]
         row(f"memory of a die, {phase}", "B", [float(pool.point.memory) for pool in pools])  # type: ignore[arg-type]
     row("TPOT", "s", [one.tpot for one in outcomes])
@@ -84,19 +83,19 @@ def compare_document(
     )
     notes = [
         f"first: {names[0]}; second: {names[1]}",
-        "worth: change of the pool's requests per second and card at the batches as they are; '-': not possible alone",
-        "operators: card-seconds of one request, rows that decide; they add up to what a request costs",
+        "worth: change of the pool's tokens per second and card at the batches as they are; '-': not possible alone",
+        "operators: card-seconds of one token (input tokens in prefill), rows that decide; they add up to what it costs",
     ]
     shared = first.pools.keys() & second.pools.keys()
     if any(conditions_differ(first.pools[one].conditions, second.pools[one].conditions) for one in shared):
-        notes.append("the two serve other lengths or models: rates do not compare")
+        notes.append("the two serve other lengths or models: read rates with care")
     return Document(
         schema="moeplan.compare/1",
         title=f"{names[0]} against {names[1]}",
         tables=(
             _totals(first, second),
             Table("What differs, and what it is worth", columns, differing),
-            Table("Where the time of a request goes", row_columns, shown),
+            Table("Where the time of a token goes", row_columns, shown),
         ),
         facts={"first": names[0], "second": names[1], "differences": len(differing)},
         notes=tuple(notes),
