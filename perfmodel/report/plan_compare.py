@@ -84,7 +84,7 @@ def compare_document(
     notes = [
         f"first: {names[0]}; second: {names[1]}",
         "worth: change of the pool's tokens per second and card at the batches as they are; '-': not possible alone",
-        "operators: card-seconds of one token (input tokens in prefill), rows that decide; they add up to what it costs",
+        "operators: card-seconds of one token (of input in prefill), rows that decide; they add up to its cost",
     ]
     shared = first.pools.keys() & second.pools.keys()
     if any(conditions_differ(first.pools[one].conditions, second.pools[one].conditions) for one in shared):
