@@ -99,7 +99,9 @@ def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str 
     return min(times, key=lambda name: times[name]) if len(set(times.values())) > 1 else block.joined[1]
 
 
-def _decides(op: Op, lane: str, deciding: str) -> bool:
+def _decides(op: Op, lane: str, deciding: str, family: Family) -> bool:
+    if family.disaggregated and deciding == "experts":  # exchanges pass while the expert dies work
+        return lane == deciding and op.exchange is None
     match deciding:
         case "all":
             return True
@@ -109,9 +111,17 @@ def _decides(op: Op, lane: str, deciding: str) -> bool:
             return lane == deciding
 
 
-def _contention(block: Block, lane: str, runs: float, waiting: float) -> Row:
-    """Return the time that two lanes lose to each other: on the memory's pins, or links beside compute."""
-    name = "memory.contention" if lane in ("attention", "experts") else "link.contention"
+def _wait_of(deciding: str, family: Family, rates: Rates) -> str:
+    """Return what a layer waits for beyond its deciding lane."""
+    if rates.eager:
+        return "host.launches"
+    if family.disaggregated:
+        return "experts.other_domains"
+    return "memory.contention" if deciding in ("attention", "experts") else "link.contention"
+
+
+def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) -> Row:
+    """Return the time that two lanes lose to each other, or to the host."""
     op = Op(name=name, operator="vector", engine="vector", kernels=0)
     timed = OpTime(op=op, stream_time=waiting, work=waiting)
     return Row(
@@ -151,17 +161,22 @@ def _block_rows(
                     runs=runs,
                     timed=timed,
                     total=runs * _f(timed.time),
-                    decides=part != losing and _decides(op, lane, deciding),
+                    decides=part != losing and _decides(op, lane, deciding, family),
                     ideal_total=runs * _f(time_op(op, ideal, 1.0).time),
                 )
             )
     both = join([attention, experts])
-    longer = max(_f(attention.whole), _f(experts.whole))
-    if deciding in ("compute", "link"):
-        longer = max(_f(both.busy), _f(both.link))
-    waiting = layer / block.passes - longer
-    if deciding != "all" and waiting > NOTHING * layer:
-        rows.append(_contention(block, deciding, runs, waiting))
+    ahead = 0.0 if block.overlapped else _f(prefetched_time(attention, experts))
+    deciding_time = {
+        "all": _f(both.whole) - ahead,
+        "attention": _f(attention.whole),
+        "experts": _f(experts.busy if family.disaggregated else experts.whole),
+        "compute": _f(both.busy),
+        "link": _f(both.link),
+    }[deciding]
+    waiting = layer / block.passes - deciding_time
+    if waiting > NOTHING * layer:
+        rows.append(_waiting(_wait_of(deciding, family, rates), block, deciding, runs, waiting))
     spare = {
         "all": 0.0,
         "attention": _f(attention.whole) - _f(experts.whole),
@@ -178,8 +193,9 @@ def _block_rows(
         experts=block.passes * _f(experts.whole),
         link=block.passes * _f(both.link),
         slack=block.passes * spare,
-        prefetched=runs * (0.0 if block.overlapped else _f(prefetched_time(attention, experts))),
-        hidden=runs * _f(experts.hidden),
+        prefetched=runs * ahead,
+        # micro-batches in stages overlap each other even where the way through decides
+        hidden=runs * ((_f(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -waiting)),
         decides=deciding,
     )
     return rows, summary
@@ -238,3 +254,27 @@ def on_the_mean_rank(
     for lane, name in (("attention", "exchange.dispatch"), ("experts", "exchange.combine")):
         times[name] = times.get(name, 0.0) + gap * waits[lane]
     return {**times, "overhead": overhead}
+
+
+def layer_on_the_mean_rank(
+    busiest: Ledger, mean: Ledger, family: Family, rates: Rates
+) -> tuple[dict[str, float], float]:
+    """Return the time of each row of an expert layer of one micro-batch on ranks of mean load, and their wait.
+
+    They wait for the experts of the busiest rank, inside the exchange that follows.
+    """
+    block = next(block for block in mean.blocks if block.name == "moe_layer")
+    times: dict[str, float] = {}
+    for ledger in (mean, busiest):
+        rows, _ = _block_rows(ledger, block, family, 0, rates, rates)
+        losing = _losing_part(ledger, block, rates, 1.0)
+        lost = {op.name for op in ledger.parts[losing]} if losing else set()
+        here = {row.name: row.total / row.runs for row in rows}
+        experts = sum(row.total / row.runs for row in rows if row.lane == "experts" and _works(row, lost))
+        if not times:
+            times, before = here, experts
+    return times, max(0.0, experts - before)
+
+
+def _works(row: Row, lost: set[str]) -> bool:
+    return row.timed.op.exchange is None and row.name not in lost

@@ -1,12 +1,13 @@
 """Find, read and validate data files: the one module that touches them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -16,12 +17,16 @@ from perfmodel.machine import Known, Machine
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
+from perfmodel.plan_file import check_settings
 from perfmodel.specs.base import Figure, Spec
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, DeploymentSpec, EvidenceSpec, PeerSpec
+from perfmodel.specs.evidence import Conditions, DeploymentSpec, EvidenceSpec, PeerSpec, Service
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.plan import PlanSpec
+from perfmodel.specs.technique import TechniqueSpec
+from perfmodel.techniques import MIXED, Technique, lacking, on_machine, setting_of
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
@@ -32,6 +37,7 @@ _FOLDERS = {
     "stacks": "hardware/stacks",
     "kernels": "hardware/kernels",
     "terms": "hardware/terms",
+    "techniques": "techniques",
     "models": "models",
     "evidence": "evidence",
     "microbenchmarks": "evidence/microbenchmarks",
@@ -44,6 +50,7 @@ _SPECS: dict[str, type[Spec]] = {
     "stacks": StackSpec,
     "kernels": KernelSetSpec,
     "terms": TermsSpec,
+    "techniques": TechniqueSpec,
     "models": ModelSpec,
     "evidence": EvidenceSpec,
     "microbenchmarks": MicrobenchmarkSpec,
@@ -74,13 +81,11 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("model",): "models",
     },
 }
-_PLAIN_NUMBERS = (
-    "models",
-    "evidence",
-    "microbenchmarks",
-    "deployments",
-    "peers",
-)  # these cite one source for the whole file
+#: below which keys of a kind every number is a record with its source; elsewhere the file cites for all
+_RECORDED: dict[str, Callable[[tuple[Any, ...]], bool]] = {
+    **dict.fromkeys(("models", "evidence", "microbenchmarks", "deployments", "peers"), lambda _: False),
+    "techniques": lambda path: path[:1] == ("settings",) and path[2:3] in (("stack",), ("terms",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,136 @@ def load_stack(name: str) -> Loaded:
 def load_kernels(name: str) -> Loaded:
     """Return a kernel set."""
     return _load("kernels", name)
+
+
+def load_technique(name: str) -> Loaded:
+    """Return a technique."""
+    return _load("techniques", name)
+
+
+def techniques() -> dict[str, Technique]:
+    """Return all techniques on file by name."""
+    return {name: technique_named(name) for name in names("techniques")}
+
+
+def refuse_lacking(wanted: Mapping[str, str], machine: Machine) -> None:
+    """Raise ``UsageError`` with a line for each technique that the machine's stack does not have."""
+    faults = []
+    for name, setting in wanted.items():
+        technique = technique_named(name)
+        technique.setting(setting)
+        if lacking(technique, setting, machine):
+            having = [one for one in names("stacks") if name in {t.name for t in load_stack(one).spec.techniques}]
+            source = technique.spec.sources[technique.spec.named_by].title if technique.spec.named_by else ""
+            faults.append(
+                f"technique {name}={setting}: stack {machine.stack.spec.name} lacks it; allowed: stacks "
+                f"{', '.join(having) or 'of your own'} ({source}); choose one with --stack, or see what it would be "
+                "worth with moeplan what-if"
+            )
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def find(name: str, kinds: Sequence[str]) -> tuple[str, Loaded]:
+    """Return the entry of a name or a path among kinds of data, and its kind.
+
+    Raises ``UsageError`` where none has the name, ``DataError`` with the fewest faults where a file is of none.
+    """
+    known: list[str] = []
+    faults: list[DataError] = []
+    for kind in kinds:
+        try:
+            return kind, _load(kind, name)
+        except UsageError:
+            known += names(kind)
+        except DataError as error:
+            faults.append(error)
+    if faults:
+        raise min(faults, key=lambda error: len(str(error).splitlines()))
+    raise UsageError(f"{name!r} is not on file{did_you_mean(name, known)}")
+
+
+def settings_in(conditions: Conditions, machine: Machine, model: ModelSpec) -> dict[str, str]:
+    """Return the setting of every technique in a run of one pool; those that no setting describes are left out."""
+    found = {name: setting_of(one, conditions, conditions.layout, machine, model) for name, one in techniques().items()}
+    return {name: setting for name, setting in found.items() if setting != MIXED}
+
+
+def load_plan(path: str) -> PlanSpec:
+    """Return the plan in a file, its techniques checked against its layouts and its stack.
+
+    Raises ``DataError`` where they differ or the file is no plan.
+    """
+    plan = read_plan(Path(path))
+    machine = load_conditions(plan.conditions)
+    check_settings(plan, machine, load_model(plan.conditions.model).spec, techniques(), path)
+    return plan
+
+
+def technique_named(name: str) -> Technique:
+    """Return a technique with the origin of its numbers."""
+    loaded = load_technique(name)
+    return Technique(spec=loaded.spec, figures=loaded.figures)
+
+
+def kernel_set(name: str) -> Known[KernelSetSpec]:
+    """Return a kernel set with the origin of its numbers."""
+    return _known(load_kernels(name))
+
+
+def chips() -> list[Known[ChipSpec]]:
+    """Return all chips on file."""
+    return [_known(load_chip(name)) for name in names("chips")]
+
+
+def read_plan(path: Path) -> PlanSpec:
+    """Return the plan in a JSON file, or raise ``DataError`` with one line per fault.
+
+    The file is YAML too, so that faults name their lines.
+    """
+    reader = _Reader(path, recorded=lambda _: False)
+    data = reader.read()
+    try:
+        spec = PlanSpec.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors():
+            reader.fault_at(fault["loc"], _say(fault, PlanSpec))
+        reader.finish()
+        raise
+    for where, kind in {"system": "systems", "model": "models", "stack": "stacks"}.items():
+        reader.check_reference(("conditions", where), kind, spec)
+    reader.finish()
+    return spec
+
+
+def write_plan(path: Path, plan: PlanSpec) -> None:
+    """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
+    _write_whole(path, plan.model_dump_json(indent=2) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}; check the path") from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def digests(model: str, machine: Machine, techniques: Iterable[str] = ()) -> dict[str, str]:
+    """Return the SHA-256 of every data file that a prediction is made from, by its path below the data's root."""
+    loaded = [load_model(model), load_chip(machine.chip.spec.name), load_system(machine.system.spec.name)]
+    loaded += [load_stack(machine.stack.spec.name), load_terms(machine.terms.spec.name)]
+    loaded += [load_kernels(name) for name in dict.fromkeys(known.spec.name for known in machine.kernels)]
+    loaded += [load_technique(name) for name in techniques]
+    return {_below_root(one.path): sha256(one.path.read_bytes()).hexdigest() for one in loaded}
+
+
+def _below_root(path: Path) -> str:
+    return str(path.relative_to(_root())) if path.is_relative_to(_root()) else str(path)
 
 
 def load_terms(name: str) -> Loaded:
@@ -203,11 +338,17 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
     return taken, (*around.notes, *chip.notes, *software.notes)
 
 
-def load_conditions(
-    conditions: Conditions | DeploymentConditions, stack: str | None = None, kernels: Sequence[str] = ()
-) -> Machine:
-    """Return the machine that a published row ran on, with another stack or kernel sets where they are given."""
-    return load_machine(conditions.system, stack or conditions.stack, kernels or conditions.kernels)[0]
+def load_conditions(conditions: Service, stack: str | None = None, kernels: Sequence[str] = ()) -> Machine:
+    """Return the machine of a run with its techniques set, with another stack or kernel sets where they are given."""
+    machine, _ = load_machine(conditions.system, stack or conditions.stack, kernels or conditions.kernels)
+    return set_techniques(machine, conditions.techniques)
+
+
+def set_techniques(machine: Machine, wanted: Mapping[str, str]) -> Machine:
+    """Return the machine with techniques set by name; raise ``UsageError`` where a name is not on file."""
+    if not wanted:
+        return machine
+    return on_machine(machine, [(technique_named(name), setting) for name, setting in wanted.items()], kernel_set)
 
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
@@ -247,19 +388,12 @@ def write(kind: str, path: Path, content: dict[str, Any]) -> None:
 
     Raises ``UsageError`` where the path cannot be written, ``DataError`` where the content would be refused.
     """
-    text, beside = _yaml_text(content), path.with_name(f".{path.name}.part")
+    text = _yaml_text(content)
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
         trial.write_text(text, encoding="utf-8")
         load_path(kind, trial)
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}; check the path") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+    _write_whole(path, text)
 
 
 def _yaml_text(content: dict[str, Any]) -> str:
@@ -336,7 +470,7 @@ def _default_variant(word: str, variants: list[Loaded]) -> Loaded:
 @lru_cache(maxsize=256)
 def load_path(kind: str, path: Path) -> Loaded:
     """Return the spec in a file, or raise ``DataError`` with one line per fault."""
-    reader = _Reader(path, plain_numbers=kind in _PLAIN_NUMBERS)
+    reader = _Reader(path, recorded=_RECORDED.get(kind, lambda _: True))
     data = reader.read()
     spec_type = _SPECS[kind]
     spec: Any = None
@@ -358,7 +492,10 @@ def load_path(kind: str, path: Path) -> Loaded:
 def _cited(spec: Any) -> set[str]:
     """Return the sources that a file of plain numbers cites by key."""
     one = getattr(spec, "source", None)
-    return {*([one] if one else []), *(table.source for table in getattr(spec, "acceptance", ()))}
+    several = (*getattr(spec, "acceptance", ()), *getattr(spec, "techniques", ()), *getattr(spec, "gains", ()))
+    rule = getattr(getattr(spec, "applies", None), "source", None)
+    words = getattr(spec, "named_by", None)
+    return {key for key in (one, rule, words, *(table.source for table in several)) if key}
 
 
 def _say(fault: Any, spec_type: type[Spec]) -> str:
@@ -391,9 +528,9 @@ def _keys(spec_type: Any, seen: frozenset[str] = frozenset()) -> list[str]:
 class _Reader:
     """One file: composes YAML nodes, unwraps figure records, gathers faults with their lines."""
 
-    def __init__(self, path: Path, *, plain_numbers: bool) -> None:
+    def __init__(self, path: Path, *, recorded: Callable[[tuple[Any, ...]], bool]) -> None:
         self.path = path
-        self.plain_numbers = plain_numbers
+        self.recorded = recorded
         self.faults: list[tuple[int, str]] = []
         self.lines: dict[tuple[Any, ...], int] = {(): 1}
         self.records: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -436,7 +573,7 @@ class _Reader:
             return [self._plain(child, (*path, i)) for i, child in enumerate(node.value)]
         value = yaml.SafeLoader("").construct_object(node)
         bare = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if bare and not self.plain_numbers and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
+        if bare and self.recorded(path) and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
             self.fault(
                 path, f"bare number {value}; allowed: a record with its source; write {{value: {value}, source: KEY}}"
             )
@@ -455,7 +592,7 @@ class _Reader:
                 continue
             result[key] = self._plain(child, (*path, key))
             self.lines[(*path, key)] = line
-        if not self.plain_numbers and "value" in result:
+        if self.recorded(path) and "value" in result:
             return self._figure(result, path)
         return result
 
@@ -501,7 +638,7 @@ class _Reader:
             used.add(str(key))
             if key is not None and key not in sources:
                 self.fault((*path, "source"), f"unknown source {key!r}{did_you_mean(str(key), sorted(sources))}")
-        if not self.plain_numbers:
+        if self.recorded(()) or self.records:
             for key in sources.keys() - used:
                 self.fault(("sources", key), "no number cites it; allowed: cited sources; remove it")
 
@@ -527,7 +664,7 @@ class _Reader:
         for path, record in self.records.items():
             value: Any = spec
             for part in path:
-                value = value[part] if isinstance(part, int) else getattr(value, part)
+                value = value[part] if isinstance(value, (dict, tuple)) else getattr(value, part)
             low, high = self._range(path, record, spec, float(value))
             figures[_dotted(path)] = Figure(
                 value=float(value),
@@ -565,9 +702,28 @@ def _unit_at(spec: Any, path: tuple[Any, ...]) -> Any:
 
     owner = spec
     for part in path[:-1]:
-        owner = owner[part] if isinstance(part, int) else getattr(owner, part)
+        owner = owner[part] if isinstance(owner, (dict, tuple)) else getattr(owner, part)
+    if isinstance(owner, dict):  # dotted keys of a machine's file that a technique sets
+        return _unit_in({"stack": StackSpec, "terms": TermsSpec}[path[-2]], str(path[-1]))
     metadata = type(owner).model_fields[path[-1]].metadata
     return next((item for item in metadata if isinstance(item, Unit)), Unit("1"))
+
+
+def _unit_in(spec: Any, path: str) -> Any:
+    from perfmodel.units import Unit
+
+    head, _, rest = path.partition(".")
+    info = spec.model_fields[head]
+    if rest:
+        return _unit_in(info.annotation, rest)
+    found = [item for item in (*info.metadata, *_metadata_of(info.annotation)) if isinstance(item, Unit)]
+    return found[0] if found else Unit("1")
+
+
+def _metadata_of(annotation: Any) -> list[Any]:
+    """Return what is said of the types of an annotation, those of ``X | None`` included."""
+    inner = [item for part in get_args(annotation) for item in _metadata_of(part)]
+    return [*getattr(annotation, "__metadata__", ()), *inner]
 
 
 def _line_of(mark: Any) -> int:

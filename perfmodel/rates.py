@@ -75,7 +75,8 @@ class Rates:
     #: what a die reads of the host's memory, and of a pool of caches of earlier prompts
     host_bandwidth: BytesPerSecond
     pool_bandwidth: BytesPerSecond
-    frontend_rate: PerSecond
+    #: requests a second of one front-end process, none where it sets no limit, and processes of a prefill instance
+    frontend_rate: PerSecond | None
     frontends: Count
     #: time of a step's layers over the sum of their operators
     decode_gap: Dimensionless
@@ -112,7 +113,7 @@ class Rates:
 
     def class_of(self, name: str) -> str:
         """Return the operator class that runs a row of class ``name``: its own, or the one that stands in for it."""
-        return name if name in self.kernels else STAND_INS[name]
+        return name if name in self.kernels else STAND_INS.get(name, name)
 
     def kernel(self, name: str, expected: type[K]) -> K:
         """Return the kernel of an operator class, which must be of the expected kind."""
@@ -214,7 +215,7 @@ def rates_of(
         start_share=stack.start_share,
         host_bandwidth=_open(stack.host_bandwidth),
         pool_bandwidth=_open(stack.pool_bandwidth),
-        frontend_rate=_open(stack.frontend_rate),
+        frontend_rate=stack.frontend_rate,
         frontends=1 if stack.frontends is None else stack.frontends,
         prefill_overhead=overhead.prefill_host_gap,
         decode_gap=terms.decode_gap,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from perfmodel.breakdown import breakdown, on_the_mean_rank
+from perfmodel.breakdown import breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
@@ -16,8 +16,9 @@ from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
+from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
-from perfmodel.specs.evidence import Conditions, DeploymentSpec, EvidenceSpec, PartOfStep, Pool, Service
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
 
 #: an overlap left open: the fastest is taken
@@ -66,13 +67,7 @@ def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
     try:
         return LayoutSpec(**{**values, "batch": batch})
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            where = ".".join(str(p) for p in fault["loc"]) or "layout"
-            found = "" if fault["type"] == "value_error" else f"{fault['input']!r}; "
-            text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
-            lines.append(f"{where}: {found}{text}")
-        raise UsageError("\n".join(lines)) from None
+        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None
 
 
 def _family(scenario: Scenario, layout: LayoutSpec) -> Family:
@@ -117,7 +112,8 @@ def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
     return of_conditions(spec.conditions, model, rates)
 
 
-def _ledger(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
+def ledger_of(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
+    """Return the rows of one step of a plan."""
     return build_ledger(Layout.of(plan.layout), plan.family, traffic, case.model, case.dims)
 
 
@@ -128,7 +124,7 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
     """
     plan, case = resolved.plan, resolved.scenario.case
     traffic = case.traffic
-    busiest, mean = _ledger(plan, case, traffic), _ledger(plan, case, traffic.even())
+    busiest, mean = ledger_of(plan, case, traffic), ledger_of(plan, case, traffic.even())
     times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
     times["overhead"] -= float(cast(Any, case.rates.host_gap))
     named = {name for part in parts for name in part.operators}
@@ -137,6 +133,28 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
         part.name: rest if part.operators == ("*",) else sum(times.get(name, 0.0) for name in part.operators)
         for part in parts
     }
+
+
+def parts_of_layer(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of an expert layer of one micro-batch on ranks of mean load.
+
+    The busiest expert rank is waited for inside the exchange that ends the layer.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    busiest, mean = ledger_of(plan, case, case.traffic), ledger_of(plan, case, case.traffic.even())
+    times, wait = layer_on_the_mean_rank(busiest, mean, plan.family, case.rates)
+    return {
+        part.name: sum(times.get(name, 0.0) + (wait if name == "exchange.combine" else 0.0) for name in part.operators)
+        for part in parts
+    }
+
+
+def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of a published profile, of a step or of a layer."""
+    of_layer = [part for part in parts if part.of == "layer"]
+    of_step = [part for part in parts if part.of == "step"]
+    times = parts_of_layer(resolved, of_layer) if of_layer else {}
+    return {**times, **(parts_of_step(resolved, of_step) if of_step else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,13 +201,12 @@ class Joined:
         }
 
 
-def of_deployment(spec: DeploymentSpec, model: ModelSpec, rates: Rates) -> Joined:
-    """Return both pools of a published deployment, evaluated.
+def of_deployment(conditions: DeploymentConditions, model: ModelSpec, rates: Rates) -> Joined:
+    """Return both pools of a deployment, evaluated.
 
     An open batch of decode is the measured concurrency spread evenly over its data-parallel ranks, rounded up;
     without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
     """
-    conditions = spec.conditions
     case = case_of(conditions, model, rates)
     pools = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
@@ -225,7 +242,7 @@ def predicted(resolved: Resolved) -> dict[str, float]:
     point = cast(Any, resolved.point)
     plan, case = resolved.plan, resolved.scenario.case
     cards = plan.layout.dies / case.rates.dies_per_package
-    ledger = _ledger(plan, case, case.traffic)
+    ledger = ledger_of(plan, case, case.traffic)
     blocks = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates).blocks
     layer = next(block for block in blocks if block.name == "moe_layer")
     return {
@@ -254,6 +271,8 @@ def resolve(scenario: Scenario) -> Resolved:
             f"draft: {layout.draft}, but acceptance is known for {len(scenario.case.acceptance)} position(s); "
             "give --acceptance with one value per position"
         )
+    if scenario.expert_weights == "int4" and scenario.precision != "w8a8":
+        faults.append(f"expert_weights: int4 with precision {scenario.precision}; allowed: with w8a8")
     if faults:
         raise UsageError("\n".join(faults))
     family = _family(scenario, layout)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from perfmodel.algebra import greater, total, where
+from perfmodel.algebra import greater, minimum, total, where
 from perfmodel.formulas import serving as formulas
 from perfmodel.formulas.collectives import kv_transfer_exposed
 from perfmodel.ledger.footprint import Footprint, footprint
@@ -61,6 +61,8 @@ class PoolPoint:
     tokens_per_request: Count
     footprint: Footprint
     usable: Bytes
+    #: requests a second that the front ends of an instance take; none where they set no limit
+    frontend_rate: PerSecond | None = None
 
     @property
     def tpot(self) -> Seconds:
@@ -75,7 +77,8 @@ class PoolPoint:
     @property
     def requests_per_s(self) -> PerSecond:
         """Requests finished per second."""
-        return formulas.request_rate(tokens_per_s=self.tokens_per_s, tokens_per_request=self.tokens_per_request)
+        rate = formulas.request_rate(tokens_per_s=self.tokens_per_s, tokens_per_request=self.tokens_per_request)
+        return rate if self.frontend_rate is None else minimum(rate, self.frontend_rate)
 
     @property
     def memory(self) -> Bytes:
@@ -106,6 +109,7 @@ def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
         tokens_per_request=case.osl if decode else case.isl,
         footprint=footprint(ledger, layout, family, traffic, case.model, dims, rates.kv_block_tokens),
         usable=usable_memory(rates),
+        frontend_rate=None if decode or rates.frontend_rate is None else rates.frontends * rates.frontend_rate,
     )
 
 
@@ -113,6 +117,7 @@ def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
 class FirstToken:
     """The terms of TTFT, in order of time."""
 
+    frontend: Seconds = 0.0
     batch_formation: Seconds
     residual: Seconds
     prefill: Seconds
@@ -122,7 +127,7 @@ class FirstToken:
     @property
     def ttft(self) -> Seconds:
         """Their sum."""
-        return self.batch_formation + self.residual + self.prefill + self.kv_transfer + self.first_step
+        return self.frontend + self.batch_formation + self.residual + self.prefill + self.kv_transfer + self.first_step
 
 
 def first_token(
@@ -136,6 +141,13 @@ def first_token(
     cache = prefill.footprint.kv_bytes_per_token * case.isl / (layout.tp * layout.cp)
     layers = case.model.num_hidden_layers if case.rates.layered_kv_transfer else 1
     return FirstToken(
+        frontend=0.0
+        if prefill.frontend_rate is None or case.rates.frontend_rate is None
+        else formulas.frontend_time(
+            processes=case.rates.frontends,
+            rate=case.rates.frontend_rate,
+            utilisation=utilisation * prefill.requests_per_s / prefill.frontend_rate,
+        ),
         batch_formation=formulas.batch_formation_wait(
             prompts=prompts, arrival_rate=utilisation * prefill.requests_per_s
         ),

@@ -1,7 +1,9 @@
 """How sure a prediction is: the stated ranges of all inputs carried through the same formulas at once."""
 
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, cast
 
@@ -50,15 +52,19 @@ def interval(values: Values) -> Interval:
     return Interval(low50=low50, high50=high50, low90=low90, high90=high90)
 
 
-def _normals() -> Iterator[Values]:
-    """Yield a normal sample for each number in turn: one point in each of equally likely strata, in random order.
+@lru_cache(maxsize=1)
+def _strata() -> Values:
+    return np.array([NORMAL.inv_cdf((i + 0.5) / SAMPLES) for i in range(SAMPLES)])
 
+
+def _normals(name: str) -> Values:
+    """Return the normal samples of a number: one point in each of equally likely strata, in random order.
+
+    The order follows from the name alone, so that two machines are compared under equal luck in what they share.
     Source: [mckay1979]; the same points in every run.
     """
-    dice = np.random.default_rng(1)
-    strata = np.array([NORMAL.inv_cdf((i + 0.5) / SAMPLES) for i in range(SAMPLES)])
-    while True:
-        yield dice.permutation(strata)
+    shuffled: Values = np.random.default_rng(zlib.crc32(name.encode())).permutation(_strata())
+    return shuffled
 
 
 def _drawn(figure: Figure, normal: Values) -> Values:
@@ -95,18 +101,20 @@ def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
     Assumes independence: errs narrow where two numbers come from one measurement.
     """
     chosen = machine.kernels_of()
-    normals = _normals()
     moved: list[Known[Any]] = []
     for part in machine.parts:
         spec = part.spec
         for path, figure in _ranged(part).items():
-            spec = with_value(spec, path.split("."), _drawn(figure, next(normals)))
+            spec = with_value(spec, path.split("."), _drawn(figure, _normals(f"{spec.name}: {path}")))
         moved.append(replace(part, spec=spec))
     rates = machine.with_parts(moved).rates()
     if machine.stack.spec.ideal:
         return rates, np.ones(SAMPLES)
-    scatter = {name: np.exp(next(normals) * _form_spread(known.spec.classes()[name])) for name, known in chosen.items()}
-    factors = np.exp(next(normals) * float(machine.rates().step_spread))  # type: ignore[arg-type]
+    scatter = {
+        name: np.exp(_normals(f"form of {name}") * _form_spread(known.spec.classes()[name]))
+        for name, known in chosen.items()
+    }
+    factors = np.exp(_normals("step") * float(machine.rates().step_spread))  # type: ignore[arg-type]
     return replace(rates, scatter=scatter), factors
 
 
@@ -198,7 +206,10 @@ def joined_range(
     slow = {"p": prefill.relative, "d": decode.relative}
     waits: Any = first.batch_formation + first.residual + first.prefill
     ttft = (
-        float(waits) * slow["p"] + float(cast(Any, first.kv_transfer)) + float(cast(Any, first.first_step)) * slow["d"]
+        float(cast(Any, first.frontend))
+        + float(waits) * slow["p"]
+        + float(cast(Any, first.kv_transfer))
+        + float(cast(Any, first.first_step)) * slow["d"]
     )
     rate = np.minimum(prefill_rate / slow["p"], decode_rate / slow["d"])
     return JoinedRange(ttft=interval(ttft), requests_per_s=interval(rate if asked is None else np.minimum(rate, asked)))

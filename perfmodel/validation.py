@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.machine import Machine
-from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of_step, predicted, resolve
+from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of, predicted, resolve
 from perfmodel.specs.evidence import RATE, DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.uncertainty import Interval, PoolRange, interval, pool_range
@@ -268,7 +268,7 @@ def scored(published: Published, left_out: Values | None = None) -> Result:
         )
         for measured in published.spec.measured
     )
-    times = parts_of_step(resolved, published.spec.parts) if published.spec.parts else {}
+    times = parts_of(resolved, published.spec.parts) if published.spec.parts else {}
     return Result(
         spec=published.spec,
         place=place(published, resolved),
@@ -347,7 +347,7 @@ def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deploy
     The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
     Raises ``UsageError`` where a layout cannot be.
     """
-    joined = of_deployment(spec, model, machine.rates())
+    joined = of_deployment(spec.conditions, model, machine.rates())
     sure: dict[str, Any] = {}
     rates: dict[str, Any] = {}
     for phase, pool, rate in (

@@ -8,6 +8,7 @@ from perfmodel import catalog
 from perfmodel.serving import Case, usable_memory
 from perfmodel.solver.search import Tally, best_decode, exact_pool, meshes
 from perfmodel.solver.solve import Request, solve
+from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 
 
@@ -23,7 +24,7 @@ def test_best_decode_equals_brute_force() -> None:
     limit = usable_memory(long.rates)
     walked = [
         exact_pool(mesh.layout_at(index), mesh.family, long).point
-        for mesh in meshes(long, "decode", [dies], "bf16")
+        for mesh in meshes(long, "decode", [dies], Choices())
         for index in range(math.prod(mesh.shape))
     ]
     for tpot in (0.02, 0.03, 0.05, 0.1):
@@ -39,7 +40,7 @@ def test_best_decode_equals_brute_force() -> None:
 def request(servers: int, tpot: float) -> Request:
     return Request(
         servers=servers, rate=None, targets=Targets(tpot=tpot), utilisation=0.8, objective="throughput",
-        kv_dtype="bf16", top=3,
+        choices=Choices(), top=3,
     )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def test_more_room_is_never_worse() -> None:
 
 def test_fewest_cards_serve_the_rate() -> None:
     asked = Request(
-        servers=8, rate=20.0, targets=Targets(tpot=0.05), utilisation=0.8, objective="cards", kv_dtype="bf16", top=1
+        servers=8, rate=20.0, targets=Targets(tpot=0.05), utilisation=0.8, objective="cards", choices=Choices(), top=1
     )
     best = solve(case(2048, 512), asked).best
     assert best is not None
@@ -72,7 +73,7 @@ def test_a_looser_tpot_never_costs_requests_under_a_ttft_limit(ttft: float) -> N
             targets=Targets(tpot=tpot, ttft=ttft),
             utilisation=0.8,
             objective="throughput",
-            kv_dtype="bf16",
+            choices=Choices(),
             top=1,
         )
         best = solve(case(1024, 512), asked).best

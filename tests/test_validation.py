@@ -295,14 +295,14 @@ def test_the_slower_pool_sets_the_rate() -> None:
     spec = catalog.load_deployment("va-qwen235-1p2d").spec
     machine = catalog.load_conditions(spec.conditions)
     model = catalog.load_model(spec.conditions.model).spec
-    joined = of_deployment(spec, model, machine.rates())
+    joined = of_deployment(spec.conditions, model, machine.rates())
     assert joined.cards == 24
     assert joined.decode.plan.layout.batch == 72  # 576 requests over 8 ranks
     slower = min(joined.prefill_requests_per_s, joined.decode_requests_per_s)
     assert joined.quantities()["tokens_per_s_per_card"] == pytest.approx(slower * 1536 / 24)
     more = spec.conditions.decode.model_copy(update={"instances": 4})
     conditions = spec.conditions.model_copy(update={"decode": more, "concurrency": 4 * 576})
-    many = of_deployment(spec.model_copy(update={"conditions": conditions}), model, machine.rates())
+    many = of_deployment(conditions, model, machine.rates())
     assert many.decode_requests_per_s == pytest.approx(4 * joined.decode_requests_per_s)
     assert many.quantities()["tokens_per_s_per_card"] == pytest.approx(joined.prefill_requests_per_s * 1536 / 72)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perfmodel import __version__
-from perfmodel.cli import accuracy, calibrate, explain, inspect, solve, validate
+from perfmodel.cli import accuracy, calibrate, explain, gains, inspect, solve, validate, what_if
 from perfmodel.errors import EXIT_INTERNAL, EXIT_USAGE, MoeplanError
 
 HELP = """Predict and plan the serving of very large Mixture-of-Experts models on Ascend.
@@ -44,6 +44,8 @@ def root(
 
 app.command("solve")(solve.command)
 app.command("explain")(explain.command)
+app.command("what-if")(what_if.command)
+app.command("gains")(gains.command)
 app.command("validate")(validate.command)
 app.command("accuracy")(accuracy.command)
 app.command("calibrate")(calibrate.command)

@@ -13,12 +13,13 @@ def _refuse_beside_evidence(context: typer.Context) -> None:
     both = [
         name
         for name in context.params
-        if name not in ("evidence", "format_", "stack", "kernels", "sources") and options.typed(context, name)
+        if name not in ("evidence", "format_", "stack", "kernels", "sources", "with_") and options.typed(context, name)
     ]
     if both:
-        words = ", ".join("MODEL" if n == "model" else f"--{n.replace('_', '-')}" for n in both)
+        words = ", ".join("MODEL" if n == "model" else f"--{n.strip('_').replace('_', '-')}" for n in both)
         raise UsageError(
-            f"--evidence brings all conditions of its row but --stack and --kernels; drop {words}, or drop --evidence"
+            f"--evidence brings all conditions of its row but --stack, --kernels and --with; drop {words}, "
+            "or drop --evidence"
         )
 
 
@@ -80,6 +81,8 @@ def command(
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
+    with_: options.WithOption = None,
+    set_: options.SetOption = None,
     sources: Annotated[
         bool, typer.Option("--sources", help="Add the kernel parameters of every row, with their sources.")
     ] = False,
@@ -92,31 +95,38 @@ def command(
     """
     from perfmodel import catalog
     from perfmodel.report.step import step_document
-    from perfmodel.scenario import Scenario, of_evidence, resolve
+    from perfmodel.scenario import of_conditions, resolve
     from perfmodel.sensitivity import swings
+    from perfmodel.specs.evidence import Conditions
+    from perfmodel.techniques import with_setting
     from perfmodel.uncertainty import pool_range
 
+    chosen = options.settings(with_)
+    remarks: tuple[str, ...] = ()
     if evidence is not None:
         _refuse_beside_evidence(context)
         row = catalog.load_evidence(evidence).spec
-        loaded = catalog.load_model(row.conditions.model)
-        machine, remarks = catalog.load_machine(
-            row.conditions.system, stack or row.conditions.stack, kernels or row.conditions.kernels
+        conditions, origin = row.conditions, f"evidence {evidence}"
+        conditions = conditions.model_copy(
+            update={"stack": stack or conditions.stack, "kernels": tuple(kernels or conditions.kernels)}
         )
-        scenario, origin = of_evidence(row, loaded.spec, machine.rates()), f"evidence {evidence}"
+    elif model is not None and model.lower().endswith(".json"):
+        conditions, origin = _of_plan(model, phase, context)
     else:
         if model is None or on is None:
-            raise UsageError("explain needs MODEL and --on SYSTEM, or --evidence NAME; see 'moeplan list evidence'")
+            raise UsageError(
+                "explain needs MODEL and --on SYSTEM, a plan file, or --evidence NAME; see 'moeplan list evidence'"
+            )
         if phase not in ("decode", "prefill"):
             raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
         if precision not in ("w8a8", "bf16"):
             raise UsageError(f"--precision: {precision!r}; allowed: w8a8, bf16")
         if not isl or (phase == "decode" and not osl):
             raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
-        loaded = catalog.load_model(model)
-        machine, remarks = catalog.load_machine(on, stack, kernels or ())
-        rates = machine.rates()
-        positions, origin = options.read_acceptance(acceptance, loaded.spec)
+        positions, origin = options.read_acceptance(acceptance, catalog.load_model(model).spec)
+        around, remarks = catalog.load_machine(on, stack, kernels or ())
+        rates = around.rates()
+        options.case_of(catalog.load_model(model).spec, rates, isl, osl if phase == "decode" else 1, positions)
         layout = {
             "dies": _dies(dies, cards, servers, rates),
             "tp": tp,
@@ -128,15 +138,30 @@ def command(
             "attention_cores": attention_cores,
             "exchange": exchange.value,
             "reduction": reduction.value,
+            **options.layout_keys(set_),
         }
-        scenario = Scenario(
-            case=options.case_of(loaded.spec, rates, isl, osl if phase == "decode" else 1, positions),
-            phase=phase,  # type: ignore[arg-type]
-            layout=layout,
-            tpot=options.quantity(tpot, "s", "--tpot"),
-            precision=precision,  # type: ignore[arg-type]
+        conditions = checked_conditions(
+            system=on,
+            model=model,
+            stack=around.stack.spec.name,
+            kernels=tuple(kernels or ()),
+            phase=phase,
+            isl=isl,
+            osl=osl if phase == "decode" else 1,
+            acceptance=positions,
+            precision=precision,
             kv_dtype=kv.value,
+            tpot=options.quantity(tpot, "s", "--tpot"),
+            layout=layout,
         )
+    loaded = catalog.load_model(conditions.model)
+    machine = catalog.load_conditions(conditions)
+    for name, setting in chosen.items():
+        technique = catalog.technique_named(name)
+        conditions, machine = with_setting(technique, setting, conditions, machine, loaded.spec, catalog.kernel_set)
+    if evidence is None:
+        catalog.refuse_lacking({**catalog.settings_in(conditions, machine, loaded.spec), **chosen}, machine)
+    scenario = of_conditions(Conditions(**conditions.model_dump()), loaded.spec, machine.rates())
     resolved = resolve(scenario)
     document = step_document(
         resolved,
@@ -152,3 +177,32 @@ def command(
     options.show(document, format_, [*loaded.notes, *remarks])
     if not (resolved.fits and resolved.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
+
+
+def _of_plan(path: str, phase: str, context: typer.Context) -> tuple[Any, str]:
+    """Return the conditions of one pool of a plan file."""
+    from perfmodel import catalog
+    from perfmodel.plan_file import conditions_of
+
+    if phase not in ("decode", "prefill"):
+        raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
+    allowed = ("model", "phase", "format_", "sources", "with_")
+    beside = [name for name in context.params if name not in allowed and options.typed(context, name)]
+    if beside:
+        words = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in beside)
+        raise UsageError(f"a plan file brings all conditions but --phase; drop {words}; to change one, use --with")
+    plan = catalog.load_plan(path)
+    return conditions_of(plan.conditions, phase), f"plan {path}"  # type: ignore[arg-type]
+
+
+def checked_conditions(**values: Any) -> Any:
+    """Return conditions given on the command line, or raise ``UsageError`` with a line for each fault."""
+    from pydantic import ValidationError
+
+    from perfmodel.specs.base import faults_in
+    from perfmodel.specs.evidence import Conditions
+
+    try:
+        return Conditions(**values)
+    except ValidationError as error:
+        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None

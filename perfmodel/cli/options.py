@@ -88,6 +88,52 @@ AcceptanceOption = Annotated[
 ]
 
 
+WithOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="TECHNIQUE=SETTING",
+        help="Set a technique, like mtp=2 or c8-cache=on; may be repeated; see 'moeplan list techniques'.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any other key of the layout, like cp=2; may be repeated."),
+]
+
+
+def settings(words: Sequence[str] | None) -> dict[str, str]:
+    """Read 'technique=setting' words; a technique alone is 'on'."""
+    from perfmodel import catalog
+
+    chosen = {}
+    for word in words or ():
+        name, _, setting = word.partition("=")
+        technique = catalog.technique_named(name)
+        technique.setting(setting or "on")
+        chosen[technique.spec.name] = setting or "on"
+    return chosen
+
+
+def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
+    """Read 'key=value' words of a layout; values are checked where the layout is made."""
+    import json
+
+    from perfmodel.specs.deployment import LayoutShape
+
+    values: dict[str, Any] = {}
+    for word in words or ():
+        key, equals, value = word.partition("=")
+        known(key, sorted(LayoutShape.model_fields), "--set")
+        if not equals:
+            raise UsageError(f"--set: {word!r}; allowed: a key and a value, like {key}=1")
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    return values
+
+
 def quantity(text: str | None, unit: str, option: str) -> float | None:
     """Read a quantity such as '50ms'; raise ``UsageError`` naming the option."""
     from perfmodel.units import Unit

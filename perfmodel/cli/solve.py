@@ -90,6 +90,7 @@ def command(
     from perfmodel.sensitivity import swings
     from perfmodel.solver.plan import Status
     from perfmodel.solver.solve import Request, solve
+    from perfmodel.solver.space import Choices
     from perfmodel.specs.deployment import Targets
 
     loaded = catalog.load_model(model)
@@ -103,7 +104,7 @@ def command(
         targets=Targets(tpot=limits[0], ttft=limits[1]),
         utilisation=utilisation,
         objective="cards" if objective == "cards" or (objective is None and wanted) else "throughput",
-        kv_dtype=kv.value,
+        choices=Choices(kv_dtypes=(kv.value,)),
         top=top,
     )
     solution, sure, asked = _solved(solve, case, request, machine, confidence)

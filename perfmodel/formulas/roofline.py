@@ -55,7 +55,7 @@ def staged_time(*, micro_batches: Count, domains: Count, first: Seconds, second:
 
     Each of D domains of first-stage dies sends its m micro-batches through the same second-stage dies; a
     micro-batch cannot begin its next layer before its exchanges ``between``, there and back, are done.  Steady
-    state without jitter: errs low.  Source: [xdeepserve2025] section 3.3, [step3] section 4.
+    state without jitter: errs low.  Source: [xdeepserve2025] section 3.3, [stepfun2025] section 4.
 
     Two micro-batches and three domains of xDeepServe: attention decides.
 

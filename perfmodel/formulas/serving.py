@@ -1,6 +1,6 @@
 """From step times to what users feel and planners pay for."""
 
-from perfmodel.algebra import maximum
+from perfmodel.algebra import exp, log, maximum, sqrt
 from perfmodel.units import Count, Dimensionless, Fraction, PerSecond, Seconds
 
 
@@ -50,6 +50,22 @@ def batch_formation_wait(*, prompts: Count, arrival_rate: PerSecond) -> Seconds:
     1.0
     """
     return maximum(prompts - 1, 0) / (2 * arrival_rate)
+
+
+def frontend_time(*, processes: Count, rate: PerSecond, utilisation: Fraction) -> Seconds:
+    r"""Time of a request in n equal front-end processes, the wait for a free one included.
+
+    .. math:: t = \frac{1}{r}\Bigl(1 + \frac{\rho^{\sqrt{2(n+1)} - 1}}{n\,(1 - \rho)}\Bigr)
+
+    Poisson arrivals, exponential service; errs low for bursts.  ``utilisation`` is of the processes.
+    Source: [sakasegawa1977] equation 2.
+
+    One process, half busy: as long again in the queue.
+
+    >>> frontend_time(processes=1, rate=10.0, utilisation=0.5)
+    0.2
+    """
+    return (1 + exp((sqrt(2 * (processes + 1)) - 1) * log(utilisation)) / (processes * (1 - utilisation))) / rate
 
 
 def residual_wait(*, utilisation: Fraction, service_time: Seconds) -> Seconds:

@@ -6,8 +6,8 @@ from typing import assert_never
 
 from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import absorbed_attention_flop, attention_flop, gqa_cache_bytes, mla_cache_bytes
-from perfmodel.ledger.records import Collective, Dims, Exchange, Family, Op, OperatorClass, Quantities
-from perfmodel.ledger.rows import BF16, batched, linear, norm_quant, vector
+from perfmodel.ledger.records import Collective, Dims, Family, Op, OperatorClass, Quantities
+from perfmodel.ledger.rows import BF16, batched, exchange_row, linear, norm_quant, vector
 from perfmodel.specs.model import GqaSpec, MlaSpec
 from perfmodel.units import Bytes, Count
 
@@ -99,15 +99,10 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
         yield from _mla_decode_core(q, family, spec, heads)
     else:
         yield from _gather_context(q, family, cache_bytes(spec, family))
+        yield _load_found(q, cache_bytes(spec, family))
         yield from _mla_prefill_core(q, spec, heads)
     yield from _output_quantisation(q, family, heads * spec.v_head_dim)
     yield from _output_projection(q, family, dims, heads * spec.v_head_dim)
-
-
-def exchange_row(name: str, collective: Collective, *, group: Count, payload: Bytes) -> Op:
-    """Row of a collective among ``group`` dies; it costs nothing among one."""
-    exchange = Exchange(collective=collective, group=group, payload=payload)
-    return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
 
 
 def _gather_context(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
@@ -196,6 +191,12 @@ def _mla_decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count)
         partial = q.tokens * heads * spec.kv_lora_rank * BF16
         yield exchange_row("attention.partial_swap", "all_to_all", group=q.dcp, payload=partial)
         yield vector("attention.partial_merge", flop=4 * q.dcp * partial / BF16, traffic=(q.dcp + 1) * partial)
+
+
+def _load_found(q: Quantities, entry: Bytes) -> Op:
+    """Return the read of the caches of earlier prompts that new ones begin with; a rank's dies share it."""
+    found = q.loaded_tokens * entry / (q.tp * q.cp)
+    return Op(name="attention.prefix_load", operator="pool_read", engine="link", kv_bytes=found, kernels=0)
 
 
 def _fetch_offloaded(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
@@ -289,6 +290,7 @@ def _gqa(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[O
         yield from _fetch_offloaded(q, family, cache_bytes_per_die(spec, family, q.tp))
     else:
         yield from _gather_context(q, family, cache_bytes_per_die(spec, family, q.tp))
+        yield _load_found(q, cache_bytes_per_die(spec, family, q.tp))
     yield grouped_query_core(
         spec,
         "attention_decode" if decode else "attention_prefill",

@@ -42,7 +42,9 @@ def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
     return _Contexts(
         tokens=tokens * share,
         mean_tokens=tokens,
-        pairs=share * causal_pairs(sequences=layout.batch, isl=worked, prefix=prefix, spread=traffic.isl_spread) / parts,
+        pairs=share
+        * causal_pairs(sequences=layout.batch, isl=worked, prefix=prefix, spread=traffic.isl_spread)
+        / parts,
         cached_tokens=share * layout.batch * (prefix + worked) / family.micro,
         loaded_tokens=share * layout.batch * found / steps / family.micro,
         context=prefix + worked,

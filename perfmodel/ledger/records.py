@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
 from perfmodel.specs.deployment import Exchange as ExchangeForm
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
 from perfmodel.units import Bytes, Count, Dimensionless, Flop, Fraction
 
 Engine = Literal["cube_bf16", "cube_int8", "vector", "link"]
@@ -17,7 +17,9 @@ OperatorClass = Literal[
     "attention_prefill",
     "vector",
     "exchange",
+    "cache_pass",
     "host_read",
+    "pool_read",
 ]
 Collective = Literal[
     "all_reduce",
@@ -233,6 +235,8 @@ class Exchange:
     group: Count
     payload: Bytes
     messages: Count = 1
+    #: times that a message is sent on its way: between groups of unequal size a die of the larger one forwards it
+    hops: Count = 1
     #: messages of one token, and the groups of experts its router chooses from
     copies: Count = 1
     n_group: Count = 1

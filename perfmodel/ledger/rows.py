@@ -1,7 +1,7 @@
-"""Small builders of common rows: a linear layer, a vector operator, a grouped product."""
+"""Small builders of common rows: a linear layer, a batched product, a vector operator, a collective."""
 
 from perfmodel.formulas.linear import matmul_flop, matrix_bytes
-from perfmodel.ledger.records import Engine, Op, OperatorClass
+from perfmodel.ledger.records import Collective, Engine, Exchange, Op, OperatorClass
 from perfmodel.units import Bytes, Count, Flop
 
 BF16 = 2
@@ -74,3 +74,9 @@ def norm_quant(name: str, *, tokens: Count, width: Count, out_bytes: int, kernel
     return vector(
         name, flop=8 * tokens * width, traffic=tokens * width * (2 * BF16 + BF16 + out_bytes), kernels=kernels
     )
+
+
+def exchange_row(name: str, collective: Collective, *, group: Count, payload: Bytes) -> Op:
+    """Row of a collective among ``group`` dies; it costs nothing among one."""
+    exchange = Exchange(collective=collective, group=group, payload=payload)
+    return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from perfmodel.algebra import minimum
-from perfmodel.ledger.attention import attention_ops, exchange_row
+from perfmodel.ledger.attention import attention_ops
 from perfmodel.ledger.feedforward import dense_ops, expert_exchange_ops, gate_ops, routed_ops, shared_ops
 from perfmodel.ledger.quantities import quantities
 from perfmodel.ledger.records import Block, Dims, Family, Layout, Ledger, Op, Quantities, Traffic
-from perfmodel.ledger.rows import BF16, linear, vector
+from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
 from perfmodel.specs.model import ModelSpec
 from perfmodel.units import Count
 
@@ -45,9 +45,7 @@ def _head_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     parts = q.head_tp if split else 1
     columns = dims.vocab_size / (q.tp * parts)
     if split:
-        yield exchange_row(
-            "head.gather", "all_gather", group=parts, payload=q.head_tokens * dims.hidden_size * BF16
-        )
+        yield exchange_row("head.gather", "all_gather", group=parts, payload=q.head_tokens * dims.hidden_size * BF16)
     yield linear(
         "head.logits",
         rows=q.head_tokens * parts,

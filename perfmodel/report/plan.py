@@ -113,6 +113,7 @@ def _facts(
         "ttft_s": _f(terms.ttft),
         "ttft_target_s": request.targets.ttft,
         "ttft_terms_s": {
+            **({"frontend": _f(terms.frontend)} if _f(terms.frontend) else {}),
             "batch_formation": _f(terms.batch_formation),
             "residual": _f(terms.residual),
             "prefill": _f(terms.prefill),

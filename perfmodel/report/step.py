@@ -102,6 +102,7 @@ def operator_table(parts: Breakdown) -> Table:
         for row in parts.rows
     ]
     outside = {"gaps between operators": parts.gaps, "prefetched weights": -parts.prefetched}
+    outside["work beside exchanges"] = -parts.hidden
     outside["host, launch, sampling"] = parts.overhead
     rows += [
         {

@@ -4,8 +4,8 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,15 @@ from perfmodel.solver.space import (
     LARGEST_TP,
     PREFILL_BATCHES,
     Axis,
+    Choices,
     ExpertLayouts,
+    Structure,
     attention_core_options,
     expert_layouts,
-    families,
+    structures,
     tensor_parallel_degrees,
 )
-from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.specs.deployment import LayoutSpec, Phase
 
 CHUNK = 600_000  # plans worked at once: fewer do not pay for a pass over the ledger, more need more memory
 LARGEST_KEPT_BLOCK = 31 * 2**20  # bytes
@@ -75,12 +77,17 @@ def describe(layout: LayoutSpec, family: Family) -> str:
 class Mesh:
     """The axes of one chunk: size, shared ranks, slots of a rank, tp, draft, core split, batch."""
 
-    family: Family
+    structure: Structure
     experts: ExpertLayouts
     tp: Axis
     draft: Axis
     cores: Axis
     batch: Axis
+
+    @property
+    def family(self) -> Family:
+        """Structure of its plans."""
+        return self.structure.family
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,6 +109,7 @@ class Mesh:
             draft=along(self.draft, 4),
             attention_cores=along(self.cores, CORES),
             batch=along(self.batch, 6),
+            **{key: value for key, value in self.structure.keys.items() if key in _LAYOUT_KEYS},
         )
 
     def layout_at(self, index: int) -> LayoutSpec:
@@ -115,40 +123,50 @@ class Mesh:
             draft=int(self.draft[d]),
             attention_cores=int(self.cores[c]),
             batch=int(self.batch[b]),
-            overlap=self.family.overlap,
-            exchange=self.family.exchange,
-            reduction=self.family.reduction,
+            **self.structure.keys,
         )
 
 
-def _largest_batch(case: Case, phase: str, kv_dtype: Any) -> int:
+_LAYOUT_KEYS = {axis.name for axis in fields(Layout)}
+
+
+def _largest_batch(case: Case, structure: Structure) -> int:
     """Return a batch no die's memory can pass, to bound the axis."""
     from perfmodel.ledger.attention import cache_bytes_per_die
 
-    family = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch", kv_dtype=kv_dtype)
-    per_token = cache_bytes_per_die(case.model.attention, family, LARGEST_TP) * case.model.num_hidden_layers
+    keys, phase = structure.keys, structure.family.phase
+    per_token = cache_bytes_per_die(case.model.attention, structure.family, LARGEST_TP) * case.model.num_hidden_layers
+    per_token = per_token * keys.get("kv_resident", 1) / (keys.get("cp", 1) * keys.get("dcp", 1))
     held = case.isl + (case.osl / 2 if phase == "decode" else 0)
     bound = cast(Any, usable_memory(case.rates)) / cast(Any, per_token * held)
     return int(min(LARGEST_BATCH, max(1, bound)))
 
 
-def meshes(case: Case, phase: Literal["decode", "prefill"], sizes: list[int], kv_dtype: Any) -> Iterator[Mesh]:
+def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iterator[Mesh]:
     """Yield the search space of a pool in chunks along the expert layouts."""
-    decode = phase == "decode"
-    largest = _largest_batch(case, phase, kv_dtype)
-    if decode:
-        batch = np.arange(1, largest + 1, dtype=np.float64)
-        draft = np.arange(0, len(case.acceptance) + 1, dtype=np.float64)
-    else:
-        batch = np.array([b for b in PREFILL_BATCHES if b <= largest], dtype=np.float64)
-        draft = np.array([1.0 if case.acceptance else 0.0])
-    tp = tensor_parallel_degrees(case.model, case.rates)
-    for family in families(case.model, phase, kv_dtype):
-        cores = attention_core_options(family, case.rates)
-        for layouts in expert_layouts(sizes, case.model, family.own_shared_ranks):
+    fixed = choices.fixed.get(phase, {})
+    for structure in structures(case.model, phase, choices):
+        tp = tensor_parallel_degrees(case.model, case.rates, structure, fixed)
+        largest = _largest_batch(case, structure)
+        if phase == "decode":
+            batch = np.arange(1, largest + 1, dtype=np.float64)
+            draft = np.arange(0, len(case.acceptance) + 1, dtype=np.float64)
+        else:
+            batch = np.array([b for b in PREFILL_BATCHES if b <= largest], dtype=np.float64)
+            draft = np.array([1.0 if case.acceptance else 0.0])
+        batch, draft = (
+            np.array([fixed[key]], dtype=np.float64) if key in fixed else axis
+            for key, axis in (("batch", batch), ("draft", draft))
+        )
+        cores = attention_core_options(structure.family, case.rates)
+        if structure.family.overlap == "cores" and "attention_cores" in fixed:
+            cores = np.array([fixed["attention_cores"]], dtype=np.float64)
+        for layouts in expert_layouts(sizes, case.model, structure.family.own_shared_ranks, fixed):
             plans = len(tp) * len(draft) * len(cores) * len(batch)
+            if not plans:
+                continue
             for part in _parts(layouts, max(1, CHUNK // plans)):
-                yield Mesh(family, part, tp, draft, cores, batch)
+                yield Mesh(structure, part, tp, draft, cores, batch)
 
 
 def _parts(layouts: ExpertLayouts, most: int) -> Iterator[ExpertLayouts]:
@@ -265,7 +283,7 @@ def _keep_freed_memory() -> None:
 
 
 def best_decode(
-    case: Case, sizes: list[int], tpot: float | None, step_limits: list[float], kv_dtype: str, tally: Tally
+    case: Case, sizes: list[int], tpot: float | None, step_limits: list[float], choices: Choices, tally: Tally
 ) -> list[Leader]:
     """Return the fastest feasible instance of each size, tp, draft and family under each step limit.
 
@@ -275,7 +293,7 @@ def best_decode(
     limit = float(cast(Any, usable_memory(case.rates)))
     time_limit = np.inf if tpot is None else tpot
     leaders: dict[tuple[object, ...], Leader] = {}
-    chunks = list(meshes(case, "decode", sizes, kv_dtype))
+    chunks = list(meshes(case, "decode", sizes, choices))
     _keep_freed_memory()
 
     def work(mesh: Mesh) -> _Best:
@@ -318,10 +336,10 @@ def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: fl
                 tally.miss(name, float(candidates.flat[index]), bound, describe(mesh.layout_at(index), mesh.family))
 
 
-def prefill_options(case: Case, sizes: list[int], kv_dtype: str, tally: Tally) -> list[Leader]:
+def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally) -> list[Leader]:
     """Return prefill instances that fit, the undominated ones in rate and latency of each size."""
     limit = float(cast(Any, usable_memory(case.rates)))
-    chunks = list(meshes(case, "prefill", sizes, kv_dtype))
+    chunks = list(meshes(case, "prefill", sizes, choices))
     fitting = []  # one column for each plan that fits: size, time, rate, chunk and place in it
     for number, mesh in enumerate(chunks):
         _, time, memory, rate = _grids(mesh, case)

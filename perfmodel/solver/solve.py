@@ -11,7 +11,7 @@ from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, first_token, pool_point
 from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Status
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options
-from perfmodel.solver.space import LARGEST_PREFILL_SERVERS
+from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.specs.deployment import Targets
 from perfmodel.units import Seconds
 
@@ -29,7 +29,7 @@ class Request:
     targets: Targets
     utilisation: float
     objective: Objective
-    kv_dtype: str
+    choices: Choices
     top: int
 
 
@@ -212,10 +212,10 @@ def solve(case: Case, request: Request) -> Solution:
     tally = Tally()
     largest = max(1, request.servers - 1)
     sizes = [n * case.rates.dies_per_server for n in range(1, largest + 1)]
-    prefills = prefill_options(case, sizes[:LARGEST_PREFILL_SERVERS], request.kv_dtype, tally)
+    prefills = prefill_options(case, sizes[:LARGEST_PREFILL_SERVERS], request.choices, tally)
     columns = _prefill_columns(prefills, case, request.utilisation)
     limits = _step_limits(columns, request.targets.ttft)
-    decodes = best_decode(case, sizes, request.targets.tpot, limits, request.kv_dtype, tally)
+    decodes = best_decode(case, sizes, request.targets.tpot, limits, request.choices, tally)
     joined = _joined(decodes, columns, request, tally)
     ranked = sorted(joined, key=lambda join: join.rank(request.objective))
     different: dict[tuple[object, ...], _Join] = {}

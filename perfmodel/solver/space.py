@@ -1,16 +1,18 @@
 """Which layouts are structurally valid: one statement of each rule, for search and for a given layout."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.ledger.records import Family
-from perfmodel.rates import Rates
-from perfmodel.specs.deployment import LayoutSpec, Overlap, Phase
+from perfmodel.ledger.records import SPLIT_MODULES, Family
+from perfmodel.rates import UNLIMITED, Rates
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.technique import SLOTS
 
 LARGEST_BATCH = 1024
 LARGEST_TP = 16
@@ -39,8 +41,8 @@ class ExpertLayouts:
 
 
 def overlaps(phase: Phase) -> tuple[Overlap, ...]:
-    """Return the overlaps a phase has: only decode splits its cores between two micro-batches."""
-    return ("none", "link", "cores") if phase == "decode" else ("none", "link")
+    """Return the overlaps a phase has: only decode splits its cores, or its dies, between micro-batches."""
+    return ("none", "link", "cores", "stages") if phase == "decode" else ("none", "link")
 
 
 def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
@@ -53,11 +55,12 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         faults.append(f"tp: {layout.tp} does not divide {heads} heads; allowed: {_divisors(heads)}; choose one of them")
     slots = experts + layout.redundant
     room = slots + layout.shared_ranks
-    if layout.dies > room:
+    expert_dies = layout.expert_dies or layout.dies
+    if expert_dies > room:
         faults.append(
-            f"dies: ep {layout.dies} exceeds {experts} routed experts + {layout.redundant} replicas + "
+            f"dies: ep {expert_dies} exceeds {experts} routed experts + {layout.redundant} replicas + "
             f"{layout.shared_ranks} shared-expert ranks = {room}; allowed: at most {room}; "
-            f"add --redundant {layout.dies - room} or use fewer dies"
+            f"add --redundant {expert_dies - room} or use fewer dies"
         )
     dies_in_system = rates.max_packages * rates.dies_per_package
     if layout.dies > dies_in_system:
@@ -69,6 +72,9 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         faults.append(f"shared_ranks: {layout.shared_ranks}, but the model has no shared expert; allowed: 0")
     if layout.draft and not model.num_nextn_predict_layers:
         faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
+    faults += _stage_faults(layout)
+    faults += _parallel_faults(layout, phase, model)
+    faults += _work_faults(layout, phase, model, rates)
     cores = int(rates.cube_cores)  # type: ignore[call-overload]
     if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
         faults.append(
@@ -80,12 +86,114 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
     return faults
 
 
+def _stage_faults(layout: LayoutSpec) -> list[str]:
+    """Return what is wrong with attention and experts on dies of their own; rules of [xdeepserve2025] section 3.3."""
+    faults = []
+    stages = layout.overlap == "stages"
+    if stages and not layout.expert_dies:
+        faults.append("expert_dies: 0 with overlap 'stages'; allowed: 1 or more; say how many dies have experts alone")
+    if layout.expert_dies and not stages:
+        faults.append(
+            f"expert_dies: {layout.expert_dies} with overlap {layout.overlap!r}; allowed: with 'stages'; set it"
+        )
+    if stages and layout.exchange != "dispatch":
+        faults.append(f"exchange: {layout.exchange!r} with overlap 'stages'; allowed: dispatch")
+    if layout.expert_dies and layout.shared_ranks >= layout.expert_dies:
+        faults.append(
+            f"shared_ranks: {layout.shared_ranks} of {layout.expert_dies} expert dies; allowed: fewer: shared experts "
+            "are among the expert dies and not counted twice (xDeepServe section 3.3)"
+        )
+    for name, plain in (("domains", 1), ("micro_batches", 2)):
+        if getattr(layout, name) != plain and not stages:
+            faults.append(f"{name}: {getattr(layout, name)} without overlap 'stages'; allowed: {plain}")
+    return faults
+
+
+def _parallel_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec) -> list[str]:
+    """Return what is wrong with the parallel forms of single modules."""
+    faults = []
+    latent = model.attention.kind == "mla"
+    if layout.cp > 1 and phase != "prefill":
+        faults.append(f"cp: {layout.cp} in {phase}; allowed: 1; decode splits its cache with dcp")
+    if layout.dcp > 1 and (phase != "decode" or not latent or layout.tp % layout.dcp):
+        faults.append(
+            f"dcp: {layout.dcp} with tp {layout.tp} in {phase}; allowed: in decode of latent attention, a divisor of tp"
+        )
+    if layout.reduction == "sp_tp_sp" and not latent:
+        faults.append("reduction: 'sp_tp_sp' gathers low-rank inputs; this attention has none; allowed: all_to_all")
+    swaps = layout.reduction in ("all_to_all", "sp_tp_sp")
+    if layout.o_proj_sharded and not swaps:
+        faults.append("o_proj_sharded: allowed with reduction all_to_all or sp_tp_sp, which replicate the projection")
+    ranks = (layout.dies - layout.expert_dies) // layout.tp
+    for name in SPLIT_MODULES:
+        parts = getattr(layout, f"{name}_tp")
+        if parts > 1 and (layout.tp > 1 or ranks % parts):
+            faults.append(
+                f"{name}_tp: {parts} with dp {ranks} x tp {layout.tp}; allowed: with tp 1, a divisor of dp "
+                "(vLLM-Ascend, Fine_grained_TP.md)"
+            )
+    return faults
+
+
+LARGEST_FUSED = 512  # tokens of a rank that the fused kernel takes: vLLM-Ascend, ascend_forward_context.py
+LARGEST_VERIFIED = 16  # tokens of a sequence in one step: vLLM-Ascend, speculative_decoding.md
+
+
+def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
+    """Return what is wrong with what runs beside, in one kernel, in chunks or out of the host's memory."""
+    faults = []
+    tokens = layout.batch * (1 + layout.draft)
+    if layout.fused_experts and (layout.exchange != "dispatch" or phase != "decode" or layout.overlap != "none"):
+        faults.append(
+            f"fused_experts with exchange {layout.exchange!r}, overlap {layout.overlap!r} in {phase}; "
+            "allowed: dispatch, overlap none, in decode"
+        )
+    if layout.fused_experts and tokens / layout.tp > LARGEST_FUSED:
+        faults.append(
+            f"fused_experts with {tokens / layout.tp:g} tokens a rank; allowed: at most {LARGEST_FUSED} "
+            "(vLLM-Ascend, ascend_forward_context.py); use a smaller batch"
+        )
+    if layout.shared_stream and (not model.experts.n_shared_experts or layout.shared_ranks or layout.expert_dies):
+        faults.append("shared_stream: allowed where every die has the shared expert; drop it")
+    if layout.chunk and phase != "prefill":
+        faults.append(f"chunk: {layout.chunk} in {phase}; allowed: in prefill")
+    if layout.kv_resident < 1 and phase != "decode":
+        faults.append(f"kv_resident: {layout.kv_resident:g} in {phase}; allowed: in decode")
+    if layout.kv_resident < 1 and rates.host_bandwidth == UNLIMITED:
+        faults.append("kv_resident: the stack says no rate of the host's memory; set technique kv-offload")
+    if 1 + layout.draft > LARGEST_VERIFIED:
+        faults.append(
+            f"draft: {layout.draft}; allowed: at most {LARGEST_VERIFIED - 1} (vLLM-Ascend, speculative_decoding.md)"
+        )
+    return faults
+
+
 def _divisors(number: int) -> str:
     return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
 
 
-def tensor_parallel_degrees(model: ModelSpec, rates: Rates) -> Axis:
-    """Return the tp degrees searched: powers of two that divide the heads and a server."""
+def tensor_parallel_degrees(model: ModelSpec, rates: Rates, structure: Structure, fixed: Mapping[str, Any]) -> Axis:
+    """Return the tp degrees searched: powers of two that divide the heads and, with ``cp``, a server.
+
+    A module that is split inside data-parallel attention needs tp 1; a form of tensor parallelism beside the first
+    is the same as that at tp 1, and is searched beyond it.
+    """
+    if "tp" in fixed:
+        return np.array([fixed["tp"]], dtype=np.float64)
+    degrees = [
+        degree
+        for degree in _powers_of_two(model, rates)
+        if rates.dies_per_server % (degree * structure.keys.get("cp", 1)) == 0
+        and degree % structure.keys.get("dcp", 1) == 0
+    ]
+    if structure.family.split:
+        degrees = [degree for degree in degrees if degree == 1]
+    if structure.family.swaps_heads and "reduction" not in fixed:
+        degrees = [degree for degree in degrees if degree > 1]
+    return np.array(degrees, dtype=np.float64)
+
+
+def _powers_of_two(model: ModelSpec, rates: Rates) -> list[int]:
     heads = model.attention.num_attention_heads
     degrees = [1]
     while (
@@ -94,23 +202,25 @@ def tensor_parallel_degrees(model: ModelSpec, rates: Rates) -> Axis:
         and rates.dies_per_server % (degrees[-1] * 2) == 0
     ):
         degrees.append(degrees[-1] * 2)
-    return np.array(degrees, dtype=np.float64)
+    return degrees
 
 
-def expert_layouts(sizes: list[int], model: ModelSpec, own_shared_ranks: bool) -> list[ExpertLayouts]:
+def expert_layouts(
+    sizes: list[int], model: ModelSpec, own_shared_ranks: bool, fixed: Mapping[str, Any]
+) -> list[ExpertLayouts]:
     """Return all valid expert layouts of the given instance sizes (in dies), each in exactly one product."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for dies in sizes:
-        shared = range(SHARED_STEP, dies // SHARED_AT_MOST + 1, SHARED_STEP) if own_shared_ranks else (0,)
-        groups.setdefault(tuple(shared), []).append(dies)
+        groups.setdefault(_shared_options(dies, own_shared_ranks, fixed.get("shared_ranks")), []).append(dies)
     experts, products = model.experts.n_routed_experts, []
     for options, alike in groups.items():
         if not options:
             continue
-        ranks = [[dies - shared for shared in options] for dies in alike]
         redundant = [
-            [[slots * n - experts for slots in (-(-experts // n), -(-experts // n) + 1)] for n in row] for row in ranks
+            [_replicas(dies - shared, experts, fixed.get("redundant")) for shared in options] for dies in alike
         ]
+        if not redundant[0][0]:
+            continue
         products.append(
             ExpertLayouts(
                 dies=np.array(alike, dtype=np.float64),
@@ -121,15 +231,94 @@ def expert_layouts(sizes: list[int], model: ModelSpec, own_shared_ranks: bool) -
     return products
 
 
-def families(model: ModelSpec, phase: Literal["decode", "prefill"], kv_dtype: Literal["bf16", "int8"]) -> list[Family]:
+def _shared_options(dies: int, own: bool, fixed: object) -> tuple[int, ...]:
+    """Return the numbers of shared-expert dies searched for a size; a fixed share of the dies leaves all open."""
+    if not own:
+        return (0,)
+    if isinstance(fixed, int):
+        return (fixed,) if fixed < dies else ()
+    return tuple(range(SHARED_STEP, dies // SHARED_AT_MOST + 1, SHARED_STEP))
+
+
+def _replicas(ranks: int, experts: int, fixed: object) -> list[int]:
+    """Return the replicas that fill every rank with the fewest slots that hold all experts, and with one more."""
+    if isinstance(fixed, int):
+        return [fixed]
+    both = [slots * ranks - experts for slots in (-(-experts // ranks), -(-experts // ranks) + 1)]
+    return both if fixed is None else [both[SLOTS.index(str(fixed))]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the planner and the software leave to the search, and what they fix.
+
+    ``fixed`` are keys of a layout, phase by phase; ``offered`` the values that the stack has of a key which is a
+    choice of software (``reduction``, ``shared_stream``), its plain value first.
+    """
+
+    precision: Precision = "w8a8"
+    kv_dtypes: tuple[KvDtype, ...] = ("bf16",)
+    expert_weights: ExpertWeights = "int8"
+    fixed: Mapping[Phase, Mapping[str, Any]] = field(default_factory=dict)
+    offered: Mapping[Phase, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+
+    def values(self, phase: Phase, key: str, plain: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the values of a key that are searched: the fixed one, what the stack offers, or ``plain``."""
+        if key in self.fixed.get(phase, {}):
+            return (self.fixed[phase][key],)
+        return self.offered.get(phase, {}).get(key, plain)
+
+
+#: keys of a layout that are axes of a mesh, and those by which families differ
+AXES = ("dies", "tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
+STRUCTURES = ("overlap", "exchange", "reduction", "shared_stream")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """A family that is searched, and the keys of its layouts that are the same throughout."""
+
+    family: Family
+    keys: Mapping[str, Any]
+
+
+def structures(model: ModelSpec, phase: Phase, choices: Choices) -> list[Structure]:
     """Return the structures searched for a phase."""
-    own = (False, True) if model.experts.n_shared_experts and phase == "decode" else (False,)
-    exchanges: tuple[Literal["dispatch", "gather"], ...] = ("dispatch", "gather")
-    return [
-        Family(phase=phase, own_shared_ranks=s, overlap=o, exchange=e, kv_dtype=kv_dtype)
-        for s, o, e in product(own, overlaps(phase), exchanges)
-        if not needs_cores_to_exchange(phase, o, e)
-    ]
+    own = _own_shared_ranks(model, phase, choices)
+    plain = tuple(overlap for overlap in overlaps(phase) if overlap != "stages")
+    searched = (
+        choices.values(phase, "overlap", plain),
+        choices.values(phase, "exchange", ("dispatch", "gather")),
+        choices.values(phase, "reduction", ("scatter_gather",)),
+        choices.values(phase, "shared_stream", (False,)),
+    )
+    rest = {key: value for key, value in choices.fixed.get(phase, {}).items() if key not in (*AXES, *STRUCTURES)}
+    found = []
+    for kv_dtype, apart, *values in product(choices.kv_dtypes, own, *searched):
+        keys = {**dict(zip(STRUCTURES, values, strict=True)), **rest}
+        if needs_cores_to_exchange(phase, keys["overlap"], keys["exchange"]) or (apart and keys["shared_stream"]):
+            continue
+        layout = LayoutSpec.model_construct(**{**_PLAIN, **keys, "shared_ranks": int(apart)})
+        family = Family.of(
+            layout,
+            phase,
+            precision=choices.precision,
+            kv_dtype=kv_dtype,
+            expert_weights=choices.expert_weights,
+        )
+        found.append(Structure(family=family, keys=keys))
+    return found
+
+
+_PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
+
+
+def _own_shared_ranks(model: ModelSpec, phase: Phase, choices: Choices) -> tuple[bool, ...]:
+    """Return whether shared experts are searched on every die, on dies of their own, or both."""
+    if not model.experts.n_shared_experts or phase != "decode":
+        return (False,)
+    fixed = choices.fixed.get(phase, {}).get("shared_ranks")
+    return (False, True) if fixed is None else (fixed != 0,)
 
 
 def needs_cores_to_exchange(phase: str, overlap: str, exchange: str) -> bool:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perfmodel.algebra import Num
 from perfmodel.units import Unit
@@ -46,6 +46,17 @@ class Figure(Spec):
     high: float | None = None
     file: str
     line: int
+
+
+def faults_in(error: ValidationError, *, inside: str = "") -> list[str]:
+    """Return what validation found in values given by hand, a line for each: key: found; allowed."""
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"] if part != inside) or inside
+        found = "" if fault["type"] == "value_error" else f"{fault['input']!r}; "
+        text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
+        lines.append(f"{where}: {found}{text}")
+    return lines
 
 
 def with_value(spec: Any, path: list[str], value: Any) -> Any:

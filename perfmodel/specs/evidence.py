@@ -98,8 +98,9 @@ class PartOfStep(Spec):
     name: str
     #: rows of the ledger, or ``*`` for all that no other part names
     operators: tuple[str, ...] = Field(min_length=1)
-    #: seconds in a step
+    #: seconds, in a step or in one layer of one micro-batch
     value: Annotated[float, Gt(0)]
+    of: Literal["step", "layer"] = "step"
     printed: str
 
 

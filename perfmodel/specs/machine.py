@@ -213,6 +213,15 @@ class MemorySpec(Spec):
     kv_block_tokens: PositiveNumber
 
 
+class StackTechnique(Spec):
+    """A technique that a stack has, the setting it comes in, and where that is said."""
+
+    name: str
+    setting: str
+    source: str
+    note: str | None = None
+
+
 class StackSpec(Spec):
     """A software stack: the kernels it uses and the overheads around them, apart from the peaks."""
 
@@ -233,11 +242,11 @@ class StackSpec(Spec):
     #: what a die reads of the host's memory, and of a pool of caches of earlier prompts; open where never used
     host_bandwidth: PositiveRate | None = None
     pool_bandwidth: PositiveRate | None = None
-    #: requests a second that one front-end process takes, and how many there are; open where they set no limit
+    #: requests a second that one front-end process takes, and how many a prefill instance has; open: no limit
     frontend_rate: PerSecond | None = None
     frontends: PositiveNumber | None = None
-    #: techniques of the catalogue that the stack can be set to, and the setting it comes with
-    techniques: dict[str, str] = Field(default_factory=dict)
+    #: techniques of the catalogue that the stack has, each with the setting it comes in
+    techniques: tuple[StackTechnique, ...] = ()
     #: terms of a step in service
     terms: str
     #: kernel sets, the first that has an operator class gives it

@@ -176,7 +176,7 @@ def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates, in_place:
     leaving = 1 - minimum(exchange.group, rates.dies_per_package) / exchange.group
     return formulas.message_exchange_time(
         messages=exchange.messages * leaving,
-        start=kernel.start,
+        start=exchange.hops * kernel.start,
         per_message=kernel.per_message * in_place,
         transfer=_slowest_link(exchange, rates, None, (), kernel.deduplicates),
     )

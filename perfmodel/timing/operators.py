@@ -87,12 +87,15 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: boo
 
 
 def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
-    if op.operator == "host_read":
-        network = op.kv_bytes / rates.host_bandwidth
+    if op.operator in ("host_read", "pool_read"):
+        network = op.kv_bytes / (rates.host_bandwidth if op.operator == "host_read" else rates.pool_bandwidth)
         return OpTime(op=op, network_time=network, work=network)
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates, alone=repeated)
         return OpTime(op=op, network_time=network, work=network)
+    if op.operator == "cache_pass":
+        through = op.activation_bytes / rates.l2_rate
+        return OpTime(op=op, whole_cache=through, core_share=core_share, work=through / core_share)
     kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:
         case MatmulKernel():

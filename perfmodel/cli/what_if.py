@@ -1,0 +1,160 @@
+"""`moeplan what-if`: what each technique and each hardware figure is worth to a plan."""
+
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.cli import options
+from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+
+SHOWN_PAIRS = 6
+
+
+def command(
+    plan: Annotated[
+        str, typer.Argument(help="Plan file (solve -o), or the name or file of a published row or deployment.")
+    ],
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="LIST", help="Techniques to try, like mtp,amla; default: all.")
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Try the strongest changes two by two as well.")] = False,
+    hardware: Annotated[
+        bool, typer.Option("--hardware/--no-hardware", help="Hardware figures raised by a tenth, other chip bins.")
+    ] = True,
+    reach: Annotated[
+        str | None,
+        typer.Option("--reach", metavar="GOAL", help="Smallest sets of changes that reach it: 'tpot=30ms,batch=96'."),
+    ] = None,
+    tpot: Annotated[
+        str | None, typer.Option("--tpot", help="Limit on time per output token; default: the plan's.")
+    ] = None,
+    ttft: Annotated[
+        str | None, typer.Option("--ttft", help="Limit on time to first token; default: the plan's.")
+    ] = None,
+    stack: options.StackOption = None,
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Rank what every technique would gain at the same target, batches and core splits chosen anew.
+
+    Example: moeplan what-if seed-cm384-decode
+    """
+    from perfmodel import catalog
+    from perfmodel.report.what_if import reach_document, what_if_document
+    from perfmodel.what_if import Effect, Refusal, effect, hardware_changes, outcome, technique_changes, ways
+    from perfmodel.what_if import pairs as two_by_two
+
+    limits = (options.quantity(tpot, "s", "--tpot"), options.quantity(ttft, "s", "--ttft"))
+    goal = _goal(reach)
+    run = _run(plan, stack, *limits)
+    wanted = _techniques(only)
+    found = list(technique_changes(run, wanted, catalog.kernel_set))
+    changes = [one for one in found if not isinstance(one, Refusal)]
+    refused = [one for one in found if isinstance(one, Refusal)]
+    if hardware and only is None:
+        changes += hardware_changes(run, catalog.chips())
+    if goal is not None:
+        sets, nearest = ways(run, goal, changes)
+        options.show(reach_document(run, plan, goal, sets, nearest), format_, [])
+        if not sets:
+            raise typer.Exit(EXIT_INFEASIBLE)
+        return
+    before = outcome(run, ttft=run.ttft)
+    if before is None:
+        raise UsageError(f"{plan}: meets neither target nor memory at any batch; give another --tpot or --ttft")
+    results = [effect(run, before, change) for change in changes]
+    effects = sorted((one for one in results if isinstance(one, Effect)), key=lambda one: -one.gain)
+    refused += [one for one in results if isinstance(one, Refusal)]
+    strongest = [one for one in effects if one.gain > 0 and one.change.by in ("layout", "stack", "to build")][
+        :SHOWN_PAIRS
+    ]
+    document = what_if_document(
+        run, plan, before, effects, refused, two_by_two(run, before, strongest) if pairs else []
+    )
+    options.show(document, format_, [])
+
+
+def _techniques(only: str | None) -> list[Any]:
+    from perfmodel import catalog
+
+    every = catalog.techniques()
+    if only is None:
+        return list(every.values())
+    names = [word.strip() for word in only.split(",") if word.strip()]
+    for name in names:
+        options.known(name, sorted(every), "--only")
+    if not names:
+        raise UsageError("--only: no technique; allowed: names like mtp,amla; see 'moeplan list techniques'")
+    return [every[name] for name in names]
+
+
+def _goal(text: str | None) -> Any:
+    """Read a goal such as 'tpot=30ms,batch=96'."""
+    from perfmodel.what_if import Goal
+
+    if text is None:
+        return None
+    values: dict[str, Any] = {}
+    for word in text.split(","):
+        key, _, value = (part.strip() for part in word.partition("="))
+        options.known(key, ["tpot", "ttft", "batch"], "--reach")
+        if key == "batch":
+            if not value.isdigit() or int(value) < 1:
+                raise UsageError(f"--reach: batch {value!r}; allowed: a whole number from 1, per data-parallel rank")
+            values[key] = int(value)
+        else:
+            values[key] = options.quantity(value, "s", f"--reach {key}")
+    if values.keys() <= {"batch"}:
+        raise UsageError("--reach: no latency; allowed: tpot or ttft, with or without batch, like 'tpot=30ms,batch=96'")
+    return Goal(**values)
+
+
+def _run(word: str, stack: str | None, tpot: float | None, ttft: float | None) -> Any:
+    """Return what is varied: a plan file, a published row of one pool, or a published deployment."""
+    from perfmodel import catalog
+    from perfmodel.plan_file import PHASES, conditions_of
+    from perfmodel.scenario import of_deployment
+    from perfmodel.what_if import Pool, Run
+
+    asked_ttft, utilisation = None, 0.8
+    batches: dict[str, int] = {}
+    if word.lower().endswith(".json"):
+        plan = catalog.load_plan(word)
+        deployment: Any = plan.conditions
+        asked_ttft, utilisation = plan.asked.ttft, plan.asked.utilisation
+    else:
+        kind, loaded = catalog.find(word, ("evidence", "deployments"))
+        deployment = loaded.spec.conditions if kind == "deployments" else None
+    if deployment is None:
+        each = {loaded.spec.conditions.phase: loaded.spec.conditions}
+    else:
+        each = {phase: conditions_of(deployment, phase) for phase in PHASES}
+        rates = catalog.load_conditions(deployment).rates()
+        joined = of_deployment(deployment, catalog.load_model(deployment.model).spec, rates)
+        batches = {"prefill": joined.prefill.plan.layout.batch, "decode": joined.decode.plan.layout.batch}
+    model = catalog.load_model(next(iter(each.values())).model).spec
+    pools = {}
+    for phase, conditions in each.items():
+        layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
+        named = conditions.model_copy(
+            update={"stack": stack or conditions.stack, "tpot": tpot or conditions.tpot, "layout": layout}
+        )
+        machine = catalog.load_conditions(named)
+        pools[phase] = Pool(conditions=_with_batch(named, model, machine), machine=machine)
+    first = next(iter(pools.values()))
+    limit = tpot or first.conditions.tpot
+    if limit is None and "decode" in pools:
+        from perfmodel.what_if import resolved_of
+
+        limit = float(resolved_of(pools["decode"], model).point.tpot)  # type: ignore[arg-type]
+    return Run(model=model, pools=pools, tpot=limit, ttft=ttft or asked_ttft, utilisation=utilisation)
+
+
+def _with_batch(conditions: Any, model: Any, machine: Any) -> Any:
+    """Return conditions with an open batch, and an open overlap, filled in."""
+    from perfmodel.scenario import of_conditions, resolve
+
+    chosen = resolve(of_conditions(conditions, model, machine.rates())).plan.layout
+    layout = conditions.layout.model_copy(
+        update={"batch": chosen.batch, "overlap": chosen.overlap, "attention_cores": chosen.attention_cores}
+    )
+    return conditions.model_copy(update={"layout": layout})

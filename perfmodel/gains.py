@@ -1,0 +1,107 @@
+"""Published gains of techniques beside what the model predicts for them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from perfmodel.breakdown import breakdown
+from perfmodel.errors import UsageError
+from perfmodel.machine import Machine
+from perfmodel.scenario import Resolved, ledger_of, of_conditions, predicted, resolve
+from perfmodel.specs.base import faults_in
+from perfmodel.specs.evidence import Conditions
+from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.technique import Gain
+from perfmodel.techniques import KernelSets, Technique, with_setting
+
+#: a size is right when it is within this part of the published one
+SIZE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGain:
+    """A published gain and the predicted one: a relative change, or a difference in ``gain.unit``."""
+
+    technique: Technique
+    gain: Gain
+    predicted: float
+
+    @property
+    def sign_right(self) -> bool:
+        """Whether prediction and publication go the same way."""
+        return self.predicted * self.gain.value > 0
+
+    @property
+    def size_right(self) -> bool:
+        """Whether the predicted size is within a third of the published one, or beyond a published bound."""
+        if self.gain.at_least and self.sign_right and abs(self.predicted) > abs(self.gain.value):
+            return True
+        return abs(self.predicted - self.gain.value) <= SIZE * abs(self.gain.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """Where names of a gain are looked up: conditions of a row, a model, a machine, techniques, kernel sets."""
+
+    conditions: Callable[[str], Conditions]
+    model: Callable[[str], ModelSpec]
+    machine: Callable[[Conditions], Machine]
+    techniques: Mapping[str, Technique]
+    kernel_set: KernelSets
+
+
+def merged(conditions: Conditions, change: Mapping[str, Any]) -> Conditions:
+    """Return conditions with keys changed, those of the layout one by one.
+
+    Raises ``UsageError`` with a line for each value that is not allowed.
+    """
+    values = conditions.model_dump()
+    values["layout"] = {**values["layout"], **change.get("layout", {})}
+    try:
+        return Conditions(**{**values, **{key: value for key, value in change.items() if key != "layout"}})
+    except ValidationError as error:
+        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None
+
+
+def score(technique: Technique, gain: Gain, shelf: Shelf) -> ScoredGain:
+    """Return a published gain with the prediction beside it.
+
+    The base row's conditions with ``change`` hold on both sides; what a setting does not fix stays.
+    """
+    base = merged(shelf.conditions(gain.base), gain.change)
+    model = shelf.model(base.model)
+    sides = []
+    for name in (gain.off, gain.on):
+        conditions, machine = base, shelf.machine(base)
+        for other, setting in (*gain.beside.items(), (technique.spec.name, name)):
+            conditions, machine = with_setting(
+                shelf.techniques[other], setting, conditions, machine, model, shelf.kernel_set
+            )
+        sides.append(quantity(resolve(of_conditions(conditions, model, machine.rates())), gain.quantity))
+    off, on = sides
+    return ScoredGain(technique=technique, gain=gain, predicted=on / off - 1 if gain.unit == "1" else on - off)
+
+
+def score_all(techniques: Iterable[Technique], shelf: Shelf) -> list[ScoredGain]:
+    """Return every published gain of techniques, scored."""
+    return [score(technique, gain, shelf) for technique in techniques for gain in technique.spec.gains]
+
+
+def quantity(resolved: Resolved, name: str) -> float:
+    """Return a quantity of a run: one that evidence may state, memory, tokens of a step, or time of rows.
+
+    ``time:A|B`` is the time in a step of the rows of those names.
+    """
+    if name == "memory":
+        return float(cast(Any, resolved.point.memory))
+    if name == "tokens_per_step":
+        return float(cast(Any, resolved.point.tokens_per_step))
+    if not name.startswith("time:"):
+        return predicted(resolved)[name]
+    rows = set(name.removeprefix("time:").split("|"))
+    plan, case = resolved.plan, resolved.scenario.case
+    ledger = ledger_of(plan, case, case.traffic)
+    parts = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
+    return sum(row.total for row in parts.rows if row.name in rows)

@@ -1,0 +1,99 @@
+"""Plans as files: made from an answer of the solver, checked and set up again when read."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from perfmodel.errors import DataError
+from perfmodel.machine import Machine
+from perfmodel.scenario import Resolved, of_conditions, resolve
+from perfmodel.solver.plan import Deployment, PoolPlan
+from perfmodel.specs.deployment import Phase
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
+from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.plan import Asked, PlanSpec, Predicted
+from perfmodel.techniques import Technique, setting_of
+
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
+
+
+def conditions_of(conditions: DeploymentConditions, phase: Phase) -> Conditions:
+    """Return the conditions of one pool of a deployment."""
+    pool = conditions.prefill if phase == "prefill" else conditions.decode
+    shared = conditions.model_dump(exclude={"prefill", "decode", "concurrency"})
+    return Conditions(**{**shared, "phase": phase, "layout": pool.layout.model_dump()})
+
+
+def settings(
+    conditions: Conditions, machine: Machine, model: ModelSpec, techniques: Iterable[Technique]
+) -> dict[str, str]:
+    """Return the setting of every technique in a run of one pool."""
+    return {
+        one.spec.name: setting_of(one, conditions, conditions.layout, machine, model)
+        for one in techniques
+        if conditions.phase in one.spec.applies.phases
+    }
+
+
+def pool_of(plan: PoolPlan, instances: int) -> Pool:
+    """Return a pool of the solver's answer as a file states it."""
+    return Pool(instances=instances, layout=cast(Any, plan.layout.model_dump()))
+
+
+def plan_spec(
+    best: Deployment,
+    conditions: DeploymentConditions,
+    asked: Asked,
+    *,
+    machine: Machine,
+    model: ModelSpec,
+    techniques: Mapping[str, Technique],
+    version: str,
+    files: Mapping[str, str],
+) -> PlanSpec:
+    """Return the file of a plan that the solver found under some conditions."""
+    rates = machine.rates()
+    cards = (
+        best.prefill_instances * best.prefill.layout.dies + best.decode_instances * best.decode.layout.dies
+    ) / rates.dies_per_package
+    return PlanSpec(
+        version=version,
+        conditions=conditions,
+        asked=asked,
+        techniques={
+            phase: settings(conditions_of(conditions, phase), machine, model, techniques.values()) for phase in PHASES
+        },
+        predicted=Predicted(
+            tpot=float(cast(Any, best.decode.point.tpot)),
+            ttft=float(cast(Any, best.first_token.ttft)),
+            requests_per_s=best.requests_per_s,
+            tokens_per_s_per_card=best.requests_per_s * float(cast(Any, conditions.osl)) / cards,
+        ),
+        files=dict(files),
+    )
+
+
+def check_settings(
+    plan: PlanSpec, machine: Machine, model: ModelSpec, techniques: Mapping[str, Technique], where: str
+) -> None:
+    """Refuse a plan whose techniques are not those that its layouts and its machine are in.
+
+    Raises ``DataError`` with one line for each.
+    """
+    faults = []
+    for phase in PHASES:
+        found = settings(conditions_of(plan.conditions, phase), machine, model, techniques.values())
+        for name, setting in plan.techniques.get(phase, {}).items():
+            if name in found and found[name] != setting:
+                faults.append(
+                    f"{where}: techniques.{phase}.{name}: {setting!r}, but its layout and stack are in "
+                    f"{found[name]!r}; allowed: what the rest of the plan says; change either"
+                )
+    if faults:
+        raise DataError("\n".join(faults))
+
+
+def resolved_pools(plan: PlanSpec, machine: Machine, model: ModelSpec) -> dict[Phase, Resolved]:
+    """Return both pools of a plan, evaluated."""
+    return {
+        phase: resolve(of_conditions(conditions_of(plan.conditions, phase), model, machine.rates())) for phase in PHASES
+    }

@@ -1,0 +1,148 @@
+"""What every change would gain, and the smallest sets that reach a goal, as documents."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from perfmodel.report.table import Column, Document, Table
+from perfmodel.specs.deployment import Phase
+from perfmodel.what_if import Effect, Goal, Outcome, Pair, Refusal, Run, Way
+
+PHASES: tuple[Phase, ...] = ("decode", "prefill")
+
+
+def _batches(found: Outcome) -> str:
+    return ", ".join(f"{phase} {one.plan.layout.batch}" for phase, one in found.pools.items())
+
+
+def _rate_row(run: Run, before: Outcome) -> dict[str, Any]:
+    osl = float(next(iter(run.pools.values())).conditions.osl)
+    tokens = osl if "decode" in run.pools else float(next(iter(run.pools.values())).conditions.isl)
+    return {
+        "tokens_per_s_per_card": before.requests_per_s_per_card * tokens,
+        "tpot": before.tpot,
+        "ttft": before.ttft,
+        "batch": _batches(before),
+    }
+
+
+def what_if_document(
+    run: Run,
+    name: str,
+    before: Outcome,
+    effects: Sequence[Effect],
+    refused: Sequence[Refusal],
+    together: Sequence[Pair],
+) -> Document:
+    """Return the changes ranked by gain, those that change nothing, those refused, and pairs where asked for."""
+    both = len(run.pools) > 1
+    columns = [
+        Column("change", "technique = setting"),
+        Column("now", "now", spare=2),
+        Column("by", "by", spare=4),
+        Column("gain", "tokens/s per card", "%"),
+        Column("interval", "90 % interval", spare=1),
+        *([Column(phase, phase, "%", spare=3) for phase in PHASES] if both else []),
+        Column("batch", "batch", spare=5),
+        Column("why", "why"),
+    ]
+    rows = [
+        {
+            "change": one.change.label,
+            "now": one.change.now,
+            "by": one.change.by,
+            "gain": one.gain,
+            "interval": f"{one.sure.low90:+.1%} to {one.sure.high90:+.1%}",
+            "low90": one.sure.low90,
+            "high90": one.sure.high90,
+            **{phase: one.of_pool.get(phase) for phase in PHASES if both},
+            "batch": _batches(one.outcome),
+            "why": one.why,
+        }
+        for one in effects
+    ]
+    refusals = tuple(
+        {"change": one.change.name if one.change.setting == "" else one.change.label, "why": one.why} for one in refused
+    )
+    pair_rows = tuple(
+        {
+            "first": pair.first.label,
+            "second": pair.second.label,
+            "gain": pair.gain,
+            "alone": pair.alone,
+            "extra": pair.extra,
+        }
+        for pair in together
+    )
+    here = _rate_row(run, before)
+    start = (
+        Column("tokens_per_s_per_card", "tokens/s per card", "1/s"),
+        Column("tpot", "TPOT", "s"),
+        Column("ttft", "TTFT", "s"),
+        Column("batch", "batch per dp rank"),
+    )
+    pair_columns = (
+        Column("first", "one"),
+        Column("second", "other"),
+        Column("gain", "together", "%"),
+        Column("alone", "product of both alone", "%"),
+        Column("extra", "extra", "%"),
+    )
+    limit = f"TPOT within {run.tpot * 1e3:.4g} ms" if run.tpot is not None else "no TPOT limit"
+    wait = run.ttft if run.ttft is not None else before.ttft
+    within = f", TTFT within {wait:.3g} s" if wait is not None else ""
+    return Document(
+        schema="moeplan.what-if/1",
+        title=f"What if: {name}",
+        tables=(
+            Table("As it is, at its best batch", start, (here,)),
+            Table("Each change alone, at the same target", tuple(columns), tuple(rows)),
+            Table("Two together", pair_columns, pair_rows),
+            Table("Cannot act here", (Column("change", "technique"), Column("why", "rule")), refusals),
+        ),
+        facts={"subject": name, "tpot_limit": run.tpot, "ttft_limit": wait, **here},
+        notes=(
+            f"same target for all: {limit}{within}; batch and core split chosen anew, dies and everything else kept",
+            "90 %: all stated ranges carried through both sides at once, at the batches chosen",
+            "why: the rows of a step that move most at the old batch, and the new batch",
+            "by: layout and stack can be set today; to build: the stack lacks it ('moeplan show STACK'); bound: no "
+            "more than this; traffic: your requests decide",
+        ),
+    )
+
+
+def reach_document(run: Run, name: str, goal: Goal, sets: Sequence[Way], nearest: Way | None) -> Document:
+    """Return the smallest sets of changes that reach a goal, or how near the best of them comes."""
+    columns = (
+        Column("changes", "changes"),
+        Column("by", "by"),
+        Column("tpot", "TPOT", "s"),
+        Column("ttft", "TTFT", "s"),
+        Column("batch", "batch per dp rank"),
+    )
+
+    def row(way: Way) -> dict[str, Any]:
+        return {
+            "changes": " + ".join(change.label for change in way.changes) or "none: it is reached as it is",
+            "by": ", ".join(dict.fromkeys(change.by for change in way.changes)) or "-",
+            "tpot": way.reached.tpot,
+            "ttft": way.reached.ttft,
+            "batch": _batches(way.reached),
+        }
+
+    words = [f"TPOT {goal.tpot * 1e3:.4g} ms" if goal.tpot else "", f"TTFT {goal.ttft:.4g} s" if goal.ttft else ""]
+    asked = ", ".join(word for word in (*words, f"batch {goal.batch}" if goal.batch else "") if word)
+    rows = tuple(row(way) for way in sets)
+    short = () if rows or nearest is None else (row(nearest),)
+    return Document(
+        schema="moeplan.reach/1",
+        title=f"What reaches {asked}: {name}",
+        tables=(
+            Table("Smallest sets of changes that reach it", columns, rows),
+            Table("Nothing reaches it; the nearest that was tried", columns, short),
+        ),
+        facts={"subject": name, "reached": bool(rows), "tpot": goal.tpot, "ttft": goal.ttft, "batch": goal.batch},
+        notes=(
+            "batch is per attention data-parallel rank; sets of up to three changes, of those that help alone",
+            "memory holds in every row",
+        ),
+    )

@@ -1,0 +1,193 @@
+"""Techniques on a machine and on the conditions of a run: set them, tell which are on, refuse what cannot be."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.machine import Known, Machine
+from perfmodel.specs.base import Figure, with_value
+from perfmodel.specs.deployment import LayoutShape
+from perfmodel.specs.evidence import Conditions, Service
+from perfmodel.specs.kernels import KernelSetSpec
+from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.technique import SHARE, SLOTS, Applies, Setting, TechniqueSpec
+
+EIGHT = 8  # dies by which shares of an instance are rounded
+#: a technique that none of its settings describes as it is
+MIXED = "mixed"
+#: reads a kernel set by name
+KernelSets = Callable[[str], Known[KernelSetSpec]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Technique:
+    """A technique of the catalogue, with where each of its numbers came from."""
+
+    spec: TechniqueSpec
+    figures: Mapping[str, Figure]
+
+    def setting(self, name: str) -> Setting:
+        """Return a setting by name; raise ``UsageError`` where there is none of that name."""
+        if name not in self.spec.settings:
+            known = list(self.spec.settings)
+            raise UsageError(f"technique {self.spec.name}: {name!r} is no setting{did_you_mean(name, known)}")
+        return self.spec.settings[name]
+
+
+def on_machine(machine: Machine, techniques: Iterable[tuple[Technique, str]], kernel_set: KernelSets) -> Machine:
+    """Return the machine with techniques set; numbers keep their sources."""
+    for technique, name in techniques:
+        machine = _set(machine, technique, name, technique.setting(name), kernel_set)
+    return machine
+
+
+def _set(machine: Machine, technique: Technique, name: str, setting: Setting, kernel_set: KernelSets) -> Machine:
+    stack = _changed(machine.stack, setting.stack, technique, f"settings.{name}.stack")
+    terms = _changed(machine.terms, setting.terms, technique, f"settings.{name}.terms")
+    sets = [_only(kernel_set(chosen), operator) for operator, chosen in setting.kernels.items()]
+    return replace(machine, stack=stack, terms=terms, kernels=(*sets, *machine.kernels))
+
+
+def _changed(part: Known[Any], values: Mapping[str, Any], technique: Technique, where: str) -> Known[Any]:
+    """Return a part of the machine with some of its numbers replaced, and the figures of the new ones."""
+    spec, figures = part.spec, dict(part.figures)
+    for path, value in values.items():
+        spec = with_value(spec, path.split("."), value)
+        figures.pop(path, None)
+        figure = technique.figures.get(f"{where}.{path}")
+        if figure is not None:
+            figures[path] = figure
+    return Known(spec=spec, figures=figures) if values else part
+
+
+def _only(known: Known[KernelSetSpec], operator: str) -> Known[KernelSetSpec]:
+    """Return a kernel set that gives one operator class alone."""
+    others = {name: None for name in known.spec.classes() if name != operator}
+    figures = {path: figure for path, figure in known.figures.items() if path.split(".")[0] not in others}
+    return Known(spec=known.spec.model_copy(update=others), figures=figures)
+
+
+def with_setting(
+    technique: Technique, name: str, conditions: Conditions, machine: Machine, model: ModelSpec, kernel_set: KernelSets
+) -> tuple[Conditions, Machine]:
+    """Return the conditions of a run of one pool, and its machine, with a technique in another setting.
+
+    Replicas are filled up anew where the technique moves experts to other dies, and what belongs to another
+    overlap goes with it.
+    """
+    setting = technique.setting(name)
+    layout = {key: layout_value(value, conditions.layout, model) for key, value in setting.layout.items()}
+    if "overlap" in layout:
+        layout = {**_of_overlap(layout["overlap"], conditions.layout, machine), **layout}
+    moved = conditions.layout.model_copy(update=layout)
+    places = layout.keys() & {"shared_ranks", "expert_dies"}
+    if any(layout[key] != getattr(conditions.layout, key) for key in places):
+        moved = moved.model_copy(update={"redundant": _filled(moved, model, 0)})
+    named = {**conditions.techniques, technique.spec.name: name} if _on_machine(setting) else conditions.techniques
+    changed = conditions.model_copy(update={**setting.service, "layout": moved, "techniques": named})
+    return changed, _set(machine, technique, name, setting, kernel_set)
+
+
+USUAL_SHARE = 2 / 3  # of the cores for attention where a split is new: CloudMatrix384's 16 of 24
+
+
+def _of_overlap(overlap: str, layout: LayoutShape, machine: Machine) -> dict[str, Any]:
+    """Return the keys that belong to an overlap as they stand, and those of others as they are without."""
+    cores = layout.attention_cores or round(float(machine.rates().cube_cores) * USUAL_SHARE)  # type: ignore[arg-type]
+    stages = overlap == "stages"
+    return {
+        "attention_cores": cores if overlap == "cores" else 0,
+        "expert_dies": layout.expert_dies if stages else 0,
+        "domains": layout.domains if stages else 1,
+        "micro_batches": layout.micro_batches if stages else 2,
+    }
+
+
+def _on_machine(setting: Setting) -> bool:
+    return bool(setting.stack or setting.terms or setting.kernels)
+
+
+def layout_value(value: Any, layout: LayoutShape, model: ModelSpec) -> Any:
+    """Return a value of a layout key; a share of the dies in whole eights where that is possible."""
+    if not isinstance(value, str):
+        return value
+    share = SHARE.fullmatch(value)
+    if share:
+        exact = layout.dies * int(share[1]) / int(share[2])
+        return max(1, round(exact / EIGHT) * EIGHT if exact >= EIGHT else round(exact))
+    return _filled(layout, model, SLOTS.index(value)) if value in SLOTS else value
+
+
+def _filled(layout: LayoutShape, model: ModelSpec, more: int) -> int:
+    """Return the replicas that fill every expert rank with as few slots as hold all experts, and ``more``."""
+    ranks = (layout.expert_dies or layout.dies) - layout.shared_ranks
+    experts = model.experts.n_routed_experts
+    return (-(-experts // ranks) + more) * ranks - experts
+
+
+def setting_of(
+    technique: Technique, conditions: Service, layout: LayoutShape, machine: Machine, model: ModelSpec
+) -> str:
+    """Return the setting that a run of a layout on a machine is in; ``MIXED`` where none fits.
+
+    Of several that fit, the one that fixes most.
+    """
+    fitting = [
+        (sum(map(len, (one.layout, one.service, one.stack, one.terms, one.kernels))), name)
+        for name, one in technique.spec.settings.items()
+        if _holds(one, conditions, layout, machine, model)
+    ]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else MIXED
+
+
+def _holds(setting: Setting, conditions: Service, layout: LayoutShape, machine: Machine, model: ModelSpec) -> bool:
+    if any(getattr(layout, key) != layout_value(value, layout, model) for key, value in setting.layout.items()):
+        return False
+    if any(getattr(conditions, key) != value for key, value in setting.service.items()):
+        return False
+    for part, values in ((machine.stack, setting.stack), (machine.terms, setting.terms)):
+        if any(_value_at(part.spec, path) != value for path, value in values.items()):
+            return False
+    if not setting.kernels:
+        return True
+    chosen = machine.kernels_of()
+    return all(chosen[operator].spec.name == name for operator, name in setting.kernels.items())
+
+
+def _value_at(spec: Any, path: str) -> Any:
+    for key in path.split("."):
+        spec = getattr(spec, key)
+    return spec
+
+
+def lacking(technique: Technique, setting: str, machine: Machine) -> bool:
+    """Return whether a setting of a technique needs software that the machine's stack does not have.
+
+    What is a choice of layout, and being without a technique, needs none.
+    """
+    spec, stack = technique.spec, machine.stack.spec
+    if spec.free or stack.ideal or setting in (MIXED, next(iter(spec.settings))):
+        return False
+    return spec.name not in {one.name for one in stack.techniques}
+
+
+def inapplicable(applies: Applies, model: ModelSpec, machine: Machine, phase: str, layout: LayoutShape) -> str | None:
+    """Return why a technique cannot act on a phase of a layout of a machine, or nothing where it can."""
+    if phase not in applies.phases:
+        return f"acts in {' and '.join(applies.phases)} only"
+    if model.attention.kind not in applies.attention:
+        return f"needs {' or '.join(applies.attention)} attention"
+    if applies.drafts and not model.num_nextn_predict_layers:
+        return "needs a draft (MTP) layer"
+    if applies.shared_expert and not model.experts.n_shared_experts:
+        return "needs a shared expert"
+    links = {tier.link for tier in machine.system.spec.tiers}
+    if applies.links and not links & set(applies.links):
+        return f"needs {' or '.join(applies.links)} links"
+    if layout.tp <= applies.tp_over:
+        return f"needs tp over {applies.tp_over}"
+    for key, allowed in applies.layout.items():
+        if getattr(layout, key) not in allowed:
+            return f"needs {key} {' or '.join(map(str, allowed))}, has {getattr(layout, key)}"
+    return None

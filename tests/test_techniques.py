@@ -1,0 +1,390 @@
+"""Techniques: published gains, limits in which they vanish, what they keep, what is refused, and the way back."""
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perfmodel import catalog
+from perfmodel.breakdown import breakdown
+from perfmodel.errors import UsageError
+from perfmodel.formulas.attention import causal_pairs
+from perfmodel.formulas.roofline import staged_time
+from perfmodel.formulas.serving import frontend_time
+from perfmodel.gains import ScoredGain, Shelf, merged, quantity, score_all
+from perfmodel.scenario import Resolved, ledger_of, of_conditions, resolve
+from perfmodel.specs.evidence import Conditions
+from perfmodel.techniques import MIXED, inapplicable, lacking, setting_of, with_setting
+
+KNOWN = yaml.safe_load((Path(__file__).parent / "golden" / "gains.yaml").read_text())
+TECHNIQUES = catalog.techniques()
+SHELF = Shelf(
+    conditions=lambda name: catalog.load_evidence(name).spec.conditions,
+    model=lambda name: catalog.load_model(name).spec,
+    machine=catalog.load_conditions,
+    techniques=TECHNIQUES,
+    kernel_set=catalog.kernel_set,
+)
+
+
+@lru_cache(maxsize=1)
+def scored() -> dict[str, ScoredGain]:
+    return {f"{one.technique.spec.name}: {one.gain.printed}": one for one in score_all(TECHNIQUES.values(), SHELF)}
+
+
+def conditions(row: str = "cm384-decode-4k-b96", **change: Any) -> Conditions:
+    return merged(catalog.load_evidence(row).spec.conditions, change)
+
+
+def run(given: Conditions, *chosen: tuple[str, str]) -> Resolved:
+    model = SHELF.model(given.model)
+    machine = SHELF.machine(given)
+    for name, setting in chosen:
+        given, machine = with_setting(TECHNIQUES[name], setting, given, machine, model, SHELF.kernel_set)
+    return resolve(of_conditions(given, model, machine.rates()))
+
+
+def step(given: Conditions, *chosen: tuple[str, str]) -> float:
+    return quantity(run(given, *chosen), "step_time")
+
+
+# --- published gains ------------------------------------------------------------------------------
+
+
+def test_signs_are_right_but_for_those_known() -> None:
+    assert {name for name, one in scored().items() if not one.sign_right} == set(KNOWN["wrong_sign"])
+
+
+def test_sizes_are_within_a_third_but_for_those_known() -> None:
+    wrong = {name for name, one in scored().items() if one.gain.scored and not one.size_right}
+    assert wrong == set(KNOWN["wrong_size"])
+
+
+def test_what_is_not_counted_says_why() -> None:
+    for name, one in scored().items():
+        if not one.gain.scored:
+            assert one.gain.explained or one.gain.stands_in, name
+        elif not one.size_right:
+            assert one.gain.explained or one.gain.stands_in, name
+
+
+@pytest.mark.parametrize(("isl", "batch"), [(1024, 8), (2048, 4), (4096, 2), (8192, 1)])
+def test_flashcomm1_takes_a_quarter_off_prefill_at_every_length(isl: int, batch: int) -> None:
+    given = conditions("fc1-a2-prefill-8x2048", isl=isl, layout={"batch": batch})
+    assert step(given, ("flashcomm1", "on")) / step(given, ("flashcomm1", "off")) - 1 == pytest.approx(-0.25, abs=0.04)
+
+
+def test_amla_helps_where_attention_is_bound_by_arithmetic_alone() -> None:
+    serial = {"overlap": "none", "attention_cores": 0}
+    arithmetic = conditions(layout={**serial, "tp": 1})
+    memory = conditions("cm384-decode-4k-b96-no-mtp", layout={**serial, "tp": 4, "batch": 96})
+    assert step(arithmetic, ("amla", "on")) < 0.95 * step(arithmetic, ("amla", "off"))
+    assert step(memory, ("amla", "on")) == pytest.approx(step(memory, ("amla", "off")), rel=2e-3)
+
+
+# --- formulas against independent counts ------------------------------------------------------------
+
+
+@given(isl=st.integers(1, 60), prefix=st.integers(0, 60))
+def test_pairs_behind_a_prefix_are_those_counted(isl: int, prefix: int) -> None:
+    counted = sum(prefix + position for position in range(1, isl + 1))
+    assert causal_pairs(sequences=1, isl=isl, prefix=prefix) == counted
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    micro=st.integers(2, 4),
+    domains=st.integers(1, 3),
+    first=st.floats(0.1, 3.0),
+    second=st.floats(0.02, 3.0),
+    between=st.floats(0.0, 3.0),
+)
+def test_staged_time_is_what_a_simulation_settles_to(
+    micro: int, domains: int, first: float, second: float, between: float
+) -> None:
+    """Each domain's attention works its micro-batches in turn; the experts serve them as they come."""
+    layers = 200
+    ready = {(d, m): 0.0 for d in range(domains) for m in range(micro)}
+    attention = [0.0] * domains
+    experts = 0.0
+    finished = []
+    for _ in range(layers):
+        arrivals = []
+        for d in range(domains):
+            for m in range(micro):
+                attention[d] = max(attention[d], ready[d, m]) + first
+                arrivals.append((attention[d] + between / 2, d, m))
+        for arrival, d, m in sorted(arrivals):
+            experts = max(experts, arrival) + second
+            ready[d, m] = experts + between / 2
+        finished.append(max(ready.values()))
+    cycle = (finished[-1] - finished[layers // 2]) / (layers - 1 - layers // 2)
+    form = staged_time(micro_batches=micro, domains=domains, first=first, second=second, between=between)
+    assert cycle >= form * (1 - 1e-9)  # the form is a bound without waits
+    assert cycle <= form * 1.5
+
+
+@given(processes=st.integers(1, 16), utilisation=st.floats(0.05, 0.95))
+def test_frontend_time_is_near_the_exact_queue(processes: int, utilisation: float) -> None:
+    """Erlang C: exact for one process; the approximation is within a tenth of the whole time."""
+    load = processes * utilisation
+    terms = [load**k / math.factorial(k) for k in range(processes)]
+    last = load**processes / math.factorial(processes) / (1 - utilisation)
+    wait = last / (sum(terms) + last) / (processes * (1 - utilisation))
+    exact = 1 + wait
+    found = frontend_time(processes=processes, rate=1.0, utilisation=utilisation)
+    assert found == pytest.approx(exact, rel=1e-9 if processes == 1 else 0.1)
+
+
+# --- limits -----------------------------------------------------------------------------------------
+
+
+def test_one_chunk_is_the_whole_prompt() -> None:
+    given = conditions("cm384-prefill-default")
+    assert step(merged(given, {"layout": {"chunk": given.isl}})) == pytest.approx(step(given), rel=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [512, 1024, 2048])
+def test_smaller_chunks_never_shorten_a_prefill(chunk: int) -> None:
+    given = conditions("cm384-prefill-default")
+    assert step(merged(given, {"layout": {"chunk": chunk}})) > step(merged(given, {"layout": {"chunk": 2 * chunk}}))
+
+
+def test_nothing_found_in_the_pool_changes_nothing_and_more_found_is_faster() -> None:
+    given = conditions("cm384-prefill-default")
+    steps = [step(merged(given, {"prefix_hit": hit})) for hit in (0.0, 0.3, 0.6, 0.9)]
+    assert steps == sorted(steps, reverse=True)
+    assert step(given, ("prefix-cache", "off")) == step(given)
+
+
+@pytest.mark.parametrize("module", ["o_proj", "head", "dense", "embedding"])
+def test_a_split_module_keeps_its_share_of_weights_and_no_arithmetic_is_lost(module: str) -> None:
+    given = conditions(layout={"overlap": "none", "attention_cores": 0})
+    whole, split = run(given), run(merged(given, {"layout": {f"{module}_tp": 8}}))
+
+    def totals(one: Resolved) -> tuple[float, float]:
+        plan, case = one.plan, one.scenario.case
+        ledger = ledger_of(plan, case, case.traffic)
+        ops = [op for part in ledger.parts.values() for op in part]
+        named = {"o_proj": "attention.o_proj", "head": "head.logits", "embedding": "embedding.lookup"}
+        mine = [op for op in ops if op.name == named.get(module) or (module == "dense" and "dense." in op.name)]
+        return sum(float(op.resident_bytes) for op in mine), sum(float(op.flop) for op in ops)
+
+    (before, flop), (after, other) = totals(whole), totals(split)
+    assert after == pytest.approx(before / 8)
+    assert other == pytest.approx(flop)
+
+
+def test_context_parallel_prefill_halves_tokens_and_pairs_of_a_die() -> None:
+    given = conditions("fc1-a2-prefill-8x2048", isl=8192, layout={"dies": 16, "tp": 4, "batch": 1})
+    one, two = run(given), run(merged(given, {"layout": {"cp": 2}}))
+    flops = []
+    for each in (one, two):
+        ledger = ledger_of(each.plan, each.scenario.case, each.scenario.case.traffic)
+        flops.append({op.name: float(op.flop) for op in ledger.parts["attention"]})
+    assert flops[1]["attention.core"] == pytest.approx(flops[0]["attention.core"] / 2)
+    assert flops[1]["attention.qkv_down"] == pytest.approx(flops[0]["attention.qkv_down"] / 2)
+    assert flops[1]["attention.kv_up"] == pytest.approx(flops[0]["attention.kv_up"])  # keys of all tokens are needed
+
+
+def test_decode_context_parallel_splits_the_cache_and_keeps_the_arithmetic() -> None:
+    given = conditions(layout={"overlap": "none", "attention_cores": 0, "tp": 4})
+    one, four = run(given), run(merged(given, {"layout": {"dcp": 4}}))
+    assert float(four.point.footprint.kv) == pytest.approx(float(one.point.footprint.kv) / 4)
+    core = []
+    for each in (one, four):
+        ledger = ledger_of(each.plan, each.scenario.case, each.scenario.case.traffic)
+        core.append(next(op for op in ledger.parts["attention"] if op.name == "attention.core"))
+    assert float(core[1].flop) == pytest.approx(float(core[0].flop))
+    assert float(core[1].kv_bytes) == pytest.approx(float(core[0].kv_bytes) / 4)
+
+
+def test_attention_dies_of_stages_hold_no_experts() -> None:
+    given = catalog.load_evidence("xds-disaggregated-decode").spec.conditions
+    held = run(given).point.footprint
+    together = run(conditions("xds-colocated-decode")).point.footprint
+    assert float(held.weights) < float(together.weights)
+    assert float(held.expert_weights) > 0
+
+
+BASES = ("cm384-decode-4k-b96", "cm384-prefill-default", "xds-colocated-decode", "seed-a2-decode-808")
+
+
+@pytest.mark.parametrize("row", BASES)
+def test_rows_of_every_technique_add_up_to_its_step(row: str) -> None:
+    given = conditions(row, layout={"batch": 16})
+    for name, technique in TECHNIQUES.items():
+        for setting in technique.spec.settings:
+            try:
+                one = run(given, (name, setting))
+            except UsageError:
+                continue
+            plan, case = one.plan, one.scenario.case
+            ledger = ledger_of(plan, case, case.traffic)
+            parts = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
+            rows = sum(row.total for row in parts.rows if row.decides)
+            total = rows + parts.gaps + parts.overhead - parts.prefetched - parts.hidden
+            assert total == pytest.approx(parts.step_time, rel=1e-9), (name, setting)
+            assert parts.step_time == pytest.approx(float(one.point.step_time), rel=1e-9), (name, setting)
+
+
+# --- catalogue, stacks, refusals ----------------------------------------------------------------------
+
+
+def test_every_setting_is_found_again_where_it_was_set() -> None:
+    model = SHELF.model("deepseek-v3")
+    for row in ("cm384-decode-4k-b96", "fc1-a2-prefill-8x2048"):
+        given = conditions(row)
+        machine = SHELF.machine(given)
+        for name, technique in TECHNIQUES.items():
+            if inapplicable(technique.spec.applies, model, machine, given.phase, given.layout):
+                continue
+            for setting in technique.spec.settings:
+                there, changed = with_setting(technique, setting, given, machine, model, SHELF.kernel_set)
+                assert setting_of(technique, there, there.layout, changed, model) == setting, (name, setting)
+
+
+@pytest.mark.parametrize("stack", [name for name in catalog.names("stacks") if name != "ideal"])
+def test_a_stack_says_the_techniques_that_its_numbers_are_in(stack: str) -> None:
+    model = SHELF.model("deepseek-v3")
+    links = catalog.load_stack(stack).spec.link_efficiency
+    systems = [name for name in catalog.names("systems") if _runs(name, links)]
+    for system in systems:
+        given = Conditions(
+            system=system,
+            model="deepseek-v3",
+            stack=stack,
+            phase="decode",
+            isl=4096,
+            osl=1024,
+            layout={"dies": 16, "batch": 1},
+        )
+        machine = SHELF.machine(given)
+        listed = {one.name: one.setting for one in machine.stack.spec.techniques}
+        assert listed.keys() <= TECHNIQUES.keys()
+        for name, technique in TECHNIQUES.items():
+            links_needed = technique.spec.applies.links
+            if technique.spec.free or (links_needed and not _has(machine, links_needed)):
+                continue
+            found = setting_of(technique, given, given.layout, machine, model)
+            if name in listed:
+                assert found == listed[name], (system, name)
+            else:
+                assert found in (MIXED, next(iter(technique.spec.settings))), (system, name)
+
+
+def _runs(system: str, links: Any) -> bool:
+    return all(getattr(links, tier.link) is not None for tier in catalog.load_system(system).spec.tiers)
+
+
+def _has(machine: Any, links: tuple[str, ...]) -> bool:
+    return any(tier.link in links for tier in machine.system.spec.tiers)
+
+
+@pytest.mark.parametrize(
+    ("row", "layout", "words"),
+    [
+        ("xds-disaggregated-decode", {"shared_ranks": 288}, "not counted twice"),
+        ("xds-disaggregated-decode", {"expert_dies": 0}, "expert_dies: 0 with overlap 'stages'"),
+        ("cm384-decode-4k-b96", {"dies": 256, "tp": 256}, "does not divide 128 heads"),
+        ("cm384-decode-4k-b96", {"cp": 2}, "cp: 2 in decode"),
+        ("cm384-decode-4k-b96", {"dcp": 2}, "a divisor of tp"),
+        ("cm384-decode-4k-b96", {"o_proj_tp": 7}, "Fine_grained_TP.md"),
+        ("cm384-decode-4k-b96", {"domains": 2}, "without overlap 'stages'"),
+        ("cm384-decode-4k-b96", {"shared_stream": True}, "every die has the shared expert"),
+        ("cm384-decode-4k-b96", {"kv_resident": 0.5}, "kv-offload"),
+        ("cm384-prefill-default", {"fused_experts": True}, "dispatch, overlap none, in decode"),
+        ("fc2-qwen235-ttft-512", {"reduction": "sp_tp_sp"}, "low-rank"),
+        ("fc1-a2-prefill-8x2048", {"o_proj_sharded": True}, "replicate the projection"),
+        ("sglang-mtp-h200-2", {"fused_experts": True, "batch": 400}, "at most 512"),
+    ],
+)
+def test_impossible_combinations_are_refused_with_their_rule(row: str, layout: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        run(conditions(row, layout=layout))
+
+
+def test_a_stack_without_a_technique_refuses_it() -> None:
+    machine = SHELF.machine(conditions())
+    assert lacking(TECHNIQUES["c8-cache"], "on", machine)
+    assert not lacking(TECHNIQUES["c8-cache"], "off", machine)
+    with pytest.raises(UsageError, match=r"c8-cache=on: stack cann-2025 lacks it; allowed: stacks .*cann-2026"):
+        catalog.refuse_lacking({"c8-cache": "on"}, machine)
+
+
+def test_settings_put_figures_in_the_machine_with_their_sources() -> None:
+    given = conditions()
+    machine = SHELF.machine(given)
+    _, changed = with_setting(
+        TECHNIQUES["super-kernel"], "on", given, machine, SHELF.model(given.model), SHELF.kernel_set
+    )
+    figure = changed.stack.figures["start_share"]
+    assert (figure.value, figure.kind, figure.low, figure.high) == (0.6, "assumed", 0.3, 1.0)
+    assert replace(machine) == machine  # what was there is not touched
+    assert "start_share" not in machine.stack.figures
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_what_if_ranks_and_says_why(moeplan) -> None:
+    import json
+
+    done = moeplan("what-if", "seed-cm384-decode", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    tables = {table["title"]: table["rows"] for table in json.loads(done.stdout)["tables"]}
+    rows = tables["Each change alone, at the same target"]
+    gains = [row["gain"] for row in rows]
+    assert gains == sorted(gains, reverse=True)
+    by_name = {row["change"]: row for row in rows}
+    assert by_name["amla=on"]["gain"] > 0.03
+    assert "attention.core" in by_name["amla=on"]["why"]
+    assert by_name["amla=on"]["by"] == "to build"
+    assert any("acts in prefill" in row["why"] for row in tables["Cannot act here"])
+
+
+def test_what_if_reaches_a_goal_with_the_fewest_changes(moeplan) -> None:
+    import json
+
+    done = moeplan("what-if", "seed-cm384-decode", "--reach", "tpot=46ms,batch=48", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    sets = json.loads(done.stdout)["tables"][0]["rows"]
+    assert sets and all(row["tpot"] <= 0.046 for row in sets)
+    sizes = {row["changes"].count("+ ") for row in sets}
+    assert len(sizes) == 1
+    none = moeplan("what-if", "seed-cm384-decode", "--reach", "tpot=1ms,batch=48")
+    assert none.returncode == 3
+    assert "nearest" in none.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("what-if", "seed-cm384-decod"), "did you mean 'seed-cm384-decode'"),
+        (("what-if", "seed-cm384-decode", "--only", "amlaa"), "did you mean 'amla'"),
+        (("what-if", "seed-cm384-decode", "--reach", "tpt=3ms"), "did you mean 'tpot'"),
+        (("what-if", "seed-cm384-decode", "--reach", "batch=3"), "no latency"),
+        (("gains", "amlaa"), "did you mean 'amla'"),
+        (("explain", "--evidence", "seed-cm384-decode", "--with", "amla=maybe"), "no setting"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(moeplan, words: tuple[str, ...], fault: str) -> None:
+    done = moeplan(*words)
+    assert done.returncode == 2
+    assert fault in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_explain_takes_a_technique(moeplan) -> None:
+    import json
+
+    plain = moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--format", "json")
+    with_amla = moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--with", "amla", "--format", "json")
+    steps = [json.loads(done.stdout)["facts"]["step_time_s"] for done in (plain, with_amla)]
+    assert steps[1] < steps[0]
