@@ -3,9 +3,12 @@
 
 def main() -> None:
     """Run the command line."""
-    from perfmodel.cli.app import run
+    try:
+        from perfmodel.cli.app import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # before the command line is there to handle it
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

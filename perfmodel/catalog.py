@@ -1,6 +1,8 @@
 """Find, read and validate data files: the one module that touches them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,6 +15,9 @@ import yaml
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.folders import FOLDERS as _FOLDERS
+from perfmodel.folders import names as names
+from perfmodel.folders import root as _root
 from perfmodel.machine import Known, Machine
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
@@ -25,25 +30,14 @@ from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
+from perfmodel.specs.run import EITHER, NEEDED, RunSpec
 from perfmodel.specs.technique import TechniqueSpec
 from perfmodel.techniques import MIXED, Technique, lacking, on_machine, setting_of
 
+_LOG = logging.getLogger(__name__)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
 _KINDS = ("datasheet", "measured", "derived", "assumed")
-_FOLDERS = {
-    "chips": "hardware/chips",
-    "systems": "hardware/systems",
-    "stacks": "hardware/stacks",
-    "kernels": "hardware/kernels",
-    "terms": "hardware/terms",
-    "techniques": "techniques",
-    "models": "models",
-    "evidence": "evidence",
-    "microbenchmarks": "evidence/microbenchmarks",
-    "deployments": "evidence/deployments",
-    "peers": "evidence/peers",
-}
 _SPECS: dict[str, type[Spec]] = {
     "chips": ChipSpec,
     "systems": SystemSpec,
@@ -74,6 +68,7 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("conditions", "stack"): "stacks",
         ("conditions", "kernels"): "kernels",
     },
+    "runs": {("model",): "models", ("on",): "systems", ("stack",): "stacks", ("kernels",): "kernels"},
     "microbenchmarks": {
         ("system",): "systems",
         ("stack",): "stacks",
@@ -88,6 +83,11 @@ _RECORDED: dict[str, Callable[[tuple[Any, ...]], bool]] = {
 }
 
 
+def _nothing(_: tuple[Any, ...]) -> bool:
+    """No number of a run-spec has a source: the user asks."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A typed spec with plain floats, and beside it where each number came from."""
@@ -96,16 +96,6 @@ class Loaded:
     figures: dict[str, Figure]
     notes: tuple[str, ...]
     path: Path
-
-
-def _root() -> Path:
-    here = Path(__file__).resolve().parent
-    return here / "_data" if (here / "_data").is_dir() else here.parent
-
-
-def names(kind: str) -> list[str]:
-    """Return the names on file of one kind."""
-    return sorted(path.stem for path in (_root() / _FOLDERS[kind]).glob("*.yaml"))
 
 
 def load_chip(name: str) -> Loaded:
@@ -353,6 +343,7 @@ def set_techniques(machine: Machine, wanted: Mapping[str, str]) -> Machine:
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
     """Return the measured operators of a CSV table, and remarks on rows left out."""
+    _LOG.debug("read %s", path)
     return readers.read(path, context)
 
 
@@ -377,7 +368,7 @@ def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Ma
         if not (folder / name).exists():
             remarks.append(f"{spec.name}: left out {name}, which is not in {folder}")
             continue
-        found, left_out = readers.read(folder / name, context)
+        found, left_out = read_measurements(folder / name, context)
         rows += found
         remarks += left_out
     return machine, rows, remarks
@@ -393,6 +384,64 @@ def write(kind: str, path: Path, content: dict[str, Any]) -> None:
         trial = Path(folder) / path.name
         trial.write_text(text, encoding="utf-8")
         load_path(kind, trial)
+    _write_whole(path, text)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a file reads rather as a run-spec than as a model."""
+    try:
+        keys = _Reader(path, recorded=_nothing).read().keys()
+    except DataError:
+        return True
+    return len(keys & RunSpec.model_fields.keys()) >= len(keys & ModelSpec.model_fields.keys())
+
+
+def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:
+    """Return a run-spec from a file, or from stdin where there is none; keys ``given`` elsewhere may be missing.
+
+    Raises ``DataError`` with one line per fault.
+    """
+    text = sys.stdin.buffer.read() if path is None else None
+    return _run_of(_Reader(path or Path("stdin"), recorded=_nothing, text=text), given)
+
+
+def _run_of(reader: "_Reader", given: Collection[str]) -> RunSpec:
+    data = reader.read()
+    have = {key for key, value in data.items() if value is not None} | set(given)
+    for key in NEEDED:
+        if key not in have:
+            reader.fault((key,), f"is missing; required; add it{'' if key == 'model' else f', or give --{key}'}")
+    if not have & set(EITHER):
+        reader.fault((EITHER[0],), f"is missing, and so is {EITHER[1]}; required; add one, or give --{EITHER[0]}")
+    named: dict[str, Any] = {
+        k: v for k, v in data.items() if (k,) in _REFERENCES["runs"] and isinstance(v, (str, list))
+    }
+    named |= {k: tuple(map(str, v)) for k, v in named.items() if isinstance(v, list)}
+    spec = RunSpec.model_construct(**named)  # so that names are looked up beside other faults
+    try:
+        spec = RunSpec.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors():
+            reader.fault_at(fault["loc"], _say(fault, RunSpec))
+    for where, kind in _REFERENCES["runs"].items():
+        reader.check_reference(where, kind, spec)
+    reader.finish()
+    return spec
+
+
+def check_run(text: str) -> RunSpec:
+    """Return a run-spec from its text; raises as ``load_run`` does."""
+    return _run_of(_Reader(Path("run-spec"), recorded=_nothing, text=text.encode()), ())
+
+
+def write_run(path: Path, text: str, *, force: bool) -> None:
+    """Write the text of a run-spec whole, after reading it as ``solve`` would, or not at all.
+
+    Raises ``UsageError`` where the path is taken and ``force`` is not given, or cannot be written.
+    """
+    check_run(text)
+    if path.exists() and not force:
+        raise UsageError(f"{path}: is there already; allowed: a new name; give another, or --force to replace it")
     _write_whole(path, text)
 
 
@@ -528,8 +577,9 @@ def _keys(spec_type: Any, seen: frozenset[str] = frozenset()) -> list[str]:
 class _Reader:
     """One file: composes YAML nodes, unwraps figure records, gathers faults with their lines."""
 
-    def __init__(self, path: Path, *, recorded: Callable[[tuple[Any, ...]], bool]) -> None:
+    def __init__(self, path: Path, *, recorded: Callable[[tuple[Any, ...]], bool], text: bytes | None = None) -> None:
         self.path = path
+        self.text = text
         self.recorded = recorded
         self.faults: list[tuple[int, str]] = []
         self.lines: dict[tuple[Any, ...], int] = {(): 1}
@@ -544,8 +594,9 @@ class _Reader:
         return data
 
     def _compose(self) -> yaml.Node:
+        _LOG.debug("read %s", self.path)
         try:
-            text = self.path.read_bytes().decode("utf-8")
+            text = (self.path.read_bytes() if self.text is None else self.text).decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 YAML") from None
         except OSError as error:

@@ -8,6 +8,7 @@ EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_INFEASIBLE = 3
 EXIT_BAD_FILE = 4
+EXIT_INTERRUPTED = 130
 
 
 class MoeplanError(Exception):
@@ -26,8 +27,11 @@ class DataError(MoeplanError):
     exit_code: ClassVar[int] = EXIT_BAD_FILE
 
 
+MOST_LISTED = 20  # names in one line of an error
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or the full list when none is near.
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or what is known when none is near.
 
     >>> did_you_mean("deepsek-v3", ["deepseek-v3", "qwen3-235b-a22b"])
     "; did you mean 'deepseek-v3'?"
@@ -35,4 +39,6 @@ def did_you_mean(word: str, known: list[str]) -> str:
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
+    words = sorted(set(known))
+    more = f" and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
+    return f"; known: {', '.join(words[:MOST_LISTED])}{more}" if words else ""

@@ -118,3 +118,18 @@ def test_readme_states_todays_summary(moeplan) -> None:
     left_out = f"of the {whole['left_out_results']} on Ascend predicted by a fit without it"
     assert f"{left_out}: {100 * whole['left_out_mean']:.1f} %" in text
     assert f"{round(whole['inside90'] * whole['results'])} of them lie inside" in text
+
+
+def test_the_page_on_the_command_line_is_what_help_prints() -> None:
+    """Written anew by benchmarks/update_docs.py."""
+    from benchmarks.update_docs import CLI_PAGE, cli_page
+
+    assert CLI_PAGE.read_text(encoding="utf-8") == cli_page()
+
+
+def test_the_page_on_the_command_line_names_every_exit_code() -> None:
+    from perfmodel import errors
+
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == codes

@@ -30,7 +30,7 @@ def test_best_decode_equals_brute_force() -> None:
     for tpot in (0.02, 0.03, 0.05, 0.1):
         fitting = [p.requests_per_s for p in walked if p.tpot <= tpot and p.memory <= limit]
         tally = Tally()
-        found = best_decode(long, [dies], tpot, [math.inf], "bf16", tally)
+        found = best_decode(long, [dies], tpot, [math.inf], Choices(), tally)
         assert tally.evaluated == len(walked)
         assert max((leader.plan(long).point.requests_per_s for leader in found), default=0.0) == pytest.approx(
             max(fitting, default=0.0), rel=1e-12

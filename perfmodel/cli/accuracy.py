@@ -22,7 +22,11 @@ def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -
 
 def command(
     what: Annotated[
-        list[str] | None, typer.Argument(help="Microbenchmarks on file, or CSV tables; default all on file.")
+        list[str] | None,
+        typer.Argument(
+            help="Microbenchmarks on file, or CSV tables; default all on file.",
+            autocompletion=options.names_of("microbenchmarks"),
+        ),
     ] = None,
     measurements: Annotated[
         Path | None, typer.Option("--measurements", envvar=VARIABLE, help="Folder with the public tables.")

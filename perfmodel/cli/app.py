@@ -1,29 +1,35 @@
 """All commands, the one place where errors become exit codes."""
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from perfmodel import __version__
-from perfmodel.cli import accuracy, calibrate, explain, gains, inspect, solve, validate, what_if
-from perfmodel.errors import EXIT_INTERNAL, EXIT_USAGE, MoeplanError
+from perfmodel.cli import accuracy, calibrate, doctor, explain, gains, init, inspect, solve, validate, what_if
+from perfmodel.cli.shape import Command, Group
+from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError
 
 HELP = """Predict and plan the serving of very large Mixture-of-Experts models on Ascend.
 
-Examples:
+Example: moeplan solve deepseek-v3 --on cloudmatrix384 --cards 160 --isl 4096 --osl 1024 --tpot 50ms
 
-  moeplan solve deepseek-v3 --on cloudmatrix384 --cards 160 --isl 4096 --osl 1024 --tpot 50ms
+Example: moeplan explain --evidence seed-cm384-decode
 
-  moeplan explain --evidence seed-cm384-decode
+Example: moeplan validate
 
-  moeplan validate
-
-Exit codes: 0 target met, 1 internal error, 2 usage, 3 no feasible plan or target missed, 4 bad input file.
+Exit codes: 0 target met, 1 internal error, 2 usage, 3 no feasible plan or target missed, 4 bad input file,
+130 interrupted.
 """
 
 app = typer.Typer(
-    help=HELP, no_args_is_help=True, add_completion=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=Group,
+    help=HELP,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -33,10 +39,26 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
+def _told(context: typer.Context, param: typer.CallbackParam, given: bool) -> bool:
+    """Note --quiet or --verbose, which stand before the command or after it."""
+    told = context.find_root().meta
+    told[param.name] = given or told.get(param.name, False)
+    return given
+
+
 @app.callback(help=HELP)
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", callback=_told, expose_value=False, help="No remarks on stderr.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", callback=_told, expose_value=False, help="Say on stderr which files are read, and when."
+        ),
     ] = False,
 ) -> None:
     """Options before the command."""
@@ -51,19 +73,48 @@ app.command("accuracy")(accuracy.command)
 app.command("calibrate")(calibrate.command)
 app.command("list")(inspect.list_command)
 app.command("show")(inspect.show_command)
+app.command("init")(init.command)
+app.command("doctor")(doctor.command)
+for _command in app.registered_commands:
+    _command.cls = Command
+
+
+def program() -> Any:
+    """Return the program with all its commands; --quiet and --verbose may stand after a command as well."""
+    group: Any = typer.main.get_command(app)
+    everywhere = [param for param in group.params if param.name in ("quiet", "verbose")]
+    for command in group.commands.values():
+        command.params += everywhere
+    return group
+
+
+def _open_closed_streams() -> None:
+    """Put nothing where a stream was closed for us, so that writing to it is no fault."""
+    from os import devnull
+
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(devnull).open(mode, encoding="utf-8"))
 
 
 def run() -> None:
     """Run the command line; no traceback for what a user can cause."""
+    _open_closed_streams()
     try:
-        app()
+        code = program().main(prog_name="moeplan", standalone_mode=False)
     except MoeplanError as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"error: {line}\n")
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted\n")
+    except typer.TyperException as error:  # what the parser finds only after it has parsed
+        text = " ".join(error.format_message().split()).rstrip(".")
+        sys.stderr.write(f"error: {text[:1].lower()}{text[1:]}; see 'moeplan --help'\n")
         raise SystemExit(EXIT_USAGE) from None
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except typer.Abort:  # at a question, whose line is still open
+        sys.stderr.write("\n")
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(0) from None
@@ -76,3 +127,6 @@ def run() -> None:
             f"error: internal: {type(error).__name__}: {error}; please report it (MOEPLAN_DEBUG=1 shows where)\n"
         )
         raise SystemExit(EXIT_INTERNAL) from None
+    if code == EXIT_INTERRUPTED:
+        sys.stderr.write("error: interrupted\n")
+    raise SystemExit(code if isinstance(code, int) else 0)

@@ -42,10 +42,15 @@ def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) 
 
 def command(
     context: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="Model; see 'moeplan list models'.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Model; see 'moeplan list models'.", autocompletion=options.names_of("models"))
+    ] = None,
     on: options.SystemOption = None,
     evidence: Annotated[
-        str | None, typer.Option("--evidence", help="Take all conditions from a published row.")
+        str | None,
+        typer.Option(
+            "--evidence", help="Take all conditions from a published row.", autocompletion=options.names_of("evidence")
+        ),
     ] = None,
     phase: Annotated[str, typer.Option("--phase", help="decode or prefill.")] = "decode",
     dies: Annotated[int | None, typer.Option("--dies", help="Dies of one instance.")] = None,
@@ -73,8 +78,10 @@ def command(
     reduction: Annotated[
         options.Reduction, typer.Option("--reduction", help="Tensor-parallel attention: all_reduce or scatter_gather.")
     ] = options.Reduction.scatter_gather,
-    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.")] = 0,
-    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request (prefill: ignored).")] = 0,
+    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.", show_default=False)] = 0,
+    osl: Annotated[
+        int, typer.Option("--osl", help="Output tokens of a request (prefill: ignored).", show_default=False)
+    ] = 0,
     tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
     kv: Annotated[options.KvDtype, typer.Option("--kv", help="KV cache precision.")] = options.KvDtype.bf16,
     precision: Annotated[str, typer.Option("--precision", help="w8a8 or bf16.")] = "w8a8",

@@ -53,7 +53,8 @@ def list_command(
     kind: Annotated[
         str,
         typer.Argument(
-            help="models, systems, chips, stacks, terms, kernels, evidence, microbenchmarks, deployments or peers."
+            help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.",
+            autocompletion=lambda incomplete: [kind for kind in KINDS if kind.startswith(incomplete)],
         ),
     ] = "",
     format_: options.FormatOption = options.Format.table,
@@ -72,7 +73,12 @@ def list_command(
             rows.append(
                 {"kind": each, "name": name, "title": spec.title, "aliases": ", ".join(getattr(spec, "aliases", ()))}
             )
-    columns = (Column("kind", "kind"), Column("name", "name"), Column("title", "what it is"), Column("aliases", "also"))
+    columns = (
+        Column("kind", "kind", spare=1 if kind else 0),
+        Column("name", "name"),
+        Column("title", "what it is"),
+        Column("aliases", "also"),
+    )
     document = Document(
         schema="moeplan.list/1",
         title=f"On file: {kind or 'everything'}",
@@ -112,7 +118,8 @@ def show_command(
     name: Annotated[
         str,
         typer.Argument(
-            help="Name of a model, system, chip, stack, kernel set, evidence row, microbenchmark, deployment or peer."
+            help="Name of a model, system, chip, stack, kernel set, evidence row, microbenchmark, deployment or peer.",
+            autocompletion=options.names_of(*KINDS),
         ),
     ],
     format_: options.FormatOption = options.Format.table,

@@ -1,6 +1,6 @@
 """Options and readers that several commands share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,16 +51,44 @@ class Reduction(StrEnum):
     scatter_gather = "scatter_gather"
 
 
+def names_of(*kinds: str) -> Callable[[str], list[str]]:
+    """Return what completes a name on file of these kinds; file names are listed, no file is read."""
+
+    def complete(incomplete: str) -> list[str]:
+        from perfmodel.folders import names
+
+        return [name for kind in kinds for name in names(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
-SystemOption = Annotated[str | None, typer.Option("--on", metavar="SYSTEM", help="System; see 'moeplan list systems'.")]
+SystemOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="SYSTEM", help="System; see 'moeplan list systems'.", autocompletion=names_of("systems")
+    ),
+]
 StackOption = Annotated[
-    str | None, typer.Option("--stack", help="Software stack; 'ideal' has all efficiencies 1. Default: the system's.")
+    str | None,
+    typer.Option(
+        "--stack",
+        help="Software stack; 'ideal' has all efficiencies 1. Default: the system's.",
+        autocompletion=names_of("stacks"),
+    ),
 ]
 KernelsOption = Annotated[
     list[str] | None,
-    typer.Option("--kernels", help="Kernel set that comes before the stack's; name or file; may be repeated."),
+    typer.Option(
+        "--kernels",
+        help="Kernel set that comes before the stack's; name or file; may be repeated.",
+        autocompletion=names_of("kernels"),
+    ),
 ]
-HeadsOption = Annotated[str | None, typer.Option("--model", help="Model whose heads an attention table measures.")]
+HeadsOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Model whose heads an attention table measures.", autocompletion=names_of("models")),
+]
 EpOption = Annotated[int | None, typer.Option("--ep", help="Dies of the group of a profiled dispatch or combine.")]
 
 
@@ -94,6 +122,7 @@ WithOption = Annotated[
         "--with",
         metavar="TECHNIQUE=SETTING",
         help="Set a technique, like mtp=2 or c8-cache=on; may be repeated; see 'moeplan list techniques'.",
+        autocompletion=names_of("techniques"),
     ),
 ]
 SetOption = Annotated[

@@ -8,6 +8,8 @@ import typer
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
+MODEL_HELP = "Model, see 'moeplan list models'; or a run-spec, '-' for one from stdin."
+
 
 def _servers(cards: int | None, rates: "object", system: str) -> int:
     from typing import Any, cast
@@ -37,13 +39,37 @@ def _outputs(solution: Any, case: Any, request: Any) -> dict[str, Any]:
     return {"TPOT": tpot, "TTFT": ttft}
 
 
+def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
+    """Return what a run-spec sets and the command line does not, or None where the word is no run-spec."""
+    from pathlib import Path
+
+    if word != "-" and not word.lower().endswith((".yaml", ".yml")):
+        return None
+    from perfmodel import catalog
+
+    path = None if word == "-" else Path(word)
+    if path is not None and not catalog.is_run(path):
+        return None
+    given = {name for name in context.params if name != "model" and options.typed(context, name)}
+    found = catalog.load_run(path, given).model_dump(exclude=given, exclude_none=True)
+    for name, unit in (("rate", "req/s"), ("tpot", "s"), ("ttft", "s")):
+        if name in found:
+            found[name] = f"{found[name]!r} {unit}"  # as the option is written; all digits are kept
+    if "kv" in found:
+        found["kv"] = options.KvDtype(found["kv"])
+    return found
+
+
 def command(
-    model: Annotated[str, typer.Argument(help="Model; see 'moeplan list models'.")],
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|RUN.yaml", help=MODEL_HELP, autocompletion=options.names_of("models"))
+    ],
     on: options.SystemOption = None,
     cards: Annotated[int | None, typer.Option("--cards", help="Budget in cards (packages).")] = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Requests per second, like '20 req/s' or 20.")] = None,
-    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.")] = 0,
-    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request.")] = 0,
+    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.", show_default=False)] = 0,
+    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request.", show_default=False)] = 0,
     tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, like 2s.")] = None,
     objective: Annotated[
@@ -66,7 +92,14 @@ def command(
     """Find the best prefill and decode layout, batch and server counts.
 
     Example: moeplan solve deepseek-v3 --on cloudmatrix384 --cards 160 --isl 4096 --osl 1024 --tpot 50ms
+
+    Example: moeplan solve run.yaml --tpot 30ms
+
+    The keys of a run-spec ('moeplan init' writes one) are options without their dashes; options given beside it
+    come before its keys.
     """
+    if (found := _from_file(context, model)) is not None:
+        return command(context, **context.params | found)
     missing = [n for n, v in (("--on", on), ("--isl", isl), ("--osl", osl), ("--tpot", tpot)) if not v]
     if missing:
         raise UsageError(

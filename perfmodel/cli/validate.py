@@ -10,7 +10,11 @@ from perfmodel.cli import options
 def command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME|FILE", help="Published results: names on file, or YAML files; default all."),
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="Published results: names on file, or YAML files; default all.",
+            autocompletion=options.names_of("evidence", "deployments"),
+        ),
     ] = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,

@@ -12,7 +12,11 @@ SHOWN_PAIRS = 6
 
 def command(
     plan: Annotated[
-        str, typer.Argument(help="Plan file (solve -o), or the name or file of a published row or deployment.")
+        str,
+        typer.Argument(
+            help="Plan file (solve -o), or the name or file of a published row or deployment.",
+            autocompletion=options.names_of("evidence", "deployments"),
+        ),
     ],
     only: Annotated[
         str | None, typer.Option("--only", metavar="LIST", help="Techniques to try, like mtp,amla; default: all.")

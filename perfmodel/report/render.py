@@ -4,13 +4,17 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.wrap import cells, longest, wrap
 
-CELL_PADDING = 3  # between columns of an aligned table
+GAPS = (3, 2, 1)  # between columns of an aligned table; the narrower ones before the columns are given up
+_TRAILING = re.compile(r"(?: |\x1b\[[0-9;]*m)+$")
 
 
 def _finite(value: Any) -> Any:
@@ -84,8 +88,8 @@ def to_markdown(document: Document, width: int) -> str:
         lines.append("| " + " | ".join(c.title or "what" for c in columns) + " |")
         lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:
-            cells = [_cell(row, c).replace("|", "\\|") for c in columns]
-            lines.append("| " + " | ".join(cells) + " |")
+            texts = [_cell(row, c).replace("|", "\\|") for c in columns]
+            lines.append("| " + " | ".join(texts) + " |")
         lines += ["", *[f"*{note}*" for note in table.notes], ""]
     lines += [f"- {note}" for note in document.notes]
     return "\n".join(lines)
@@ -105,67 +109,190 @@ def _cells(table: Table, columns: list[Column]) -> list[list[str]]:
     return [[_cell(row, c) for c in columns] for row in table.rows]
 
 
+def _lines(row: dict[str, Any], column: Column, text: str, width: int) -> list[str]:
+    """Return the lines of a cell: words wrap, single numbers and bars never do."""
+    if not isinstance(row.get(column.key), str):
+        return [text]
+    return wrap(text, width, hang=" " * (len(text) - len(text.lstrip(" "))))
+
+
+def _needs(table: Table, columns: list[Column]) -> list[tuple[int, int]]:
+    """Return the least and the full width of each column, in cells."""
+    group = next((column for column in table.columns if column.group), None)
+    found = []
+    for i, (column, texts) in enumerate(zip(columns, zip(*_cells(table, columns), strict=True), strict=True)):
+        least, full = longest(column.title), cells(column.title)
+        for row, text in zip(table.rows, texts, strict=True):
+            least = max(least, longest(text) if isinstance(row.get(column.key), str) else cells(text))
+            full = max(full, cells(text))
+        if group and not i:
+            least = max(least, *(longest(f"[{row.get(group.key)}]") for row in table.rows))
+            full = max(full, *(cells(f"[{row.get(group.key)}]") for row in table.rows))
+        found.append((least, full))
+    return found
+
+
+def _taken(widths: Sequence[int], gap: int = GAPS[0]) -> int:
+    return sum(widths) + gap * (len(widths) - 1)
+
+
 def _fitting(table: Table, width: int) -> tuple[list[Column], list[Column]]:
-    """Return the columns that fit the width, and those left out."""
-    columns = [column for column in _drawn(table) if not column.group]
-    shown, left_out = list(columns), []
-    for column in sorted((c for c in columns if c.spare), key=lambda c: -c.spare):
-        widths = [
-            max([len(c.title), *(len(cells[i]) for cells in _cells(table, shown))]) + CELL_PADDING
-            for i, c in enumerate(shown)
-        ]
-        if sum(widths) <= width:
+    """Return the columns that fit the width, and those left out: spare ones go before anything wraps."""
+    shown = [column for column in _drawn(table) if not column.group]
+    full = {column.key: need for column, (_, need) in zip(shown, _needs(table, shown), strict=True)}
+    left_out = []
+    for column in sorted((c for c in shown if c.spare), key=lambda c: -c.spare):
+        if _taken([full[c.key] for c in shown]) <= width:
             break
         shown.remove(column)
         left_out.append(column)
     return shown, left_out
 
 
-def _grid(table: Table, columns: list[Column]) -> Any:
+def _widths(needs: list[tuple[int, int]], width: int) -> tuple[list[int], int] | None:
+    """Return the width of each column and the gap between them, or None where the columns do not fit.
+
+    The widest columns are cut first, and none below its longest word.
+    """
+    for gap in GAPS:
+        cap = max(full for _, full in needs)
+        while cap:
+            widths = [max(least, min(full, cap)) for least, full in needs]
+            if _taken(widths, gap) <= width:
+                return widths, gap
+            cap -= 1
+    return None
+
+
+def _drawing(table: Table, columns: list[Column], width: int) -> list[Any]:
+    """Return the rows as columns, or as blocks where columns do not fit or wrapping makes them the longer."""
+    needs = _needs(table, columns)
+    found = _widths(needs, width)
+    if found is None:
+        return _records(table, columns, width)
+    widths, gap = found
+    if any(taken < full for taken, (_, full) in zip(widths, needs, strict=True)):
+        rows = [zip(columns, texts, widths, strict=True) for texts in _cells(table, columns)]
+        lines = [[len(_lines(row, *cell)) for cell in cut] for row, cut in zip(table.rows, rows, strict=True)]
+        if sum(map(max, lines)) > len(blocks := _records(table, columns, width)):
+            return blocks
+    return [_grid(table, columns, widths, gap)]
+
+
+def _grid(table: Table, columns: list[Column], widths: list[int], gap: int) -> Any:
     from rich import box
     from rich.table import Table as Grid
-    from rich.text import Text
 
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
-    for column in columns:
+    sides = (0, 1 if gap == max(GAPS) else 0, 0, 1 if gap > min(GAPS) else 0)  # beside the one cell of the box
+    grid = Grid(
+        box=box.SIMPLE_HEAD,
+        padding=sides,
+        pad_edge=False,
+        show_edge=False,
+        show_header=any(column.title for column in columns),
+        header_style="bold",
+    )
+    for column, width in zip(columns, widths, strict=True):
         right = column.unit and column.unit not in ("bar", "row")
-        grid.add_column(Text(column.title), justify="right" if right else "left", overflow="fold")
+        title = "\n".join(wrap(column.title, width))
+        grid.add_column(title, justify="right" if right else "left", width=width, no_wrap=True)
     group = next((column for column in table.columns if column.group), None)
     last: object = None
-    for row, cells in zip(table.rows, _cells(table, columns), strict=True):
+    for row, texts in zip(table.rows, _cells(table, columns), strict=True):
         if group and row.get(group.key) != last:
             last = row.get(group.key)
             grid.add_section()
-            grid.add_row(Text(f"[{last}]"))
-        grid.add_row(*[Text(cell) for cell in cells])
+            grid.add_row(_marked("\n".join(wrap(f"[{last}]", widths[0]))))
+        lines = [_lines(row, *cell) for cell in zip(columns, texts, widths, strict=True)]
+        grid.add_row(*[_marked("\n".join(cell)) for cell in lines])
     return grid
 
 
-def to_table(document: Document, width: int) -> str:
-    """Return aligned text that folds to the width."""
+def _records(table: Table, columns: list[Column], width: int) -> list[Any]:
+    """Return one block of lines per row, a line or more per cell: for a terminal too narrow for the columns."""
+    from rich.text import Text
+
+    group = next((column for column in table.columns if column.group), None)
+    titles = [column.title for column in columns]
+    indent = min(max(map(cells, titles)), max(width // 3, max(map(longest, titles)))) + 2
+    last: object = None
+    found = [Text("─" * width)]
+    for row, texts in zip(table.rows, _cells(table, columns), strict=True):
+        if group and row.get(group.key) != last:
+            last = row.get(group.key)
+            found += [Text(line) for line in wrap(f"[{last}]", width)]
+        for column, text in zip(columns, texts, strict=True):
+            if not text:
+                continue
+            tails = _lines(row, column, text, width - indent)
+            for head, tail in zip_longest(wrap(column.title, indent - 2), tails, fillvalue=""):
+                line = Text(head, style="bold")
+                line.append_text(Text(" " * (indent - cells(head)), style="not bold"))
+                line.append_text(_marked(tail, "not bold"))
+                found.append(line)
+        found.append(Text())
+    return found[:-1]
+
+
+def _marked(text: str, style: str = "") -> Any:
+    """Return a text with its ticks green and its crosses red."""
+    from rich.text import Text
+
+    marked = Text(text, style=style)
+    marked.highlight_regex("✓", "green")
+    marked.highlight_regex("✗", "red")
+    return marked
+
+
+def to_table(document: Document, width: int, coloured: bool = False) -> str:
+    """Return aligned text that wraps at spaces to the width, on a very narrow terminal one block per row.
+
+    ``coloured`` adds bold headings and the colour of ticks and crosses, nothing else.
+    """
     from rich.console import Console
     from rich.text import Text
 
     out = io.StringIO()
-    console = Console(file=out, width=width, color_system=None, highlight=False, legacy_windows=False)
-    console.print(Text(document.title))
+    console = Console(
+        file=out,
+        width=10_000,  # lines are cut here, at words, and not by the console
+        color_system="standard" if coloured else None,
+        force_terminal=coloured,
+        no_color=False,
+        highlight=False,
+        legacy_windows=False,
+        _environ={},
+    )
+
+    def say(text: str, style: str = "", hang: str = "") -> None:
+        for line in wrap(text, width, hang):
+            console.print(Text(line, style=style))
+
+    say(document.title, "bold")
     for table in document.tables:
         if not table.rows:
             continue
         console.print()
-        console.print(Text(table.title))
+        if table.title:
+            say(table.title, "bold")
         columns, left_out = _fitting(table, width)
-        console.print(_grid(table, columns))
+        for drawn in _drawing(table, columns, width):
+            console.print(drawn)
         notes = list(table.notes)
         if left_out:
             notes.append(f"too narrow for {', '.join(c.title or c.key for c in left_out)}; --format csv has them")
         for note in notes:
-            console.print(Text(f"  {note}"))
+            say(f"  {note}", hang="  ")
     if document.notes:
         console.print()
     for note in document.notes:
-        console.print(Text(f"- {note}"), soft_wrap=note.startswith("explain "))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+        if note.startswith("explain "):  # a command to copy stays on one line
+            console.print(Text(f"- {note}"))
+        else:
+            say(f"- {note}", hang="  ")
+    return "\n".join(
+        _TRAILING.sub(lambda found: found[0].replace(" ", ""), line) for line in out.getvalue().splitlines()
+    )
 
 
 RENDERERS: dict[str, Callable[[Document, int], str]] = {

@@ -172,6 +172,40 @@ def _divisors(number: int) -> str:
     return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the planner and the software leave to the search, and what they fix.
+
+    ``fixed`` are keys of a layout, phase by phase; ``offered`` the values that the stack has of a key which is a
+    choice of software (``reduction``, ``shared_stream``), its plain value first.
+    """
+
+    precision: Precision = "w8a8"
+    kv_dtypes: tuple[KvDtype, ...] = ("bf16",)
+    expert_weights: ExpertWeights = "int8"
+    fixed: Mapping[Phase, Mapping[str, Any]] = field(default_factory=dict)
+    offered: Mapping[Phase, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+
+    def values(self, phase: Phase, key: str, plain: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the values of a key that are searched: the fixed one, what the stack offers, or ``plain``."""
+        if key in self.fixed.get(phase, {}):
+            return (self.fixed[phase][key],)
+        return self.offered.get(phase, {}).get(key, plain)
+
+
+#: keys of a layout that are axes of a mesh, and those by which families differ
+AXES = ("dies", "tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
+STRUCTURES = ("overlap", "exchange", "reduction", "shared_stream")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """A family that is searched, and the keys of its layouts that are the same throughout."""
+
+    family: Family
+    keys: Mapping[str, Any]
+
+
 def tensor_parallel_degrees(model: ModelSpec, rates: Rates, structure: Structure, fixed: Mapping[str, Any]) -> Axis:
     """Return the tp degrees searched: powers of two that divide the heads and, with ``cp``, a server.
 
@@ -246,40 +280,6 @@ def _replicas(ranks: int, experts: int, fixed: object) -> list[int]:
         return [fixed]
     both = [slots * ranks - experts for slots in (-(-experts // ranks), -(-experts // ranks) + 1)]
     return both if fixed is None else [both[SLOTS.index(str(fixed))]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """What the planner and the software leave to the search, and what they fix.
-
-    ``fixed`` are keys of a layout, phase by phase; ``offered`` the values that the stack has of a key which is a
-    choice of software (``reduction``, ``shared_stream``), its plain value first.
-    """
-
-    precision: Precision = "w8a8"
-    kv_dtypes: tuple[KvDtype, ...] = ("bf16",)
-    expert_weights: ExpertWeights = "int8"
-    fixed: Mapping[Phase, Mapping[str, Any]] = field(default_factory=dict)
-    offered: Mapping[Phase, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
-
-    def values(self, phase: Phase, key: str, plain: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the values of a key that are searched: the fixed one, what the stack offers, or ``plain``."""
-        if key in self.fixed.get(phase, {}):
-            return (self.fixed[phase][key],)
-        return self.offered.get(phase, {}).get(key, plain)
-
-
-#: keys of a layout that are axes of a mesh, and those by which families differ
-AXES = ("dies", "tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
-STRUCTURES = ("overlap", "exchange", "reduction", "shared_stream")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Structure:
-    """A family that is searched, and the keys of its layouts that are the same throughout."""
-
-    family: Family
-    keys: Mapping[str, Any]
 
 
 def structures(model: ModelSpec, phase: Phase, choices: Choices) -> list[Structure]:

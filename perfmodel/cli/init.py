@@ -1,0 +1,164 @@
+"""`moeplan init`: six questions -> a run-spec for `moeplan solve`."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.cli import options
+from perfmodel.errors import DataError, MoeplanError, UsageError
+
+SERVERS = 20  # of the budget that is proposed, where the system has so many
+LENGTHS, TPOT, NO_LIMIT = "4096/1024", "50ms", "none"
+TEXT = """\
+# What `moeplan solve {file}` is asked. Each key is an option of the same name: `moeplan solve --help`.
+# Options on the command line come before keys: `moeplan solve {file} --tpot 30ms`.
+
+model: {model}  # one of `moeplan list models`, or a file of your own
+on: {on}  # one of `moeplan list systems`, or a file of your own
+
+# A budget in cards, or requests per second to serve with the fewest cards; with both, the rate within the budget.
+{cards}cards: {cards_value}
+{rate}rate: {rate_value}
+
+isl: {isl}  # input tokens of a request
+osl: {osl}  # output tokens of a request
+
+tpot: {tpot}  # limit on time per output token
+{ttft}ttft: {ttft_value}  # limit on time to first token
+
+# objective: throughput  # or cards; by default throughput with cards, cards with rate
+# utilisation: 0.8  # highest load of either pool
+# kv: bf16  # or int8: precision of the KV cache
+# acceptance: 0.9,0.36  # accepted tokens per draft position, or a name of the model's table
+# stack: ideal  # software stack; by default the system's
+# kernels: [my-kernels.yaml]  # kernel sets that come before the stack's
+# confidence: 0.9  # least chance of meeting tpot
+# top: 5  # plans shown
+"""
+
+
+def _common() -> tuple[str, str]:
+    """Return the model and the system with the most published results on file."""
+    from perfmodel import catalog
+
+    rows = [catalog.load_evidence(name).spec.conditions for name in catalog.names("evidence")]
+    return Counter((row.model, row.system) for row in rows).most_common(1)[0][0]
+
+
+def _budget(on: str) -> str:
+    from perfmodel import catalog
+
+    rates = catalog.load_machine(on)[0].rates()
+    return str(int(min(SERVERS * rates.packages_per_server, rates.max_packages)))
+
+
+def _amount(text: str) -> str:
+    """Check a number of cards, or a rate with its unit."""
+    if text.strip().isdigit():
+        options.positive(int(text), "cards")
+    else:
+        options.quantity(text, "1/s", "cards or rate")
+    return text.strip()
+
+
+def _lengths(text: str) -> str:
+    found = [part.strip() for part in text.replace("+", "/").split("/")]
+    if len(found) != 2 or not all(part.isdigit() and int(part) for part in found):  # noqa: PLR2004
+        raise UsageError(f"lengths: {text!r}; allowed: input and output tokens, like {LENGTHS}")
+    return "/".join(found)
+
+
+def _time(name: str, text: str) -> str:
+    if not (name == "ttft" and text.strip().lower() == NO_LIMIT):
+        options.quantity(text, "s", name)
+    return text.strip()
+
+
+def _on_file(load: Callable[[str], Any], text: str) -> str:
+    load(text.strip())
+    return text.strip()
+
+
+def _asked(question: str, default: str, check: Callable[[str], str], ask: bool) -> str:
+    """Return an answer that holds; on a terminal a wrong one is asked for again."""
+    while ask:
+        answer = typer.prompt(question, default=default, err=True)
+        try:
+            return check(str(answer))
+        except MoeplanError as error:
+            sys.stderr.write("".join(f"error: {line}\n" for line in str(error).splitlines()))
+    return check(default)
+
+
+def _answers(ask: bool) -> dict[str, str]:
+    from perfmodel import catalog
+
+    model, on = _common()
+    models, systems = ", ".join(catalog.names("models")), "moeplan list systems"
+    found = {"model": _asked(f"Model ({models}, or a file)", model, lambda a: _on_file(catalog.load_model, a), ask)}
+    found["on"] = _asked(f"System (see '{systems}', or a file)", on, lambda a: _on_file(catalog.load_machine, a), ask)
+    question = "Cards, or requests per second like '20 req/s'"
+    amount = _asked(question, _budget(found["on"]), _amount, ask)
+    found["cards" if amount.isdigit() else "rate"] = amount
+    lengths = _asked("Input and output tokens of a request", LENGTHS, _lengths, ask)
+    found["isl"], found["osl"] = lengths.split("/")
+    found["tpot"] = _asked("Limit on time per output token", TPOT, lambda a: _time("tpot", a), ask)
+    ttft = _asked("Limit on time to first token, like 2s", NO_LIMIT, lambda a: _time("ttft", a), ask)
+    return found | ({} if ttft.lower() == NO_LIMIT else {"ttft": ttft})
+
+
+def _text(found: dict[str, str], file: str) -> str:
+    """Return the run-spec: keys without an answer stand in comments, with an example."""
+    examples = {"cards": "160", "rate": "20 req/s", "ttft": "2s"}
+    open_keys = {key: "" if key in found else "# " for key in examples}
+    values = {f"{key}_value": found.get(key, example) for key, example in examples.items()}
+    return TEXT.format(file=file, **{**found, **open_keys, **values})
+
+
+def command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it; '-' for stdout.")] = "run.yaml",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take the defaults.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    format_: options.FormatOption = options.Format.table,
+) -> None:
+    """Write a commented run-spec for 'moeplan solve' after six questions.
+
+    Example: moeplan init run.yaml
+
+    Example: moeplan init --yes - | moeplan solve - --ttft 3s
+
+    Where stdin is no terminal nothing is asked and the defaults are taken.
+    """
+    from perfmodel import catalog
+    from perfmodel.report import terminal
+    from perfmodel.report.table import Column, Document, Table
+
+    terminal.PROGRESS.stop()  # what takes long now is the user
+    path = Path(file)
+    if file != "-" and path.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"FILE: {file!r}; allowed: a name that ends in .yaml or .yml, or '-'")
+    if file != "-" and path.exists() and not force:
+        raise UsageError(f"{file}: is there already; allowed: a new name; give another, or --force to replace it")
+    found = _answers(ask=not yes and sys.stdin.isatty())
+    text = _text(found, file if file != "-" else "run.yaml")
+    if file == "-":
+        catalog.check_run(text)
+        terminal.write(text.rstrip("\n"))
+        return
+    try:
+        catalog.write_run(path, text, force=force)
+    except DataError as error:  # an answer that YAML reads as something else
+        raise UsageError(str(error)) from None
+    rows = tuple({"key": key, "value": value} for key, value in found.items())
+    document = Document(
+        schema="moeplan.init/1",
+        title=f"Wrote {file}",
+        tables=(Table("Run-spec", (Column("key", "key"), Column("value", "value")), rows),),
+        facts={"file": file, **found},
+        notes=(f"plan it with: moeplan solve {file}",),
+    )
+    options.show(document, format_, [])

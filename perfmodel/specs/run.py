@@ -1,0 +1,61 @@
+"""A run-spec: what ``moeplan solve`` is asked, in a file; every key is an option of the same name."""
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BeforeValidator, Strict
+
+from perfmodel.specs.base import Spec
+from perfmodel.specs.deployment import KvDtype
+from perfmodel.units import Unit
+
+Count = Annotated[int, Strict(), Gt(0)]
+Share = Annotated[float, Strict()]
+Time = Annotated[float, Unit("s"), Gt(0)]
+
+
+def _per_second(value: Any) -> Any:
+    """A bare number of requests is per second, as on the command line."""
+    return f"{value} req/s" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _listed(value: Any) -> Any:
+    """One name may stand without a list around it."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _joined(value: Any) -> Any:
+    """Accepted tokens per draft position, as the command line takes them."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(part) for part in value)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("allowed: a name, or accepted tokens per draft position like [0.9, 0.36]")
+    return str(value)
+
+
+class RunSpec(Spec):
+    """Keys of a run-spec; a key left out is as its option left out."""
+
+    model: str | None = None
+    on: str | None = None
+    cards: Count | None = None
+    rate: Annotated[Annotated[float, Unit("1/s"), Gt(0)] | None, BeforeValidator(_per_second)] = None
+    isl: Count | None = None
+    osl: Count | None = None
+    tpot: Time | None = None
+    ttft: Time | None = None
+    objective: Literal["throughput", "cards"] | None = None
+    utilisation: Annotated[Share, Gt(0), Le(1)] | None = None
+    kv: KvDtype | None = None
+    acceptance: Annotated[str | None, BeforeValidator(_joined)] = None
+    stack: str | None = None
+    kernels: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
+    confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
+    top: Count | None = None
+
+
+#: what a search cannot do without
+NEEDED = ("model", "on", "isl", "osl", "tpot")
+EITHER = ("cards", "rate")
