@@ -133,9 +133,10 @@ def greater(a: Num, b: Num) -> Switch:
 def where(condition: Switch, then: Num, otherwise: Num) -> Num:
     """Return ``then`` where the condition holds, else ``otherwise``; both sides are evaluated."""
     c, x, y = cast(Any, condition), cast(Any, then), cast(Any, otherwise)
-    if isinstance(c, bool):
+    kind = _KINDS[type(c)]
+    if kind == _NUMBER:
         return cast(Num, x if c else y)
-    if type(c).__module__.startswith("numpy"):
+    if kind == _ARRAY:
         import numpy as np
 
         return cast(Num, np.where(c, x, y))
