@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -23,7 +23,9 @@ from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
 from perfmodel.plan_file import check_settings
+from perfmodel.solver.space import Choices
 from perfmodel.specs.base import Figure, Spec
+from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
 from perfmodel.specs.evidence import Conditions, DeploymentSpec, EvidenceSpec, PeerSpec, Service
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
@@ -180,6 +182,82 @@ def load_plan(path: str) -> PlanSpec:
     machine = load_conditions(plan.conditions)
     check_settings(plan, machine, load_model(plan.conditions.model).spec, techniques(), path)
     return plan
+
+
+def searched(
+    wanted: Mapping[str, str], machine: Machine, model: ModelSpec, kv_dtype: str
+) -> tuple[dict[str, Any], Choices]:
+    """Return what techniques set for all pools of a search, and the choices that they and the stack leave it.
+
+    ``kv_dtype`` "any" leaves both precisions open where the stack has both.  Raises ``UsageError`` where the stack
+    lacks a technique, or a search does not go over what it sets.
+    """
+    refuse_lacking(wanted, machine)
+    service: dict[str, Any] = {}
+    fixed: dict[Phase, dict[str, Any]] = {"prefill": {}, "decode": {}}
+    for name, word in wanted.items():
+        technique = technique_named(name)
+        setting = technique.setting(word)
+        service |= setting.service
+        if "stages" in setting.layout.values():
+            raise UsageError(f"technique {name}={word}: solve does not search it; see moeplan explain and what-if")
+        for phase in technique.spec.applies.phases:
+            fixed[phase] |= setting.layout
+    caches = _cache_precisions(service, machine, kv_dtype)
+    offered = {phase: _offered(machine, model, phase) for phase in fixed}
+    choices = Choices(
+        precision=service.get("precision", "w8a8"),
+        kv_dtypes=caches,
+        expert_weights=service.get("expert_weights", "int8"),
+        fixed=fixed,
+        offered=offered,
+    )
+    return service, choices
+
+
+def _cache_precisions(service: Mapping[str, Any], machine: Machine, kv_dtype: str) -> tuple[KvDtype, ...]:
+    """Return the cache precisions that are searched; refuse one that the stack lacks."""
+    if "kv_dtype" in service:
+        return (service["kv_dtype"],)
+    names_of: dict[KvDtype, str] = {"bf16": "off", "int8": "on"}
+    technique = technique_named("c8-cache")
+    having = tuple(dtype for dtype, setting in names_of.items() if not lacking(technique, setting, machine))
+    if kv_dtype == "any":
+        return having
+    wanted = cast(KvDtype, kv_dtype)
+    refuse_lacking({technique.spec.name: names_of[wanted]}, machine)
+    return (wanted,)
+
+
+def _offered(machine: Machine, model: ModelSpec, phase: Phase) -> dict[str, tuple[Any, ...]]:
+    """Return the values of structural keys of a layout that the stack's techniques offer, its own first."""
+    plain = LayoutShape(dies=1)
+    offered: dict[str, tuple[Any, ...]] = {}
+    for one in machine.stack.spec.techniques:
+        spec = technique_named(one.name).spec
+        if phase not in spec.applies.phases or model.attention.kind not in spec.applies.attention:
+            continue
+        for setting in spec.settings.values():
+            for key, value in setting.layout.items():
+                if key in OFFERED_KEYS:
+                    offered[key] = tuple(dict.fromkeys((*offered.get(key, (getattr(plain, key),)), value)))
+    if not model.experts.n_shared_experts:
+        offered.pop("shared_stream", None)
+    return {key: tuple(value for value in values if value != "all_reduce") for key, values in offered.items()}
+
+
+#: keys of a layout that a search takes from what the stack has
+OFFERED_KEYS = ("reduction", "shared_stream")
+
+
+def on_machine_alone(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return those of some settings that a machine holds and not a layout or the precisions."""
+    kept = {}
+    for name, word in wanted.items():
+        setting = technique_named(name).setting(word)
+        if setting.stack or setting.terms or setting.kernels:
+            kept[name] = word
+    return kept
 
 
 def technique_named(name: str) -> Technique:

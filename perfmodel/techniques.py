@@ -167,7 +167,7 @@ def lacking(technique: Technique, setting: str, machine: Machine) -> bool:
     What is a choice of layout, and being without a technique, needs none.
     """
     spec, stack = technique.spec, machine.stack.spec
-    if spec.free or stack.ideal or setting in (MIXED, next(iter(spec.settings))):
+    if spec.free or stack.ideal or setting in (MIXED, next(iter(spec.settings))) or spec.settings[setting].plain:
         return False
     return spec.name not in {one.name for one in stack.techniques}
 

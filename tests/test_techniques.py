@@ -1,6 +1,8 @@
 """Techniques: published gains, limits in which they vanish, what they keep, what is refused, and the way back."""
 
+import json
 import math
+import shlex
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -334,8 +336,6 @@ def test_settings_put_figures_in_the_machine_with_their_sources() -> None:
 
 
 def test_what_if_ranks_and_says_why(moeplan) -> None:
-    import json
-
     done = moeplan("what-if", "seed-cm384-decode", "--format", "json")
     assert done.returncode == 0, done.stderr
     tables = {table["title"]: table["rows"] for table in json.loads(done.stdout)["tables"]}
@@ -350,8 +350,6 @@ def test_what_if_ranks_and_says_why(moeplan) -> None:
 
 
 def test_what_if_reaches_a_goal_with_the_fewest_changes(moeplan) -> None:
-    import json
-
     done = moeplan("what-if", "seed-cm384-decode", "--reach", "tpot=46ms,batch=48", "--format", "json")
     assert done.returncode == 0, done.stderr
     sets = json.loads(done.stdout)["tables"][0]["rows"]
@@ -382,9 +380,67 @@ def test_nonsense_is_refused_in_one_line(moeplan, words: tuple[str, ...], fault:
 
 
 def test_explain_takes_a_technique(moeplan) -> None:
-    import json
-
     plain = moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--format", "json")
     with_amla = moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--with", "amla", "--format", "json")
     steps = [json.loads(done.stdout)["facts"]["step_time_s"] for done in (plain, with_amla)]
     assert steps[1] < steps[0]
+
+
+SOLVE = "solve deepseek-v3 --on cloudmatrix384 --cards 48 --isl 2048 --osl 512 --tpot 50ms".split()
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [(), ("--with", "eplb=static"), ("--stack", "cann-2026", "--kv", "any", "--with", "fine-grained-head=tp8")],
+)
+def test_a_plan_read_back_gives_the_same_numbers(moeplan, tmp_path: Path, chosen: tuple[str, ...]) -> None:
+    path = tmp_path / "plan.json"
+    solved = moeplan(*SOLVE, *chosen, "-o", str(path), "--format", "json")
+    assert solved.returncode == 0, solved.stderr
+    facts, plan = json.loads(solved.stdout)["facts"], json.loads(path.read_text())
+    assert set(plan["techniques"]["decode"]) >= {"mtp", "eplb", "c8-cache", "weight-prefetch"}
+    again = moeplan("explain", str(path), "--format", "json")
+    assert json.loads(again.stdout)["facts"]["tpot_s"] == facts["tpot_s"] == plan["predicted"]["tpot"]
+    prefill = moeplan("explain", str(path), "--phase", "prefill", "--format", "json")
+    assert json.loads(prefill.stdout)["facts"]["step_time_s"] == facts["prefill"]["step_time_s"]
+    by_hand = moeplan(*shlex.split(facts["explain"]["decode"])[1:], "--format", "json")
+    assert json.loads(by_hand.stdout)["facts"]["tpot_s"] == facts["tpot_s"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"draft": 1', '"draft": 0', "techniques.decode.mtp: '1'"),
+        ('"isl": 2048', '"isl": 0', "conditions.isl: found 0; allowed: greater than 0"),
+        ('"stack": "cann-2025"', '"stack": "cann-2035"', "did you mean 'cann-2025'"),
+        ('"utilisation"', '"utilization"', "did you mean 'utilisation'"),
+    ],
+)
+def test_a_plan_with_faults_names_them(moeplan, tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = tmp_path / "plan.json"
+    assert moeplan(*SOLVE, "-o", str(path)).returncode == 0
+    path.write_text(path.read_text().replace(old, new))
+    done = moeplan("explain", str(path))
+    assert done.returncode == 4
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_search_takes_no_more_from_a_stack_than_it_has(moeplan) -> None:
+    refused = moeplan(*SOLVE, "--kv", "int8")
+    assert refused.returncode == 2
+    assert "stack cann-2025 lacks it" in refused.stderr
+    staged = moeplan(*SOLVE, "--with", "attention-ffn-disaggregation=on")
+    assert staged.returncode == 2
+    assert "does not search it" in staged.stderr
+
+
+def test_more_choices_never_make_a_worse_plan(moeplan) -> None:
+    def rate(*words: str) -> float:
+        done = moeplan(*SOLVE, "--stack", "cann-2026", *words, "--format", "json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["facts"]["requests_per_s"]
+
+    assert rate("--kv", "any") >= max(rate("--kv", "bf16"), rate("--kv", "int8"))
+    assert rate() >= rate("--with", "multi-stream-shared=off")
+    assert rate() >= rate("--with", "sp-tp-sp=off")

@@ -31,6 +31,8 @@ VIEWS = [
     ("explain", "--evidence", "seed-prefill-16x", "--sources"),
     ("validate", "seed-cm384-decode", "va-qwen235-1p2d"),
     ("accuracy", "cm384-table7"),
+    ("what-if", "seed-cm384-decode", "--only", "mtp,amla"),
+    ("gains", "amla"),
     ("solve", "deepseek-v3", "--on", "cm384", "--cards", "32", "--isl", "1024", "--osl", "512", "--tpot", "50ms"),
 ]  # fmt: skip
 HELPS = [(), *((name,) for name in program().commands)]

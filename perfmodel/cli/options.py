@@ -1,6 +1,6 @@
 """Options and readers that several commands share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +35,7 @@ class Overlap(StrEnum):
     none = "none"
     link = "link"
     cores = "cores"
+    stages = "stages"
 
 
 class Exchange(StrEnum):
@@ -49,6 +50,8 @@ class Reduction(StrEnum):
 
     all_reduce = "all_reduce"
     scatter_gather = "scatter_gather"
+    all_to_all = "all_to_all"
+    sp_tp_sp = "sp_tp_sp"
 
 
 def names_of(*kinds: str) -> Callable[[str], list[str]]:
@@ -250,7 +253,14 @@ def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], st
     return values, "given on the command line"
 
 
-def case_of(model: Any, rates: "Rates", isl: int, osl: int, acceptance: tuple[float, ...]) -> "Case":
+def case_of(
+    model: Any,
+    rates: "Rates",
+    isl: int,
+    osl: int,
+    acceptance: tuple[float, ...],
+    service: Mapping[str, Any] | None = None,
+) -> "Case":
     """Return what stays fixed while layouts vary, after checking the lengths."""
     from perfmodel.serving import Case
 
@@ -260,7 +270,17 @@ def case_of(model: Any, rates: "Rates", isl: int, osl: int, acceptance: tuple[fl
         raise UsageError(
             f"--isl + --osl: {isl + osl} tokens; allowed: at most {model.max_position_embeddings} for {model.name}"
         )
-    return Case(model=model, rates=rates, isl=isl, osl=osl, acceptance=acceptance)
+    given = service or {}
+    return Case(
+        model=model,
+        rates=rates,
+        isl=isl,
+        osl=osl,
+        acceptance=acceptance,
+        even=given.get("balanced", False),
+        prefix_hit=given.get("prefix_hit", 0.0),
+        isl_spread=given.get("isl_spread", 0.0),
+    )
 
 
 def show(document: Any, format_: Format, remarks: list[str]) -> None:

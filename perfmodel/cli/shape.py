@@ -174,7 +174,7 @@ def _refusal(error: Any, command: Any, context: Any, given: Sequence[str]) -> Us
         return _unknown_option(error, command, context, given)
     if param is None:
         if found := re.search(r"unexpected extra argument(?:s|\(s\))? \((.*)\)", text):
-            option = f"--{found[1].split()[0]}"
+            option = "--" + found[1].partition(" ")[0]
             said = f"see '{context.command_path} --help'"
             if option in _options_of(command, context):
                 said = f"did you mean '{option}'?"

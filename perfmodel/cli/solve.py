@@ -1,12 +1,22 @@
 """`moeplan solve`: the best deployment on a budget or for a rate."""
 
 from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+
+
+class CachePrecision(StrEnum):
+    """Precision of the KV cache, or the better of those the stack has."""
+
+    bf16 = "bf16"
+    int8 = "int8"
+    any = "any"
+
 
 MODEL_HELP = "Model, see 'moeplan list models'; or a run-spec, '-' for one from stdin."
 
@@ -56,7 +66,7 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
         if name in found:
             found[name] = f"{found[name]!r} {unit}"  # as the option is written; all digits are kept
     if "kv" in found:
-        found["kv"] = options.KvDtype(found["kv"])
+        found["kv"] = CachePrecision(found["kv"])
     return found
 
 
@@ -76,7 +86,9 @@ def command(
         str | None, typer.Option("--objective", help="throughput (default with --cards) or cards (with --rate).")
     ] = None,
     utilisation: Annotated[float, typer.Option("--utilisation", help="Highest load of either pool.")] = 0.8,
-    kv: Annotated[options.KvDtype, typer.Option("--kv", help="KV cache precision.")] = options.KvDtype.bf16,
+    kv: Annotated[
+        CachePrecision, typer.Option("--kv", help="KV cache precision; any: the better of those the stack has.")
+    ] = CachePrecision.bf16,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
@@ -87,6 +99,10 @@ def command(
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", help="Plans shown, the best included.")] = 5,
+    with_: options.WithOption = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the best plan to a file.")
+    ] = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Find the best prefill and decode layout, batch and server counts.
@@ -123,21 +139,23 @@ def command(
     from perfmodel.sensitivity import swings
     from perfmodel.solver.plan import Status
     from perfmodel.solver.solve import Request, solve
-    from perfmodel.solver.space import Choices
     from perfmodel.specs.deployment import Targets
 
     loaded = catalog.load_model(model)
     machine, remarks = catalog.load_machine(str(on), stack, kernels or ())
+    chosen = options.settings(with_)
+    service, choices = catalog.searched(chosen, machine, loaded.spec, kv.value)
+    machine = catalog.set_techniques(machine, chosen)
     rates = machine.rates()
     positions, origin = options.read_acceptance(acceptance, loaded.spec)
-    case = options.case_of(loaded.spec, rates, isl, osl, positions)
+    case = options.case_of(loaded.spec, rates, isl, osl, positions, service)
     request = Request(
         servers=_servers(cards, rates, machine.system.spec.name),
         rate=wanted,
         targets=Targets(tpot=limits[0], ttft=limits[1]),
         utilisation=utilisation,
         objective="cards" if objective == "cards" or (objective is None and wanted) else "throughput",
-        choices=Choices(kv_dtypes=(kv.value,)),
+        choices=choices,
         top=top,
     )
     solution, sure, asked = _solved(solve, case, request, machine, confidence)
@@ -148,6 +166,7 @@ def command(
         system=machine.system.spec.name,
         stack=stack,
         kernels=tuple(kernels or ()),
+        techniques=catalog.on_machine_alone(chosen),
         cards=cards,
         acceptance=origin,
         acceptance_option=acceptance,
@@ -158,9 +177,66 @@ def command(
         confidence=confidence,
         searched_tpot=asked.targets.tpot,
     )
+    if output is not None:
+        remarks = (*remarks, _written(output, solution, machine, case, request, chosen, kernels))
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
+
+
+def _written(
+    output: str, solution: Any, machine: Any, case: Any, request: Any, chosen: dict[str, str], kernels: Any
+) -> str:
+    """Write the best plan to a file and return a remark on it."""
+    from pathlib import Path
+
+    from perfmodel import __version__, catalog
+    from perfmodel.plan_file import plan_spec, pool_of
+    from perfmodel.specs.evidence import DeploymentConditions
+    from perfmodel.specs.plan import Asked
+
+    best = solution.best
+    if best is None:
+        return f"{output}: not written: there is no plan"
+    family = best.decode.family
+    conditions = DeploymentConditions(
+        system=machine.system.spec.name,
+        model=case.model.name,
+        stack=machine.stack.spec.name,
+        kernels=tuple(kernels or ()),
+        techniques=catalog.on_machine_alone(chosen),
+        isl=case.isl,
+        osl=case.osl,
+        precision=family.precision,
+        kv_dtype=family.kv_dtype,
+        expert_weights=family.expert_weights,
+        acceptance=case.acceptance,
+        balanced=case.even,
+        prefix_hit=case.prefix_hit,
+        isl_spread=case.isl_spread,
+        tpot=request.targets.tpot,
+        prefill=pool_of(best.prefill, best.prefill_instances),
+        decode=pool_of(best.decode, best.decode_instances),
+    )
+    cards = request.servers * case.rates.packages_per_server
+    plan = plan_spec(
+        best,
+        conditions,
+        Asked(
+            cards=cards,
+            requests_per_s=request.rate,
+            ttft=request.targets.ttft,
+            utilisation=request.utilisation,
+            objective=request.objective,
+        ),
+        machine=machine,
+        model=case.model,
+        techniques=catalog.techniques(),
+        version=__version__,
+        files=catalog.digests(case.model.name, machine, chosen),
+    )
+    catalog.write_plan(Path(output), plan)
+    return f"{output}: written; see moeplan explain {output}, moeplan what-if {output}"
 
 
 def _joined(best: Any, decode: Any, machine: Any, case: Any, request: Any) -> Any:

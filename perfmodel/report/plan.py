@@ -1,8 +1,9 @@
 """A solution -> a document: targets first, then the plan, its rivals, its limits."""
 
+import json
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from perfmodel.rates import Rates
@@ -26,6 +27,7 @@ from perfmodel.solver.plan import Deployment, PoolPlan, Solution
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.solve import Request
 from perfmodel.solver.space import LARGEST_BATCH
+from perfmodel.specs.deployment import LayoutSpec
 from perfmodel.uncertainty import JoinedRange, PoolRange
 
 SMALLEST_SHARE = 0.01
@@ -39,6 +41,14 @@ def _f(value: Any) -> float:
     return float(value)
 
 
+#: keys of a layout that explain has an option for
+_OPTIONS = (
+    *("dies", "tp", "batch", "draft", "shared_ranks", "redundant", "overlap", "attention_cores", "exchange"),
+    "reduction",
+)
+_PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
+
+
 def explain_command(
     pool: PoolPlan,
     case: Case,
@@ -47,10 +57,11 @@ def explain_command(
     system: str,
     stack: str | None,
     kernels: tuple[str, ...],
+    techniques: Mapping[str, str],
     acceptance: str | None,
     tpot: float | None,
 ) -> str:
-    """Return the exact command that explains one pool."""
+    """Return the exact command that explains one pool; ``techniques`` are those a machine was set to."""
     layout = pool.layout
     words = ["moeplan", "explain", model, "--on", system, "--phase", pool.family.phase, "--dies", str(layout.dies)]
     words += ["--tp", str(layout.tp), "--batch", str(layout.batch), "--draft", str(layout.draft)]
@@ -63,6 +74,11 @@ def explain_command(
             words += ["--tpot", f"{tpot * 1e3:g}ms"]
     words += ["--kv", pool.family.kv_dtype, "--precision", pool.family.precision]
     words += ["--reduction", pool.family.reduction]
+    for key, value in layout.model_dump(exclude=set(_OPTIONS)).items():
+        if value != _PLAIN[key]:
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    for name, setting in techniques.items():
+        words += ["--with", f"{name}={setting}"]
     if acceptance:
         words += ["--acceptance", acceptance]
     if stack:
@@ -353,6 +369,7 @@ def plan_document(
     system: str,
     stack: str | None,
     kernels: tuple[str, ...],
+    techniques: Mapping[str, str],
     cards: int | None,
     acceptance: str,
     acceptance_option: str | None,
@@ -401,6 +418,7 @@ def plan_document(
         "system": system,
         "stack": stack,
         "kernels": kernels,
+        "techniques": techniques,
         "acceptance": acceptance_option,
     }
     facts["explain"] = {

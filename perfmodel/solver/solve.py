@@ -212,17 +212,20 @@ def solve(case: Case, request: Request) -> Solution:
     tally = Tally()
     largest = max(1, request.servers - 1)
     sizes = [n * case.rates.dies_per_server for n in range(1, largest + 1)]
-    prefills = prefill_options(case, sizes[:LARGEST_PREFILL_SERVERS], request.choices, tally)
-    columns = _prefill_columns(prefills, case, request.utilisation)
-    limits = _step_limits(columns, request.targets.ttft)
-    decodes = best_decode(case, sizes, request.targets.tpot, limits, request.choices, tally)
-    joined = _joined(decodes, columns, request, tally)
-    ranked = sorted(joined, key=lambda join: join.rank(request.objective))
-    different: dict[tuple[object, ...], _Join] = {}
-    for join in ranked:
-        different.setdefault(join.decode.key, join)
+    joined: list[tuple[_Join, _Prefills]] = []
+    for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
+        choices = replace(request.choices, kv_dtypes=(kv_dtype,))
+        prefills = prefill_options(case, sizes[:LARGEST_PREFILL_SERVERS], choices, tally)
+        columns = _prefill_columns(prefills, case, request.utilisation)
+        limits = _step_limits(columns, request.targets.ttft)
+        decodes = best_decode(case, sizes, request.targets.tpot, limits, choices, tally)
+        joined += [(join, columns) for join in _joined(decodes, columns, request, tally)]
+    ranked = sorted(joined, key=lambda pair: pair[0].rank(request.objective))
+    different: dict[tuple[object, ...], tuple[_Join, _Prefills]] = {}
+    for join, columns in ranked:
+        different.setdefault(join.decode.key, (join, columns))
     chosen = list(different.values())[: request.top]
-    shown = [_deployment(join, columns, case, request.utilisation) for join in chosen]
+    shown = [_deployment(join, columns, case, request.utilisation) for join, columns in chosen]
     rejections = tuple(_upright(r) for r in tally.rejections(UNITS))
     return Solution(
         status=Status.OPTIMAL if shown else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,

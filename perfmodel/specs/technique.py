@@ -25,6 +25,8 @@ class Setting(Spec):
     stack: dict[str, Any] = Field(default_factory=dict)
     terms: dict[str, Any] = Field(default_factory=dict)
     kernels: dict[str, str] = Field(default_factory=dict)
+    #: whether it is another way of being without the technique
+    plain: bool = False
     #: whether it is what could be gained at most and nothing that can be set up
     bound: bool = False
     note: str | None = None
