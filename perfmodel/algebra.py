@@ -133,9 +133,10 @@ def greater(a: Num, b: Num) -> Switch:
 def where(condition: Switch, then: Num, otherwise: Num) -> Num:
     """Return ``then`` where the condition holds, else ``otherwise``; both sides are evaluated."""
     c, x, y = cast(Any, condition), cast(Any, then), cast(Any, otherwise)
-    if isinstance(c, bool):
+    kind = _KINDS[type(c)]
+    if kind == _NUMBER:
         return cast(Num, x if c else y)
-    if type(c).__module__.startswith("numpy"):
+    if kind == _ARRAY:
         import numpy as np
 
         return cast(Num, np.where(c, x, y))
@@ -176,21 +177,38 @@ def normal_quantile(p: Num) -> Num:
     return cast(Num, sympy.sqrt(2) * sympy.erfinv(2 * x - 1))
 
 
-def total(values: Iterable[Num]) -> Num:
-    """Return the sum, adding values of one shape before widening: the cheapest order on an open mesh."""
-    sums: dict[Any, Any] = {}
-    own: set[Any] = set()
-    for value in values:
-        shape = getattr(value, "shape", ())
-        if shape in own and sums[shape].dtype == cast(Any, value).dtype:
+class Sum:
+    """A running sum that adds values of one shape before widening: the cheapest order on an open mesh."""
+
+    __slots__ = ("_own", "_sums")
+
+    def __init__(self) -> None:
+        self._sums: dict[Any, Any] = {}
+        self._own: set[Any] = set()
+
+    def add(self, value: Num) -> None:
+        """Add a value."""
+        sums, shape = self._sums, getattr(value, "shape", ())
+        if shape in self._own and sums[shape].dtype == cast(Any, value).dtype:
             sums[shape] += value  # an array that this sum made itself: no row sees it change
         elif shape in sums:
             sums[shape] = sums[shape] + value
             if shape:
-                own.add(shape)
+                self._own.add(shape)
         else:
             sums[shape] = value
-    result: Any = 0
-    for _, value in sorted(sums.items(), key=lambda item: math.prod(item[0]) if item[0] else 0):
-        result = result + value
-    return cast(Num, result)
+
+    def value(self) -> Num:
+        """Return the sum of what was added, small shapes first; 0 of nothing."""
+        result: Any = 0
+        for shape in sorted(self._sums, key=math.prod):
+            result = result + self._sums[shape]
+        return cast(Num, result)
+
+
+def total(values: Iterable[Num]) -> Num:
+    """Return the sum of values, see :class:`Sum`."""
+    running = Sum()
+    for value in values:
+        running.add(value)
+    return running.value()

@@ -43,7 +43,7 @@ def _gated(
     Nothing of that hides behind the products, so errs slow; scales of the weights are left out.
     """
     element, hidden = family.weight_element_bytes, dims.hidden_size
-    flop = gated_feed_forward_flop(tokens=tokens, hidden_size=hidden, intermediate_size=width)
+    flop = gated_feed_forward_flop(tokens=1, hidden_size=hidden, intermediate_size=width)
     stored_bytes = element / 2 if four_bit else element
     weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=stored_bytes)
     if four_bit:
@@ -53,9 +53,9 @@ def _gated(
         name=f"{prefix}.gate_up",
         operator=operator,
         engine=family.linear_engine,
-        flop=flop * 2 / 3,
-        weight_bytes=touched * weight * 2 / 3,
-        resident_bytes=stored * weight * 2 / 3,
+        flop=tokens * (flop * 2 / 3),
+        weight_bytes=touched * (weight * 2 / 3),
+        resident_bytes=stored * (weight * 2 / 3),
         activation_bytes=tokens * (hidden * element + 2 * width * BF16),
         matrices=touched,
         rows=tokens / touched,
@@ -63,16 +63,16 @@ def _gated(
     )
     yield vector(
         f"{prefix}.activation",
-        flop=ACTIVATION_FLOP * tokens * width,
-        traffic=tokens * width * (2 * BF16 + element),
+        flop=tokens * (ACTIVATION_FLOP * width),
+        traffic=tokens * (width * (2 * BF16 + element)),
     )
     yield Op(
         name=f"{prefix}.down",
         operator=operator,
         engine=family.linear_engine,
-        flop=flop / 3,
-        weight_bytes=touched * weight / 3,
-        resident_bytes=stored * weight / 3,
+        flop=tokens * (flop / 3),
+        weight_bytes=touched * (weight / 3),
+        resident_bytes=stored * (weight / 3),
         activation_bytes=tokens * (width * element + hidden * BF16),
         matrices=touched,
         rows=tokens / touched,

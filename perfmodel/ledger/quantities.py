@@ -83,7 +83,11 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
     attention_dies = (layout.dies - layout.expert_dies) / layout.domains
     expert_dies = layout.expert_dies if family.disaggregated else layout.dies
     group_tokens = load.mean_tokens * (attention_dies / layout.tp)
-    shared_ranks = layout.shared_ranks if family.own_shared_ranks else expert_dies
+    if family.own_shared_ranks or family.disaggregated:
+        shared_ranks = layout.shared_ranks if family.own_shared_ranks else expert_dies
+        shared_tokens = tokens_per_shared_rank(group_tokens=group_tokens, shared_ranks=shared_ranks)
+    else:  # every die works its own; said without the size of the instance, so that the row does not carry its axis
+        shared_tokens = load.mean_tokens / layout.tp
     routed_ranks = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
     slots = dims.n_routed_experts + layout.redundant
     slots_per_rank = ceil(slots / routed_ranks)
@@ -119,7 +123,7 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
             slot_variance=variance,
             chance=traffic.chance,
         ),
-        shared_tokens=tokens_per_shared_rank(group_tokens=group_tokens, shared_ranks=shared_ranks),
+        shared_tokens=shared_tokens,
         copies=dims.num_experts_per_tok + (1 if family.own_shared_ranks or family.disaggregated else 0),
         group=attention_dies + layout.expert_dies,
         tp=layout.tp,

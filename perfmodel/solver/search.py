@@ -28,7 +28,7 @@ from perfmodel.solver.space import (
 )
 from perfmodel.specs.deployment import LayoutSpec, Phase
 
-CHUNK = 300_000  # plans worked at once: more spill the caches, fewer do not pay for a pass over the ledger
+CHUNK = 600_000  # plans worked at once: fewer do not pay for a pass over the ledger, more need more memory
 LARGEST_KEPT_BLOCK = 31 * 2**20  # bytes
 CORES = 5  # axis of the core split in a mesh
 Grid = NDArray[np.float64]

@@ -127,19 +127,20 @@ def _all_to_all(exchange: Exchange, kernel: AllToAllKernel, rates: Rates) -> Sec
 def _slowest_link(
     exchange: Exchange, rates: Rates, share: Fraction | None, covers: tuple[str, ...], deduplicates: bool
 ) -> Seconds:
-    """Time of the most loaded link when messages go to evenly spread destinations.
+    """Time of the most loaded link for each message when they go to evenly spread destinations.
 
+    Links know nothing of how many there are, so the number is left to the caller: it alone has most axes.
     With deduplication a token may cross between nodes once for each node that holds one of its experts;
     the node's dies then pass it on, so that every copy travels inside a node.  It is done where it pays.
     """
     group, node = exchange.group, minimum(exchange.group, rates.node_dies)
-    straight = _load(exchange, rates, share, covers, between=exchange.messages, spread=group)
+    straight = _load(exchange, rates, share, covers, between=1.0, spread=group)
     if not deduplicates:
         return straight
     nodes = group / node
     reached = reachable_nodes(nodes=nodes, n_group=exchange.n_group, topk_group=exchange.topk_group)
     limited = where(greater(exchange.n_group, exchange.topk_group), reached, nodes)
-    once = exchange.messages / exchange.copies * distinct_nodes(copies=exchange.copies, nodes=limited)
+    once = distinct_nodes(copies=exchange.copies, nodes=limited) / exchange.copies
     return minimum(straight, _load(exchange, rates, share, covers, between=once, spread=node))
 
 
@@ -149,10 +150,10 @@ def _load(
     share: Fraction | None,
     covers: tuple[str, ...],
     *,
-    between: Count,
+    between: Fraction,
     spread: Count,
 ) -> Seconds:
-    """Time of the most loaded kind of link, with some messages between nodes and all among ``spread`` dies inside.
+    """Time of the most loaded kind of link for each message: a part crosses nodes, each goes among ``spread`` dies.
 
     Tiers of one kind of link (inside a node and across a supernode) go through the same ports of a die.
     """
@@ -162,7 +163,7 @@ def _load(
     for tier in rates.tiers:
         inside = tier.name in ("package", "node")
         crossing = formulas.crossing_share(group=spread if inside else group, inner=inner, outer=tier.dies)
-        payload = (exchange.messages if inside else between) * exchange.payload * crossing
+        payload = (1.0 if inside else between) * exchange.payload * crossing
         rate = _bandwidth(tier, inner, group, share, share, covers)
         loads[tier.link] = loads.get(tier.link, 0.0) + formulas.link_time(payload=payload, bandwidth=rate)
         inner = tier.dies
@@ -178,12 +179,11 @@ def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates, in_place:
         messages=exchange.messages * leaving,
         start=exchange.hops * kernel.start,
         per_message=kernel.per_message * in_place,
-        transfer=_slowest_link(exchange, rates, None, (), kernel.deduplicates),
+        transfer=exchange.messages * _slowest_link(exchange, rates, None, (), kernel.deduplicates),
     )
 
 
 def _bulk(exchange: Exchange, kernel: BulkKernel, rates: Rates) -> Seconds:
     slowdown = formulas.peer_slowdown(group=exchange.group, peers_at_half=kernel.peers_at_half)
-    return kernel.start + slowdown * _slowest_link(
-        exchange, rates, kernel.link_share, kernel.covers, kernel.deduplicates
-    )
+    slowest = _slowest_link(exchange, rates, kernel.link_share, kernel.covers, kernel.deduplicates)
+    return kernel.start + exchange.messages * (slowdown * slowest)

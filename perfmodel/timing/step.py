@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from perfmodel.algebra import maximum, minimum, total
+from perfmodel.algebra import Sum, maximum, minimum, total
 from perfmodel.formulas import roofline
 from perfmodel.formulas.kernels import overlapped_time
 from perfmodel.ledger.records import Block, Family, Ledger, Op
@@ -37,24 +37,43 @@ class PartTime:
 
 
 def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> PartTime:
-    """Return the time of a part's rows, one after the other."""
-    ops = list(ops)
-    rows = [time_op(op, rates, core_share) for op in ops]
-    links = [row.work for row in rows if row.op.exchange is not None]
+    """Return the time of a part's rows, one after the other.
+
+    Each row is added and forgotten: on a grid, rows kept until the end would not stay in the caches.
+    """
+    busy, link, hbm, launches = Sum(), Sum(), Sum(), Sum()
+    # two lanes share the pins only where each has a share of the cores
+    alone = core_share is WHOLE
+    ahead: list[OpTime] = []
+    window: Seconds = 0.0
+    for op in ops:
+        row = time_op(op, rates, core_share)
+        if op.exchange is None:
+            busy.add(row.work)
+            busy.add(row.fixed_time)
+        else:
+            link.add(row.work)
+            window = row.work
+        if not alone:
+            hbm.add(row.hbm_time)
+        if op.prefetched and alone and rates.weight_prefetch:
+            ahead.append(row)
+        if rates.eager:
+            launches.add(op.kernels + (1 if op.exchange is not None else 0))
     return PartTime(
-        busy=total(time for row in rows if row.op.exchange is None for time in (row.work, row.fixed_time)),
-        link=total(row.work for row in rows if row.op.exchange is not None),
-        # two lanes share the pins only where each has a share of the cores
-        hbm=0.0 if core_share is WHOLE else total(row.hbm_time for row in rows),
-        spared=_spared(rows, rates) if rates.weight_prefetch and core_share is WHOLE else 0.0,
-        window=links[-1] if links else 0.0,
-        launches=total(row.op.kernels for row in rows) + len(links) if rates.eager else 0.0,
+        busy=busy.value(),
+        link=link.value(),
+        hbm=hbm.value(),
+        spared=_spared(ahead, rates),
+        window=window,
+        launches=launches.value(),
     )
 
 
-def _spared(rows: Iterable[OpTime], rates: Rates) -> Seconds:
-    """Return what rows save when as many of their prefetched weights as L2 holds are there already."""
-    ahead = [row for row in rows if row.op.prefetched]
+def _spared(ahead: list[OpTime], rates: Rates) -> Seconds:
+    """Return what rows save when as many of their weights as L2 holds are there already."""
+    if not ahead:
+        return 0.0
     saved = total(row.work - time_op(replace(row.op, weight_bytes=0.0), rates).work for row in ahead)
     weights = total(row.op.weight_bytes for row in ahead)
     return saved * minimum(1.0, rates.l2_capacity / maximum(weights, 1.0))

@@ -1,0 +1,95 @@
+"""What keeps the search fast and still exact: small shapes, and no plan that the open mesh sees differently."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel import catalog
+from perfmodel.ledger.records import Op
+from perfmodel.ledger.step import build_ledger
+from perfmodel.serving import Case, pool_point
+from perfmodel.solver import search
+from perfmodel.solver.search import Mesh, Tally, best_decode, exact_pool, meshes
+from perfmodel.solver.space import Choices
+from perfmodel.timing.operators import time_op
+from perfmodel.timing.step import core_shares
+
+SIZES = [96, 128]  # with other slots of a rank each, and the same choices of shared ranks
+AXES = ("size", "shared ranks", "slots", "tp", "draft", "core split", "batch")
+
+
+def case(isl: int = 4096, osl: int = 1024) -> Case:
+    machine, _ = catalog.load_machine("cloudmatrix384")
+    return Case(
+        model=catalog.load_model("deepseek-v3").spec, rates=machine.rates(), isl=isl, osl=osl, acceptance=(0.7,)
+    )
+
+
+def decode_meshes(one: Case) -> list[Mesh]:
+    return list(meshes(one, "decode", SIZES, Choices()))
+
+
+def needless_axes(value: Any) -> list[str]:
+    """Return the axes along which an array is long and yet the same throughout."""
+    if not isinstance(value, np.ndarray) or not np.ptp(value):
+        return []  # a term that is nothing at all under these kernels, such as bytes beyond L2
+    return [AXES[at] for at in range(value.ndim) if value.shape[at] > 1 and not np.ptp(value, axis=at).any()]
+
+
+def rows(mesh: Mesh, one: Case) -> Iterator[tuple[Op, Any]]:
+    layout = mesh.layout()
+    ledger = build_ledger(layout, mesh.family, one.traffic, one.model, one.dims)
+    for block in ledger.blocks:
+        first, second = core_shares(block, mesh.family, layout.attention_cores, one.rates)
+        for names, share in ((block.attention, first), ((*block.experts, *block.joined, *block.beside), second)):
+            for name in names:
+                yield from ((op, time_op(op, one.rates, share)) for op in ledger.parts[name])
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_every_quantity_carries_only_the_axes_it_feels(number: int) -> None:
+    """One full-size array among the rows would cost as much as all others of its row together."""
+    one = case()
+    families = list({mesh.family: mesh for mesh in decode_meshes(one)}.values())
+    assert len(families) == 10
+    mesh = families[number]
+    seen = 0
+    for op, timed in rows(mesh, one):
+        values = {name.name: getattr(op, name.name) for name in fields(Op)} | {"work": timed.work}
+        if op.exchange is not None:
+            values |= {"payload": op.exchange.payload, "messages": op.exchange.messages}
+        for name, value in values.items():
+            assert needless_axes(value) == [], f"{op.name}: {name} of shape {np.shape(value)}"
+            seen += isinstance(value, np.ndarray)
+    assert seen > 100
+
+
+def test_a_needless_axis_is_found() -> None:
+    assert needless_axes(np.array([[1.0, 2.0], [1.0, 2.0]])) == ["size"]
+    assert needless_axes(np.array([[1.0, 2.0]])) == []
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, found = case(32_000, 1000), []
+    for chunk in (search.CHUNK, 5_000, 1):
+        monkeypatch.setattr(search, "CHUNK", chunk)
+        tally = Tally()
+        leaders = best_decode(one, SIZES, 0.05, [np.inf], Choices(), tally)
+        found.append((tally.evaluated, tally.refused, {leader.key: leader.layout for leader in leaders}))
+    assert found[0] == found[1] == found[2]
+    assert found[0][2]
+
+
+def test_the_mesh_sees_what_plain_numbers_see() -> None:
+    one, dice = case(), np.random.default_rng(0)
+    for mesh in decode_meshes(one):
+        grid: Any = pool_point(mesh.layout(), mesh.family, one)
+        for index in dice.integers(np.prod(mesh.shape), size=5).tolist():
+            at = np.unravel_index(index, mesh.shape)
+            plan: Any = exact_pool(mesh.layout_at(index), mesh.family, one).point
+            for name in ("step_time", "memory", "requests_per_s"):
+                value = np.broadcast_to(getattr(grid, name), mesh.shape)[at]
+                assert value == pytest.approx(getattr(plan, name), rel=1e-12), (name, mesh.layout_at(index))
