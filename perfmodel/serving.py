@@ -1,10 +1,12 @@
 """Step times -> what a pool serves: TPOT, rates, TTFT, memory use."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from perfmodel.algebra import greater, minimum, total, where
 from perfmodel.formulas import serving as formulas
 from perfmodel.formulas.collectives import kv_transfer_exposed
+from perfmodel.formulas.experts import gated_feed_forward_bytes
 from perfmodel.ledger.footprint import Footprint, footprint
 from perfmodel.ledger.records import Dims, Family, Layout, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
@@ -94,6 +96,17 @@ def tokens_per_step(acceptance: tuple[float, ...], draft: Count) -> Dimensionles
 def usable_memory(rates: Rates) -> Bytes:
     """Bytes of a die that weights, cache and buffers may fill: capacity less reserve and runtime."""
     return rates.capacity * rates.utilization - rates.runtime
+
+
+def fewest_dies(case: Case) -> float:
+    """Return the dies below which the routed experts alone, at half a byte a weight, pass the memory of all."""
+    model = case.model
+    layers = model.num_hidden_layers - model.first_k_dense_replace
+    each = gated_feed_forward_bytes(
+        hidden_size=model.hidden_size, intermediate_size=model.experts.moe_intermediate_size, element_bytes=0.5
+    )
+    usable: Any = usable_memory(case.rates)
+    return float(layers * model.experts.n_routed_experts * cast(Any, each) / usable)
 
 
 def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:

@@ -23,7 +23,8 @@ class PoolPlan:
     layout: LayoutSpec
     family: Family
     point: PoolPoint
-    servers: int
+    #: servers of one instance; below one where several share a server
+    servers: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,13 @@ class Deployment:
     prefill_utilisation: float
     decode_utilisation: float
     first_token: FirstToken
-    servers_used: int
+    prefill_servers: int
+    decode_servers: int
+
+    @property
+    def servers_used(self) -> int:
+        """Whole servers of both pools."""
+        return self.prefill_servers + self.decode_servers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +61,33 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The best deployment that chooses otherwise in one respect; none where none is feasible."""
+
+    choice: str
+    deployment: Deployment | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a little more of one limit buys, the chosen decode layout kept but for its batch."""
+
+    limit: str
+    #: relative gain of the rate; for the objective "cards" the servers saved
+    gain: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
     """The answer."""
 
     status: Status
     case: Case
+    #: case of the prefill pool, where it runs on another system
+    prefill_case: Case
     evaluated: int
     best: Deployment | None
     alternatives: tuple[Deployment, ...]
     rejections: tuple[Rejection, ...]
+    lost: tuple[Lost, ...] = ()
+    prices: tuple[Price, ...] = ()

@@ -161,12 +161,18 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
         cores = attention_core_options(structure.family, case.rates)
         if structure.family.overlap == "cores" and "attention_cores" in fixed:
             cores = np.array([fixed["attention_cores"]], dtype=np.float64)
-        for layouts in expert_layouts(sizes, case.model, structure.family.own_shared_ranks, fixed):
-            plans = len(tp) * len(draft) * len(cores) * len(batch)
-            if not plans:
-                continue
-            for part in _parts(layouts, max(1, CHUNK // plans)):
-                yield Mesh(structure, part, tp, draft, cores, batch)
+        for alike in _alike(sizes, case.rates.dies_per_server):
+            degrees = tp[alike[0] % (tp * structure.keys.get("cp", 1)) == 0]
+            for layouts in expert_layouts(alike, case.model, structure.family.own_shared_ranks, fixed):
+                plans = len(degrees) * len(draft) * len(cores) * len(batch)
+                for part in _parts(layouts, max(1, CHUNK // plans)) if plans else ():
+                    yield Mesh(structure, part, degrees, draft, cores, batch)
+
+
+def _alike(sizes: list[int], of_server: int) -> list[list[int]]:
+    """Return sizes in groups that the same tp degrees divide: whole servers together, each part of one alone."""
+    whole = [size for size in sizes if size % of_server == 0]
+    return [*([size] for size in sizes if size % of_server), *([whole] if whole else [])]
 
 
 def _parts(layouts: ExpertLayouts, most: int) -> Iterator[ExpertLayouts]:
@@ -190,7 +196,7 @@ def exact_pool(layout: LayoutSpec, family: Family, case: Case) -> PoolPlan:
         layout=layout,
         family=family,
         point=pool_point(Layout.of(layout), family, case),
-        servers=-(-layout.dies // case.rates.dies_per_server),
+        servers=layout.dies / case.rates.dies_per_server,
     )
 
 
@@ -211,7 +217,7 @@ class Leader:
     index: int
     requests_per_s: float
     step_time: float
-    servers: int
+    servers: float
 
     @property
     def layout(self) -> LayoutSpec:
@@ -315,7 +321,7 @@ def best_decode(
                         index=int(best.index[n, e, t, d]),
                         requests_per_s=rate,
                         step_time=float(best.step_time[n, e, t, d]),
-                        servers=-(-dies // case.rates.dies_per_server),
+                        servers=dies / case.rates.dies_per_server,
                     )
     if not leaders:
         _nearest_misses(case, chunks, limit, time_limit, tally)
@@ -367,7 +373,34 @@ def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally
                     index=int(place[index]),
                     requests_per_s=float(rate[index]),
                     step_time=float(time[index]),
-                    servers=-(-int(size) // case.rates.dies_per_server),
+                    servers=size / case.rates.dies_per_server,
                 )
             )
     return plans
+
+
+def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
+    """Return a decode instance at the batch and core split of the highest rate under another TPOT limit.
+
+    Everything else of its layout stays; the leader itself where no batch does.
+    """
+    mesh, layout = leader.mesh, leader.layout
+    one = replace(
+        mesh,
+        experts=ExpertLayouts(
+            dies=np.array([layout.dies], dtype=np.float64),
+            shared_ranks=np.array([layout.shared_ranks], dtype=np.float64),
+            redundant=np.array([[[layout.redundant]]], dtype=np.float64),
+        ),
+        tp=np.array([layout.tp], dtype=np.float64),
+        draft=np.array([layout.draft], dtype=np.float64),
+    )
+    _, time, memory, rate = _grids(one, case)
+    fits = (time <= tpot) & (memory <= float(cast(Any, usable_memory(case.rates))))
+    if not fits.any():
+        return leader
+    index = int(np.where(fits, rate, -1.0).argmax())
+    step = exact_pool(one.layout_at(index), one.family, case).point.step_time
+    return replace(
+        leader, mesh=one, index=index, requests_per_s=float(rate.flat[index]), step_time=float(cast(Any, step))
+    )

@@ -1,28 +1,33 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, assert_never, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Layout
-from perfmodel.serving import Case, FirstToken, first_token, pool_point
-from perfmodel.solver.plan import Deployment, PoolPlan, Rejection, Solution, Status
-from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options
+from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, pool_point
+from perfmodel.solver.plan import Deployment, Lost, PoolPlan, Price, Rejection, Solution, Status
+from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options, refitted
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.specs.deployment import Targets
 from perfmodel.units import Seconds
 
-Objective = Literal["throughput", "cards"]
+Objective = Literal["throughput", "per-card", "cards", "cost", "tpot"]
 ROUNDING = 1e-9
 UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "rate": "1/s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the planner asked: a budget in servers, a rate, or both."""
+    """What the planner asked: a budget in servers, a rate, or both.
+
+    ``servers`` are of both pools, or of decode alone where prefill has a budget of its own.  ``prices`` are of a
+    server of prefill and of decode, in whatever money; equal prices count servers.
+    """
 
     servers: int
     rate: float | None
@@ -31,6 +36,8 @@ class Request:
     objective: Objective
     choices: Choices
     top: int
+    prefill_servers: int | None = None
+    prices: tuple[float, float] = (1.0, 1.0)
 
 
 def _number(value: Any) -> float:
@@ -57,20 +64,15 @@ def latencies(prefill: PoolPlan, decode: PoolPlan, case: Case, utilisation: floa
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Join:
-    """One decode leader with the prefill instances that feed it best."""
+    """One decode leader with the prefill instances that feed it best; ``key`` orders joins, the smallest first."""
 
     decode: Leader
     prefill: int
     prefill_instances: int
     decode_instances: int
     served: float
-    servers: float
     ttft: float
-
-    def rank(self, objective: Objective) -> tuple[float, ...]:
-        """Order of preference, smallest first."""
-        rate = -self.served
-        return (self.servers, rate, self.ttft) if objective == "cards" else (rate, self.servers, self.ttft)
+    key: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,32 +113,56 @@ def _joined(decodes: list[Leader], prefills: _Prefills, request: Request, tally:
 
     Instances of one size are worked together: they leave the same room for prefill.
     """
-    sizes: dict[int, list[int]] = {}
+    if not prefills.plans:
+        return []
+    sizes: dict[float, list[int]] = {}
     for place, decode in enumerate(decodes):
         sizes.setdefault(decode.servers, []).append(place)
     joins: dict[int, _Join] = {}
-    for servers, places in sizes.items():
-        most = (request.servers - 1) // servers
-        if most >= 1 and prefills.plans:
-            found = _joined_of_a_size([decodes[place] for place in places], servers, most, prefills, request, tally)
-            joins.update((place, join) for place, join in zip(places, found, strict=True) if join)
+    smallest = float(prefills.servers.min()) if request.prefill_servers is None else 0.0
+    for size, places in sizes.items():
+        most = int((request.servers - min(1.0, smallest)) / size + ROUNDING)
+        if most < 1:
+            continue
+        leaders = [decodes[place] for place in places]
+        tried = [
+            _joined_of_a_size(leaders, size, most, prefills, request, tally, rounded)
+            for rounded in ((np.ceil, np.floor) if _by_ratio(request) else (np.ceil,))
+        ]
+        for place, *found in zip(places, *tried, strict=True):
+            feasible = [join for join in found if join is not None]
+            if feasible:
+                joins[place] = min(feasible, key=lambda join: join.key)
     return [joins[place] for place in sorted(joins)]
 
 
+def _by_ratio(request: Request) -> bool:
+    """Return whether rate over cost counts: then one prefill instance too few may be better than one too many."""
+    return request.rate is None and request.objective in ("per-card", "cost")
+
+
 def _joined_of_a_size(
-    leaders: list[Leader], size: int, most: int, prefills: _Prefills, request: Request, tally: Tally
+    leaders: list[Leader],
+    size: float,
+    most: int,
+    prefills: _Prefills,
+    request: Request,
+    tally: Tally,
+    rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> list[_Join | None]:
     """Return the best deployment of each of some decode instances of one size.
 
-    For each count of decode instances the fewest prefill instances that feed them are taken, or as
-    many as the budget leaves.  The axes are decode instance, their count, prefill instance.
+    For each count of decode instances as many prefill instances as feed them are taken, ``rounded`` to whole ones, or
+    as many as the budget leaves.  The axes are decode instance, their count, prefill instance.
     """
     rate = np.array([leader.requests_per_s for leader in leaders])[:, None, None] * request.utilisation
     step = np.array([leader.step_time for leader in leaders])[:, None, None]
     decodes = np.arange(1, most + 1, dtype=np.float64)[:, None]
     fed = decodes * rate if request.rate is None else np.minimum(decodes * rate, request.rate)
-    room = np.floor((request.servers - decodes * size) / prefills.servers)
-    counts = np.minimum(np.ceil(fed / prefills.rate - ROUNDING), room)
+    decode_servers = np.ceil(decodes * size - ROUNDING)
+    left = request.servers - decode_servers if request.prefill_servers is None else request.prefill_servers
+    room = np.floor(left / prefills.servers + ROUNDING)
+    counts = np.minimum(rounded(fed / prefills.rate - ROUNDING), room)
     served = np.minimum(counts * prefills.rate, fed)
     ttft = np.broadcast_to(prefills.ttft + step, served.shape)
     allowed = counts >= 1
@@ -152,8 +178,9 @@ def _joined_of_a_size(
         if short.any():
             tally.miss("rate", -float(np.where(short, served, 0.0).max()), -request.rate, "within the budget")
         allowed &= ~short
-    servers = counts * prefills.servers + decodes * size
-    keys = (-served, servers, ttft) if request.objective == "throughput" else (servers, -served, ttft)
+    prefill_servers = np.ceil(counts * prefills.servers - ROUNDING)
+    cost = prefill_servers * request.prices[0] + decode_servers * request.prices[1]
+    keys = _keys(request, served, prefill_servers + decode_servers, cost, ttft)
     n, p = np.unravel_index(_first_of(keys, allowed), served.shape[1:])
     joins: list[_Join | None] = []
     feasible = np.any(allowed, axis=(1, 2))
@@ -165,26 +192,40 @@ def _joined_of_a_size(
             prefill_instances=int(counts[here]),
             decode_instances=int(n[at]) + 1,
             served=float(served[here]),
-            servers=float(servers[here]),
             ttft=float(ttft[here]),
+            key=tuple(float(np.broadcast_to(key, served.shape)[here]) for key in keys),
         )
         joins.append(join if feasible[at] else None)
     return joins
+
+
+def _keys(request: Request, served: Any, servers: Any, cost: Any, ttft: Any) -> tuple[Any, ...]:
+    """Return what orders deployments, the smallest first, later keys deciding between equals."""
+    match request.objective:
+        case "throughput" | "tpot":
+            return (-served, cost, ttft)
+        case "cards":
+            return (servers, -served, ttft)
+        case "per-card" | "cost":
+            priced = cost if request.objective == "cost" else servers
+            return (priced / np.maximum(served, NOTHING_SERVED) if request.rate is None else priced, -served, ttft)
+        case _:
+            assert_never(request.objective)
 
 
 def _first_of(keys: tuple[NDArray[np.float64], ...], allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the place of the smallest allowed entry of each row, later keys deciding between equals."""
     left = allowed.reshape(len(allowed), -1)
     for key in keys:
-        masked = np.where(left, key.reshape(left.shape), np.inf)
+        masked = np.where(left, np.broadcast_to(key, allowed.shape).reshape(left.shape), np.inf)
         left = left & (masked == masked.min(axis=1, keepdims=True))
     first: NDArray[np.intp] = np.argmax(left, axis=1)
     return first
 
 
-def _deployment(join: _Join, prefills: _Prefills, case: Case, utilisation: float) -> Deployment:
+def _deployment(join: _Join, prefills: _Prefills, cases: "_Cases", utilisation: float) -> Deployment:
     """Return a join evaluated with plain numbers."""
-    prefill, decode = prefills.plans[join.prefill].plan(case), join.decode.plan(case)
+    prefill, decode = prefills.plans[join.prefill].plan(cases.prefill), join.decode.plan(cases.decode)
     n_prefill, n_decode = join.prefill_instances, join.decode_instances
     return Deployment(
         prefill=prefill,
@@ -194,9 +235,18 @@ def _deployment(join: _Join, prefills: _Prefills, case: Case, utilisation: float
         requests_per_s=join.served,
         prefill_utilisation=join.served / (n_prefill * _number(prefill.point.requests_per_s)),
         decode_utilisation=join.served / (n_decode * _number(decode.point.requests_per_s)),
-        first_token=replace(_terms(prefill, case, utilisation), first_step=decode.point.step_time),
-        servers_used=n_prefill * prefill.servers + n_decode * decode.servers,
+        first_token=replace(_terms(prefill, cases.prefill, utilisation), first_step=decode.point.step_time),
+        prefill_servers=math.ceil(n_prefill * prefill.servers - ROUNDING),
+        decode_servers=math.ceil(n_decode * decode.servers - ROUNDING),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cases:
+    """What stays fixed for each pool: they may run on different systems."""
+
+    prefill: Case
+    decode: Case
 
 
 def _step_limits(prefills: _Prefills, ttft: float | None) -> list[float]:
@@ -207,34 +257,157 @@ def _step_limits(prefills: _Prefills, ttft: float | None) -> list[float]:
     return left or [math.inf]
 
 
-def solve(case: Case, request: Request) -> Solution:
-    """Return the best deployment, its nearest rivals, or why there is none."""
-    tally = Tally()
-    largest = max(1, request.servers - 1)
-    sizes = [n * case.rates.dies_per_server for n in range(1, largest + 1)]
+def _sizes(case: Case, servers: int) -> list[int]:
+    """Return the sizes of an instance in dies: whole servers, and halves, quarters and so on of one.
+
+    Parts of a server on which the routed experts alone pass the memory are left out.
+    """
+    of_server = case.rates.dies_per_server
+    parts = [of_server >> shift for shift in range(of_server.bit_length() - 1, 0, -1) if of_server % (1 << shift) == 0]
+    fewest = fewest_dies(case)
+    return [part for part in parts if part >= fewest] + [n * of_server for n in range(1, servers + 1)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Searched:
+    """All joins of a search, each with the prefill candidates it was joined with, the best first."""
+
+    joins: list[tuple[_Join, _Prefills]]
+
+
+def _searched(cases: _Cases, request: Request, tally: Tally) -> _Searched:
+    own = request.prefill_servers
+    decode_sizes = _sizes(cases.decode, max(1, request.servers - (own is None)))
+    prefill_sizes = _sizes(cases.prefill, min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1)))
     joined: list[tuple[_Join, _Prefills]] = []
     for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
-        prefills = prefill_options(case, sizes[:LARGEST_PREFILL_SERVERS], choices, tally)
-        columns = _prefill_columns(prefills, case, request.utilisation)
+        columns = _prefill_columns(
+            prefill_options(cases.prefill, prefill_sizes, choices, tally), cases.prefill, request.utilisation
+        )
         limits = _step_limits(columns, request.targets.ttft)
-        decodes = best_decode(case, sizes, request.targets.tpot, limits, choices, tally)
+        decodes = best_decode(cases.decode, decode_sizes, request.targets.tpot, limits, choices, tally)
         joined += [(join, columns) for join in _joined(decodes, columns, request, tally)]
-    ranked = sorted(joined, key=lambda pair: pair[0].rank(request.objective))
+    return _Searched(joins=sorted(joined, key=lambda pair: pair[0].key))
+
+
+LATENCY_STEPS = 12  # of a search for the lowest TPOT: each halves what is left, to a four-thousandth of the range
+
+
+def _lowest_tpot(cases: _Cases, request: Request) -> tuple[_Searched, Request, Tally]:
+    """Return the joins under the lowest TPOT limit that leaves one, to a part in a thousand or so."""
+    tally = Tally()
+    found = _searched(cases, request, tally)
+    if not found.joins:
+        return found, request, tally
+    high = _number(found.joins[0][0].decode.plan(cases.decode).point.tpot)
+    low, asked = high * SHORTEST, request
+    for _ in range(LATENCY_STEPS):
+        middle = math.sqrt(low * high)
+        tried = replace(request, targets=request.targets.model_copy(update={"tpot": middle}))
+        counted = Tally()
+        other = _searched(cases, tried, counted)
+        if other.joins:
+            found, asked, tally = other, tried, counted
+            high = min(_number(join.decode.plan(cases.decode).point.tpot) for join, _ in other.joins[:1])
+        else:
+            low = middle
+        if high / low < 1 + 1e-3:
+            break
+    return found, asked, tally
+
+
+SHORTEST = 1 / 64  # of a plan's TPOT: nothing is that much faster
+NOTHING_SERVED = 1e-12
+
+
+def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Solution:
+    """Return the best deployment, its nearest rivals, or why there is none.
+
+    ``prefill_case`` is of the prefill pool where it runs on another system.
+    """
+    cases = _Cases(prefill=prefill_case or case, decode=case)
+    if request.objective == "tpot":
+        found, request, tally = _lowest_tpot(cases, request)
+    else:
+        tally = Tally()
+        found = _searched(cases, request, tally)
     different: dict[tuple[object, ...], tuple[_Join, _Prefills]] = {}
-    for join, columns in ranked:
+    for join, columns in found.joins:
         different.setdefault(join.decode.key, (join, columns))
     chosen = list(different.values())[: request.top]
-    shown = [_deployment(join, columns, case, request.utilisation) for join, columns in chosen]
-    rejections = tuple(_upright(r) for r in tally.rejections(UNITS))
+    shown = [_deployment(join, columns, cases, request.utilisation) for join, columns in chosen]
     return Solution(
         status=Status.OPTIMAL if shown else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,
         case=case,
+        prefill_case=cases.prefill,
         evaluated=tally.evaluated,
         best=shown[0] if shown else None,
         alternatives=tuple(shown[1:]),
-        rejections=rejections,
+        rejections=tuple(_upright(r) for r in tally.rejections(UNITS)),
+        lost=_lost(found, cases, request) if shown else (),
+        prices=_prices(found, cases, request) if shown else (),
     )
+
+
+def _choices_of(join: _Join) -> dict[str, str]:
+    """Return the structural choices of a decode pool, in words."""
+    layout, family = join.decode.layout, join.decode.mesh.family
+    return {
+        "tp": f"tp {layout.tp}",
+        "draft": f"{layout.draft} drafts" if layout.draft != 1 else "1 draft",
+        "overlap": {"none": "serial layers", "cores": "micro-batches on split cores"}.get(
+            family.overlap, f"overlap {family.overlap}"
+        ),
+        "exchange": f"exchange {family.exchange}",
+        "shared": "shared experts on dies of their own" if family.own_shared_ranks else "shared expert on every die",
+        "cache": f"{family.kv_dtype} cache",
+    }
+
+
+def _lost(found: _Searched, cases: _Cases, request: Request) -> tuple[Lost, ...]:
+    """Return the best deployment of every other choice in one respect."""
+    best = _choices_of(found.joins[0][0])
+    first: dict[str, tuple[_Join, _Prefills]] = {}
+    for join, columns in found.joins:
+        for respect, word in _choices_of(join).items():
+            if word != best[respect]:
+                first.setdefault(word, (join, columns))
+    return tuple(
+        Lost(choice=word, deployment=_deployment(join, columns, cases, request.utilisation))
+        for word, (join, columns) in first.items()
+    )
+
+
+MORE_TPOT = 1e-3  # s
+MORE_TTFT = 0.1  # of the limit
+
+
+def _prices(found: _Searched, cases: _Cases, request: Request) -> tuple[Price, ...]:
+    """Return what a millisecond of TPOT, a tenth of TTFT and one more server buy."""
+    best, columns = found.joins[0]
+    prices = []
+    tpot, ttft = request.targets.tpot, request.targets.ttft
+
+    def gain(decodes: list[Leader], asked: Request) -> float:
+        joins = _joined(decodes, columns, asked, Tally())
+        top = min((join.key for join in joins), default=best.key)
+        if request.objective in ("throughput", "tpot"):
+            return top[0] / best.key[0] - 1
+        return 1 - top[0] / best.key[0]
+
+    if tpot is not None:
+        longer = replace(request, targets=request.targets.model_copy(update={"tpot": tpot + MORE_TPOT}))
+        leader = refitted(best.decode, cases.decode, tpot + MORE_TPOT)
+        prices.append(Price(limit="+1 ms of TPOT", gain=gain([best.decode, leader], longer)))
+    leaders = list({id(join.decode): join.decode for join, _ in found.joins}.values())
+    if ttft is not None:
+        looser = replace(request, targets=request.targets.model_copy(update={"ttft": ttft * (1 + MORE_TTFT)}))
+        prices.append(Price(limit="+10 % of TTFT", gain=gain(leaders, looser)))
+    if request.rate is None:
+        more = replace(request, servers=request.servers + 1)
+        prices.append(Price(limit="one more server", gain=gain(leaders, more)))
+    return tuple(prices)
 
 
 def _upright(rejection: Rejection) -> Rejection:
