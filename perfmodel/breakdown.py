@@ -257,7 +257,7 @@ def on_the_mean_rank(
 
 
 def layer_on_the_mean_rank(
-    busiest: Ledger, mean: Ledger, family: Family, rates: Rates
+    busiest: Ledger, mean: Ledger, family: Family, attention_cores: Any, rates: Rates
 ) -> tuple[dict[str, float], float]:
     """Return the time of each row of an expert layer of one micro-batch on ranks of mean load, and their wait.
 
@@ -266,7 +266,7 @@ def layer_on_the_mean_rank(
     block = next(block for block in mean.blocks if block.name == "moe_layer")
     times: dict[str, float] = {}
     for ledger in (mean, busiest):
-        rows, _ = _block_rows(ledger, block, family, 0, rates, rates)
+        rows, _ = _block_rows(ledger, block, family, attention_cores, rates, rates)
         losing = _losing_part(ledger, block, rates, 1.0)
         lost = {op.name for op in ledger.parts[losing]} if losing else set()
         here = {row.name: row.total / row.runs for row in rows}

@@ -1,7 +1,7 @@
 """A machine: chip, system, stack, terms of service and kernel sets, and where each of their numbers came from."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from perfmodel.rates import Rates, chosen_kernels, rates_of
@@ -21,14 +21,28 @@ class Known(Generic[S]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """The parts of a machine that techniques change."""
+
+    stack: Known[StackSpec]
+    terms: Known[TermsSpec]
+    kernels: tuple[Known[KernelSetSpec], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a machine is made of: its kernel sets in the order in which they are asked for a class."""
+    """What a machine is made of: its kernel sets in the order in which they are asked for a class.
+
+    ``plain`` is its software as the files have it, where techniques were set, and ``settings`` what was set.
+    """
 
     chip: Known[ChipSpec]
     system: Known[SystemSpec]
     stack: Known[StackSpec]
     terms: Known[TermsSpec]
     kernels: tuple[Known[KernelSetSpec], ...]
+    plain: Software | None = None
+    settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Known[Any], ...]:

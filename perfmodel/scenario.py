@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from perfmodel.breakdown import breakdown, layer_on_the_mean_rank, on_the_mean_rank
-from perfmodel.errors import UsageError
+from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
@@ -154,7 +154,7 @@ def parts_of_layer(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str,
     """
     plan, case = resolved.plan, resolved.scenario.case
     busiest, mean = ledger_of(plan, case, case.traffic), ledger_of(plan, case, case.traffic.even())
-    times, wait = layer_on_the_mean_rank(busiest, mean, plan.family, case.rates)
+    times, wait = layer_on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
     return {
         part.name: sum(times.get(name, 0.0) + (wait if name == "exchange.combine" else 0.0) for name in part.operators)
         for part in parts
@@ -162,7 +162,17 @@ def parts_of_layer(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str,
 
 
 def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
-    """Return the time of each part of a published profile, of a step or of a layer."""
+    """Return the time of each part of a published profile, of a step or of a layer.
+
+    Raises ``UsageError`` where a part names a row that the step has not.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    known = {op.name for ops in ledger_of(plan, case, case.traffic).parts.values() for op in ops}
+    unknown = sorted({name for part in parts for name in part.operators} - known - {"*"})
+    if unknown:
+        raise UsageError(
+            "\n".join(f"parts: {name!r} is no row of the step{did_you_mean(name, sorted(known))}" for name in unknown)
+        )
     of_layer = [part for part in parts if part.of == "layer"]
     of_step = [part for part in parts if part.of == "step"]
     times = parts_of_layer(resolved, of_layer) if of_layer else {}
@@ -305,8 +315,7 @@ def _fastest(scenario: Scenario) -> Resolved:
     choices: tuple[Overlap, ...] = ("none", "cores") if scenario.phase == "decode" else ("none", "link")
     found = []
     for overlap in choices:
-        family = Family(phase=scenario.phase, own_shared_ranks=False, overlap=overlap, exchange="dispatch")
-        for cores in attention_core_options(family, scenario.case.rates):
+        for cores in attention_core_options(overlap, scenario.case.rates):
             layout = {**scenario.layout, "overlap": overlap, "attention_cores": int(cores)}
             found.append(resolve(replace(scenario, layout=layout)))
     return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -float(cast(Any, one.point.tokens_per_s))))

@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.machine import Known, Machine
+from perfmodel.machine import Known, Machine, Software
 from perfmodel.specs.base import Figure, with_value
 from perfmodel.specs.deployment import LayoutShape
 from perfmodel.specs.evidence import Conditions, Service
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.model import ModelSpec
-from perfmodel.specs.technique import SHARE, SLOTS, Applies, Setting, TechniqueSpec
+from perfmodel.specs.technique import SHARE, SLOTS, Applies, Setting, TechniqueSpec, replicas, share_of_dies
 
-EIGHT = 8  # dies by which shares of an instance are rounded
 #: a technique that none of its settings describes as it is
 MIXED = "mixed"
 #: reads a kernel set by name
@@ -38,11 +37,22 @@ class Technique:
 def on_machine(machine: Machine, techniques: Iterable[tuple[Technique, str]], kernel_set: KernelSets) -> Machine:
     """Return the machine with techniques set; numbers keep their sources."""
     for technique, name in techniques:
-        machine = _set(machine, technique, name, technique.setting(name), kernel_set)
+        machine = _set(machine, technique, name, kernel_set)
     return machine
 
 
-def _set(machine: Machine, technique: Technique, name: str, setting: Setting, kernel_set: KernelSets) -> Machine:
+def _set(machine: Machine, technique: Technique, name: str, kernel_set: KernelSets) -> Machine:
+    """Return the machine as its files have it with all that was set, this technique anew, set on it again."""
+    plain = machine.plain or Software(stack=machine.stack, terms=machine.terms, kernels=machine.kernels)
+    settings = {**machine.settings, technique.spec.name: (technique, name)}
+    bare = replace(machine, stack=plain.stack, terms=plain.terms, kernels=plain.kernels)
+    for one, chosen in settings.values():
+        bare = _changed_by(bare, one, chosen, kernel_set)
+    return replace(bare, plain=plain, settings=settings)
+
+
+def _changed_by(machine: Machine, technique: Technique, name: str, kernel_set: KernelSets) -> Machine:
+    setting = technique.setting(name)
     stack = _changed(machine.stack, setting.stack, technique, f"settings.{name}.stack")
     terms = _changed(machine.terms, setting.terms, technique, f"settings.{name}.terms")
     sets = [_only(kernel_set(chosen), operator) for operator, chosen in setting.kernels.items()]
@@ -84,12 +94,13 @@ def with_setting(
     places = layout.keys() & {"shared_ranks", "expert_dies"}
     if any(layout[key] != getattr(conditions.layout, key) for key in places):
         moved = moved.model_copy(update={"redundant": _filled(moved, model, 0)})
-    named = {**conditions.techniques, technique.spec.name: name} if _on_machine(setting) else conditions.techniques
+    others = {key: word for key, word in conditions.techniques.items() if key != technique.spec.name}
+    named = {**others, technique.spec.name: name} if _on_machine(setting) else others
     changed = conditions.model_copy(update={**setting.service, "layout": moved, "techniques": named})
-    return changed, _set(machine, technique, name, setting, kernel_set)
+    return changed, _set(machine, technique, name, kernel_set)
 
 
-USUAL_SHARE = 2 / 3  # of the cores for attention where a split is new: CloudMatrix384's 16 of 24
+USUAL_SHARE = 2 / 3  # of the cores for attention where a split is new; whoever searches tries them all
 
 
 def _of_overlap(overlap: str, layout: LayoutShape, machine: Machine) -> dict[str, Any]:
@@ -110,20 +121,16 @@ def _on_machine(setting: Setting) -> bool:
 
 def layout_value(value: Any, layout: LayoutShape, model: ModelSpec) -> Any:
     """Return a value of a layout key; a share of the dies in whole eights where that is possible."""
-    if not isinstance(value, str):
-        return value
-    share = SHARE.fullmatch(value)
-    if share:
-        exact = layout.dies * int(share[1]) / int(share[2])
-        return max(1, round(exact / EIGHT) * EIGHT if exact >= EIGHT else round(exact))
+    if isinstance(value, str) and SHARE.fullmatch(value):
+        return share_of_dies(value, layout.dies)
     return _filled(layout, model, SLOTS.index(value)) if value in SLOTS else value
 
 
 def _filled(layout: LayoutShape, model: ModelSpec, more: int) -> int:
-    """Return the replicas that fill every expert rank with as few slots as hold all experts, and ``more``."""
     ranks = (layout.expert_dies or layout.dies) - layout.shared_ranks
-    experts = model.experts.n_routed_experts
-    return (-(-experts // ranks) + more) * ranks - experts
+    if ranks < 1:
+        raise UsageError(f"shared_ranks: {layout.shared_ranks} leave no die for routed experts; allowed: fewer")
+    return replicas(ranks, model.experts.n_routed_experts, more)
 
 
 def setting_of(
@@ -174,6 +181,20 @@ def lacking(technique: Technique, setting: str, machine: Machine) -> bool:
 
 def inapplicable(applies: Applies, model: ModelSpec, machine: Machine, phase: str, layout: LayoutShape) -> str | None:
     """Return why a technique cannot act on a phase of a layout of a machine, or nothing where it can."""
+    reason = unsupported(applies, model, machine, phase)
+    if reason is not None:
+        return reason
+    rule = f" ({applies.rule})" if applies.rule else ""
+    if layout.tp <= applies.tp_over:
+        return f"needs tp over {applies.tp_over}{rule}"
+    for key, allowed in applies.layout.items():
+        if getattr(layout, key) not in allowed:
+            return f"needs {key} {' or '.join(map(str, allowed))}, has {getattr(layout, key)}{rule}"
+    return None
+
+
+def unsupported(applies: Applies, model: ModelSpec, machine: Machine, phase: str) -> str | None:
+    """Return why a technique cannot act on a phase of any layout of a model on a machine, or nothing where it can."""
     if phase not in applies.phases:
         return f"acts in {' and '.join(applies.phases)} only"
     if model.attention.kind not in applies.attention:
@@ -185,9 +206,4 @@ def inapplicable(applies: Applies, model: ModelSpec, machine: Machine, phase: st
     links = {tier.link for tier in machine.system.spec.tiers}
     if applies.links and not links & set(applies.links):
         return f"needs {' or '.join(applies.links)} links"
-    if layout.tp <= applies.tp_over:
-        return f"needs tp over {applies.tp_over}"
-    for key, allowed in applies.layout.items():
-        if getattr(layout, key) not in allowed:
-            return f"needs {key} {' or '.join(map(str, allowed))}, has {getattr(layout, key)}"
     return None

@@ -9,11 +9,11 @@ import numpy as np
 
 from perfmodel.breakdown import breakdown
 from perfmodel.errors import UsageError
-from perfmodel.ledger.records import Family, Layout
+from perfmodel.ledger.records import Layout
 from perfmodel.machine import Known, Machine
 from perfmodel.scenario import Resolved, ledger_of, of_conditions, resolve
 from perfmodel.serving import first_token, pool_point, usable_memory
-from perfmodel.solver.space import LARGEST_BATCH, attention_core_options
+from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, too_many_tokens
 from perfmodel.specs.base import with_value
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions
@@ -124,13 +124,15 @@ def resolved_of(pool: Pool, model: ModelSpec) -> Resolved:
 
 def _refitted(pool: Pool, model: ModelSpec, run: Run, decode_step: float, ttft: float | None) -> Resolved | None:
     """Return a pool at the batch and core split of the highest rate within memory and target; none where none is."""
-    start = resolved_of(pool, model)  # refuses what is structurally wrong
+    first = pool.conditions.model_copy(update={"layout": pool.conditions.layout.model_copy(update={"batch": 1})})
+    start = resolved_of(replace(pool, conditions=first), model)  # refuses what is structurally wrong
     case, family, layout = start.scenario.case, start.plan.family, start.plan.layout
     batch = np.arange(1, LARGEST_BATCH + 1, dtype=np.float64)
-    cores = attention_core_options(family, case.rates)
+    cores = attention_core_options(family.overlap, case.rates)
     mesh = replace(Layout.of(layout), batch=batch[None, :], attention_cores=cores[:, None])
     point = pool_point(mesh, family, case)
     allowed = np.asarray(point.memory <= usable_memory(case.rates))  # type: ignore[operator]
+    allowed = allowed & ~np.asarray(too_many_tokens(mesh, family))
     if family.phase == "decode":
         allowed = allowed & (np.asarray(point.tpot) <= _limit(run.tpot))
     else:
@@ -174,6 +176,11 @@ def as_it_is(run: Run) -> Outcome:
 
 
 def _joined(run: Run, found: Mapping[Phase, Resolved]) -> Outcome:
+    """Return pools in the proportion in which each feeds the other, both fully loaded.
+
+    A request costs 1/r_p card-seconds of prefill and 1/r_d of decode; together they do 1 / (1/r_p + 1/r_d) a card.
+    Whole instances, idle cards and the utilisation limit are left out: they are the same on both sides.
+    """
     rate = 1 / sum(1 / one.requests_per_s_per_card for one in found.values())
     tpot = _f(found["decode"].point.tpot) if "decode" in found else None
     return Outcome(pools=found, requests_per_s_per_card=rate, tpot=tpot, ttft=_ttft(run, found))
@@ -465,6 +472,9 @@ def ways(run: Run, goal: Goal, changes: Iterable[Change]) -> tuple[list[Way], Wa
     Sets of up to three of the changes that shorten the latency in question alone are tried, bounds and traffic left
     out; no set contains a smaller one that does.
     """
+    for name, phase in (("tpot", "decode"), ("ttft", "prefill")):
+        if getattr(goal, name) is not None and phase not in run.pools:
+            raise UsageError(f"--reach {name}: the run has no {phase} pool; allowed: goals of {', '.join(run.pools)}")
     changes = [change for change in changes if change.by not in ("bound", "traffic")]
     steady = _at_batch(run, goal.batch)
     here = Way(changes=(), reached=as_it_is(steady), fits=_fit(as_it_is(steady)))
@@ -517,7 +527,6 @@ def _split_best(run: Run) -> Run:
         if pool.conditions.layout.overlap != "cores":
             continue
         rates = pool.machine.rates()
-        family = Family(phase=phase, own_shared_ranks=False, overlap="cores", exchange="dispatch")
         tries = [
             replace(
                 pool,
@@ -525,7 +534,7 @@ def _split_best(run: Run) -> Run:
                     update={"layout": pool.conditions.layout.model_copy(update={"attention_cores": int(cores)})}
                 ),
             )
-            for cores in attention_core_options(family, rates)
+            for cores in attention_core_options("cores", rates)
         ]
         pools[phase] = min(tries, key=lambda one: _f(resolved_of(one, run.model).point.step_time))
     return replace(run, pools=pools)

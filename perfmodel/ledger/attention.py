@@ -194,7 +194,10 @@ def _mla_decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count)
 
 
 def _load_found(q: Quantities, entry: Bytes) -> Op:
-    """Return the read of the caches of earlier prompts that new ones begin with; a rank's dies share it."""
+    """Return the read of the caches of earlier prompts that new ones begin with, ``entry`` bytes a token.
+
+    The dies of a rank share it, whatever part of it each then keeps.
+    """
     found = q.loaded_tokens * entry / (q.tp * q.cp)
     return Op(name="attention.prefix_load", operator="pool_read", engine="link", kv_bytes=found, kernels=0)
 
@@ -202,7 +205,7 @@ def _load_found(q: Quantities, entry: Bytes) -> Op:
 def _fetch_offloaded(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
     """Yield the read of the part of the cache that is kept in the host's memory."""
     if family.offloads:
-        fetched = q.cached_tokens * (1 - q.kv_resident) * entry
+        fetched = q.cached_tokens / q.dcp * (1 - q.kv_resident) * entry
         yield Op(name="attention.kv_fetch", operator="host_read", engine="link", kv_bytes=fetched, kernels=0)
 
 
@@ -290,7 +293,7 @@ def _gqa(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[O
         yield from _fetch_offloaded(q, family, cache_bytes_per_die(spec, family, q.tp))
     else:
         yield from _gather_context(q, family, cache_bytes_per_die(spec, family, q.tp))
-        yield _load_found(q, cache_bytes_per_die(spec, family, q.tp))
+        yield _load_found(q, cache_bytes(spec, family))
     yield grouped_query_core(
         spec,
         "attention_decode" if decode else "attention_prefill",

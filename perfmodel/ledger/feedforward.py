@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from perfmodel.algebra import maximum
+from perfmodel.algebra import maximum, minimum
 from perfmodel.formulas.experts import gated_feed_forward_bytes, gated_feed_forward_flop
 from perfmodel.ledger.records import Collective, Dims, Exchange, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, exchange_row, linear, norm_quant, vector
@@ -135,7 +135,8 @@ def _messages(name: str, collective: Collective, q: Quantities, family: Family, 
     if family.own_shared_ranks:
         received = maximum(q.routed_tokens, q.shared_tokens)
     else:
-        received = q.routed_tokens + q.shared_tokens if family.disaggregated else q.routed_tokens
+        everywhere = minimum(dims.n_shared_experts, 1) * q.shared_tokens
+        received = q.routed_tokens + everywhere if family.disaggregated else q.routed_tokens
     exchange = Exchange(
         collective=collective,
         group=q.group,

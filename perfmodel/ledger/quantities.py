@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from perfmodel.algebra import ceil, maximum
+from perfmodel.algebra import ceil, maximum, minimum
 from perfmodel.formulas.attention import causal_pairs, chunked_steps, largest_share
 from perfmodel.formulas.experts import (
     busiest_rank_tokens,
@@ -74,6 +74,13 @@ def _of_answers(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
     )
 
 
+def _shared_copies(family: Family, dims: Dims) -> Count:
+    """Return the messages of a token to a shared expert: one where that is on another die, if there is one."""
+    if family.disaggregated:
+        return minimum(dims.n_shared_experts, 1)
+    return 1 if family.own_shared_ranks else 0
+
+
 def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
     """Return the loads of one micro-batch on the busiest rank of each kind.
 
@@ -124,7 +131,7 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
             chance=traffic.chance,
         ),
         shared_tokens=shared_tokens,
-        copies=dims.num_experts_per_tok + (1 if family.own_shared_ranks or family.disaggregated else 0),
+        copies=dims.num_experts_per_tok + _shared_copies(family, dims),
         group=attention_dies + layout.expert_dies,
         tp=layout.tp,
         cp=layout.cp,

@@ -235,7 +235,7 @@ class Exchange:
     group: Count
     payload: Bytes
     messages: Count = 1
-    #: times that a message is sent on its way: between groups of unequal size a die of the larger one forwards it
+    #: starts of a message on its way: between groups of unequal size a die of the larger one forwards it
     hops: Count = 1
     #: messages of one token, and the groups of experts its router chooses from
     copies: Count = 1

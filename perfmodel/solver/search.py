@@ -145,7 +145,7 @@ def _largest_batch(case: Case, structure: Structure) -> int:
 def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iterator[Mesh]:
     """Yield the search space of a pool in chunks along the expert layouts."""
     fixed = choices.fixed.get(phase, {})
-    for structure in structures(case.model, phase, choices):
+    for structure in structures(case.model, phase, choices, case.rates):
         tp = tensor_parallel_degrees(case.model, case.rates, structure, fixed)
         largest = _largest_batch(case, structure)
         if phase == "decode":
@@ -158,7 +158,7 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
             np.array([fixed[key]], dtype=np.float64) if key in fixed else axis
             for key, axis in (("batch", batch), ("draft", draft))
         )
-        cores = attention_core_options(structure.family, case.rates)
+        cores = attention_core_options(structure.family.overlap, case.rates)
         if structure.family.overlap == "cores" and "attention_cores" in fixed:
             cores = np.array([fixed["attention_cores"]], dtype=np.float64)
         for alike in _alike(sizes, case.rates.dies_per_server):

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.ledger.records import SPLIT_MODULES, Family
+from perfmodel.errors import UsageError
+from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
 from perfmodel.rates import UNLIMITED, Rates
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.model import ModelSpec
-from perfmodel.specs.technique import SLOTS
+from perfmodel.specs.technique import SLOTS, replicas, share_of_dies
 
 LARGEST_BATCH = 1024
 LARGEST_TP = 16
@@ -139,6 +140,13 @@ LARGEST_FUSED = 512  # tokens of a rank that the fused kernel takes: vLLM-Ascend
 LARGEST_VERIFIED = 16  # tokens of a sequence in one step: vLLM-Ascend, speculative_decoding.md
 
 
+def too_many_tokens(layout: Layout, family: Family) -> Any:
+    """Return where a layout's step has more tokens on a rank than the fused kernel takes; nowhere without it."""
+    if not family.fused_experts:
+        return False
+    return cast(Any, layout.batch) * (1 + cast(Any, layout.draft)) > LARGEST_FUSED * cast(Any, layout.tp)
+
+
 def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
     """Return what is wrong with what runs beside, in one kernel, in chunks or out of the host's memory."""
     faults = []
@@ -148,7 +156,7 @@ def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rate
             f"fused_experts with exchange {layout.exchange!r}, overlap {layout.overlap!r} in {phase}; "
             "allowed: dispatch, overlap none, in decode"
         )
-    if layout.fused_experts and tokens / layout.tp > LARGEST_FUSED:
+    if layout.fused_experts and tokens > LARGEST_FUSED * layout.tp:
         faults.append(
             f"fused_experts with {tokens / layout.tp:g} tokens a rank; allowed: at most {LARGEST_FUSED} "
             "(vLLM-Ascend, ascend_forward_context.py); use a smaller batch"
@@ -266,9 +274,11 @@ def expert_layouts(
 
 
 def _shared_options(dies: int, own: bool, fixed: object) -> tuple[int, ...]:
-    """Return the numbers of shared-expert dies searched for a size; a fixed share of the dies leaves all open."""
+    """Return the numbers of shared-expert dies searched for a size."""
     if not own:
         return (0,)
+    if isinstance(fixed, str):
+        fixed = share_of_dies(fixed, dies)
     if isinstance(fixed, int):
         return (fixed,) if fixed < dies else ()
     return tuple(range(SHARED_STEP, dies // SHARED_AT_MOST + 1, SHARED_STEP))
@@ -278,12 +288,12 @@ def _replicas(ranks: int, experts: int, fixed: object) -> list[int]:
     """Return the replicas that fill every rank with the fewest slots that hold all experts, and with one more."""
     if isinstance(fixed, int):
         return [fixed]
-    both = [slots * ranks - experts for slots in (-(-experts // ranks), -(-experts // ranks) + 1)]
+    both = [replicas(ranks, experts, more) for more in range(len(SLOTS))]
     return both if fixed is None else [both[SLOTS.index(str(fixed))]]
 
 
-def structures(model: ModelSpec, phase: Phase, choices: Choices) -> list[Structure]:
-    """Return the structures searched for a phase."""
+def structures(model: ModelSpec, phase: Phase, choices: Choices, rates: Rates) -> list[Structure]:
+    """Return the structures searched for a phase; raise ``UsageError`` where what is fixed allows none."""
     own = _own_shared_ranks(model, phase, choices)
     plain = tuple(overlap for overlap in overlaps(phase) if overlap != "stages")
     searched = (
@@ -293,12 +303,17 @@ def structures(model: ModelSpec, phase: Phase, choices: Choices) -> list[Structu
         choices.values(phase, "shared_stream", (False,)),
     )
     rest = {key: value for key, value in choices.fixed.get(phase, {}).items() if key not in (*AXES, *STRUCTURES)}
-    found = []
+    found: list[Structure] = []
+    refused: list[str] = []
     for kv_dtype, apart, *values in product(choices.kv_dtypes, own, *searched):
         keys = {**dict(zip(STRUCTURES, values, strict=True)), **rest}
         if needs_cores_to_exchange(phase, keys["overlap"], keys["exchange"]) or (apart and keys["shared_stream"]):
             continue
         layout = LayoutSpec.model_construct(**{**_PLAIN, **keys, "shared_ranks": int(apart)})
+        faults = _structure_faults(layout, phase, model, rates)
+        if faults:
+            refused += faults
+            continue
         family = Family.of(
             layout,
             phase,
@@ -307,7 +322,16 @@ def structures(model: ModelSpec, phase: Phase, choices: Choices) -> list[Structu
             expert_weights=choices.expert_weights,
         )
         found.append(Structure(family=family, keys=keys))
+    if not found and refused:
+        raise UsageError("\n".join(dict.fromkeys(refused)))
     return found
+
+
+def _structure_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
+    """Return what is wrong with the keys of a structure whatever its axes are: on a size and a tp that allow it."""
+    tp = max(1, layout.dcp)
+    tried = layout.model_copy(update={"dies": tp * layout.cp * rates.dies_per_server, "tp": tp, "shared_ranks": 0})
+    return _stage_faults(tried) + _parallel_faults(tried, phase, model) + _work_faults(tried, phase, model, rates)
 
 
 _PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
@@ -330,9 +354,9 @@ def needs_cores_to_exchange(phase: str, overlap: str, exchange: str) -> bool:
     return phase == "decode" and overlap == "link" and exchange == "dispatch"
 
 
-def attention_core_options(family: Family, rates: Rates) -> Axis:
-    """Return the core splits searched; a single dummy where the family has none."""
-    if family.overlap != "cores":
+def attention_core_options(overlap: Overlap, rates: Rates) -> Axis:
+    """Return the core splits searched; a single dummy where the overlap has none."""
+    if overlap != "cores":
         return np.zeros(1)
     cores = int(rates.cube_cores)  # type: ignore[call-overload]
     return np.arange(FEWEST_CORES, cores - FEWEST_CORES + 1, CORE_STEP, dtype=np.float64)

@@ -125,6 +125,15 @@ class EvidenceSpec(Spec):
     note: str | None = None
     sources: dict[str, Source]
 
+    @model_validator(mode="after")
+    def _parts_can_be_told(self) -> "EvidenceSpec":
+        if any(part.of == "step" for part in self.parts) and self.conditions.layout.overlap != "none":
+            raise ValueError(
+                f"parts of a step under overlap {self.conditions.layout.overlap!r}; allowed: under 'none', where a "
+                "profile shows waits inside the exchanges; use 'of: layer'"
+            )
+        return self
+
 
 class Pool(Spec):
     """One pool of a deployment: equal instances of one layout."""

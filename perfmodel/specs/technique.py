@@ -9,7 +9,7 @@ from perfmodel.errors import did_you_mean
 from perfmodel.specs.base import Source, Spec
 from perfmodel.specs.deployment import LayoutShape, Phase
 from perfmodel.specs.evidence import Service
-from perfmodel.specs.kernels import Link
+from perfmodel.specs.kernels import OPERATOR_CLASSES, Link
 from perfmodel.specs.machine import StackSpec, TermsSpec
 
 
@@ -30,6 +30,14 @@ class Setting(Spec):
     #: whether it is what could be gained at most and nothing that can be set up
     bound: bool = False
     note: str | None = None
+
+    @field_validator("kernels")
+    @classmethod
+    def _classes_known(cls, values: dict[str, str]) -> dict[str, str]:
+        for name in values:
+            if name not in OPERATOR_CLASSES:
+                raise ValueError(f"{name!r} is no operator class{did_you_mean(name, list(OPERATOR_CLASSES))}")
+        return values
 
     @field_validator("stack")
     @classmethod
@@ -58,13 +66,39 @@ def _read_all(spec: type[Spec], values: dict[str, Any]) -> dict[str, Any]:
 
 
 #: values of a layout that follow from its size: a share of the dies, or slots that fill every expert rank
-SHARE = re.compile(r"(\d+)/(\d+) of dies")
+SHARE = re.compile(r"([1-9]\d*)/([1-9]\d*) of dies")
 SLOTS = ("fewest slots", "one more slot")
+EIGHT = 8  # dies by which shares of an instance are rounded
+
+
+def share_of_dies(text: str, dies: int) -> int:
+    """Return a share of the dies such as "3/8 of dies", in whole eights where there is one.
+
+    >>> share_of_dies("1/9 of dies", 288)
+    32
+    """
+    found = SHARE.fullmatch(text)
+    assert found is not None
+    exact = dies * int(found[1]) / int(found[2])
+    return max(1, round(exact / EIGHT) * EIGHT if exact >= EIGHT else round(exact))
+
+
+def replicas(ranks: int, experts: int, more: int) -> int:
+    """Return the replicas that fill every expert rank with as few slots as hold all experts, and ``more`` slots.
+
+    >>> replicas(288, 256, 0)
+    32
+    """
+    return (-(-experts // ranks) + more) * ranks - experts
 
 
 def _read(spec: type[Spec], path: str, value: Any) -> Any:
     head, _, rest = path.partition(".")
-    if spec is LayoutShape and isinstance(value, str) and (SHARE.fullmatch(value) or value in SLOTS):
+    if spec is LayoutShape and isinstance(value, str) and SHARE.fullmatch(value):
+        if path not in ("shared_ranks", "expert_dies"):
+            raise ValueError(f"{path}: a share of the dies; allowed for shared_ranks and expert_dies")
+        return value
+    if spec is LayoutShape and value in SLOTS and path == "redundant":
         return value
     if head not in spec.model_fields:
         raise ValueError(f"unknown key {head!r}{did_you_mean(head, list(spec.model_fields))}")
@@ -90,9 +124,14 @@ class Applies(Spec):
     #: keys of the layout, and the values under which it applies
     layout: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     tp_over: int = 0
-    #: why, for the reader who is refused
+    #: why, for the reader who is refused, and who says so
     rule: str | None = None
     source: str | None = None
+
+    @field_validator("layout")
+    @classmethod
+    def _read_layout(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {key: tuple(_read(LayoutShape, key, one) for one in allowed) for key, allowed in values.items()}
 
 
 class Gain(Spec):
