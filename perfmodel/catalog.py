@@ -34,7 +34,7 @@ from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import EITHER, NEEDED, RunSpec
 from perfmodel.specs.technique import TechniqueSpec
-from perfmodel.techniques import MIXED, Technique, lacking, on_machine, setting_of
+from perfmodel.techniques import MIXED, Technique, lacking, on_machine, setting_of, unsupported
 
 _LOG = logging.getLogger(__name__)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -199,10 +199,16 @@ def searched(
         technique = technique_named(name)
         setting = technique.setting(word)
         service |= setting.service
+        reasons = {
+            phase: unsupported(technique.spec.applies, model, machine, phase) for phase in technique.spec.applies.phases
+        }
+        if all(reasons.values()):
+            raise UsageError(f"technique {name}={word}: {'; '.join(str(one) for one in reasons.values())}")
         if "stages" in setting.layout.values():
             raise UsageError(f"technique {name}={word}: solve does not search it; see moeplan explain and what-if")
-        for phase in technique.spec.applies.phases:
-            fixed[phase] |= setting.layout
+        for phase, reason in reasons.items():
+            if reason is None:
+                fixed[phase] |= setting.layout
     caches = _cache_precisions(service, machine, kv_dtype)
     offered = {phase: _offered(machine, model, phase) for phase in fixed}
     choices = Choices(
@@ -248,6 +254,16 @@ def _offered(machine: Machine, model: ModelSpec, phase: Phase) -> dict[str, tupl
 
 #: keys of a layout that a search takes from what the stack has
 OFFERED_KEYS = ("reduction", "shared_stream")
+
+
+def beyond_layout(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return those of some settings that change more than a layout."""
+    settings = {name: technique_named(name).setting(word) for name, word in wanted.items()}
+    return {
+        name: wanted[name]
+        for name, setting in settings.items()
+        if setting.service or setting.stack or setting.terms or setting.kernels
+    }
 
 
 def on_machine_alone(wanted: Mapping[str, str]) -> dict[str, str]:

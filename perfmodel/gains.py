@@ -35,9 +35,7 @@ class ScoredGain:
 
     @property
     def size_right(self) -> bool:
-        """Whether the predicted size is within a third of the published one, or beyond a published bound."""
-        if self.gain.at_least and self.sign_right and abs(self.predicted) > abs(self.gain.value):
-            return True
+        """Whether the predicted size is within a third of the published one."""
         return abs(self.predicted - self.gain.value) <= SIZE * abs(self.gain.value)
 
 

@@ -50,6 +50,7 @@ class Rates:
     core_stream: BytesPerSecond
     l2_capacity: Bytes
     l2_rate: BytesPerSecond
+    l2_write_rate: BytesPerSecond
     #: operator class -> the kernel that runs it
     kernels: Mapping[str, Kernel]
     #: operator class -> factor by which its times lie off their form; empty for a prediction
@@ -200,6 +201,7 @@ def rates_of(
         core_stream=UNLIMITED if stack.ideal else die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock,
         l2_capacity=die.l2.capacity,
         l2_rate=die.cube_cores * die.l2.core_read_bytes_per_cycle * die.clock,
+        l2_write_rate=die.cube_cores * die.l2.core_write_bytes_per_cycle * die.clock,
         kernels={name: getattr(one, name) for name, one in chosen_kernels(kernels, system).items()},
         scatter={},
         tiers=tiers,

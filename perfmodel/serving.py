@@ -74,13 +74,18 @@ class PoolPoint:
     @property
     def tokens_per_s(self) -> PerSecond:
         """Output tokens, in prefill input tokens, per second."""
-        return formulas.token_rate(sequences=self.in_flight, tpot=self.tpot)
+        rate = formulas.token_rate(sequences=self.in_flight, tpot=self.tpot)
+        return rate if self.frontend_rate is None else minimum(rate, self.frontend_rate * self.tokens_per_request)
+
+    @property
+    def load(self) -> Fraction:
+        """Part of its time that the dies work when the instance serves its highest rate: less where front ends bind."""
+        return self.tokens_per_s / formulas.token_rate(sequences=self.in_flight, tpot=self.tpot)
 
     @property
     def requests_per_s(self) -> PerSecond:
         """Requests finished per second."""
-        rate = formulas.request_rate(tokens_per_s=self.tokens_per_s, tokens_per_request=self.tokens_per_request)
-        return rate if self.frontend_rate is None else minimum(rate, self.frontend_rate)
+        return formulas.request_rate(tokens_per_s=self.tokens_per_s, tokens_per_request=self.tokens_per_request)
 
     @property
     def memory(self) -> Bytes:
@@ -164,7 +169,10 @@ def first_token(
         batch_formation=formulas.batch_formation_wait(
             prompts=prompts, arrival_rate=utilisation * prefill.requests_per_s
         ),
-        residual=formulas.residual_wait(utilisation=utilisation, service_time=prefill.step_time),
+        residual=formulas.residual_wait(
+            utilisation=utilisation if prefill.frontend_rate is None else utilisation * prefill.load,
+            service_time=prefill.step_time,
+        ),
         prefill=prefill.step_time,
         kv_transfer=kv_transfer_exposed(
             payload=cache * layout.batch,

@@ -112,6 +112,7 @@ def _of_overlap(overlap: str, layout: LayoutShape, machine: Machine) -> dict[str
         "expert_dies": layout.expert_dies if stages else 0,
         "domains": layout.domains if stages else 1,
         "micro_batches": layout.micro_batches if stages else 2,
+        "shared_stream": layout.shared_stream and overlap in ("none", "cores"),
     }
 
 

@@ -28,8 +28,7 @@ UNFELT = 1e-4
 #: hardware figures that are raised by a tenth, and where they stand
 RAISED = 0.1
 FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "memory rate": ("chip", ("die.hbm.bandwidth",)),
-    "memory rate and the cores' share of it": ("chip", ("die.hbm.bandwidth", "die.hbm.core_bytes_per_cycle")),
+    "memory rate, with what the cores stream": ("chip", ("die.hbm.bandwidth", "die.hbm.core_bytes_per_cycle")),
     "memory size": ("chip", ("die.hbm.capacity",)),
     "cube peak": ("chip", ("die.cube_flop_per_cycle.bf16", "die.cube_flop_per_cycle.int8")),
     "vector peak": ("chip", ("die.vector_flop_per_cycle.fp32",)),
@@ -69,11 +68,17 @@ class Change:
     #: who can make it
     by: Literal["layout", "stack", "to build", "traffic", "bound", "hardware"]
     apply: Callable[[Pool], Pool] = field(repr=False)
+    #: keys of a layout that it sets; changes that share one exclude each other
+    keys: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
         """Name and setting."""
         return f"{self.name}={self.setting}"
+
+    def excludes(self, other: "Change") -> bool:
+        """Return whether two changes are settings of one thing."""
+        return self.name == other.name or bool(self.keys & other.keys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +128,16 @@ def resolved_of(pool: Pool, model: ModelSpec) -> Resolved:
 
 
 def _refitted(pool: Pool, model: ModelSpec, run: Run, decode_step: float, ttft: float | None) -> Resolved | None:
-    """Return a pool at the batch and core split of the highest rate within memory and target; none where none is."""
+    """Return a pool at the batch and core split of the highest rate within memory and target; none where none is.
+
+    Without a limit on TTFT a prefill batch is never raised: longer batches only make prompts wait.
+    """
     first = pool.conditions.model_copy(update={"layout": pool.conditions.layout.model_copy(update={"batch": 1})})
     start = resolved_of(replace(pool, conditions=first), model)  # refuses what is structurally wrong
     case, family, layout = start.scenario.case, start.plan.family, start.plan.layout
     batch = np.arange(1, LARGEST_BATCH + 1, dtype=np.float64)
+    if family.phase == "prefill" and ttft is None:
+        batch = batch[: pool.conditions.layout.batch]  # nothing but memory bounds it: it stays, if it fits
     cores = attention_core_options(family.overlap, case.rates)
     mesh = replace(Layout.of(layout), batch=batch[None, :], attention_cores=cores[:, None])
     point = pool_point(mesh, family, case)
@@ -230,6 +240,7 @@ def technique_changes(run: Run, techniques: Iterable[Technique], kernel_set: Ker
                 phases=here,
                 by=_by(technique, name, setting, run),
                 apply=_setter(technique, name, run.model, kernel_set),
+                keys=frozenset(setting.layout),
             )
             if here:
                 yield change
@@ -321,7 +332,7 @@ def effect(run: Run, before: Outcome, change: Change, *, together: Iterable[Chan
     """
     try:
         other = changed(run, (*together, change))
-        after = outcome(other, ttft=before.ttft if run.ttft is None else run.ttft)
+        after = outcome(other, ttft=run.ttft)
     except UsageError as error:
         return Refusal(change=change, why="; ".join(str(error).splitlines()))
     if after is None:
@@ -432,7 +443,7 @@ def pairs(run: Run, before: Outcome, effects: Iterable[Effect]) -> list[Pair]:
     """Return every two of some changes together, the best first; changes of one technique exclude each other."""
     found = []
     for one, two in combinations(effects, 2):
-        if one.change.name == two.change.name:
+        if one.change.excludes(two.change):
             continue
         both = effect(run, before, two.change, together=(one.change,))
         if isinstance(both, Effect):
@@ -467,7 +478,7 @@ KEPT = 14  # changes that are combined: those that help most alone
 
 
 def ways(run: Run, goal: Goal, changes: Iterable[Change]) -> tuple[list[Way], Way | None]:
-    """Return the smallest sets of changes that reach a goal, or none and the way that comes nearest.
+    """Return the smallest sets of changes that reach a goal, the highest rate first, or none and the nearest way.
 
     Sets of up to three of the changes that shorten the latency in question alone are tried, bounds and traffic left
     out; no set contains a smaller one that does.
@@ -476,12 +487,16 @@ def ways(run: Run, goal: Goal, changes: Iterable[Change]) -> tuple[list[Way], Wa
         if getattr(goal, name) is not None and phase not in run.pools:
             raise UsageError(f"--reach {name}: the run has no {phase} pool; allowed: goals of {', '.join(run.pools)}")
     changes = [change for change in changes if change.by not in ("bound", "traffic")]
-    steady = _at_batch(run, goal.batch)
-    here = Way(changes=(), reached=as_it_is(steady), fits=_fit(as_it_is(steady)))
+    steady = replace(_at_batch(run, goal.batch), tpot=goal.tpot, ttft=goal.ttft)
+    here = _way(steady, (), goal) or Way(changes=(), reached=as_it_is(steady), fits=_fit(as_it_is(steady)))
     if _meets(here, goal):
         return [here], here
     helping = sorted(
-        ((_distance(way, goal), change, way) for change in changes if (way := _way(steady, (change,))) is not None),
+        (
+            (_distance(way, goal), change, way)
+            for change in changes
+            if (way := _way(steady, (change,), goal)) is not None
+        ),
         key=lambda each: each[0],
     )
     start = _distance(here, goal)
@@ -494,11 +509,12 @@ def ways(run: Run, goal: Goal, changes: Iterable[Change]) -> tuple[list[Way], Wa
         if found:
             break
         for several in combinations(rest, size):
-            if len({change.name for change in several}) == size and (way := _way(steady, several)) is not None:
+            alike = any(one.excludes(two) for one, two in combinations(several, 2))
+            if not alike and (way := _way(steady, several, goal)) is not None:
                 tried.append(way)
         found = [way for way in tried if _meets(way, goal)]
     nearest = min([here, *tried], key=lambda way: _distance(way, goal))
-    return sorted(found, key=lambda way: _distance(way, goal)), nearest
+    return sorted(found, key=lambda way: -way.reached.requests_per_s_per_card), nearest
 
 
 def _at_batch(run: Run, batch: int | None) -> Run:
@@ -512,12 +528,14 @@ def _at_batch(run: Run, batch: int | None) -> Run:
     return replace(run, pools={**run.pools, phase: other})
 
 
-def _way(run: Run, changes: tuple[Change, ...]) -> Way | None:
+def _way(run: Run, changes: tuple[Change, ...], goal: Goal) -> Way | None:
+    """Return what changes reach: at the batch of the goal, or at the largest that meets it."""
     try:
-        reached = as_it_is(_split_best(changed(run, changes)))
+        other = changed(run, changes)
+        reached = as_it_is(_split_best(other)) if goal.batch is not None else outcome(other, ttft=goal.ttft)
     except UsageError:
         return None
-    return Way(changes=changes, reached=reached, fits=_fit(reached))
+    return None if reached is None else Way(changes=changes, reached=reached, fits=_fit(reached))
 
 
 def _split_best(run: Run) -> Run:

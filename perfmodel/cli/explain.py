@@ -10,16 +10,13 @@ from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
 
 def _refuse_beside_evidence(context: typer.Context) -> None:
-    both = [
-        name
-        for name in context.params
-        if name not in ("evidence", "format_", "stack", "kernels", "sources", "with_") and options.typed(context, name)
-    ]
+    beside = ("evidence", "format_", "stack", "kernels", "sources", "with_", "acceptance")
+    both = [name for name in context.params if name not in beside and options.typed(context, name)]
     if both:
         words = ", ".join("MODEL" if n == "model" else f"--{n.strip('_').replace('_', '-')}" for n in both)
         raise UsageError(
-            f"--evidence brings all conditions of its row but --stack, --kernels and --with; drop {words}, "
-            "or drop --evidence"
+            f"--evidence brings all conditions of its row but --stack, --kernels, --acceptance and --with; "
+            f"drop {words}, or drop --evidence"
         )
 
 
@@ -104,8 +101,7 @@ def command(
     from perfmodel.report.step import step_document
     from perfmodel.scenario import of_conditions, resolve
     from perfmodel.sensitivity import swings
-    from perfmodel.specs.evidence import Conditions
-    from perfmodel.techniques import with_setting
+    from perfmodel.techniques import inapplicable, with_setting
     from perfmodel.uncertainty import pool_range
 
     chosen = options.settings(with_)
@@ -114,9 +110,6 @@ def command(
         _refuse_beside_evidence(context)
         row = catalog.load_evidence(evidence).spec
         conditions, origin = row.conditions, f"evidence {evidence}"
-        conditions = conditions.model_copy(
-            update={"stack": stack or conditions.stack, "kernels": tuple(kernels or conditions.kernels)}
-        )
     elif model is not None and model.lower().endswith(".json"):
         conditions, origin = _of_plan(model, phase, context)
     else:
@@ -162,13 +155,25 @@ def command(
             layout=layout,
         )
     loaded = catalog.load_model(conditions.model)
+    if acceptance is not None:
+        accepted, origin = options.read_acceptance(acceptance, loaded.spec)
+        conditions = conditions.model_copy(update={"acceptance": accepted})
+    conditions = conditions.model_copy(
+        update={"stack": stack or conditions.stack, "kernels": tuple(kernels or conditions.kernels)}
+    )
     machine = catalog.load_conditions(conditions)
+    options.refuse_conflicts(chosen)
     for name, setting in chosen.items():
         technique = catalog.technique_named(name)
+        reason = inapplicable(technique.spec.applies, loaded.spec, machine, conditions.phase, conditions.layout)
+        if reason is not None and setting != next(iter(technique.spec.settings)):
+            raise UsageError(f"--with {name}={setting}: {conditions.phase}: {reason}")
         conditions, machine = with_setting(technique, setting, conditions, machine, loaded.spec, catalog.kernel_set)
-    if evidence is None:
-        catalog.refuse_lacking({**catalog.settings_in(conditions, machine, loaded.spec), **chosen}, machine)
-    scenario = of_conditions(Conditions(**conditions.model_dump()), loaded.spec, machine.rates())
+    # a published row vouches for the techniques it ran with
+    held = {} if evidence is not None else catalog.settings_in(conditions, machine, loaded.spec)
+    catalog.refuse_lacking({**held, **chosen}, machine)
+    conditions = checked_conditions(**conditions.model_dump())
+    scenario = of_conditions(conditions, loaded.spec, machine.rates())
     resolved = resolve(scenario)
     document = step_document(
         resolved,
@@ -193,11 +198,14 @@ def _of_plan(path: str, phase: str, context: typer.Context) -> tuple[Any, str]:
 
     if phase not in ("decode", "prefill"):
         raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
-    allowed = ("model", "phase", "format_", "sources", "with_")
+    allowed = ("model", "phase", "format_", "sources", "with_", "stack", "kernels", "acceptance")
     beside = [name for name in context.params if name not in allowed and options.typed(context, name)]
     if beside:
         words = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in beside)
-        raise UsageError(f"a plan file brings all conditions but --phase; drop {words}; to change one, use --with")
+        raise UsageError(
+            f"a plan file brings all conditions but --phase, --stack, --kernels and --acceptance; drop {words}; "
+            "to change one, use --with"
+        )
     plan = catalog.load_plan(path)
     return conditions_of(plan.conditions, phase), f"plan {path}"  # type: ignore[arg-type]
 

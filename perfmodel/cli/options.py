@@ -147,6 +147,22 @@ def settings(words: Sequence[str] | None) -> dict[str, str]:
     return chosen
 
 
+def refuse_conflicts(chosen: Mapping[str, str]) -> None:
+    """Refuse two techniques that set one key of a layout to different values."""
+    from perfmodel import catalog
+
+    held: dict[str, tuple[str, Any]] = {}
+    for name, setting in chosen.items():
+        for key, value in catalog.technique_named(name).setting(setting).layout.items():
+            other, before = held.get(key, (name, value))
+            if before != value:
+                raise UsageError(
+                    f"--with {other}={chosen[other]} sets {key} to {before!r}, --with {name}={setting} to {value!r}; "
+                    "allowed: one of them; drop the other"
+                )
+            held[key] = (name, value)
+
+
 def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
     """Read 'key=value' words of a layout; values are checked where the layout is made."""
     import json

@@ -144,11 +144,20 @@ def command(
     loaded = catalog.load_model(model)
     machine, remarks = catalog.load_machine(str(on), stack, kernels or ())
     chosen = options.settings(with_)
+    options.refuse_conflicts(chosen)
     service, choices = catalog.searched(chosen, machine, loaded.spec, kv.value)
     machine = catalog.set_techniques(machine, chosen)
     rates = machine.rates()
     positions, origin = options.read_acceptance(acceptance, loaded.spec)
+    drafts = choices.fixed.get("decode", {}).get("draft", 0)
+    if drafts > len(positions):
+        raise UsageError(
+            f"--with mtp={drafts}: acceptance is known for {len(positions)} position(s); give --acceptance with one "
+            "value per position"
+        )
     case = options.case_of(loaded.spec, rates, isl, osl, positions, service)
+    bounds = [name for name, word in chosen.items() if catalog.technique_named(name).setting(word).bound]
+    remarks = (*remarks, *(f"{name}={chosen[name]} is a bound: it cannot be set up" for name in bounds))
     request = Request(
         servers=_servers(cards, rates, machine.system.spec.name),
         rate=wanted,
@@ -166,7 +175,7 @@ def command(
         system=machine.system.spec.name,
         stack=stack,
         kernels=tuple(kernels or ()),
-        techniques=catalog.on_machine_alone(chosen),
+        techniques=catalog.beyond_layout(chosen),
         cards=cards,
         acceptance=origin,
         acceptance_option=acceptance,
@@ -178,14 +187,21 @@ def command(
         searched_tpot=asked.targets.tpot,
     )
     if output is not None:
-        remarks = (*remarks, _written(output, solution, machine, case, request, chosen, kernels))
+        remarks = (*remarks, _written(output, solution, machine, case, request, chosen, kernels, cards))
     options.show(document, format_, [*loaded.notes, *remarks])
     if solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
 
 
 def _written(
-    output: str, solution: Any, machine: Any, case: Any, request: Any, chosen: dict[str, str], kernels: Any
+    output: str,
+    solution: Any,
+    machine: Any,
+    case: Any,
+    request: Any,
+    chosen: dict[str, str],
+    kernels: Any,
+    asked_cards: int | None,
 ) -> str:
     """Write the best plan to a file and return a remark on it."""
     from pathlib import Path
@@ -218,12 +234,11 @@ def _written(
         prefill=pool_of(best.prefill, best.prefill_instances),
         decode=pool_of(best.decode, best.decode_instances),
     )
-    cards = request.servers * case.rates.packages_per_server
     plan = plan_spec(
         best,
         conditions,
         Asked(
-            cards=cards,
+            cards=asked_cards,
             requests_per_s=request.rate,
             ttft=request.targets.ttft,
             utilisation=request.utilisation,

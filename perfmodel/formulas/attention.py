@@ -33,20 +33,36 @@ def attention_flop(*, query_context_pairs: Count, heads: Count, qk_head_dim: Cou
     return 2 * query_context_pairs * heads * (qk_head_dim + v_head_dim)
 
 
-def causal_pairs(*, sequences: Count, isl: Count, prefix: Count = 0, spread: Dimensionless = 0) -> Count:
+def causal_pairs(*, sequences: Count, isl: Count, prefix: Count = 0, square: Dimensionless = 1) -> Count:
     r"""Query-key pairs of causal attention over whole prompts that follow a prefix each.
 
-    .. math:: p = b\,\bigl(s\,p + s\,(s (1 + c^2) + 1) / 2\bigr)
+    .. math:: P = b\,s\,\bigl(q\,(p + s / 2) + 1 / 2\bigr)
 
-    ``spread`` c is the relative spread of the lengths about their mean s.
-    Source: definition; mean of a square.
+    s new tokens behind p; ``square`` q is the mean square of the lengths over the square of their mean: 1 for equal
+    ones.  Source: definition.
 
     >>> causal_pairs(sequences=2, isl=3)
     12.0
     >>> causal_pairs(sequences=2, isl=3, prefix=10)
     72.0
     """
-    return sequences * isl * (prefix + (isl * (1 + spread * spread) + 1) / 2)
+    return sequences * isl * (square * (prefix + isl / 2) + 1 / 2)
+
+
+def mean_square(*, share: Dimensionless, sequences: Count, spread: Dimensionless) -> Dimensionless:
+    r"""Mean square of the lengths on the rank with the longest prompts, over the square of the mean of all.
+
+    .. math:: q = k^2 + c^2 (1 - 1/b)
+
+    Its mean length is ``share`` k times that of all; about it they spread as everywhere.
+    Source: mean of a square.
+
+    Two prompts a rank on 32 ranks, lengths spread by half:
+
+    >>> round(mean_square(share=1.731, sequences=2, spread=0.5), 2)
+    3.12
+    """
+    return share * share + spread * spread * (1 - 1 / sequences)
 
 
 def chunked_steps(*, tokens: Count, chunk: Count) -> Count:

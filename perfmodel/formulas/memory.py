@@ -17,8 +17,18 @@ def exchange_buffer_bytes(*, ranks: Count, tokens: Count, dispatch_bytes: Bytes,
     return ranks * tokens * (dispatch_bytes + combine_bytes)
 
 
-def workspace_bytes(*, tokens: Count, hidden_size: Count, head_width: Count, element_bytes: Bytes) -> Bytes:
-    """Working space of one layer: four hidden-wide buffers and the heads' queries and outputs.
+def workspace_bytes(
+    *,
+    tokens: Count,
+    hidden_size: Count,
+    head_width: Count,
+    element_bytes: Bytes,
+    context: Count = 0,
+    unfolded_width: Count = 0,
+) -> Bytes:
+    """Working space of one layer: four hidden-wide buffers, the heads' queries and outputs, keys and values unfolded.
+
+    ``unfolded_width`` is of the keys and values that prefill makes of each of ``context`` cached tokens.
 
     Assumed from the data flow of one layer (residual, normed input, gathered and returned tokens);
     errs low where a framework keeps more alive.  Source: assumption.
@@ -26,4 +36,4 @@ def workspace_bytes(*, tokens: Count, hidden_size: Count, head_width: Count, ele
     >>> workspace_bytes(tokens=1, hidden_size=7168, head_width=0, element_bytes=2)
     57344
     """
-    return tokens * (4 * hidden_size + head_width) * element_bytes
+    return (tokens * (4 * hidden_size + head_width) + context * unfolded_width) * element_bytes

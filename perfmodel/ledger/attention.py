@@ -57,6 +57,17 @@ def head_width(attention: MlaSpec | GqaSpec) -> int:
             assert_never(attention)
 
 
+def unfolded_width(attention: MlaSpec | GqaSpec) -> int:
+    """Width of keys and values that prefill unfolds of a cached token, over all heads; 0 where it reads them."""
+    match attention:
+        case MlaSpec():
+            return attention.num_attention_heads * (attention.qk_nope_head_dim + attention.v_head_dim)
+        case GqaSpec():
+            return 0
+        case _:
+            assert_never(attention)
+
+
 def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[Op]:
     weight, engine = family.weight_element_bytes, family.linear_engine
     prolog: OperatorClass = "prolog_matmul" if family.phase == "decode" else "matmul"
@@ -108,7 +119,8 @@ def _mla(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[O
 def _gather_context(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
     """Yield what brings a prompt's whole context to a die that works on a part of its tokens."""
     if family.context_parallel:
-        yield exchange_row("attention.context_gather", "all_gather", group=q.cp, payload=q.cached_tokens / q.cp * entry)
+        part = q.cached_tokens / q.cp * entry
+        yield exchange_row("attention.context_gather", "all_gather", group=q.cp * q.tp, payload=part, joined=q.tp)
 
 
 def _output_projection(q: Quantities, family: Family, dims: Dims, inner: Count) -> Iterator[Op]:

@@ -177,7 +177,14 @@ def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[O
     messages = q.rank_tokens * q.copies
     if family.exchange == "gather":
         sent = back if family.sums_whole else there  # quantising before the gather came with the split sums
-        yield exchange_row("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * sent)
+        if family.sums_whole:
+            # each die has all tokens of its own rank: a share of them crosses between ranks, and is put together inside
+            others = q.group / q.tp - 1
+            share = q.rank_tokens * sent
+            yield exchange_row("exchange.all_gather", "all_gather", group=q.group, payload=share, joined=q.tp)
+            yield exchange_row("exchange.all_gather_inside", "all_gather", group=q.tp, payload=others * share)
+        else:
+            yield exchange_row("exchange.all_gather", "all_gather", group=q.group, payload=q.rank_tokens * sent)
         yield vector(
             "exchange.permute",
             flop=q.routed_tokens * hidden,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
 from perfmodel.formulas.statistics import length_spread, occupancy_bound
-from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width
+from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width, unfolded_width
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
 from perfmodel.ledger.records import Block, Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
@@ -129,5 +129,7 @@ def footprint(
             hidden_size=dims.hidden_size,
             head_width=head_width(model.attention) / layout.tp,
             element_bytes=BF16,
+            context=q.cached_tokens if family.phase == "prefill" else 0,
+            unfolded_width=unfolded_width(model.attention) / layout.tp,
         ),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from perfmodel.algebra import ceil, maximum, minimum
-from perfmodel.formulas.attention import causal_pairs, chunked_steps, largest_share
+from perfmodel.formulas.attention import causal_pairs, chunked_steps, largest_share, mean_square
 from perfmodel.formulas.experts import (
     busiest_rank_tokens,
     experts_touched,
@@ -37,14 +37,14 @@ def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
     worked = new / steps
     prefix = found + (new - worked) / 2
     share = largest_share(sequences=layout.batch, ranks=layout.ranks, spread=traffic.isl_spread)
+    square = mean_square(share=share, sequences=layout.batch, spread=traffic.isl_spread)
     parts = family.micro * layout.cp
     tokens = layout.batch * worked / parts
     return _Contexts(
         tokens=tokens * share,
         mean_tokens=tokens,
-        pairs=share
-        * causal_pairs(sequences=layout.batch, isl=worked, prefix=prefix, spread=traffic.isl_spread)
-        / parts,
+        # of all chunks together, each behind those before it
+        pairs=causal_pairs(sequences=layout.batch, isl=new, prefix=found, square=square) / steps / parts,
         cached_tokens=share * layout.batch * (prefix + worked) / family.micro,
         loaded_tokens=share * layout.batch * found / steps / family.micro,
         context=prefix + worked,

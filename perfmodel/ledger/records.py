@@ -234,6 +234,8 @@ class Exchange:
     collective: Collective
     group: Count
     payload: Bytes
+    #: dies next to each other that hold the same data already: a collective then runs between such sets
+    joined: Count = 1
     messages: Count = 1
     #: starts of a message on its way: between groups of unequal size a die of the larger one forwards it
     hops: Count = 1

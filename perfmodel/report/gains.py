@@ -115,7 +115,7 @@ def gains_document(scored: Sequence[ScoredGain], techniques: Sequence[TechniqueS
         notes=(
             f"sign right: {signs} of {len(scored)}; within a third: {right} of {len(counted)} counted"
             + (f" ({share:.0%})" if share is not None else ""),
-            f"within a third: at most {SIZE:.0%} of the published value off; beyond a printed 'over N %' counts too",
+            f"within a third: at most {SIZE:.0%} of the published value off; 'over N %' is taken as N",
             "not counted: a claim without conditions, or what a number of the technique was read off",
             "both sides are predicted under the conditions of the row named, with what it says changed; a stand-in is "
             "named where the source leaves conditions open or the model is not on file",

@@ -36,22 +36,21 @@ def what_if_document(
     """Return the changes ranked by gain, those that change nothing, those refused, and pairs where asked for."""
     both = len(run.pools) > 1
     columns = [
-        Column("change", "technique = setting"),
-        Column("now", "now", spare=2),
+        Column("change", "change"),
         Column("by", "by", spare=1),
         Column("gain", "tokens/s per card", "%"),
-        Column("interval", "90 % interval"),
+        Column("low90", "90 % from", "%"),
+        Column("high90", "to", "%"),
         *([Column(phase, phase, "%", spare=3) for phase in PHASES] if both else []),
         Column("batch", "batch", spare=5),
         Column("why", "why"),
     ]
     rows = [
         {
-            "change": one.change.label,
-            "now": one.change.now,
+            "change": f"{one.change.name}: {one.change.now} to {one.change.setting}",
+            "name": one.change.label,
             "by": one.change.by,
             "gain": one.gain,
-            "interval": f"{one.sure.low90:+.1%} to {one.sure.high90:+.1%}",
             "low90": one.sure.low90,
             "high90": one.sure.high90,
             **{phase: one.of_pool.get(phase) for phase in PHASES if both},
@@ -60,9 +59,7 @@ def what_if_document(
         }
         for one in effects
     ]
-    refusals = tuple(
-        {"change": one.change.name if one.change.setting == "" else one.change.label, "why": one.why} for one in refused
-    )
+    refusals = tuple({"change": one.change.label, "why": one.why} for one in refused)
     pair_rows = tuple(
         {
             "first": pair.first.label,
@@ -75,7 +72,7 @@ def what_if_document(
     )
     here = _rate_row(run, before)
     start = (
-        Column("tokens_per_s_per_card", "tokens/s per card", "1/s"),
+        Column("tokens_per_s_per_card", "tokens/s per card" + (", pools in proportion" if both else ""), "1/s"),
         Column("tpot", "TPOT", "s"),
         Column("ttft", "TTFT", "s"),
         Column("batch", "batch per dp rank"),
@@ -88,20 +85,26 @@ def what_if_document(
         Column("extra", "extra", "%"),
     )
     limit = f"TPOT within {run.tpot * 1e3:.4g} ms" if run.tpot is not None else "no TPOT limit"
-    wait = run.ttft if run.ttft is not None else before.ttft
-    within = f", TTFT within {wait:.3g} s" if wait is not None else ""
+    wait = run.ttft
+    within = f", TTFT within {wait:.3g} s" if wait is not None else ", prefill batches never raised"
+    proportion = (
+        "rates are of both pools fully loaded, in the proportion in which one feeds the other: 1 / (1/r_prefill + "
+        "1/r_decode) of rates per card; whole instances, idle cards and the utilisation limit are left out",
+    )
     return Document(
         schema="moeplan.what-if/1",
         title=f"What if: {name}",
         tables=(
-            Table("As it is, at its best batch", start, (here,)),
+            Table("Without any change, at its best batch", start, (here,)),
             Table("Each change alone, at the same target", tuple(columns), tuple(rows)),
             Table("Two together", pair_columns, pair_rows),
             Table("Cannot act here", (Column("change", "technique"), Column("why", "rule")), refusals),
         ),
         facts={"subject": name, "tpot_limit": run.tpot, "ttft_limit": wait, **here},
         notes=(
-            f"same target for all: {limit}{within}; batch and core split chosen anew, dies and everything else kept",
+            f"same target for all: {limit}{within}; batch and core split chosen anew, one request of a rank at a time; "
+            "size of the instances and everything else kept",
+            *(proportion if both else ()),
             "90 %: all stated ranges carried through both sides at once, at the batches chosen",
             "why: the rows of a step that move most at the old batch, and the new batch",
             "by: layout and stack can be set today; to build: the stack lacks it ('moeplan show STACK'); bound: no "
@@ -115,6 +118,7 @@ def reach_document(run: Run, name: str, goal: Goal, sets: Sequence[Way], nearest
     columns = (
         Column("changes", "changes"),
         Column("by", "by"),
+        Column("rate", "tokens/s per card", "1/s"),
         Column("tpot", "TPOT", "s"),
         Column("ttft", "TTFT", "s"),
         Column("batch", "batch per dp rank"),
@@ -124,6 +128,7 @@ def reach_document(run: Run, name: str, goal: Goal, sets: Sequence[Way], nearest
         return {
             "changes": " + ".join(change.label for change in way.changes) or "none: it is reached as it is",
             "by": ", ".join(dict.fromkeys(change.by for change in way.changes)) or "-",
+            "rate": _rate_row(run, way.reached)["tokens_per_s_per_card"],
             "tpot": way.reached.tpot,
             "ttft": way.reached.ttft,
             "batch": _batches(way.reached),

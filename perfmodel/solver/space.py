@@ -163,6 +163,8 @@ def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rate
         )
     if layout.shared_stream and (not model.experts.n_shared_experts or layout.shared_ranks or layout.expert_dies):
         faults.append("shared_stream: allowed where every die has the shared expert; drop it")
+    if layout.shared_stream and layout.overlap == "link":
+        faults.append("shared_stream with overlap 'link', which hides the exchanges already; allowed: another overlap")
     if layout.chunk and phase != "prefill":
         faults.append(f"chunk: {layout.chunk} in {phase}; allowed: in prefill")
     if layout.kv_resident < 1 and phase != "decode":

@@ -154,8 +154,6 @@ class Gain(Spec):
     quantity: str
     value: float
     unit: Literal["1", "s", "B"] = "1"
-    #: whether the source prints a bound: the effect is that or more
-    at_least: bool = False
     #: whether the size counts; a claim without conditions, or what a number of the technique was read off, does not
     scored: bool = True
     #: what stands in for conditions that are not stated or cannot be said

@@ -19,7 +19,7 @@ def exchange_time(exchange: Exchange, rates: Rates, *, alone: bool = False) -> S
     """
     in_place = rates.combine_in_place if exchange.collective == "combine" else rates.dispatch_in_place
     time = _exchange_time(exchange, rates, 1.0 if alone else in_place)
-    return where(greater(exchange.group, 1), time, 0.0 * time)
+    return where(greater(exchange.group, exchange.joined), time, 0.0 * time)
 
 
 def _exchange_time(exchange: Exchange, rates: Rates, in_place: Dimensionless) -> Seconds:
@@ -70,7 +70,7 @@ def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> S
     inside: list[Seconds] = []  # time of one byte of shard
     outside: list[Seconds] = []
     pushed: list[Seconds] = []
-    inner: Count = 1
+    inner: Count = exchange.joined
     for tier in rates.tiers:
         received = formulas.phase_received_bytes(shard=1.0, group=group, inner=inner, outer=tier.dies)
         read, write = (
@@ -85,7 +85,7 @@ def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> S
             pushed.append(formulas.link_time(payload=whole, bandwidth=write))
         else:
             outside.append(phase)
-        inner = tier.dies
+        inner = maximum(inner, tier.dies)
     per_byte = total(inside)
 
     start = formulas.grown_start(start=kernel.start, growth=kernel.start_growth, group=group)

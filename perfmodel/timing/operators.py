@@ -94,7 +94,7 @@ def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTi
         network = exchange_time(op.exchange, rates, alone=repeated)
         return OpTime(op=op, network_time=network, work=network)
     if op.operator == "cache_pass":
-        through = op.activation_bytes / rates.l2_rate
+        through = op.activation_bytes / rates.l2_write_rate
         return OpTime(op=op, whole_cache=through, core_share=core_share, work=through / core_share)
     kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:

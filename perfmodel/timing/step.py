@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from perfmodel.algebra import Sum, maximum, minimum, total
+from perfmodel.algebra import Sum, greater, maximum, minimum, total, where
 from perfmodel.formulas import roofline
 from perfmodel.formulas.kernels import overlapped_time
 from perfmodel.ledger.records import Block, Family, Ledger, Op
@@ -59,7 +59,7 @@ def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> 
         if op.prefetched and alone and rates.weight_prefetch:
             ahead.append(row)
         if rates.eager:
-            launches.add(op.kernels + (1 if op.exchange is not None else 0))
+            launches.add(op.kernels if op.exchange is None else where(greater(op.exchange.group, 1), 1, 0))
     return PartTime(
         busy=busy.value(),
         link=link.value(),
@@ -127,7 +127,8 @@ def _hide(part: PartTime, work: Seconds) -> PartTime:
     Source: max of the two in place of their sum; no fill and no contention, so errs low.
     """
     hidden = minimum(part.link, work)
-    return replace(part, link=part.link - hidden, hidden=part.hidden + hidden)
+    left = part.link - hidden  # weights can be brought ahead only while nothing else reads memory
+    return replace(part, link=left, window=minimum(part.window, left), hidden=part.hidden + hidden)
 
 
 def core_shares(block: Block, family: Family, attention_cores: Count, rates: Rates) -> tuple[Fraction, Fraction]:
@@ -153,8 +154,14 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
     """
     time = _on_the_die(block, family, attention, experts, rates)
     if rates.eager:
-        return maximum(time, block.passes * rates.kernel_launch * (attention.launches + experts.launches))
+        apart = family.disaggregated and block.overlapped  # dies of either kind have hosts of their own
+        several = maximum if apart else _sum
+        return maximum(time, block.passes * rates.kernel_launch * several(attention.launches, experts.launches))
     return time
+
+
+def _sum(a: Count, b: Count) -> Count:
+    return a + b
 
 
 def _on_the_die(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> Seconds:
@@ -203,7 +210,7 @@ def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rat
     counts: dict[tuple[object, ...], Count] = {}
     timed: dict[tuple[object, ...], Seconds] = {}
     for block in ledger.blocks:
-        key = (block.attention, block.experts, block.joined, block.beside, block.overlapped, block.passes)
+        key = (block.attention, block.experts, block.joined, block.beside, block.fused, block.overlapped, block.passes)
         if key not in timed:
             attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
             timed[key] = layer_time(block, family, attention, experts, rates)
