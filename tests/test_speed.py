@@ -93,3 +93,25 @@ def test_the_mesh_sees_what_plain_numbers_see() -> None:
             for name in ("step_time", "memory", "requests_per_s"):
                 value = np.broadcast_to(getattr(grid, name), mesh.shape)[at]
                 assert value == pytest.approx(getattr(plan, name), rel=1e-12), (name, mesh.layout_at(index))
+
+
+def test_nothing_is_cut_where_a_longer_batch_is_faster() -> None:
+    """TPOT may fall with the batch, so plans beyond one that is too slow are judged on their own."""
+    machine, _ = catalog.load_machine("cloudmatrix384", "vllm-ascend-2025")
+    one = Case(model=catalog.load_model("deepseek-v3").spec, rates=machine.rates(), isl=128, osl=1024)
+    grids = []
+    for mesh in meshes(one, "decode", [320], Choices(fixed={"decode": {"tp": 1}})):
+        point: Any = pool_point(mesh.layout(), mesh.family, one)
+        grids.append(np.broadcast_to(point.tpot, mesh.shape))
+    alone, two = min(
+        (
+            (grid[..., 0].flat[at], grid[..., 1].flat[at])
+            for grid in grids
+            for at in [np.argmin(grid[..., 1] - grid[..., 0])]
+        ),
+        key=lambda pair: pair[1] - pair[0],
+    )
+    assert two < alone
+    tally = Tally()
+    best_decode(one, [320], (alone + two) / 2, [np.inf], Choices(fixed={"decode": {"tp": 1}}), tally)
+    assert tally.refused["tpot"] == sum(int(np.count_nonzero(grid > (alone + two) / 2)) for grid in grids)

@@ -1,0 +1,15 @@
+"""The cases that benchmarks share."""
+
+import pytest
+
+from perfmodel import catalog
+from perfmodel.cli.options import read_acceptance
+from perfmodel.serving import Case
+
+
+@pytest.fixture(scope="session")
+def case() -> Case:
+    """Return the README's case: DeepSeek-V3 on CloudMatrix384, 4096 tokens in and 1024 out."""
+    model, (machine, _) = catalog.load_model("deepseek-v3").spec, catalog.load_machine("cloudmatrix384")
+    acceptance, _ = read_acceptance(None, model)
+    return Case(model=model, rates=machine.rates(), isl=4096, osl=1024, acceptance=acceptance)
