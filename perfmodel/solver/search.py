@@ -25,6 +25,7 @@ from perfmodel.solver.space import (
     expert_layouts,
     structures,
     tensor_parallel_degrees,
+    too_many_tokens,
 )
 from perfmodel.specs.deployment import LayoutSpec, Phase
 
@@ -253,7 +254,8 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, ste
     step = np.broadcast_to(point.step_time, mesh.shape)
     best: Any = replace(point, step_time=step.min(axis=CORES, keepdims=True))
     too_large = best.memory > memory_limit
-    rates = np.where(too_large | (best.tpot > tpot), -1.0, best.requests_per_s).squeeze(CORES)
+    refused = too_large | (best.tpot > tpot) | too_many_tokens(mesh.layout(), mesh.family)
+    rates = np.where(refused, -1.0, best.requests_per_s).squeeze(CORES)
     steps = best.step_time.squeeze(CORES)
     found = [_highest(rates if limit == np.inf else np.where(steps <= limit, rates, -1.0)) for limit in step_limits]
     places = tuple(np.stack(axis) for axis in zip(*(place for _, place in found), strict=True))
