@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,16 +69,18 @@ def test_sizes_are_within_a_third_but_for_those_known() -> None:
 
 def test_what_is_not_counted_says_why() -> None:
     for name, one in scored().items():
-        if not one.gain.scored:
-            assert one.gain.explained or one.gain.stands_in, name
-        elif not one.size_right:
+        if not (one.gain.scored and one.size_right):
             assert one.gain.explained or one.gain.stands_in, name
 
 
-@pytest.mark.parametrize(("isl", "batch"), [(1024, 8), (2048, 4), (4096, 2), (8192, 1)])
-def test_flashcomm1_takes_a_quarter_off_prefill_at_every_length(isl: int, batch: int) -> None:
+@pytest.mark.parametrize(
+    ("isl", "batch", "published"), [(1024, 8, -0.265), (2048, 4, -0.265), (4096, 2, -0.249), (8192, 1, -0.225)]
+)
+def test_flashcomm1_takes_a_quarter_off_prefill_at_every_length(isl: int, batch: int, published: float) -> None:
     given = conditions("fc1-a2-prefill-8x2048", isl=isl, layout={"batch": batch})
-    assert step(given, ("flashcomm1", "on")) / step(given, ("flashcomm1", "off")) - 1 == pytest.approx(-0.25, abs=0.04)
+    assert step(given, ("flashcomm1", "on")) / step(given, ("flashcomm1", "off")) - 1 == pytest.approx(
+        published, abs=0.03
+    )
 
 
 def test_amla_helps_where_attention_is_bound_by_arithmetic_alone() -> None:
@@ -328,8 +329,10 @@ def test_settings_put_figures_in_the_machine_with_their_sources() -> None:
     )
     figure = changed.stack.figures["start_share"]
     assert (figure.value, figure.kind, figure.low, figure.high) == (0.6, "assumed", 0.3, 1.0)
-    assert replace(machine) == machine  # what was there is not touched
-    assert "start_share" not in machine.stack.figures
+    assert "start_share" not in machine.stack.figures  # what was there is not touched
+
+
+SOLVE = "solve deepseek-v3 --on cloudmatrix384 --cards 48 --isl 2048 --osl 512 --tpot 50ms".split()
 
 
 # --- the command line -----------------------------------------------------------------------------
@@ -343,9 +346,11 @@ def test_what_if_ranks_and_says_why(moeplan) -> None:
     gains = [row["gain"] for row in rows]
     assert gains == sorted(gains, reverse=True)
     by_name = {row["change"]: row for row in rows}
-    assert by_name["amla=on"]["gain"] > 0.03
-    assert "attention.core" in by_name["amla=on"]["why"]
-    assert by_name["amla=on"]["by"] == "to build"
+    amla = by_name["amla: off to on"]
+    assert amla["low90"] < amla["gain"] < amla["high90"]
+    assert amla["gain"] > 0.03
+    assert "attention.core" in amla["why"]
+    assert amla["by"] == "to build"
     assert any("acts in prefill" in row["why"] for row in tables["Cannot act here"])
 
 
@@ -370,6 +375,41 @@ def test_what_if_reaches_a_goal_with_the_fewest_changes(moeplan) -> None:
         (("what-if", "seed-cm384-decode", "--reach", "batch=3"), "no latency"),
         (("gains", "amlaa"), "did you mean 'amla'"),
         (("explain", "--evidence", "seed-cm384-decode", "--with", "amla=maybe"), "no setting"),
+        (("explain", "--evidence", "seed-cm384-decode", "--with", "mtp=3"), "acceptance has 1 value(s) for 3"),
+        (("explain", "--evidence", "cm384-prefill-default", "--with", "dp-load-balance=on"), "acts in decode only"),
+        (
+            (
+                "explain",
+                "--evidence",
+                "seed-cm384-decode",
+                "--with",
+                "small-ep=gather",
+                "--with",
+                "attention-ffn-disaggregation=on",
+            ),
+            "drop the other",
+        ),
+        (("what-if", "seed-cm384-decode", "--reach", "ttft=2s"), "no prefill pool"),
+        ((*SOLVE, "--with", "mtp=3"), "acceptance is known for 1"),
+        (
+            (
+                "solve",
+                "qwen3-235b-a22b",
+                "--on",
+                "cloudmatrix384",
+                "--cards",
+                "48",
+                "--isl",
+                "2048",
+                "--osl",
+                "512",
+                "--tpot",
+                "50ms",
+                "--with",
+                "mtp=1",
+            ),
+            "needs a draft (MTP) layer",
+        ),
     ],
 )
 def test_nonsense_is_refused_in_one_line(moeplan, words: tuple[str, ...], fault: str) -> None:
@@ -380,13 +420,12 @@ def test_nonsense_is_refused_in_one_line(moeplan, words: tuple[str, ...], fault:
 
 
 def test_explain_takes_a_technique(moeplan) -> None:
-    plain = moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--format", "json")
-    with_amla = moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--with", "amla", "--format", "json")
+    row = ("explain", "--evidence", "cm384-decode-4k-b96")
+    plain = moeplan(*row, "--format", "json")
+    with_amla = moeplan(*row, "--stack", "cann-2026", "--with", "amla", "--format", "json")
+    assert "lacks it" in moeplan(*row, "--with", "amla").stderr
     steps = [json.loads(done.stdout)["facts"]["step_time_s"] for done in (plain, with_amla)]
     assert steps[1] < steps[0]
-
-
-SOLVE = "solve deepseek-v3 --on cloudmatrix384 --cards 48 --isl 2048 --osl 512 --tpot 50ms".split()
 
 
 @pytest.mark.parametrize(

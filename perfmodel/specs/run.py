@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, Strict
+from pydantic import BeforeValidator, Field, Strict
 
 from perfmodel.specs.base import Spec
 from perfmodel.specs.deployment import KvDtype
@@ -48,10 +48,11 @@ class RunSpec(Spec):
     ttft: Time | None = None
     objective: Literal["throughput", "cards"] | None = None
     utilisation: Annotated[Share, Gt(0), Le(1)] | None = None
-    kv: KvDtype | None = None
+    kv: KvDtype | Literal["any"] | None = None
     acceptance: Annotated[str | None, BeforeValidator(_joined)] = None
     stack: str | None = None
     kernels: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
+    with_: Annotated[tuple[str, ...] | None, BeforeValidator(_listed), Field(alias="with")] = None
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
 

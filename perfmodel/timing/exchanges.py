@@ -50,7 +50,8 @@ def _bandwidth(
     rate = tier.bandwidth if measured is None or tier.link not in covers else tier.pin_bandwidth * measured
     if tier.fabric == "mesh":
         members = minimum(group, tier.dies) / minimum(group, inner)
-        rate = formulas.mesh_bandwidth(bandwidth=rate, members=members, dies=tier.dies / inner)
+        # a tier that joined dies fill has no peers left and carries nothing
+        rate = formulas.mesh_bandwidth(bandwidth=rate, members=members, dies=maximum(tier.dies / inner, 2))
     return rate
 
 
