@@ -24,8 +24,9 @@ def _plan(done: "subprocess.CompletedProcess[str]") -> str:
 
 def test_a_run_spec_is_the_same_as_its_options(moeplan, tmp_path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text(RUN + "kv: int8\nttft: 3 s\nacceptance: [0.8]\n")
-    options = (*FLAGS, "--kv", "int8", "--ttft", "3s", "--acceptance", "0.8")
+    path.write_text(RUN + "kv: int8\nstack: cann-2026\nwith: [eplb=static]\nttft: 3 s\nacceptance: [0.8]\n")
+    options = (*FLAGS, "--kv", "int8", "--ttft", "3s", "--acceptance", "0.8", "--stack", "cann-2026")
+    options = (*options, "--with", "eplb=static")
     assert _plan(moeplan("solve", str(path))) == _plan(moeplan("solve", *options))
     slower = _plan(moeplan("solve", str(path), "--tpot", "70ms", "--kv", "bf16"))
     assert slower == _plan(moeplan("solve", *options, "--tpot", "70ms", "--kv", "bf16"))
@@ -68,7 +69,7 @@ def test_all_faults_of_a_run_spec_are_told_at_once(moeplan, tmp_path) -> None:
         ("model", "did you mean 'deepseek-v3'?"),
         ("on", "did you mean 'cloudmatrix384'?"),
         ("tpot", "50 has no unit; write it like '50 ms'"),
-        ("kv", "found 'int9'; allowed: 'bf16' or 'int8'"),
+        ("kv", "found 'int9'; allowed: 'bf16', 'int8' or 'any'"),
         ("ttfd", "unknown key; did you mean 'ttft'?"),
     ):
         assert any(f": {key}: " in line and line.endswith(says) for line in told), key
@@ -82,7 +83,8 @@ def test_a_model_of_ones_own_is_still_a_model(moeplan) -> None:
 def test_every_key_of_a_run_spec_is_an_option_and_in_what_init_writes(moeplan) -> None:
     page = moeplan("solve", "--help").stdout
     text = moeplan("init", "--yes", "-").stdout
-    for key in RunSpec.model_fields:
+    for name in RunSpec.model_fields:
+        key = name.rstrip("_")
         assert key == "model" or f"--{key}" in page
         assert f"\n{key}: " in text or f"\n# {key}: " in text
 

@@ -391,25 +391,6 @@ def test_what_if_reaches_a_goal_with_the_fewest_changes(moeplan) -> None:
         ),
         (("what-if", "seed-cm384-decode", "--reach", "ttft=2s"), "no prefill pool"),
         ((*SOLVE, "--with", "mtp=3"), "acceptance is known for 1"),
-        (
-            (
-                "solve",
-                "qwen3-235b-a22b",
-                "--on",
-                "cloudmatrix384",
-                "--cards",
-                "48",
-                "--isl",
-                "2048",
-                "--osl",
-                "512",
-                "--tpot",
-                "50ms",
-                "--with",
-                "mtp=1",
-            ),
-            "needs a draft (MTP) layer",
-        ),
     ],
 )
 def test_nonsense_is_refused_in_one_line(moeplan, words: tuple[str, ...], fault: str) -> None:

@@ -38,6 +38,7 @@ tpot: {tpot}  # limit on time per output token
 # kernels: [my-kernels.yaml]  # kernel sets that come before the stack's
 # confidence: 0.9  # least chance of meeting tpot
 # top: 5  # plans shown
+# with: [mtp=1]  # techniques, see moeplan list techniques
 """
 
 

@@ -6,7 +6,6 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field, Strict
 
 from perfmodel.specs.base import Spec
-from perfmodel.specs.deployment import KvDtype
 from perfmodel.units import Unit
 
 Count = Annotated[int, Strict(), Gt(0)]
@@ -48,7 +47,7 @@ class RunSpec(Spec):
     ttft: Time | None = None
     objective: Literal["throughput", "cards"] | None = None
     utilisation: Annotated[Share, Gt(0), Le(1)] | None = None
-    kv: KvDtype | Literal["any"] | None = None
+    kv: Literal["bf16", "int8", "any"] | None = None
     acceptance: Annotated[str | None, BeforeValidator(_joined)] = None
     stack: str | None = None
     kernels: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
