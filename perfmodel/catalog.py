@@ -276,6 +276,18 @@ def on_machine_alone(wanted: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+def changed_since(plan: PlanSpec) -> list[str]:
+    """Return a remark for each data file that is not what it was when a plan was written."""
+    remarks = []
+    for name, digest in plan.files.items():
+        path = Path(name) if Path(name).is_absolute() else _root() / name
+        if not path.is_file():
+            remarks.append(f"{name}: the plan was made from it, and it is not on file any more")
+        elif sha256(path.read_bytes()).hexdigest() != digest:
+            remarks.append(f"{name}: changed since the plan was written; numbers may differ from it")
+    return remarks
+
+
 def technique_named(name: str) -> Technique:
     """Return a technique with the origin of its numbers."""
     loaded = load_technique(name)

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from perfmodel.errors import DataError
+from perfmodel.errors import DataError, did_you_mean
 from perfmodel.machine import Machine
-from perfmodel.scenario import Resolved, of_conditions, resolve
 from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
@@ -83,17 +82,13 @@ def check_settings(
     for phase in PHASES:
         found = settings(conditions_of(plan.conditions, phase), machine, model, techniques.values())
         for name, setting in plan.techniques.get(phase, {}).items():
-            if name in found and found[name] != setting:
+            if name not in techniques:
+                known = did_you_mean(name, sorted(techniques))
+                faults.append(f"{where}: techniques.{phase}.{name}: no technique on file{known}")
+            elif name in found and found[name] != setting:
                 faults.append(
                     f"{where}: techniques.{phase}.{name}: {setting!r}, but its layout and stack are in "
                     f"{found[name]!r}; allowed: what the rest of the plan says; change either"
                 )
     if faults:
         raise DataError("\n".join(faults))
-
-
-def resolved_pools(plan: PlanSpec, machine: Machine, model: ModelSpec) -> dict[Phase, Resolved]:
-    """Return both pools of a plan, evaluated."""
-    return {
-        phase: resolve(of_conditions(conditions_of(plan.conditions, phase), model, machine.rates())) for phase in PHASES
-    }

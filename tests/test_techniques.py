@@ -464,3 +464,26 @@ def test_more_choices_never_make_a_worse_plan(moeplan) -> None:
     assert rate("--kv", "any") >= max(rate("--kv", "bf16"), rate("--kv", "int8"))
     assert rate() >= rate("--with", "multi-stream-shared=off")
     assert rate() >= rate("--with", "sp-tp-sp=off")
+
+
+def test_a_plan_says_which_data_changed_since(moeplan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    assert moeplan(*SOLVE, "-o", str(path)).returncode == 0
+    plan = json.loads(path.read_text())
+    name = next(file for file in plan["files"] if "systems" in file)
+    plan["files"][name] = "0" * 64
+    path.write_text(json.dumps(plan))
+    assert f"note: {name}: changed since the plan was written" in moeplan("explain", str(path)).stderr
+
+
+@pytest.mark.parametrize("model", ["deepseek-v3", "qwen3-235b-a22b"])
+def test_whatever_solve_is_set_to_it_refuses_or_plans_what_explain_takes(moeplan, model: str, tmp_path: Path) -> None:
+    """The technique in its last setting, each alone, on a stack that has most."""
+    words = ("solve", model, *SOLVE[2:], "--stack", "cann-2026", "--top", "1")
+    for name, technique in TECHNIQUES.items():
+        path = tmp_path / f"{name}.json"
+        done = moeplan(*words, "--with", f"{name}={list(technique.spec.settings)[-1]}", "-o", str(path))
+        assert done.returncode in (0, 2, 3), (name, done.stderr)
+        if path.exists():
+            again = moeplan("explain", str(path), "--phase", "prefill")
+            assert again.returncode == 0, (name, again.stderr)

@@ -111,7 +111,8 @@ def command(
         row = catalog.load_evidence(evidence).spec
         conditions, origin = row.conditions, f"evidence {evidence}"
     elif model is not None and model.lower().endswith(".json"):
-        conditions, origin = _of_plan(model, phase, context)
+        conditions, origin, changed = _of_plan(model, phase, context)
+        remarks = tuple(changed)
     else:
         if model is None or on is None:
             raise UsageError(
@@ -191,8 +192,8 @@ def command(
         raise typer.Exit(EXIT_INFEASIBLE)
 
 
-def _of_plan(path: str, phase: str, context: typer.Context) -> tuple[Any, str]:
-    """Return the conditions of one pool of a plan file."""
+def _of_plan(path: str, phase: str, context: typer.Context) -> tuple[Any, str, list[str]]:
+    """Return the conditions of one pool of a plan file, where they come from, and remarks."""
     from perfmodel import catalog
     from perfmodel.plan_file import conditions_of
 
@@ -207,7 +208,7 @@ def _of_plan(path: str, phase: str, context: typer.Context) -> tuple[Any, str]:
             "to change one, use --with"
         )
     plan = catalog.load_plan(path)
-    return conditions_of(plan.conditions, phase), f"plan {path}"  # type: ignore[arg-type]
+    return conditions_of(plan.conditions, phase), f"plan {path}", catalog.changed_since(plan)  # type: ignore[arg-type]
 
 
 def checked_conditions(**values: Any) -> Any:

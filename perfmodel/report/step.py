@@ -321,10 +321,28 @@ def layout_words(plan: PoolPlan) -> str:
     """Return a layout in one phrase."""
     layout = plan.layout
     return (
-        f"attention dp {layout.dies // layout.tp} x tp {layout.tp}, experts ep {layout.dies}, shared expert "
+        f"{attention_words(plan)}, {experts_words(plan)}, shared expert "
         f"{shared_words(plan)}, {layout.redundant} redundant, batch {layout.batch} per dp rank, "
         f"draft {layout.draft}, {layout.exchange}, overlap {overlap_words(plan)}"
     )
+
+
+def attention_words(plan: PoolPlan) -> str:
+    """Return the parallel form of the attention: ranks, dies of a rank, and how it differs from split sums."""
+    layout = plan.layout
+    dies = layout.dies - layout.expert_dies
+    words = f"attention dp {dies // (layout.tp * layout.cp)} x tp {layout.tp}"
+    words += f" x cp {layout.cp}" if layout.cp > 1 else ""
+    words += f" (dcp {layout.dcp})" if layout.dcp > 1 else ""
+    return words if layout.reduction == "scatter_gather" else f"{words} ({layout.reduction})"
+
+
+def experts_words(plan: PoolPlan) -> str:
+    """Return over how many dies the experts lie."""
+    layout = plan.layout
+    if layout.expert_dies:
+        return f"experts on {layout.expert_dies} dies of their own"
+    return f"experts ep {layout.dies}"
 
 
 def time_by_bound(parts: Breakdown) -> dict[str, float]:
