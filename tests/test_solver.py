@@ -1,13 +1,17 @@
 """The search equals brute force on small spaces, and never gets worse with more room."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfmodel import catalog
 from perfmodel.serving import Case, usable_memory
-from perfmodel.solver.search import Tally, best_decode, exact_pool, meshes
-from perfmodel.solver.solve import Request, solve
+from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, meshes
+from perfmodel.solver.solve import Request, _joined, _Prefills, solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 
@@ -81,3 +85,97 @@ def test_a_looser_tpot_never_costs_requests_under_a_ttft_limit(ttft: float) -> N
         assert best.first_token.ttft <= ttft
         served.append(best.requests_per_s)
     assert served == sorted(served)
+
+
+def _leader(rate: float, servers: int) -> Leader:
+    return Leader(key=(rate,), mesh=None, index=0, requests_per_s=rate, step_time=0.01, servers=servers)  # type: ignore[arg-type]
+
+
+def _by_milp(prefill: tuple[float, int], decode: tuple[float, int], servers: int) -> float:
+    """Highest rate of whole instances of one kind each, as an integer program: rate, prefill and decode instances."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    rows = [[1, -prefill[0], 0], [1, 0, -decode[0]], [0, prefill[1], decode[1]]]
+    found = milp(
+        [-1, 0, 0],
+        constraints=LinearConstraint(rows, ub=[0, 0, servers]),
+        bounds=Bounds([0, 1, 1], [np.inf, servers, servers]),
+        integrality=[0, 1, 1],
+    )
+    return -found.fun if found.success else 0.0
+
+
+pools = st.lists(st.tuples(st.floats(0.5, 50.0), st.integers(1, 6)), min_size=1, max_size=3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(prefills=pools, decodes=pools, servers=st.integers(2, 24))
+def test_whole_instances_are_those_of_an_integer_program(
+    prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
+) -> None:
+    columns = _Prefills(
+        plans=[_leader(*one) for one in prefills],
+        servers=np.array([one[1] for one in prefills], dtype=np.float64),
+        rate=np.array([one[0] for one in prefills]),
+        ttft=np.zeros(len(prefills)),
+    )
+    asked = replace(request(servers, 0.05), utilisation=1.0)
+    joins = _joined([_leader(*one) for one in decodes], columns, asked, Tally())
+    served = max((join.served for join in joins), default=0.0)
+    exact = max(_by_milp(one, other, servers) for one in prefills for other in decodes)
+    assert served == pytest.approx(exact, rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(prefills=pools, decodes=pools, servers=st.integers(2, 16))
+def test_the_best_rate_per_server_is_that_of_every_count(
+    prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
+) -> None:
+    columns = _Prefills(
+        plans=[_leader(*one) for one in prefills],
+        servers=np.array([one[1] for one in prefills], dtype=np.float64),
+        rate=np.array([one[0] for one in prefills]),
+        ttft=np.zeros(len(prefills)),
+    )
+    asked = replace(request(servers, 0.05), utilisation=1.0, objective="per-card")
+    joins = _joined([_leader(*one) for one in decodes], columns, asked, Tally())
+    counted = [
+        min(n * p[0], m * d[0]) / (n * p[1] + m * d[1])
+        for p in prefills
+        for d in decodes
+        for n in range(1, servers)
+        for m in range(1, servers)
+        if n * p[1] + m * d[1] <= servers
+    ]
+    best = max((1 / join.key[0] for join in joins), default=0.0)
+    assert best == pytest.approx(max(counted, default=0.0), rel=1e-9)
+
+
+def test_the_lowest_tpot_at_a_rate_falls_with_the_cards_and_serves_it() -> None:
+    found = []
+    for servers in (4, 6, 8):
+        asked = Request(
+            servers=servers,
+            rate=5.0,
+            targets=Targets(tpot=0.1),
+            utilisation=0.8,
+            objective="tpot",
+            choices=Choices(),
+            top=1,
+        )
+        best = solve(case(2048, 512), asked).best
+        assert best is not None
+        assert best.requests_per_s == pytest.approx(5.0)
+        found.append(float(best.decode.point.tpot))
+    assert all(later <= earlier * 1.002 for earlier, later in zip(found, found[1:], strict=False))
+
+
+def test_what_other_choices_lose_is_never_a_gain_and_more_room_buys() -> None:
+    found = solve(case(2048, 512), request(8, 0.05))
+    assert found.best is not None
+    assert {one.choice for one in found.lost} >= {"tp 2", "0 drafts"}
+    for one in found.lost:
+        assert one.deployment is not None
+        assert one.deployment.requests_per_s <= found.best.requests_per_s * (1 + 1e-9)
+    assert all(price.gain >= -1e-9 for price in found.prices)
+    assert {price.limit for price in found.prices} == {"+1 ms of TPOT", "one more server"}

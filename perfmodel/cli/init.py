@@ -30,7 +30,7 @@ osl: {osl}  # output tokens of a request
 tpot: {tpot}  # limit on time per output token
 {ttft}ttft: {ttft_value}  # limit on time to first token
 
-# objective: throughput  # or cards; by default throughput with cards, cards with rate
+# objective: throughput  # or per-card, cards, tpot; by default throughput with cards, cards with rate
 # utilisation: 0.8  # highest load of either pool
 # kv: bf16  # or int8: precision of the KV cache
 # acceptance: 0.9,0.36  # accepted tokens per draft position, or a name of the model's table

@@ -83,7 +83,11 @@ def command(
     tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
     ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, like 2s.")] = None,
     objective: Annotated[
-        str | None, typer.Option("--objective", help="throughput (default with --cards) or cards (with --rate).")
+        str | None,
+        typer.Option(
+            "--objective",
+            help="throughput (default with --cards), per-card, cards (default with --rate), tpot (lowest at --rate).",
+        ),
     ] = None,
     utilisation: Annotated[float, typer.Option("--utilisation", help="Highest load of either pool.")] = 0.8,
     kv: Annotated[
@@ -125,10 +129,11 @@ def command(
         raise UsageError("solve needs --cards N (a budget) or --rate R (requests per second)")
     if not 0 < utilisation <= 1:
         raise UsageError(f"--utilisation: {utilisation}; allowed: above 0, at most 1")
-    if objective not in (None, "throughput", "cards"):
-        raise UsageError(f"--objective: {objective!r}; allowed: throughput, cards")
-    if objective == "cards" and rate is None:
-        raise UsageError("--objective cards needs --rate: fewest cards for which rate?")
+    if objective is not None:
+        options.known(objective, ["throughput", "per-card", "cards", "tpot"], "--objective")
+    if objective in ("cards", "tpot") and rate is None:
+        wanted_for = {"cards": "fewest cards", "tpot": "lowest TPOT"}[objective]
+        raise UsageError(f"--objective {objective} needs --rate: {wanted_for} for which rate?")
     options.positive(top, "--top")
     if confidence is not None and not 0.5 <= confidence <= 0.99:
         raise UsageError(f"--confidence: {confidence:g}; allowed: from 0.5 to 0.99")
@@ -163,7 +168,7 @@ def command(
         rate=wanted,
         targets=Targets(tpot=limits[0], ttft=limits[1]),
         utilisation=utilisation,
-        objective="cards" if objective == "cards" or (objective is None and wanted) else "throughput",
+        objective=objective or ("cards" if wanted else "throughput"),  # type: ignore[arg-type]
         choices=choices,
         top=top,
     )

@@ -309,6 +309,36 @@ def _rivals(solution: Solution) -> Table:
     return Table("Next best, each really different", columns, tuple(rows))
 
 
+def _lost(solution: Solution) -> Table:
+    """Return the best plan of every other structural choice, and what it loses."""
+    best = solution.best
+    rows = tuple(
+        {
+            "choice": one.choice,
+            "loss": one.deployment.requests_per_s / best.requests_per_s - 1,
+            "servers": one.deployment.servers_used,
+            "decode": layout_words(one.deployment.decode),
+        }
+        for one in solution.lost
+        if one.deployment is not None and best is not None
+    )
+    columns = (
+        Column("choice", "choosing"),
+        Column("loss", "req/s against the best", "%"),
+        Column("servers", "servers", "1"),
+        Column("decode", "its best decode layout", spare=1),
+    )
+    return Table("What other choices lose, everything else chosen anew", columns, rows)
+
+
+def _bought(solution: Solution) -> Table:
+    """Return what a little more of each limit buys."""
+    rows = tuple({"limit": one.limit, "gain": one.gain} for one in solution.prices)
+    columns = (Column("limit", "a little more"), Column("gain", "buys", "%"))
+    note = "at least: +1 ms keeps the decode layout but for its batch and split, more servers keep the sizes searched"
+    return Table("What more of a limit buys", columns, rows, (note,))
+
+
 def _missed(solution: Solution, request: Request) -> Table:
     """Return each limit that was asked for, and the nearest that any plan came to it."""
     closest = {r.constraint: r for r in solution.rejections}
@@ -450,6 +480,8 @@ def plan_document(
             _ttft(facts),
             memory_table(best.decode, case.rates),
             _rivals(solution),
+            _lost(solution),
+            _bought(solution),
             _rejected(solution),
             assumption_table(felt),
         ),

@@ -45,7 +45,7 @@ class RunSpec(Spec):
     osl: Count | None = None
     tpot: Time | None = None
     ttft: Time | None = None
-    objective: Literal["throughput", "cards"] | None = None
+    objective: Literal["throughput", "per-card", "cards", "tpot"] | None = None
     utilisation: Annotated[Share, Gt(0), Le(1)] | None = None
     kv: Literal["bf16", "int8", "any"] | None = None
     acceptance: Annotated[str | None, BeforeValidator(_joined)] = None
