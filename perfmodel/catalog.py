@@ -245,11 +245,11 @@ def _offered(machine: Machine, model: ModelSpec, phase: Phase) -> dict[str, tupl
             continue
         for setting in spec.settings.values():
             for key, value in setting.layout.items():
-                if key in OFFERED_KEYS:
+                if key in OFFERED_KEYS and not setting.plain:
                     offered[key] = tuple(dict.fromkeys((*offered.get(key, (getattr(plain, key),)), value)))
     if not model.experts.n_shared_experts:
         offered.pop("shared_stream", None)
-    return {key: tuple(value for value in values if value != "all_reduce") for key, values in offered.items()}
+    return offered
 
 
 #: keys of a layout that a search takes from what the stack has
@@ -259,21 +259,12 @@ OFFERED_KEYS = ("reduction", "shared_stream")
 def beyond_layout(wanted: Mapping[str, str]) -> dict[str, str]:
     """Return those of some settings that change more than a layout."""
     settings = {name: technique_named(name).setting(word) for name, word in wanted.items()}
-    return {
-        name: wanted[name]
-        for name, setting in settings.items()
-        if setting.service or setting.stack or setting.terms or setting.kernels
-    }
+    return {name: wanted[name] for name, setting in settings.items() if setting.service or setting.on_machine}
 
 
 def on_machine_alone(wanted: Mapping[str, str]) -> dict[str, str]:
     """Return those of some settings that a machine holds and not a layout or the precisions."""
-    kept = {}
-    for name, word in wanted.items():
-        setting = technique_named(name).setting(word)
-        if setting.stack or setting.terms or setting.kernels:
-            kept[name] = word
-    return kept
+    return {name: word for name, word in wanted.items() if technique_named(name).setting(word).on_machine}
 
 
 def changed_since(plan: PlanSpec) -> list[str]:

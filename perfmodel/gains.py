@@ -6,10 +6,9 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from perfmodel.breakdown import breakdown
 from perfmodel.errors import UsageError
 from perfmodel.machine import Machine
-from perfmodel.scenario import Resolved, ledger_of, of_conditions, predicted, resolve
+from perfmodel.scenario import Resolved, breakdown_of, of_conditions, predicted, resolve
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.model import ModelSpec
@@ -99,7 +98,4 @@ def quantity(resolved: Resolved, name: str) -> float:
     if not name.startswith("time:"):
         return predicted(resolved)[name]
     rows = set(name.removeprefix("time:").split("|"))
-    plan, case = resolved.plan, resolved.scenario.case
-    ledger = ledger_of(plan, case, case.traffic)
-    parts = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
-    return sum(row.total for row in parts.rows if row.name in rows)
+    return sum(row.total for row in breakdown_of(resolved).rows if row.name in rows)

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfmodel.breakdown import breakdown
 from perfmodel.errors import UsageError
-from perfmodel.scenario import Resolved, ledger_of
+from perfmodel.scenario import Resolved, breakdown_of
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions
 from perfmodel.what_if import Pool, Run, resolved_of
@@ -134,9 +133,7 @@ def row_differences(first: Run, second: Run) -> list[RowDifference]:
 
 def _card_seconds(resolved: Resolved) -> dict[str, float]:
     """Return card-seconds of a token by operator; they add up to what a token costs."""
-    plan, case = resolved.plan, resolved.scenario.case
-    ledger = ledger_of(plan, case, case.traffic)
-    parts = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
+    parts = breakdown_of(resolved)
     times: dict[str, float] = {}
     for row in parts.rows:
         if row.decides:

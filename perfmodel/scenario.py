@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from perfmodel.breakdown import breakdown, layer_on_the_mean_rank, on_the_mean_rank
+from perfmodel.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
@@ -262,20 +262,23 @@ def _ranks(pool: Pool) -> int:
 def predicted(resolved: Resolved) -> dict[str, float]:
     """Return every quantity that a published row may state."""
     point = cast(Any, resolved.point)
-    plan, case = resolved.plan, resolved.scenario.case
-    cards = plan.layout.dies / case.rates.dies_per_package
-    ledger = ledger_of(plan, case, case.traffic)
-    blocks = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates).blocks
-    layer = next(block for block in blocks if block.name == "moe_layer")
+    layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
     return {
         "layer_time": layer.layer,
-        "attention_lane": layer.attention / plan.family.micro,
-        "experts_lane": layer.experts / plan.family.micro,
+        "attention_lane": layer.attention / resolved.plan.family.micro,
+        "experts_lane": layer.experts / resolved.plan.family.micro,
         "step_time": float(point.step_time),
         "latency": float(point.step_time),
         "tpot": float(point.tpot),
-        "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
+        "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
     }
+
+
+def breakdown_of(resolved: Resolved) -> Breakdown:
+    """Return the rows and blocks of a step of a layout, without the speed of light beside them."""
+    plan, case = resolved.plan, resolved.scenario.case
+    ledger = ledger_of(plan, case, case.traffic)
+    return breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
 
 
 def resolve(scenario: Scenario) -> Resolved:

@@ -6,7 +6,7 @@ from typing import Any
 
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.machine import Known, Machine, Software
-from perfmodel.specs.base import Figure, with_value
+from perfmodel.specs.base import Figure, value_at, with_value
 from perfmodel.specs.deployment import LayoutShape
 from perfmodel.specs.evidence import Conditions, Service
 from perfmodel.specs.kernels import KernelSetSpec
@@ -95,7 +95,7 @@ def with_setting(
     if any(layout[key] != getattr(conditions.layout, key) for key in places):
         moved = moved.model_copy(update={"redundant": _filled(moved, model, 0)})
     others = {key: word for key, word in conditions.techniques.items() if key != technique.spec.name}
-    named = {**others, technique.spec.name: name} if _on_machine(setting) else others
+    named = {**others, technique.spec.name: name} if setting.on_machine else others
     changed = conditions.model_copy(update={**setting.service, "layout": moved, "techniques": named})
     return changed, _set(machine, technique, name, kernel_set)
 
@@ -114,10 +114,6 @@ def _of_overlap(overlap: str, layout: LayoutShape, machine: Machine) -> dict[str
         "micro_batches": layout.micro_batches if stages else 2,
         "shared_stream": layout.shared_stream and overlap in ("none", "cores"),
     }
-
-
-def _on_machine(setting: Setting) -> bool:
-    return bool(setting.stack or setting.terms or setting.kernels)
 
 
 def layout_value(value: Any, layout: LayoutShape, model: ModelSpec) -> Any:
@@ -155,18 +151,12 @@ def _holds(setting: Setting, conditions: Service, layout: LayoutShape, machine: 
     if any(getattr(conditions, key) != value for key, value in setting.service.items()):
         return False
     for part, values in ((machine.stack, setting.stack), (machine.terms, setting.terms)):
-        if any(_value_at(part.spec, path) != value for path, value in values.items()):
+        if any(value_at(part.spec, path) != value for path, value in values.items()):
             return False
     if not setting.kernels:
         return True
     chosen = machine.kernels_of()
     return all(chosen[operator].spec.name == name for operator, name in setting.kernels.items())
-
-
-def _value_at(spec: Any, path: str) -> Any:
-    for key in path.split("."):
-        spec = getattr(spec, key)
-    return spec
 
 
 def lacking(technique: Technique, setting: str, machine: Machine) -> bool:

@@ -7,14 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from perfmodel.breakdown import breakdown
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
 from perfmodel.machine import Known, Machine
-from perfmodel.scenario import Resolved, ledger_of, of_conditions, resolve
+from perfmodel.scenario import Resolved, breakdown_of, of_conditions, resolve
 from perfmodel.serving import first_token, pool_point, usable_memory
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, too_many_tokens
-from perfmodel.specs.base import with_value
+from perfmodel.specs.base import value_at, with_value
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.machine import ChipSpec
@@ -305,10 +304,7 @@ def _raised(pool: Pool, part: str, paths: tuple[str, ...]) -> Pool:
             tiers = [tier.model_copy(update={"bandwidth": tier.bandwidth * (1 + RAISED)}) for tier in spec.tiers]
             spec = spec.model_copy(update={"tiers": tuple(tiers)})
             continue
-        value = spec
-        for key in path.split("."):
-            value = getattr(value, key)
-        spec = with_value(spec, path.split("."), _f(value) * (1 + RAISED))
+        spec = with_value(spec, path.split("."), _f(value_at(spec, path)) * (1 + RAISED))
     return replace(pool, machine=replace(pool.machine, **{part: replace(known, spec=spec)}))
 
 
@@ -382,9 +378,7 @@ def _at_batch_of(old: Resolved, pool: Pool, model: ModelSpec) -> Resolved | None
 
 
 def _times(resolved: Resolved) -> dict[str, tuple[float, str]]:
-    plan, case = resolved.plan, resolved.scenario.case
-    ledger = ledger_of(plan, case, case.traffic)
-    parts = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
+    parts = breakdown_of(resolved)
     times: dict[str, tuple[float, str]] = {}
     for row in parts.rows:
         before, _ = times.get(row.name, (0.0, ""))

@@ -91,6 +91,15 @@ def _leader(rate: float, servers: int) -> Leader:
     return Leader(key=(rate,), mesh=None, index=0, requests_per_s=rate, step_time=0.01, servers=servers)  # type: ignore[arg-type]
 
 
+def _columns(prefills: list[tuple[float, int]]) -> _Prefills:
+    return _Prefills(
+        plans=[_leader(*one) for one in prefills],
+        servers=np.array([one[1] for one in prefills], dtype=np.float64),
+        rate=np.array([one[0] for one in prefills]),
+        ttft=np.zeros(len(prefills)),
+    )
+
+
 def _by_milp(prefill: tuple[float, int], decode: tuple[float, int], servers: int) -> float:
     """Highest rate of whole instances of one kind each, as an integer program: rate, prefill and decode instances."""
     from scipy.optimize import Bounds, LinearConstraint, milp
@@ -113,14 +122,8 @@ pools = st.lists(st.tuples(st.floats(0.5, 50.0), st.integers(1, 6)), min_size=1,
 def test_whole_instances_are_those_of_an_integer_program(
     prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
 ) -> None:
-    columns = _Prefills(
-        plans=[_leader(*one) for one in prefills],
-        servers=np.array([one[1] for one in prefills], dtype=np.float64),
-        rate=np.array([one[0] for one in prefills]),
-        ttft=np.zeros(len(prefills)),
-    )
     asked = replace(request(servers, 0.05), utilisation=1.0)
-    joins = _joined([_leader(*one) for one in decodes], columns, asked, Tally())
+    joins = _joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
     served = max((join.served for join in joins), default=0.0)
     exact = max(_by_milp(one, other, servers) for one in prefills for other in decodes)
     assert served == pytest.approx(exact, rel=1e-6, abs=1e-9)
@@ -131,14 +134,8 @@ def test_whole_instances_are_those_of_an_integer_program(
 def test_the_best_rate_per_server_is_that_of_every_count(
     prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
 ) -> None:
-    columns = _Prefills(
-        plans=[_leader(*one) for one in prefills],
-        servers=np.array([one[1] for one in prefills], dtype=np.float64),
-        rate=np.array([one[0] for one in prefills]),
-        ttft=np.zeros(len(prefills)),
-    )
     asked = replace(request(servers, 0.05), utilisation=1.0, objective="per-card")
-    joins = _joined([_leader(*one) for one in decodes], columns, asked, Tally())
+    joins = _joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
     counted = [
         min(n * p[0], m * d[0]) / (n * p[1] + m * d[1])
         for p in prefills

@@ -268,18 +268,15 @@ def _sizes(case: Case, servers: int) -> list[int]:
     return [part for part in parts if part >= fewest] + [n * of_server for n in range(1, servers + 1)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Searched:
-    """All joins of a search, each with the prefill candidates it was joined with, the best first."""
-
-    joins: list[tuple[_Join, _Prefills]]
+#: joins of a search, each with the prefill candidates it was joined with, the best first
+_Found = list[tuple[_Join, _Prefills]]
 
 
-def _searched(cases: _Cases, request: Request, tally: Tally) -> _Searched:
+def _searched(cases: _Cases, request: Request, tally: Tally) -> _Found:
     own = request.prefill_servers
     decode_sizes = _sizes(cases.decode, max(1, request.servers - (own is None)))
     prefill_sizes = _sizes(cases.prefill, min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1)))
-    joined: list[tuple[_Join, _Prefills]] = []
+    joined: _Found = []
     for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         columns = _prefill_columns(
@@ -288,28 +285,28 @@ def _searched(cases: _Cases, request: Request, tally: Tally) -> _Searched:
         limits = _step_limits(columns, request.targets.ttft)
         decodes = best_decode(cases.decode, decode_sizes, request.targets.tpot, limits, choices, tally)
         joined += [(join, columns) for join in _joined(decodes, columns, request, tally)]
-    return _Searched(joins=sorted(joined, key=lambda pair: pair[0].key))
+    return sorted(joined, key=lambda pair: pair[0].key)
 
 
 LATENCY_STEPS = 12  # of a search for the lowest TPOT: each halves what is left, to a four-thousandth of the range
 
 
-def _lowest_tpot(cases: _Cases, request: Request) -> tuple[_Searched, Request, Tally]:
+def _lowest_tpot(cases: _Cases, request: Request) -> tuple[_Found, Request, Tally]:
     """Return the joins under the lowest TPOT limit that leaves one, to a part in a thousand or so."""
     tally = Tally()
     found = _searched(cases, request, tally)
-    if not found.joins:
+    if not found:
         return found, request, tally
-    high = _number(found.joins[0][0].decode.plan(cases.decode).point.tpot)
+    high = _number(found[0][0].decode.plan(cases.decode).point.tpot)
     low, asked = high * SHORTEST, request
     for _ in range(LATENCY_STEPS):
         middle = math.sqrt(low * high)
         tried = replace(request, targets=request.targets.model_copy(update={"tpot": middle}))
         counted = Tally()
         other = _searched(cases, tried, counted)
-        if other.joins:
+        if other:
             found, asked, tally = other, tried, counted
-            high = min(_number(join.decode.plan(cases.decode).point.tpot) for join, _ in other.joins[:1])
+            high = _number(other[0][0].decode.plan(cases.decode).point.tpot)
         else:
             low = middle
         if high / low < 1 + 1e-3:
@@ -333,7 +330,7 @@ def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Sol
         tally = Tally()
         found = _searched(cases, request, tally)
     different: dict[tuple[object, ...], tuple[_Join, _Prefills]] = {}
-    for join, columns in found.joins:
+    for join, columns in found:
         different.setdefault(join.decode.key, (join, columns))
     chosen = list(different.values())[: request.top]
     shown = [_deployment(join, columns, cases, request.utilisation) for join, columns in chosen]
@@ -365,11 +362,11 @@ def _choices_of(join: _Join) -> dict[str, str]:
     }
 
 
-def _lost(found: _Searched, cases: _Cases, request: Request) -> tuple[Lost, ...]:
+def _lost(found: _Found, cases: _Cases, request: Request) -> tuple[Lost, ...]:
     """Return the best deployment of every other choice in one respect."""
-    best = _choices_of(found.joins[0][0])
+    best = _choices_of(found[0][0])
     first: dict[str, tuple[_Join, _Prefills]] = {}
-    for join, columns in found.joins:
+    for join, columns in found:
         for respect, word in _choices_of(join).items():
             if word != best[respect]:
                 first.setdefault(word, (join, columns))
@@ -383,9 +380,9 @@ MORE_TPOT = 1e-3  # s
 MORE_TTFT = 0.1  # of the limit
 
 
-def _prices(found: _Searched, cases: _Cases, request: Request) -> tuple[Price, ...]:
+def _prices(found: _Found, cases: _Cases, request: Request) -> tuple[Price, ...]:
     """Return what a millisecond of TPOT, a tenth of TTFT and one more server buy."""
-    best, columns = found.joins[0]
+    best, columns = found[0]
     prices = []
     tpot, ttft = request.targets.tpot, request.targets.ttft
 
@@ -400,7 +397,7 @@ def _prices(found: _Searched, cases: _Cases, request: Request) -> tuple[Price, .
         longer = replace(request, targets=request.targets.model_copy(update={"tpot": tpot + MORE_TPOT}))
         leader = refitted(best.decode, cases.decode, tpot + MORE_TPOT)
         prices.append(Price(limit="+1 ms of TPOT", gain=gain([best.decode, leader], longer)))
-    leaders = list({id(join.decode): join.decode for join, _ in found.joins}.values())
+    leaders = list({id(join.decode): join.decode for join, _ in found}.values())
     if ttft is not None:
         looser = replace(request, targets=request.targets.model_copy(update={"ttft": ttft * (1 + MORE_TTFT)}))
         prices.append(Price(limit="+10 % of TTFT", gain=gain(leaders, looser)))

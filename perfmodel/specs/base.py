@@ -59,6 +59,13 @@ def faults_in(error: ValidationError, *, inside: str = "") -> list[str]:
     return lines
 
 
+def value_at(spec: Any, path: str) -> Any:
+    """Return the value at a dotted key of a spec."""
+    for key in path.split("."):
+        spec = getattr(spec, key)
+    return spec
+
+
 def with_value(spec: Any, path: list[str], value: Any) -> Any:
     """Return a copy of a spec with one number replaced."""
     head, rest = path[0], path[1:]

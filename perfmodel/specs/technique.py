@@ -31,6 +31,11 @@ class Setting(Spec):
     bound: bool = False
     note: str | None = None
 
+    @property
+    def on_machine(self) -> bool:
+        """Whether it changes what a machine holds, and not a layout or the precisions alone."""
+        return bool(self.stack or self.terms or self.kernels)
+
     @field_validator("kernels")
     @classmethod
     def _classes_known(cls, values: dict[str, str]) -> dict[str, str]:
