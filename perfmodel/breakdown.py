@@ -229,6 +229,21 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
     )
 
 
+def deciding_times(parts: Breakdown) -> dict[str, float]:
+    """Return the time of each operator that decides, and of what is outside of them; they add up to the step time."""
+    times: dict[str, float] = {}
+    for row in parts.rows:
+        if row.decides:
+            times[row.name] = times.get(row.name, 0.0) + row.total
+    outside = {
+        "gaps between operators": parts.gaps,
+        "host, launch, sampling": parts.overhead,
+        "prefetched weights": -parts.prefetched,
+        "what overlaps": -parts.hidden,
+    }
+    return times | {name: time for name, time in outside.items() if time}
+
+
 def on_the_mean_rank(
     busiest: Ledger, mean: Ledger, family: Family, attention_cores: Any, rates: Rates
 ) -> dict[str, float]:

@@ -180,10 +180,12 @@ def _open_lengths(
     return np.asarray(point.step_time, dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JoinedRange:
-    """Intervals of what two pools serve together."""
+    """Samples of what two pools serve together, and their intervals."""
 
+    ttfts: Values
+    rates: Values
     ttft: Interval
     requests_per_s: Interval
 
@@ -212,7 +214,8 @@ def joined_range(
         + float(cast(Any, first.first_step)) * slow["d"]
     )
     rate = np.minimum(prefill_rate / slow["p"], decode_rate / slow["d"])
-    return JoinedRange(ttft=interval(ttft), requests_per_s=interval(rate if asked is None else np.minimum(rate, asked)))
+    rate = rate if asked is None else np.minimum(rate, asked)
+    return JoinedRange(ttfts=ttft, rates=rate, ttft=interval(ttft), requests_per_s=interval(rate))
 
 
 def _form_spread(kernel: Any) -> float:

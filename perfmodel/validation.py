@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.machine import Machine
 from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of, predicted, resolve
-from perfmodel.specs.evidence import RATE, DeploymentSpec, EvidenceSpec, PeerSpec
+from perfmodel.specs.evidence import RATE, Conditions, DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.uncertainty import Interval, PoolRange, interval, pool_range
 
@@ -196,17 +196,22 @@ def turned(quantity: str, error: float) -> float:
 
 
 def place(published: Published, resolved: Resolved) -> Place:
-    """Return where a row lies: tokens are those of a die in a step, context the mean that a token attends to."""
-    spec, layout = published.spec, resolved.plan.layout
-    decode, isl, osl = spec.conditions.phase == "decode", spec.conditions.isl, spec.conditions.osl
+    """Return where a row lies."""
+    return place_of(published.spec.conditions, published.machine, resolved)
+
+
+def place_of(conditions: Conditions, machine: Machine, resolved: Resolved) -> Place:
+    """Return where a run lies: tokens are those of a die in a step, context the mean that a token attends to."""
+    layout = resolved.plan.layout
+    decode, isl, osl = conditions.phase == "decode", conditions.isl, conditions.osl
     each = 1 + layout.draft if decode else isl
     return Place(
-        phase=spec.conditions.phase,
-        chip=published.machine.chip.spec.name,
-        model=published.model.name,
+        phase=conditions.phase,
+        chip=machine.chip.spec.name,
+        model=resolved.scenario.case.model.name,
         overlap=layout.overlap,
         exchange=layout.exchange,
-        precision=spec.conditions.precision,
+        precision=conditions.precision,
         dies=layout.dies,
         tokens=layout.batch * each / layout.tp,
         context=isl + osl / 2 if decode else isl / 2,
@@ -233,6 +238,13 @@ def nearest(name: str, at: Place, anchors: Iterable[Anchor]) -> tuple[Anchor, fl
     found = [(anchor, distance(at, anchor.place)) for anchor in anchors if anchor.name != name]
     found = [(anchor, far) for anchor, far in found if math.isfinite(far)]
     return min(found, key=lambda pair: (pair[1], pair[0].name), default=None)
+
+
+def neighbours(at: Place, rows: Iterable[Published], count: int) -> list[tuple[Result, float]]:
+    """Return the published rows nearest to a place, scored, and how far each is; of its phase alone."""
+    found = [(distance(at, place(row, row.resolved())), row.name, row) for row in rows]
+    near = sorted((one for one in found if math.isfinite(one[0])), key=lambda one: one[:2])[:count]
+    return [(scored(row), far) for far, _, row in near]
 
 
 def anchor(published: Published) -> Anchor:
