@@ -18,6 +18,8 @@ from perfmodel.timing.step import (
 )
 
 NOTHING = 1e-9  # relative; below it a difference of times is rounding
+#: rows that are no operators: what a layer waits for beyond its deciding lane
+WAITS = ("host.launches", "experts.other_domains", "memory.contention", "link.contention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +243,7 @@ def deciding_times(parts: Breakdown) -> dict[str, float]:
         "prefetched weights": -parts.prefetched,
         "what overlaps": -parts.hidden,
     }
-    return times | {name: time for name, time in outside.items() if time}
+    return times | {name: time for name, time in outside.items() if abs(time) > NOTHING * parts.step_time}
 
 
 def on_the_mean_rank(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
@@ -315,6 +316,30 @@ def read_plan(path: Path) -> PlanSpec:
     return spec
 
 
+def page_files(language: str = "en") -> dict[str, Any]:
+    """Return what a page of HTML is made of: template, style, script, plotly.js and the words of a language."""
+    folder = Path(__file__).resolve().parent / "report" / "html"
+    return {
+        "template": (folder / "page.html").read_text(encoding="utf-8"),
+        "style": (folder / "page.css").read_text(encoding="utf-8"),
+        "script": (folder / "page.js").read_text(encoding="utf-8"),
+        "plotly": (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"),
+        "words": yaml.load((folder / f"words.{language}.yaml").read_text(encoding="utf-8"), Loader=_Loader),
+    }
+
+
+def refuse_taken(path: Path, *, force: bool) -> None:
+    """Raise ``UsageError`` where a file would be replaced and ``force`` is not given."""
+    if path.exists() and not force:
+        raise UsageError(f"{path}: is there already; allowed: a new name; give another, or --force to replace it")
+
+
+def write_page(path: Path, text: str, *, force: bool) -> None:
+    """Write a page whole or not at all; raise ``UsageError`` where the path is taken or cannot be written."""
+    refuse_taken(path, force=force)
+    _write_whole(path, text)
+
+
 def write_plan(path: Path, plan: PlanSpec) -> None:
     """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
     _write_whole(path, plan.model_dump_json(indent=2) + "\n")
@@ -537,8 +562,7 @@ def write_run(path: Path, text: str, *, force: bool) -> None:
     Raises ``UsageError`` where the path is taken and ``force`` is not given, or cannot be written.
     """
     check_run(text)
-    if path.exists() and not force:
-        raise UsageError(f"{path}: is there already; allowed: a new name; give another, or --force to replace it")
+    refuse_taken(path, force=force)
     _write_whole(path, text)
 
 

@@ -310,8 +310,8 @@ def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
     for key, value in {**plan.asked.model_dump(), **conditions}.items():
         if value not in (None, (), {}, []):
             yield _plain("the request", key, value, "asked")
-    for phase, pool in (("prefill", plan.conditions.prefill), ("decode", plan.conditions.decode)):
-        for key, value in {"instances": pool.instances, **pool.layout.model_dump()}.items():
+    for phase, given in (("prefill", plan.conditions.prefill), ("decode", plan.conditions.decode)):
+        for key, value in {"instances": given.instances, **given.layout.model_dump()}.items():
             yield _plain(f"layout of {phase}", key, value, "chosen")
     yield from _of_model(run.model)
     seen: set[str] = set()
@@ -361,7 +361,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _cited(source: Any) -> str:
-    return source.title + (f", {source.where}" if source.where else "")
+    return f"{source.title}, {source.where}" if source.where else str(source.title)
 
 
 def kinds(inputs: Iterable[Input]) -> dict[str, int]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel import __version__
-from perfmodel.cli import accuracy, calibrate, compare, doctor, explain, gains, init, inspect, solve, validate, what_if
+from perfmodel.cli import accuracy, calibrate, compare, doctor, explain, gains, init, inspect, report, solve, validate
+from perfmodel.cli import what_if as what_if
 from perfmodel.cli.shape import Command, Group
 from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError
 
@@ -68,6 +69,7 @@ app.command("solve")(solve.command)
 app.command("explain")(explain.command)
 app.command("what-if")(what_if.command)
 app.command("compare")(compare.command)
+app.command("report")(report.command)
 app.command("gains")(gains.command)
 app.command("validate")(validate.command)
 app.command("accuracy")(accuracy.command)

@@ -309,6 +309,13 @@ def show(document: Any, format_: Format, remarks: list[str]) -> None:
     terminal.result(document)
 
 
+def remark(text: str) -> None:
+    """Write a remark to stderr."""
+    from perfmodel.report.terminal import Terminal
+
+    Terminal().remark(text)
+
+
 def typed(context: typer.Context, name: str) -> bool:
     """Return whether the user gave an option or argument."""
     source = context.get_parameter_source(name)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.breakdown import Breakdown, breakdown
+from perfmodel.breakdown import NOTHING, Breakdown, breakdown
 from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
 from perfmodel.machine import Known
@@ -120,7 +120,7 @@ def operator_table(parts: Breakdown) -> Table:
             "link_bytes": 0.0,
         }
         for name, time in outside.items()
-        if time
+        if abs(time) > NOTHING * step
     ]
     columns = (
         Column("block", "block", group=True),

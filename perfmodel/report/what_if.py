@@ -25,15 +25,8 @@ def _rate_row(run: Run, before: Outcome) -> dict[str, Any]:
     }
 
 
-def what_if_document(
-    run: Run,
-    name: str,
-    before: Outcome,
-    effects: Sequence[Effect],
-    refused: Sequence[Refusal],
-    together: Sequence[Pair],
-) -> Document:
-    """Return the changes ranked by gain, those that change nothing, those refused, and pairs where asked for."""
+def what_if_tables(run: Run, effects: Sequence[Effect], refused: Sequence[Refusal]) -> tuple[Table, Table]:
+    """Return the changes ranked by gain, and those that cannot be made with the rule."""
     both = len(run.pools) > 1
     columns = [
         Column("change", "change"),
@@ -60,6 +53,23 @@ def what_if_document(
         for one in effects
     ]
     refusals = tuple({"change": one.change.label, "why": one.why} for one in refused)
+    return (
+        Table("Each change alone, at the same target", tuple(columns), tuple(rows)),
+        Table("Cannot act here", (Column("change", "technique"), Column("why", "rule")), refusals),
+    )
+
+
+def what_if_document(
+    run: Run,
+    name: str,
+    before: Outcome,
+    effects: Sequence[Effect],
+    refused: Sequence[Refusal],
+    together: Sequence[Pair],
+) -> Document:
+    """Return the changes ranked by gain, those that change nothing, those refused, and pairs where asked for."""
+    both = len(run.pools) > 1
+    ranked, cannot = what_if_tables(run, effects, refused)
     pair_rows = tuple(
         {
             "first": pair.first.label,
@@ -96,9 +106,9 @@ def what_if_document(
         title=f"What if: {name}",
         tables=(
             Table("Without any change, at its best batch", start, (here,)),
-            Table("Each change alone, at the same target", tuple(columns), tuple(rows)),
+            ranked,
             Table("Two together", pair_columns, pair_rows),
-            Table("Cannot act here", (Column("change", "technique"), Column("why", "rule")), refusals),
+            cannot,
         ),
         facts={"subject": name, "tpot_limit": run.tpot, "ttft_limit": wait, **here},
         notes=(

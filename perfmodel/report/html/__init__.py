@@ -1,0 +1,1 @@
+"""The report of a plan as one page that loads nothing."""

@@ -1,0 +1,79 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const NARROW = 620;
+  const config = { displayModeBar: false, responsive: false, displaylogo: false };
+
+  const merged = (base, more) => {
+    const out = { ...base };
+    for (const [key, value] of Object.entries(more)) {
+      const plain = value && typeof value === "object" && !Array.isArray(value);
+      out[key] = plain ? merged(base[key] || {}, value) : value;
+    }
+    return out;
+  };
+  const at = (layout, path, value) => {
+    const keys = path.split(".");
+    const last = keys.pop();
+    let part = layout;
+    for (const key of keys) part = part[key] = { ...part[key] };
+    part[last] = value;
+  };
+  // on a narrow screen the name of a bar stands above it
+  const nameAbove = (layout, names) => {
+    layout.height = 90 + 44 * names.length + (layout.showlegend ? 50 : 0);
+    layout.bargap = layout.waterfallgap = 0.64;
+    layout.margin = { ...layout.margin, l: 12 };
+    layout.yaxis = { ...layout.yaxis, showticklabels: false, range: [-0.5, names.length - 0.3] };
+    layout.annotations = names.map((name) => ({
+      text: name, x: 0, xref: "paper", xanchor: "left", y: name, yref: "y", yanchor: "bottom", yshift: 6, showarrow: false,
+      font: { size: 12 },
+    }));
+  };
+  const base = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false, hovermode: "closest",
+    font: { size: 13 }, hoverlabel: { bgcolor: "#1f2a36", bordercolor: "#1f2a36", font: { color: "#ffffff", size: 13 }, align: "left" },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    xaxis: { fixedrange: true, ticks: "" }, yaxis: { fixedrange: true, ticks: "" },
+  };
+  const draw = (element, width) => {
+    const figure = figures[element.dataset.figure];
+    const layout = merged(base, figure.layout);
+    layout.height = figure.height;
+    if (width < NARROW && figure.names.length) nameAbove(layout, figure.names);
+    if (width < NARROW) for (const [path, value] of Object.entries(figure.narrow)) at(layout, path, value);
+    layout.width = width;
+    element.dataset.width = width;
+    element.style.minHeight = `${layout.height}px`;
+    Plotly.react(element, figure.data, layout, config);
+  };
+  const plots = [...document.querySelectorAll(".plot")];
+  const drawAll = (width) => plots.forEach((one) => draw(one, width || one.clientWidth));
+  drawAll();
+  let waiting;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => plots.forEach((one) => {
+      if (one.clientWidth && String(one.clientWidth) !== one.dataset.width) draw(one, one.clientWidth);
+    }), 120);
+  });
+
+  const button = document.getElementById("theme");
+  const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const tell = () => button.setAttribute("aria-pressed", String(dark()));
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    tell();
+  });
+  tell();
+
+  document.getElementById("open").addEventListener("click", () => {
+    document.querySelectorAll("details").forEach((one) => { one.open = true; });
+  });
+
+  // on paper plots are as wide as the page; tables are printed as the reader left them
+  const PAPER = 680;
+  addEventListener("beforeprint", () => drawAll(PAPER));
+  addEventListener("afterprint", () => drawAll());
+})();

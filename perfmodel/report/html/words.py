@@ -1,0 +1,24 @@
+"""The words of a page in one language."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Texts by key, and words of shared tables by themselves."""
+
+    texts: Mapping[str, Any]
+
+    def say(self, key: str, **values: Any) -> str:
+        """Return a text with its values put in."""
+        return str(self.texts[key]).format(**values)
+
+    def term(self, word: str) -> str:
+        """Return a word of a shared table or plot; one that is not listed stays as it is."""
+        return str(self.texts["terms"].get(word, word))
+
+    def part(self, word: str) -> str:
+        """Return the name of a part of a step; one that is not listed stays as it is."""
+        return str(self.texts["parts"].get(word, word))
