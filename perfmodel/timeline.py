@@ -8,6 +8,9 @@ from perfmodel.breakdown import BlockTime, Breakdown, Row
 from perfmodel.ledger.records import Block, Family, Ledger
 
 LAYER = "moe_layer"
+SHARED_APART = "dies of shared experts"
+#: the stream that all domains of attention dies share
+DOMAINS_SHARE = "experts dies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +51,9 @@ def timeline(parts: Breakdown, ledger: Ledger, family: Family) -> Timeline:
     rows = [row for row in parts.rows if row.block == LAYER and row.timed.op.name in _known(ledger, block)]
     if not block.overlapped:
         spans = tuple(_serial(rows, ledger, block, summary))
-    elif family.overlap == "link":
-        spans = tuple(_side_by_side(rows, _by_engine, summary.layer, block.passes, 1))
     else:
-        domains = int(_f(block.domains)) if family.disaggregated else 1
-        spans = tuple(_side_by_side(rows, _by_stage if domains > 1 else _by_lane, summary.layer, block.passes, domains))
+        lane_of = _by_engine if family.overlap == "link" else _by_stage if family.disaggregated else _by_lane
+        spans = tuple(_side_by_side(rows, ledger, block, lane_of, summary.layer))
     return Timeline(
         layer=summary.layer,
         layers=summary.count,
@@ -95,19 +96,32 @@ def _in_order(rows: Iterable[Row]) -> list[Row]:
     return [row for row in listed if row not in back] + back
 
 
+def _named(rows: Iterable[Row], ledger: Ledger, parts: Iterable[str]) -> list[tuple[str, float]]:
+    """Return the rows of some parts with their times."""
+    names = {op.name for part in parts for op in ledger.parts[part]}
+    return [(row.name, _each(row)) for row in rows if row.name in names]
+
+
 def _side_by_side(
-    rows: Sequence[Row], lane_of: Callable[[Row], str], layer: float, passes: int, domains: int
+    rows: Sequence[Row], ledger: Ledger, block: Block, lane_of: Callable[[Row], str], layer: float
 ) -> Iterator[Span]:
-    """Yield the rows of every micro-batch: each stream takes them in turn, at equal distances."""
-    lanes = list(dict.fromkeys(map(lane_of, rows)))
+    """Yield the rows of every micro-batch: each stream takes them in turn, at equal distances.
+
+    Dies of shared experts begin with the routed experts of the same micro-batch.
+    """
+    apart, joined = _named(rows, ledger, block.joined[1:]), _named(rows, ledger, block.joined[:1])
+    here = [row for row in rows if row.name not in {name for name, _ in apart}]
+    lanes = list(dict.fromkeys(map(lane_of, here)))
     for lane in lanes:
-        turns = passes * (domains if lane == "experts dies" else 1)
+        turns = block.passes * (int(_f(block.domains)) if lane == DOMAINS_SHARE else 1)
         for turn in range(turns):
             at = turn * layer / turns
             # while the first stream has a micro-batch, the others have the one before it
-            batch = (turn - bool(lanes.index(lane))) % passes
-            for row in _in_order(row for row in rows if lane_of(row) == lane):
-                yield Span(lane=lane, micro_batch=batch + 1, name=row.name, start=at, length=_each(row))
+            batch = (turn - bool(lanes.index(lane))) % block.passes + 1
+            for row in _in_order(row for row in here if lane_of(row) == lane):
+                if apart and row.name == joined[0][0]:
+                    yield from _run(SHARED_APART, apart, at, batch)
+                yield Span(lane=lane, micro_batch=batch, name=row.name, start=at, length=_each(row))
                 at += _each(row)
 
 
@@ -120,19 +134,15 @@ def _serial(rows: Sequence[Row], ledger: Ledger, block: Block, summary: BlockTim
     reading = sum(_each(row) for row in rows if _read_ahead(row))
     kept = 1 - ahead / reading if reading else 1.0
 
-    def named(parts: Iterable[str]) -> list[tuple[str, float]]:
-        names = {op.name for part in parts for op in ledger.parts[part]}
-        return [(row.name, _each(row)) for row in rows if row.name in names]
-
-    beside, apart = named((*block.beside, *block.fused)), named(block.joined[1:])
+    beside = _named(rows, ledger, (*block.beside, *block.fused))
+    apart, joined = _named(rows, ledger, block.joined[1:]), _named(rows, ledger, block.joined[:1])
     elsewhere = {name for name, _ in (*beside, *apart)}
     here = [row for row in _in_order(rows) if row.name not in elsewhere]
-    joined = named(block.joined[:1])
     at, ready = 0.0, 0.0
     for row in here:
         lane, length = _by_engine(row), _each(row) * (kept if _read_ahead(row) else 1.0)
         if apart and row.name == joined[0][0]:
-            yield from _run("dies of shared experts", apart, at)
+            yield from _run(SHARED_APART, apart, at)
             ready = at + sum(time for _, time in apart)
         if row is here[-1]:
             at = max(at, ready)  # tokens go back when the slower of both kinds of ranks is done
@@ -148,9 +158,9 @@ def _read_ahead(row: Row) -> bool:
     return row.timed.op.prefetched and row.lane == "attention"
 
 
-def _run(lane: str, work: Iterable[tuple[str, float]], at: float) -> Iterator[Span]:
+def _run(lane: str, work: Iterable[tuple[str, float]], at: float, batch: int = 1) -> Iterator[Span]:
     for name, time in work:
-        yield Span(lane=lane, micro_batch=1, name=name, start=at, length=time)
+        yield Span(lane=lane, micro_batch=batch, name=name, start=at, length=time)
         at += time
 
 

@@ -200,13 +200,14 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
         figures=(plots.memory(held, report, words),),
         tables=tuple(_of(report.pools[phase], table, words) for phase, table in held.items()),
     )
-    tornadoes = [plots.felt(output, report, words) for output in ("TPOT", "TTFT", "rate")]
+    tornadoes = {output: plots.felt(output, report, words) for output in ("TPOT", "TTFT", "rate")}
     yield Section(
         name="felt",
         title=words.say("felt.title"),
         lead=words.say("felt.lead"),
-        figures=tuple(one for one in tornadoes if one is not None),
+        figures=tuple(one for one in tornadoes.values() if one is not None),
         tables=(assumption_table(report.felt),),
+        notes=tuple(words.say("felt.none", output=words.term(name)) for name, one in tornadoes.items() if one is None),
     )
     yield _worth(report, words)
     yield Section(

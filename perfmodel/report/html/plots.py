@@ -60,6 +60,14 @@ def _percent(share: float, signed: bool = False) -> str:
     return f"{100 * share:{'+' if signed else ''}.1f} %"
 
 
+def _readable(time: float) -> tuple[float, str]:
+    """Return what to multiply seconds by for an axis up to a time, and the unit."""
+    return (1.0, "s") if time >= LONG else (1e3, "ms") if time >= LONG / 1e3 else (1e6, "us")
+
+
+LONG = 3.0  # of a unit, from which an axis is drawn in it
+
+
 def _bars(rows: int, each: int = BAR) -> int:
     return 74 + each * max(rows, 1)
 
@@ -89,7 +97,7 @@ def front(report: PlanReport, words: Words) -> Figure:
     """Return the plans that nothing beats in both TPOT and rate per card, and the chosen one."""
     points = sorted(report.front, key=lambda point: point.tpot)
     tpot, rate = next(t.value for t in report.targets if t.name == "tpot"), report.tokens_per_s_per_card
-    hover = "%{text}<br>%{x:.2f} ms, %{y:,.0f} tokens/s<extra></extra>"
+    hover = "%{text}<br>%{x:.2f} ms, %{y:,.0f} /s<extra></extra>"
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -187,7 +195,8 @@ def step(pool: PoolReport, words: Words) -> Figure:
     whole = pool.parts.step_time
     total = words.say("step.total")
     names = [words.part(name) for name in times] + [total]
-    values = [1e3 * time for time in times.values()] + [1e3 * whole]
+    scale, unit = _readable(whole)
+    values = [scale * time for time in (*times.values(), whole)]
     largest = max(times, key=lambda name: times[name])
     data = {
         "type": "waterfall",
@@ -195,7 +204,7 @@ def step(pool: PoolReport, words: Words) -> Figure:
         "y": names,
         "x": values,
         "measure": ["relative"] * len(times) + ["total"],
-        "text": [format_quantity(value / 1e3, "s") for value in values],
+        "text": [format_quantity(time, "s") for time in (*times.values(), whole)],
         "textposition": "outside",
         "cliponaxis": False,
         "increasing": {"marker": {"color": PHASES[pool.phase]}},
@@ -216,9 +225,9 @@ def step(pool: PoolReport, words: Words) -> Figure:
         ),
         data=(data,),
         layout=_layout(
-            words.say("step.x"),
+            words.say("step.x", unit=unit),
             yaxis=_names(names),
-            xaxis={"range": [0, 1.16e3 * max(whole, _highest(times.values()))]},
+            xaxis={"range": [0, 1.16 * scale * max(whole, _highest(times.values()))]},
         ),
         height=_bars(len(names)),
         names=tuple(names),
@@ -237,10 +246,9 @@ def _highest(times: Any) -> float:
 def streams(pool: PoolReport, words: Words) -> Figure:
     """Return the streams of one expert layer."""
     drawn = pool.timeline
+    scale, unit = _readable(drawn.layer)
     lanes = {
-        lane: words.say(
-            "streams.lane", lane=words.term(lane), idle=format_quantity(max(0.0, drawn.idle(lane)), "s")
-        ).replace(" idle", "<br>idle")
+        lane: words.say("streams.lane", lane=words.term(lane), idle=format_quantity(max(0.0, drawn.idle(lane)), "s"))
         for lane in drawn.lanes
     }
     kinds: dict[tuple[str, int], list[Any]] = {}
@@ -257,8 +265,8 @@ def streams(pool: PoolReport, words: Words) -> Figure:
                 "legendgroup": part,
                 "showlegend": batch == 1,
                 "y": [lanes[one.lane] for one in spans],
-                "base": [1e6 * one.start for one in spans],
-                "x": [1e6 * one.length for one in spans],
+                "base": [scale * one.start for one in spans],
+                "x": [scale * one.length for one in spans],
                 "text": [
                     words.say("streams.span", name=one.name, batch=batch, time=format_quantity(one.length, "s"))
                     for one in spans
@@ -273,13 +281,14 @@ def streams(pool: PoolReport, words: Words) -> Figure:
             }
         )
     told = ", ".join(
-        f"{words.term(lane)} {_percent(1 - max(0.0, drawn.idle(lane)) / drawn.layer)} busy" for lane in drawn.lanes
+        words.say("streams.busy", lane=words.term(lane), share=_percent(1 - drawn.idle(lane) / drawn.layer))
+        for lane in drawn.lanes
     )
     time = format_quantity(drawn.layer, "s")
     layout = _layout(
-        words.say("streams.x"),
+        words.say("streams.x", unit=unit),
         yaxis=_names(list(lanes.values())),
-        xaxis={"range": [0, 1e6 * drawn.layer]},
+        xaxis={"range": [0, scale * drawn.layer]},
         barmode="overlay",
         bargap=0.35,
         legend=True,
@@ -333,7 +342,13 @@ def roofline(report: PlanReport, words: Words) -> Figure:
                 "x": [flop / moved for flop, moved, _ in points],
                 "y": [flop / time for flop, _, time in points],
                 "text": [
-                    f"{row.name} ({row.block.replace('_', ' ')}), {_percent(share)} of the step, {row.timed.bound}"
+                    words.say(
+                        "roofline.point",
+                        name=row.name,
+                        block=row.block.replace("_", " "),
+                        share=_percent(share),
+                        bound=words.term(row.timed.bound),
+                    )
                     for row, share in zip(rows, shares, strict=True)
                 ],
                 "marker": {
@@ -510,7 +525,10 @@ def worth(effects: Sequence[Effect], name: str, caption: str, words: Words) -> F
                 "name": words.term(by),
                 "y": [one.change.label for one in own],
                 "x": [100 * one.gain for one in own],
-                "text": [_broken(f"{one.change.now} to {one.change.setting}: {one.why}") for one in own],
+                "text": [
+                    _broken(words.say("worth.point", now=one.change.now, setting=one.change.setting, why=one.why))
+                    for one in own
+                ],
                 "textposition": "none",
                 "hovertemplate": "%{y}: %{x:+.1f} %<br>%{text}<extra></extra>",
                 "marker": {"color": MAKERS[by]},
@@ -549,7 +567,7 @@ def near(report: PlanReport, words: Words) -> Figure:
     sets.append((words.say("near.deployed"), GREEN, list(report.deployed)))
     sets = [one for one in sets if one[2]]
     names = [result.spec.name for _, _, results in sets for result in results]
-    data = [_errors(name, colour, results) for name, colour, results in sets]
+    data = [_errors(name, colour, results, words) for name, colour, results in sets]
     errors = {result.spec.name: _first(result).error for _, _, results in sets for result in results}
     worst = max(errors, key=lambda name: abs(errors[name]))
     return Figure(
@@ -569,7 +587,7 @@ def near(report: PlanReport, words: Words) -> Figure:
     )
 
 
-def _errors(name: str, colour: str, results: Sequence[Result | Any]) -> dict[str, Any]:
+def _errors(name: str, colour: str, results: Sequence[Result | Any], words: Words) -> dict[str, Any]:
     scores = [_first(result) for result in results]
     return {
         "type": "scatter",
@@ -578,8 +596,12 @@ def _errors(name: str, colour: str, results: Sequence[Result | Any]) -> dict[str
         "y": [result.spec.name for result in results],
         "x": [100 * one.error for one in scores],
         "text": [
-            f"{one.quantity.replace('_', ' ')}: {format_quantity(one.predicted, one.unit)} predicted, "
-            f"{format_quantity(one.measured, one.unit)} published"
+            words.say(
+                "near.point",
+                quantity=words.term(one.quantity.replace("_", " ")),
+                predicted=format_quantity(one.predicted, one.unit),
+                measured=format_quantity(one.measured, one.unit),
+            )
             for one in scores
         ],
         "marker": {"size": 10, "color": colour},

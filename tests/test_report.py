@@ -1,0 +1,340 @@
+"""The report of a plan as one page: its numbers, what it loads, how it behaves in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HTML = Path(__file__).resolve().parent.parent / "perfmodel" / "report" / "html"
+MOST_BYTES = 6e6
+SOLVE = "solve deepseek-v3 --on cloudmatrix384 --cards 160 --isl 4096 --osl 1024 --tpot 50ms --ttft 2s --kv any"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+PLOTS = {"step-prefill", "step-decode", "streams-prefill", "streams-decode", "roofline", "memory", "felt-tpot"}
+PLOTS |= {"felt-ttft", "felt-rate", "worth-gain", "worth-loss", "near"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def _run(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "perfmodel", *words], capture_output=True, text=True, check=False)
+
+
+class Read(HTMLParser):
+    """The elements of a page in order, each with its attributes and the text directly in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[dict[str, Any]] = []
+        self.elements: list[dict[str, Any]] = []
+        self.faults: list[str] = []
+        self.feed(text)
+        self.close()
+        self.faults += [f"<{one['tag']}> is never closed" for one in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = {"tag": tag, "text": "", "inside": [one["tag"] for one in self.open], **dict(attrs)}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append({"tag": tag, "text": "", "inside": [one["tag"] for one in self.open], **dict(attrs)})
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open[-1]["tag"] != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()} closes {self.open[-1]['tag'] if self.open else 'nothing'}")
+        else:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.open[-1]["text"] += data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("report")
+    plan, out = folder / "plan.json", folder / "report.html"
+    assert _run(*SOLVE.split(), "-o", str(plan)).returncode == 0
+    done = _run("report", str(plan), "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "MB" in done.stderr
+    return out, json.loads(plan.read_text())
+
+
+@pytest.fixture(scope="module")
+def page(made: tuple[Path, dict[str, Any]]) -> Read:
+    return Read(made[0].read_text(encoding="utf-8"))
+
+
+def _classed(page: Read, name: str) -> list[dict[str, Any]]:
+    return [one for one in page.elements if name in (one.get("class") or "").split()]
+
+
+# --- without a browser -----------------------------------------------------------------------------
+
+
+def test_the_page_is_well_formed_and_small(made: tuple[Path, dict[str, Any]], page: Read) -> None:
+    assert page.faults == []
+    assert made[0].stat().st_size < MOST_BYTES
+
+
+def test_nothing_is_loaded(page: Read) -> None:
+    for one in page.elements:
+        assert "src" not in one
+        if one["tag"] == "link":
+            assert one["href"] == "data:,"
+        if one["tag"] == "style":
+            assert not re.search(r"url\(|@import", one["text"])
+    policy = next(one["content"] for one in page.elements if one.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_targets_show_the_numbers_of_the_plan(made: tuple[Path, dict[str, Any]], page: Read) -> None:
+    plan = made[1]
+    shown = {one["data-name"]: one for one in _classed(page, "target")}
+    for name, key in (("tpot", "tpot"), ("ttft", "ttft"), ("rate", "requests_per_s")):
+        assert float(shown[name]["data-value"]) == pytest.approx(plan["predicted"][key], rel=1e-9)
+    assert float(shown["tpot"]["data-limit"]) == plan["conditions"]["tpot"]
+    assert float(shown["ttft"]["data-limit"]) == plan["asked"]["ttft"]
+    assert 0 < float(shown["chance"]["data-value"]) < 1
+    text = next(one["text"] for one in _classed(page, "answer"))
+    assert f"{plan['predicted']['tokens_per_s_per_card']:.0f} per card" in text
+
+
+def test_every_die_of_the_plan_is_drawn_once(made: tuple[Path, dict[str, Any]], page: Read) -> None:
+    pools = made[1]["conditions"]
+    for phase in ("prefill", "decode"):
+        wanted = pools[phase]["instances"] * pools[phase]["layout"]["dies"]
+        assert len([one for one in _classed(page, "die") if phase in one["class"].split()]) == wanted
+    told = [one["text"] for one in page.elements if one["tag"] == "title" and "g" in one["inside"]]
+    places = [re.match(r"server (\d+), card (\d+), die (\d+)", text) for text in told]
+    assert len({place.groups() for place in places if place}) == len(told)
+
+
+def test_tables_hold_what_explain_says(made: tuple[Path, dict[str, Any]], page: Read) -> None:
+    plan = made[0].with_name("plan.json")
+    document = json.loads(_run("explain", str(plan), "--format", "json").stdout)
+    operators = next(t for t in document["tables"] if t["title"].startswith("Operators"))
+    values = {float(one["data-value"]) for one in page.elements if one.get("data-value")}
+    assert {row["time"] for row in operators["rows"]} <= values
+    assert document["facts"]["memory_planned_B"] in values
+
+
+def test_plots_have_data_that_adds_up(page: Read) -> None:
+    figures = json.loads(next(one["text"] for one in page.elements if one.get("id") == "figures"))
+    assert set(figures) == PLOTS
+    for phase in ("prefill", "decode"):
+        (bars,) = figures[f"step-{phase}"]["data"]
+        assert sum(bars["x"][:-1]) == pytest.approx(bars["x"][-1], rel=1e-9)
+        assert bars["measure"][-1] == "total"
+    shares = [sum(trace["x"][at] for trace in figures["memory"]["data"]) for at in (0, 1)]
+    assert shares[0] == pytest.approx(shares[1])  # dies of both pools have one size
+
+
+def test_every_drawing_has_words_and_headings_follow_each_other(page: Read) -> None:
+    drawings = [one for one in page.elements if one["tag"] in ("img", "svg") or "plot" in (one.get("class") or "")]
+    assert len(drawings) > len(PLOTS)
+    assert all(one.get("role") == "img" and len(one.get("aria-label", "")) > 20 for one in drawings)
+    levels = [int(one["tag"][1]) for one in page.elements if re.fullmatch(r"h[1-6]", one["tag"])]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert {"header", "nav", "main", "footer"} <= {one["tag"] for one in page.elements}
+    identities = [one["id"] for one in page.elements if one.get("id")]
+    assert len(identities) == len(set(identities))
+    links = [one["href"][1:] for one in page.elements if one["tag"] == "a" and one["href"].startswith("#")]
+    assert set(links) <= set(identities)
+
+
+def test_every_input_has_a_kind_and_numbers_on_file_a_source(page: Read) -> None:
+    at = next(i for i, one in enumerate(page.elements) if one.get("id") == "inputs")
+    rows: list[list[str]] = []
+    for one in page.elements[at:]:
+        if one["tag"] == "tr" and "tbody" in one["inside"]:
+            rows.append([])
+        elif one["tag"] in ("th", "td") and rows:
+            rows[-1].append(one["text"])
+        elif one["tag"] == "a" and rows and "td" in one["inside"]:
+            rows[-1][-1] = one["text"]
+    kinds = {row[4] for row in rows}
+    assert kinds == {"asked", "chosen", "datasheet", "measured", "derived", "assumed"}
+    assert all(row[5] for row in rows if row[4] not in ("asked", "chosen"))
+    names = {row[0] for row in rows}
+    assert {"isl", "die.hbm.capacity", "experts.n_routed_experts", "decode_gap"} <= names
+
+
+def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:
+    words = yaml.safe_load((HTML / "words.en.yaml").read_text())
+    code = "".join(path.read_text() for path in HTML.iterdir() if path.suffix in (".py", ".html"))
+    said = set(re.findall(r"say\(\s*'([a-z_.]+)'|say\(\s*\"([a-z_.]+)\"", code))
+    said = {one or other for one, other in said}
+    assert {key for key in said if not key.endswith(".")} <= words.keys()
+    unused = [
+        key for key in words if not re.search(rf"['\"]{re.escape(key)}['\"]", code) and key not in ("terms", "parts")
+    ]
+    families = ("targets.", "roofline.", "inputs.")  # keys that are put together from a name
+    assert [key for key in unused if not key.startswith(families)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("nowhere.json", "-o", "new.html"), 2, "cannot be read"),
+        (("plan.txt",), 2, "ends in .json"),
+        (("broken.json", "-o", "new.html"), 4, "broken.json:1:"),
+        (("plan.json", "-o", "nowhere/report.html"), 2, "cannot be written"),
+        (("plan.json", "-o", "report.html"), 2, "is there already"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_left(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, words: tuple[str, ...], code: int, says: str
+) -> None:
+    shutil.copy(made[0].with_name("plan.json"), tmp_path)
+    (tmp_path / "broken.json").write_text('{"format": "moeplan.plan/1"}')
+    (tmp_path / "report.html").write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-m", "perfmodel", "report", *words], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {name: text for name, text in after.items() if name in before} == before
+    assert after.keys() <= before.keys()
+
+
+# --- in a browser ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    if found is None:
+        pytest.skip(f"no browser on PATH: none of {', '.join(BROWSERS)}")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playing:
+        opened = playing.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def _visit(browser: Any, path: Path, **how: Any) -> tuple[Any, list[str]]:
+    told: list[str] = []
+    tab = browser.new_context(**how).new_page()
+    tab.on("console", lambda message: told.append(f"console: {message.text}"))
+    tab.on("pageerror", lambda error: told.append(f"error: {error}"))
+    tab.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else told.append(request.url))
+    tab.goto(path.as_uri())
+    tab.wait_for_function("[...document.querySelectorAll('.plot')].every((one) => one.querySelector('svg'))")
+    return tab, told
+
+
+@pytest.mark.parametrize("width", [375, 768, 1280])
+def test_the_page_draws_itself_without_errors_or_requests(
+    browser: Any, made: tuple[Path, dict[str, Any]], width: int
+) -> None:
+    tab, told = _visit(browser, made[0], viewport={"width": width, "height": 800})
+    assert told == []
+    assert set(tab.evaluate("[...document.querySelectorAll('.plot')].map((one) => one.dataset.figure)")) == PLOTS
+    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    tab.click("#open")
+    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    outside = """[...document.querySelectorAll('.plot')].filter((one) =>
+        one.querySelector('.main-svg').getBoundingClientRect().right > innerWidth + 1).length"""
+    assert tab.evaluate(outside) == 0
+
+
+def test_a_pointer_reads_a_plot(browser: Any, made: tuple[Path, dict[str, Any]]) -> None:
+    tab, _ = _visit(browser, made[0], viewport={"width": 1280, "height": 900})
+    plot = tab.locator("#plot-step-decode")
+    plot.scroll_into_view_if_needed()
+    plot.locator(".point path").first.hover(force=True)
+    tab.wait_for_selector("#plot-step-decode .hovertext")
+    first = tab.evaluate("(document.getElementById('plot-step-decode').data[0].text[0])")
+    assert first in plot.locator(".hovertext").first.text_content()
+
+
+def _colour(tab: Any, what: str = "backgroundColor") -> tuple[int, ...]:
+    text = tab.evaluate(f"getComputedStyle(document.body).{what}")
+    return tuple(int(float(part)) for part in re.findall(r"[\d.]+", text)[:3])
+
+
+def test_dark_follows_the_system_and_the_button(browser: Any, made: tuple[Path, dict[str, Any]]) -> None:
+    tab, _ = _visit(browser, made[0], color_scheme="dark")
+    assert sum(_colour(tab)) < 150
+    assert tab.get_attribute("#theme", "aria-pressed") == "true"
+    tab.focus("#theme")
+    tab.keyboard.press("Enter")
+    assert sum(_colour(tab)) > 700
+    assert tab.get_attribute("#theme", "aria-pressed") == "false"
+    tab, _ = _visit(browser, made[0], color_scheme="light")
+    assert sum(_colour(tab)) > 700
+
+
+def _contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """Contrast ratio of WCAG 2.1, worked by its own definition."""
+
+    def light(colour: tuple[int, ...]) -> float:
+        parts = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(browser: Any, made: tuple[Path, dict[str, Any]], scheme: str) -> None:
+    tab, _ = _visit(browser, made[0], color_scheme=scheme)
+    tab.click("#open")
+    pairs = tab.evaluate(
+        """[...document.querySelectorAll('body *')].filter((one) => one.offsetParent && [...one.childNodes].some(
+        (part) => part.nodeType === 3 && part.textContent.trim())).map((one) => {
+        let ground = one;
+        while (ground && /rgba\\(0, 0, 0, 0\\)|transparent/.test(getComputedStyle(ground).backgroundColor))
+            ground = ground.parentElement;
+        return [getComputedStyle(one).color, getComputedStyle(ground || document.body).backgroundColor, one.className];
+        })"""
+    )
+    assert len(pairs) > 500
+    least = min(
+        (_contrast(*(tuple(int(float(c)) for c in re.findall(r"[\d.]+", text)[:3]) for text in pair[:2])), pair)
+        for pair in {tuple(map(str, pair)) for pair in pairs}
+    )
+    assert least[0] >= 4.5, least
+    plotted = tab.evaluate("getComputedStyle(document.querySelector('.plot .ytick text')).fill")
+    ink = tuple(int(float(part)) for part in re.findall(r"[\d.]+", plotted)[:3])
+    assert _contrast(ink, _colour(tab)) >= 4.5
+
+
+def test_keyboard_reaches_the_page_and_focus_is_seen(browser: Any, made: tuple[Path, dict[str, Any]]) -> None:
+    tab, _ = _visit(browser, made[0])
+    reached = []
+    for _ in range(6):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.id || document.activeElement.getAttribute('href')"))
+        assert tab.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 2
+    assert reached[:4] == ["#main", "open", "theme", "#targets"]
+    tab.focus("summary")
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.querySelector('details').open")
+
+
+def test_paper_is_light_and_has_no_buttons(browser: Any, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    tab, told = _visit(browser, made[0], color_scheme="dark")
+    tab.emulate_media(media="print")
+    assert sum(_colour(tab)) > 700
+    assert not tab.is_visible("button")
+    assert not tab.is_visible("nav")
+    tab.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
+    pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
+    assert 4 <= pages <= 16
+    assert told == []

@@ -1,0 +1,109 @@
+"""One layer over time and the place of every die: nothing is lost, nothing is drawn twice."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from perfmodel import catalog
+from perfmodel.breakdown import WAITS, deciding_times
+from perfmodel.placement import placement
+from perfmodel.scenario import Scenario, breakdown_of, case_of, ledger_of, resolve
+from perfmodel.specs.evidence import Service
+from perfmodel.timeline import SHARED_APART, timeline
+
+SERVICE = Service(
+    system="cloudmatrix384", model="deepseek-v3", stack="cann-2025", isl=4096, osl=1024, acceptance=(0.7,)
+)
+LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "serial": ("decode", {"dies": 128, "batch": 45}),
+    "own shared ranks": ("decode", {"dies": 144, "batch": 40, "shared_ranks": 16, "redundant": 32}),
+    "cores": ("decode", {"dies": 288, "batch": 96, "shared_ranks": 32, "overlap": "cores", "attention_cores": 16}),
+    "beside": ("decode", {"dies": 64, "batch": 32, "shared_stream": True}),
+    "fused": ("decode", {"dies": 64, "batch": 32, "fused_experts": True}),
+    "link": ("prefill", {"dies": 16, "tp": 2, "batch": 1, "overlap": "link", "exchange": "gather"}),
+    "stages": ("decode", {"dies": 192, "batch": 64, "expert_dies": 64, "overlap": "stages", "domains": 2}),
+}
+
+
+def _resolved(name: str) -> Any:
+    phase, layout = LAYOUTS[name]
+    machine, _ = catalog.load_machine(SERVICE.system, SERVICE.stack)
+    case = case_of(SERVICE, catalog.load_model(SERVICE.model).spec, machine.rates())
+    return resolve(Scenario(case=case, phase=phase, layout=layout, tpot=None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_streams_do_not_overlap_themselves_and_end_with_the_layer(name: str) -> None:
+    resolved = _resolved(name)
+    plan, case = resolved.plan, resolved.scenario.case
+    drawn = timeline(breakdown_of(resolved), ledger_of(plan, case, case.traffic), plan.family)
+    assert drawn.spans
+    for lane in drawn.lanes:
+        spans = sorted((span for span in drawn.spans if span.lane == lane), key=lambda span: span.start)
+        for before, after in zip(spans, spans[1:], strict=False):
+            assert before.start + before.length <= after.start + 1e-9 * drawn.layer
+        assert -1e-9 * drawn.layer <= drawn.idle(lane) < drawn.layer
+    ends = max(span.start + span.length for span in drawn.spans)
+    if plan.family.overlap == "none":
+        assert ends == pytest.approx(drawn.layer, rel=1e-9)
+    else:
+        assert ends <= drawn.layer * (1 + 1e-9)
+    assert {span.micro_batch for span in drawn.spans} == set(range(1, plan.family.micro + 1))
+    assert (SHARED_APART in drawn.lanes) == (plan.layout.shared_ranks > 0)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_operator_of_the_layer_is_drawn_with_its_time(name: str) -> None:
+    resolved = _resolved(name)
+    plan, case = resolved.plan, resolved.scenario.case
+    parts = breakdown_of(resolved)
+    drawn = timeline(parts, ledger_of(plan, case, case.traffic), plan.family)
+    times: Counter[str] = Counter()
+    for span in drawn.spans:
+        times[span.name] += span.length
+    passes = plan.family.micro * (plan.layout.domains if plan.family.disaggregated else 1)
+    rows = {row.name: row for row in parts.rows if row.block == "moe_layer" and row.name not in WAITS}
+    assert times.keys() == rows.keys()
+    ahead = next(block.prefetched / block.count for block in parts.blocks if block.name == "moe_layer")
+    for one, row in rows.items():
+        each = row.total / row.runs
+        assert any(times[one] == pytest.approx(n * each, rel=1e-9) for n in (passes, plan.family.micro)) or (
+            ahead and row.timed.op.prefetched and times[one] < plan.family.micro * each
+        )
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_deciding_times_add_up_to_the_step(name: str) -> None:
+    parts = breakdown_of(_resolved(name))
+    assert sum(deciding_times(parts).values()) == pytest.approx(parts.step_time, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("instances", [1, 2])
+def test_every_slot_and_rank_has_its_dies(name: str, instances: int) -> None:
+    resolved = _resolved(name)
+    plan, case = resolved.plan, resolved.scenario.case
+    layout = plan.layout
+    dies, servers = placement({plan.family.phase: (layout, instances)}, case.model, case.rates)
+    assert len(dies) == len({(die.server, die.card, die.die) for die in dies}) == instances * layout.dies
+    assert max(die.server for die in dies) == servers
+    for number in range(1, instances + 1):
+        own = [die for die in dies if die.instance == number]
+        slots = [slot for die in own if die.slots for slot in range(die.slots[0], die.slots[1] + 1)]
+        assert slots == list(range(1, 256 + layout.redundant + 1))
+        ranks = Counter(die.rank for die in own if die.rank)
+        assert set(ranks.values()) == {layout.tp * layout.cp}
+        shared = sum(die.shared for die in own)
+        assert shared == (layout.shared_ranks or layout.expert_dies or layout.dies)
+    most = max(die.slots[1] - die.slots[0] + 1 for die in dies if die.slots)
+    assert most == ledger_of(plan, case, case.traffic).quantities.slots_per_rank
+
+
+def test_small_instances_share_a_server_and_pools_do_not() -> None:
+    resolved = _resolved("link")
+    layout, case = resolved.plan.layout.model_copy(update={"dies": 4, "tp": 1}), resolved.scenario.case
+    dies, servers = placement({"prefill": (layout, 3), "decode": (layout, 2)}, case.model, case.rates)
+    assert servers == 2
+    assert {die.server for die in dies if die.phase == "prefill"} == {1}
+    assert {die.server for die in dies if die.phase == "decode"} == {2}
