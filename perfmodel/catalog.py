@@ -317,13 +317,20 @@ def read_plan(path: Path) -> PlanSpec:
 
 
 def page_files(language: str = "en") -> dict[str, Any]:
-    """Return what a page of HTML is made of: template, style, script, plotly.js and the words of a language."""
+    """Return what a page of HTML is made of: template, style, script, plotly.js and the words of a language.
+
+    Raises ``UsageError`` where plotly is not installed.
+    """
     folder = Path(__file__).resolve().parent / "report" / "html"
+    try:
+        library = resources.files("plotly") / "package_data" / "plotly.min.js"
+    except ModuleNotFoundError:
+        raise UsageError("plotly is not installed; a page takes its plots from it; run: pip install plotly") from None
     return {
         "template": (folder / "page.html").read_text(encoding="utf-8"),
         "style": (folder / "page.css").read_text(encoding="utf-8"),
         "script": (folder / "page.js").read_text(encoding="utf-8"),
-        "plotly": (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"),
+        "plotly": library.read_text(encoding="utf-8"),
         "words": yaml.load((folder / f"words.{language}.yaml").read_text(encoding="utf-8"), Loader=_Loader),
     }
 

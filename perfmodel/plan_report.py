@@ -313,6 +313,9 @@ def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
     for phase, given in (("prefill", plan.conditions.prefill), ("decode", plan.conditions.decode)):
         for key, value in {"instances": given.instances, **given.layout.model_dump()}.items():
             yield _plain(f"layout of {phase}", key, value, "chosen")
+    for phase, settings in plan.techniques.items():
+        for key, value in settings.items():
+            yield _plain(f"techniques of {phase}", key, value, "chosen")
     yield from _of_model(run.model)
     seen: set[str] = set()
     for pool in run.pools.values():
@@ -335,7 +338,7 @@ def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
                     span="" if figure.low is None else f"{figure.low:.4g} – {figure.high:.4g}",
                     kind=figure.kind,
                     source=_cited(source) if source else figure.source,
-                    url=source.url if source else None,
+                    url=_link(source),
                     note=figure.note or "",
                 )
 
@@ -349,7 +352,7 @@ def _of_model(model: ModelSpec) -> Iterator[Input]:
     source = next(iter(model.sources.values()))
     for key, value in _flat(model.model_dump(exclude={"name", "title", "aliases", "sources", "checks", "acceptance"})):
         plain = _plain(model.title, key, value, "datasheet")
-        yield replace(plain, source=_cited(source), url=source.url)
+        yield replace(plain, source=_cited(source), url=_link(source))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -362,6 +365,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _cited(source: Any) -> str:
     return f"{source.title}, {source.where}" if source.where else str(source.title)
+
+
+def _link(source: Any) -> str | None:
+    """Return the address of a source where a browser may follow it."""
+    url = source.url if source else None
+    return url if url and url.startswith(("https://", "http://")) else None
 
 
 def kinds(inputs: Iterable[Input]) -> dict[str, int]:

@@ -97,7 +97,7 @@ def test_help_loads_nothing_heavy() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "perfmodel", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
-    assert not loaded & {"numpy", "scipy", "sympy", "pydantic", "yaml"}
+    assert not loaded & {"numpy", "scipy", "sympy", "pydantic", "yaml", "jinja2", "plotly"}
 
 
 def test_a_layout_that_does_not_fit_says_so(moeplan) -> None:
