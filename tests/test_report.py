@@ -338,3 +338,55 @@ def test_paper_is_light_and_has_no_buttons(browser: Any, made: tuple[Path, dict[
     pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
     assert 4 <= pages <= 16
     assert told == []
+
+
+# --- throughput against latency ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fronted(made: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A page whose plan has a front, here of three plans."""
+    from dataclasses import replace
+
+    from perfmodel import catalog
+    from perfmodel.cli.report import report_of
+    from perfmodel.plan_report import FrontPoint
+    from perfmodel.report.html.page import Parts, page
+
+    word = str(made[0].with_name("plan.json"))
+    points = [
+        FrontPoint(tpot=tpot, tokens_per_s_per_card=rate, words=f"plan at {tpot * 1e3:g} ms")
+        for tpot, rate in ((0.03, 310.0), (0.02, 180.0), (0.06, 640.0))
+    ]
+    report = replace(report_of(word, catalog.load_plan(word)), front=tuple(points))
+    path = tmp_path_factory.mktemp("front") / "report.html"
+    path.write_text(page(report, Parts(**catalog.page_files()), file="plan.json"), encoding="utf-8")
+    return path, points
+
+
+def test_the_front_is_drawn_where_there_is_one(fronted: tuple[Path, list[Any]], page: Read) -> None:
+    path, points = fronted
+    assert not [one for one in page.elements if one.get("id") == "front"]  # no front, no section
+    read = Read(path.read_text(encoding="utf-8"))
+    assert read.faults == []
+    names = [one["id"] for one in read.elements if one["tag"] == "section" and one.get("id")]
+    assert names[:4] == ["targets", "plan", "front", "step"]
+    figures = json.loads(next(one["text"] for one in read.elements if one.get("id") == "figures"))
+    line, chosen = figures["front"]["data"]
+    ordered = sorted(points, key=lambda point: point.tpot)
+    assert line["x"] == pytest.approx([1e3 * point.tpot for point in ordered])
+    assert line["y"] == [point.tokens_per_s_per_card for point in ordered]
+    targets = {one["data-name"]: one for one in _classed(read, "target")}
+    assert chosen["x"][0] == pytest.approx(1e3 * float(targets["tpot"]["data-value"]))
+    values = {float(one["data-value"]) for one in read.elements if one.get("data-value")}
+    assert {point.tpot for point in points} <= values
+
+
+def test_a_pointer_reads_the_front(browser: Any, fronted: tuple[Path, list[Any]]) -> None:
+    tab, told = _visit(browser, fronted[0], viewport={"width": 1280, "height": 900})
+    plot = tab.locator("#plot-front")
+    plot.scroll_into_view_if_needed()
+    plot.locator(".scatterlayer .point").first.hover(force=True)
+    tab.wait_for_selector("#plot-front .hovertext")
+    assert "plan at 20 ms" in plot.locator(".hovertext").first.text_content()
+    assert told == []

@@ -32,12 +32,12 @@ def command(
     catalog.refuse_taken(path, force=force)  # before the work, and once more when the page is written
     spec = catalog.load_plan(plan)
     remarks = catalog.changed_since(spec)
-    text = page(_report(plan, spec), Parts(**catalog.page_files()), file=Path(plan).name, remarks=remarks)
+    text = page(report_of(plan, spec), Parts(**catalog.page_files()), file=Path(plan).name, remarks=remarks)
     catalog.write_page(path, text, force=force)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
-def _report(word: str, spec: Any) -> Any:
+def report_of(word: str, spec: Any) -> Any:
     """Return everything that the page of a plan shows."""
     from perfmodel import catalog
     from perfmodel.cli.what_if import run_of
