@@ -343,8 +343,15 @@ def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
                 )
 
 
+#: units of what was asked, which plans state in SI
+ASKED_UNITS = {"tpot": "s", "ttft": "s", "requests_per_s": "1/s", "isl": "tokens", "osl": "tokens"}
+
+
 def _plain(group: str, key: str, value: Any, kind: str) -> Input:
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    text = f"{text} {ASKED_UNITS[key]}" if key in ASKED_UNITS else text
     return Input(group=group, name=key, text=text, span="", kind=kind, source="", url=None, note="")
 
 

@@ -156,19 +156,20 @@ def test_every_drawing_has_words_and_headings_follow_each_other(page: Read) -> N
 
 def test_every_input_has_a_kind_and_numbers_on_file_a_source(page: Read) -> None:
     at = next(i for i, one in enumerate(page.elements) if one.get("id") == "inputs")
-    rows: list[list[str]] = []
+    rows: list[dict[str, str]] = []
     for one in page.elements[at:]:
-        if one["tag"] == "tr" and "tbody" in one["inside"]:
-            rows.append([])
-        elif one["tag"] in ("th", "td") and rows:
-            rows[-1].append(one["text"])
-        elif one["tag"] == "a" and rows and "td" in one["inside"]:
-            rows[-1][-1] = one["text"]
-    kinds = {row[4] for row in rows}
-    assert kinds == {"asked", "chosen", "datasheet", "measured", "derived", "assumed"}
-    assert all(row[5] for row in rows if row[4] not in ("asked", "chosen"))
-    names = {row[0] for row in rows}
-    assert {"isl", "die.hbm.capacity", "experts.n_routed_experts", "decode_gap"} <= names
+        if one["tag"] == "th" and one.get("scope") == "row":
+            rows.append({"name": one["text"]})
+        elif one["tag"] == "td":
+            rows[-1][one["data-key"]] = one["text"]
+        elif one["tag"] == "a" and "td" in one["inside"]:
+            rows[-1]["source"] = one["text"]
+    assert {row["kind"] for row in rows} == {"asked", "chosen", "datasheet", "measured", "derived", "assumed"}
+    assert all(row.get("source") for row in rows if row["kind"] not in ("asked", "chosen"))
+    named = {row["name"]: row for row in rows}
+    assert {"die.hbm.capacity", "experts.n_routed_experts", "decode_gap", "mtp", "batch"} <= named.keys()
+    assert (named["tpot"]["value"], named["tpot"]["unit"]) == ("0.05", "s")
+    assert (named["isl"]["value"], named["isl"]["unit"]) == ("4096", "tokens")
 
 
 def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from perfmodel.plan_report import Input, PlanReport, PoolReport, Target, kinds
+from perfmodel.plan_report import PlanReport, PoolReport, Target, kinds
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.html import plots, topology
 from perfmodel.report.html.words import Words
@@ -446,17 +446,27 @@ def _inputs(report: PlanReport, words: Words) -> Section:
     counts = [
         words.say("inputs.kind_count", count=n, kind=words.term(kind)) for kind, n in kinds(report.inputs).items()
     ]
-    found: dict[str, list[Input]] = {}
+    found: dict[str, list[dict[str, str | None]]] = {}
     for one in report.inputs:
-        found.setdefault(one.group, []).append(one)
+        value, unit = _number_and_unit(one.text)
+        row: dict[str, str | None] = {
+            "name": one.name,
+            "value": value,
+            "unit": unit,
+            "span": one.span,
+            "kind": one.kind,
+        }
+        found.setdefault(one.group, []).append(row | {"source": one.source, "note": one.note, "url": one.url})
+    groups = []
+    for group, rows in found.items():
+        keys = [key for key in rows[0] if key != "url" and any(row[key] for row in rows)]  # columns with something in
+        groups.append((group, keys, rows))
     return Section(
         name="inputs",
         title=words.say("inputs.title"),
         lead=words.say("inputs.lead", count=len(report.inputs), kinds=", ".join(counts)),
         more={
-            "inputs": [
-                (group, [(one, *_number_and_unit(one.text)) for one in listed]) for group, listed in found.items()
-            ],
+            "inputs": groups,
             "files": report.plan.files,
         },
     )

@@ -31,6 +31,8 @@ class DieKind:
     """Dies of a pool that hold the same, in words."""
 
     phase: str
+    #: how such a die is drawn
+    look: str
     title: str
     lines: tuple[str, ...]
 
@@ -138,7 +140,6 @@ def _die(die: Die | None, x: float, y: float, report: PlanReport, words: Words) 
         yield f'<rect class="idle" x="{x + 0.5}" y="{y + 0.5}" width="{size}" height="{size}" rx="2"/>'
         return
     shade = "odd" if die.instance % 2 else "even"
-    kind = "shared" if die.shared and die.slots is None else "experts" if die.rank is None else "whole"
     told = words.say(
         "plan.die",
         server=die.server,
@@ -148,11 +149,15 @@ def _die(die: Die | None, x: float, y: float, report: PlanReport, words: Words) 
         instance=die.instance,
         holds=holds(die, group_of(report.pools[die.phase]), words),
     )
-    yield f'<g class="die {die.phase} {shade} {kind}"><title>{escape(told)}</title>'
+    yield f'<g class="die {die.phase} {shade} {_look(die)}"><title>{escape(told)}</title>'
     yield f'<rect x="{x + 0.5}" y="{y + 0.5}" width="{size}" height="{size}" rx="2"/>'
     if die.rank is not None:
         yield f'<text x="{x + CELL / 2}" y="{y + CELL / 2 + 3}" text-anchor="middle">{die.rank}</text>'
     yield "</g>"
+
+
+def _look(die: Die) -> str:
+    return "shared" if die.shared and die.slots is None else "experts" if die.rank is None else "whole"
 
 
 def die_kinds(report: PlanReport, words: Words) -> tuple[DieKind, ...]:
@@ -167,6 +172,7 @@ def die_kinds(report: PlanReport, words: Words) -> tuple[DieKind, ...]:
             found.append(
                 DieKind(
                     phase=phase,
+                    look=_look(dies[0]),
                     title=words.say("plan.kind", phase=words.term(phase), count=len(dies), dies=len(one)),
                     lines=tuple(_lines(dies[0], pool, report, words)),
                 )
