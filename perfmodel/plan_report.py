@@ -16,7 +16,6 @@ from perfmodel.scenario import Resolved, ledger_of
 from perfmodel.sensitivity import Swing, swings
 from perfmodel.serving import FirstToken, first_token
 from perfmodel.solver.search import exact_pool
-from perfmodel.solver.solve import latencies
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
@@ -291,14 +290,19 @@ def _outputs(
     resolved: Mapping[Phase, Resolved], rates: Rates, run: Run, instances: Mapping[Phase, int]
 ) -> dict[str, Any]:
     """Return what assumed inputs may move: TPOT, TTFT, and requests per second of both pools together."""
-    plans = {phase: one.plan for phase, one in resolved.items()}
-    case = replace(resolved["decode"].scenario.case, rates=rates)
-    tpot, ttft = latencies(plans["prefill"], plans["decode"], case, run.utilisation)
-    full = [
-        instances[phase] * cast(Any, exact_pool(one.layout, one.family, case).point.requests_per_s)
-        for phase, one in plans.items()
-    ]
-    return {"TPOT": tpot, "TTFT": ttft, "rate": minimum(*full)}
+    points, cases = {}, {}
+    for phase, one in resolved.items():
+        cases[phase] = replace(one.scenario.case, rates=rates)
+        points[phase] = exact_pool(one.plan.layout, one.plan.family, cases[phase]).point
+    first = first_token(
+        prefill=points["prefill"],
+        layout=Layout.of(resolved["prefill"].plan.layout),
+        case=cases["prefill"],
+        utilisation=run.utilisation,
+        decode_step=points["decode"].step_time,
+    )
+    full = [instances[phase] * cast(Any, point.requests_per_s) for phase, point in points.items()]
+    return {"TPOT": points["decode"].tpot, "TTFT": first.ttft, "rate": minimum(*full)}
 
 
 # --- inputs ----------------------------------------------------------------------------------------
