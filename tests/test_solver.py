@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from perfmodel import catalog
 from perfmodel.serving import Case, usable_memory
+from perfmodel.solver.join import Prefills, joined
+from perfmodel.solver.request import Request
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, meshes
-from perfmodel.solver.solve import Request, _joined, _Prefills, solve
+from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 
@@ -91,8 +93,8 @@ def _leader(rate: float, servers: int) -> Leader:
     return Leader(key=(rate,), mesh=None, index=0, requests_per_s=rate, step_time=0.01, servers=servers)  # type: ignore[arg-type]
 
 
-def _columns(prefills: list[tuple[float, int]]) -> _Prefills:
-    return _Prefills(
+def _columns(prefills: list[tuple[float, int]]) -> Prefills:
+    return Prefills(
         plans=[_leader(*one) for one in prefills],
         servers=np.array([one[1] for one in prefills], dtype=np.float64),
         rate=np.array([one[0] for one in prefills]),
@@ -123,7 +125,7 @@ def test_whole_instances_are_those_of_an_integer_program(
     prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
 ) -> None:
     asked = replace(request(servers, 0.05), utilisation=1.0)
-    joins = _joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
+    joins = joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
     served = max((join.served for join in joins), default=0.0)
     exact = max(_by_milp(one, other, servers) for one in prefills for other in decodes)
     assert served == pytest.approx(exact, rel=1e-6, abs=1e-9)
@@ -135,7 +137,7 @@ def test_the_best_rate_per_server_is_that_of_every_count(
     prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
 ) -> None:
     asked = replace(request(servers, 0.05), utilisation=1.0, objective="per-card")
-    joins = _joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
+    joins = joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
     counted = [
         min(n * p[0], m * d[0]) / (n * p[1] + m * d[1])
         for p in prefills
