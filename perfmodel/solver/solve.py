@@ -358,6 +358,7 @@ def _choices_of(join: _Join) -> dict[str, str]:
         ),
         "exchange": f"exchange {family.exchange}",
         "shared": "shared experts on dies of their own" if family.own_shared_ranks else "shared expert on every die",
+        "experts": "experts split over dies" if family.split_experts else "whole experts",
         "cache": f"{family.kv_dtype} cache",
     }
 
