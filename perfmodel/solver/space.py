@@ -165,9 +165,7 @@ def _split_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         )
     for key, plain in (("shared_ranks", 0), ("expert_dies", 0), ("fused_experts", False)):
         if getattr(layout, key) != plain:
-            faults.append(
-                f"expert_tp: {parts} with {key} {getattr(layout, key)}; allowed: 1; the two are not modelled together"
-            )
+            faults.append(f"expert_tp: {parts} with {key}; allowed: 1; the two are not modelled together")
     most = rates.dies_per_package if phase == "decode" else 1
     if gathers_one_expert(layout) and parts > most:
         rule = "CANN, npu_moe_distribute_dispatch" if phase == "decode" else "MindIE: moe_tp 1 with ep_level 2"
