@@ -262,7 +262,7 @@ def _offered(machine: Machine, model: ModelSpec, phase: Phase) -> dict[str, tupl
 
 
 #: keys of a layout that a search takes from what the stack has
-OFFERED_KEYS = ("reduction", "shared_stream")
+OFFERED_KEYS = ("reduction", "shared_stream", "expert_tp")
 
 
 def beyond_layout(wanted: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.quantity import format_quantity, span_in_words
 from perfmodel.report.step import (
     attention_words,
+    experts_words,
     extrapolations,
     layout_words,
     longest_context,
@@ -270,7 +271,11 @@ def _pools(answer: Planned, facts: dict[str, Any]) -> Table:
     row("one instance", None, lambda name, pool: sizes(pool.layout.dies, cases[name].rates))
     row("all instances", None, lambda name, _: sizes(facts[name]["dies"], cases[name].rates))
     row("attention", None, lambda _, pool: attention_words(pool).removeprefix("attention "))
-    row("experts", None, lambda _, pool: f"ep {pool.layout.dies}, {pool.layout.redundant} redundant")
+    row(
+        "experts",
+        None,
+        lambda _, pool: f"{experts_words(pool).removeprefix('experts ')}, {pool.layout.redundant} redundant",
+    )
     row("shared expert", None, lambda _, pool: shared_words(pool))
     row("sequences (prompts) per dp rank", "1", lambda _, pool: pool.layout.batch)
     row("draft (MTP) tokens", "1", lambda _, pool: pool.layout.draft)

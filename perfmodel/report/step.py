@@ -350,11 +350,12 @@ def attention_words(plan: PoolPlan) -> str:
 
 
 def experts_words(plan: PoolPlan) -> str:
-    """Return over how many dies the experts lie."""
+    """Return over how many dies, or groups of dies that share each, the experts lie."""
     layout = plan.layout
     if layout.expert_dies:
         return f"experts on {layout.expert_dies} dies of their own"
-    return f"experts ep {layout.dies}"
+    split = f" x tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
+    return f"experts ep {layout.dies // layout.expert_tp}{split}"
 
 
 def time_by_bound(parts: Breakdown) -> dict[str, float]:

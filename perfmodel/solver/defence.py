@@ -29,6 +29,7 @@ def choices_of(join: Join) -> dict[str, str]:
         ),
         "exchange": f"exchange {family.exchange}",
         "shared": "shared experts on dies of their own" if family.own_shared_ranks else "shared expert on every die",
+        "experts": f"experts split over {layout.expert_tp} dies" if layout.expert_tp > 1 else "whole experts",
         "cache": f"{family.kv_dtype} cache",
     }
 

@@ -67,37 +67,39 @@ def mixed_first_token(prefill: PoolPoint, decode: PoolPoint, utilisation: Fracti
     )
 
 
-Prompts = dict[tuple[int, int, int], list[tuple[Leader, PoolPoint]]]
+#: by size, tp, replicas and dies of an expert
+Prompts = dict[tuple[int, int, int, int], list[tuple[Leader, PoolPoint]]]
 
 
 def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Prompts:
-    """Return the prefill steps that no other beats in time and rate, by size, tp and number of replicas."""
+    """Return the prefill steps that no other beats in time and rate, by size, tp, replicas and dies of an expert."""
     chunks = list(meshes(case, "prefill", sizes, request.choices))
-    columns = []  # dies, tp, replicas, time, rate, chunk and place in it
+    columns = []  # dies, tp, replicas, dies of an expert, time, rate, chunk and place in it
     for number, mesh in enumerate(chunks):
         point: Any = pool_point(mesh.layout(), mesh.family, case)
         layout: Any = mesh.layout()
-        each = (layout.dies, layout.tp, layout.redundant, point.step_time, point.requests_per_s, number)
+        split = mesh.structure.keys.get("expert_tp", 1)
+        each = (layout.dies, layout.tp, layout.redundant, split, point.step_time, point.requests_per_s, number)
         size = math.prod(mesh.shape)
         tally.evaluated += size
         columns.append(np.stack([*(np.broadcast_to(one, mesh.shape).ravel() for one in each), np.arange(size)]))
     rows = np.concatenate(columns, axis=1).T
     found: Prompts = {}
-    kinds, kind_of = np.unique(rows[:, :3], axis=0, return_inverse=True)
-    for number, (dies, tp, redundant) in enumerate(kinds.tolist()):
+    kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
+    for number, (dies, tp, redundant, split) in enumerate(kinds.tolist()):
         own = rows[kind_of.ravel() == number]
         leaders = [
             Leader(
-                key=(dies, tp, redundant, index),
-                mesh=chunks[int(own[index, 5])],
-                index=int(own[index, 6]),
-                requests_per_s=float(own[index, 4]),
-                step_time=float(own[index, 3]),
+                key=(dies, tp, redundant, split, index),
+                mesh=chunks[int(own[index, 6])],
+                index=int(own[index, 7]),
+                requests_per_s=float(own[index, 5]),
+                step_time=float(own[index, 4]),
                 servers=dies / case.rates.dies_per_server,
             )
-            for index in undominated(own[:, 3], own[:, 4])
+            for index in undominated(own[:, 4], own[:, 5])
         ]
-        found[int(dies), int(tp), int(redundant)] = [(one, one.plan(case).point) for one in leaders]
+        found[int(dies), int(tp), int(redundant), int(split)] = [(one, one.plan(case).point) for one in leaders]
     return found
 
 
@@ -144,8 +146,11 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
     usable = float(cast(Any, usable_memory(case.rates)))
     busy = np.broadcast_to(np.asarray(too_many_tokens(mesh.layout(), mesh.family)), grid)
     sizes, _, slots, tps, *_ = mesh.shape
+    split = mesh.structure.keys.get("expert_tp", 1)
     together = {
-        (n, k, t): prompts.get((int(mesh.experts.dies[n]), int(mesh.tp[t]), int(mesh.experts.redundant[n, 0, k])), [])
+        (n, k, t): prompts.get(
+            (int(mesh.experts.dies[n]), int(mesh.tp[t]), int(mesh.experts.redundant[n, 0, k]), split), []
+        )
         for n, k, t in np.ndindex(sizes, slots, tps)
     }
     instances: dict[tuple[int, int, int], _Instance] = {}
@@ -175,12 +180,12 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
                 continue
             s, k, b = (int(places[axis][n, t, d]) for axis in (1, 2, 5))
             at = (n, s, k, t, d, 0, b)
-            split = int(steps[n, s, k, t, d, :, b].argmin())
+            cores = int(steps[n, s, k, t, d, :, b].argmin())
             dies = int(mesh.experts.dies[n])
             leader = Leader(
                 key=(dies, t, d, mesh.family, "mixed"),
                 mesh=mesh,
-                index=int(np.ravel_multi_index((n, s, k, t, d, split, b), mesh.shape)),
+                index=int(np.ravel_multi_index((n, s, k, t, d, cores, b), mesh.shape)),
                 requests_per_s=float(rates[n, t, d]),
                 step_time=float(best.step_time[at]),
                 servers=dies / case.rates.dies_per_server,

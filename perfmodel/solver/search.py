@@ -76,8 +76,9 @@ def describe(layout: LayoutSpec, family: Family) -> str:
     """Return a layout in a few words."""
     shared = f", {layout.shared_ranks} shared ranks" if layout.shared_ranks else ""
     cores = f" {layout.attention_cores}" if family.overlap == "cores" else ""
+    split = f", expert tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
     return (
-        f"{layout.dies} dies, tp {layout.tp}, batch {layout.batch}, draft {layout.draft}{shared}, "
+        f"{layout.dies} dies, tp {layout.tp}, batch {layout.batch}, draft {layout.draft}{shared}{split}, "
         f"{family.exchange}, overlap {family.overlap}{cores}"
     )
 
@@ -172,7 +173,7 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
             cores = np.array([fixed["attention_cores"]], dtype=np.float64)
         for alike in _alike(sizes, case.rates.dies_per_server):
             degrees = tp[alike[0] % (tp * structure.keys.get("cp", 1)) == 0]
-            for layouts in expert_layouts(alike, case.model, structure.family.own_shared_ranks, fixed):
+            for layouts in expert_layouts(alike, case.model, structure, fixed):
                 plans = len(degrees) * len(draft) * len(cores) * len(batch)
                 for part in _parts(layouts, max(1, CHUNK // plans)) if plans else ():
                     yield Mesh(structure, part, degrees, draft, cores, batch)
