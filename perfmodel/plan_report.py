@@ -15,6 +15,7 @@ from perfmodel.rates import Rates
 from perfmodel.scenario import Resolved, ledger_of
 from perfmodel.sensitivity import Swing, swings
 from perfmodel.serving import FirstToken, first_token
+from perfmodel.solver.plan import FrontPoint
 from perfmodel.solver.search import exact_pool
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
@@ -66,15 +67,6 @@ class PoolReport:
     def cards(self) -> float:
         """Packages of all instances."""
         return self.instances * self.resolved.plan.layout.dies / self.resolved.scenario.case.rates.dies_per_package
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrontPoint:
-    """One plan that no other beats in both TPOT and tokens per second and card."""
-
-    tpot: float
-    tokens_per_s_per_card: float
-    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +304,7 @@ def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
     """Yield what was asked and chosen, the model, and every number of the machine that takes part."""
     conditions = plan.conditions.model_dump(exclude={"prefill", "decode"})
     for key, value in {**plan.asked.model_dump(), **conditions}.items():
-        if value not in (None, (), {}, []):
+        if value is not None and value not in ((), {}, []):
             yield _plain("the request", key, value, "asked")
     for phase, given in (("prefill", plan.conditions.prefill), ("decode", plan.conditions.decode)):
         for key, value in {"instances": given.instances, **given.layout.model_dump()}.items():

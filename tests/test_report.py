@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     folder = tmp_path_factory.mktemp("report")
     plan, out = folder / "plan.json", folder / "report.html"
     assert _run(*SOLVE.split(), "-o", str(plan)).returncode == 0
-    done = _run("report", str(plan), "-o", str(out))
+    done = _run("report", str(plan), "-o", str(out), "--no-front")
     assert done.returncode == 0, done.stderr
     assert "MB" in done.stderr
     return out, json.loads(plan.read_text())
@@ -191,7 +191,8 @@ def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:
         (("nowhere.json", "-o", "new.html"), 2, "cannot be read"),
         (("plan.txt",), 2, "ends in .json"),
         (("broken.json", "-o", "new.html"), 4, "broken.json:1:"),
-        (("plan.json", "-o", "nowhere/report.html"), 2, "cannot be written"),
+        (("mixed.json", "-o", "new.html", "--no-front"), 2, "mixed serving"),
+        (("plan.json", "-o", "nowhere/report.html", "--no-front"), 2, "cannot be written"),
         (("plan.json", "-o", "report.html"), 2, "is there already"),
     ],
 )
@@ -200,6 +201,10 @@ def test_bad_input_is_told_and_nothing_is_left(
 ) -> None:
     shutil.copy(made[0].with_name("plan.json"), tmp_path)
     (tmp_path / "broken.json").write_text('{"format": "moeplan.plan/1"}')
+    mixed = json.loads((tmp_path / "plan.json").read_text())
+    mixed["conditions"]["mixed"] = True
+    mixed["conditions"]["prefill"]["instances"] = mixed["conditions"]["decode"]["instances"]
+    (tmp_path / "mixed.json").write_text(json.dumps(mixed))
     (tmp_path / "report.html").write_text("mine")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     done = subprocess.run(
@@ -345,49 +350,40 @@ def test_paper_is_light_and_has_no_buttons(browser: Any, made: tuple[Path, dict[
 
 
 @pytest.fixture(scope="module")
-def fronted(made: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A page whose plan has a front, here of three plans."""
-    from dataclasses import replace
-
-    from perfmodel import catalog
-    from perfmodel.cli.report import report_of
-    from perfmodel.plan_report import FrontPoint
-    from perfmodel.report.html.page import Parts, page
-
-    word = str(made[0].with_name("plan.json"))
-    points = [
-        FrontPoint(tpot=tpot, tokens_per_s_per_card=rate, words=f"plan at {tpot * 1e3:g} ms")
-        for tpot, rate in ((0.03, 310.0), (0.02, 180.0), (0.06, 640.0))
-    ]
-    report = replace(report_of(word, catalog.load_plan(word)), front=tuple(points))
-    path = tmp_path_factory.mktemp("front") / "report.html"
-    path.write_text(page(report, Parts(**catalog.page_files()), file="plan.json"), encoding="utf-8")
-    return path, points
+def fronted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A page with a front, and its plan."""
+    folder = tmp_path_factory.mktemp("front")
+    plan, out = folder / "plan.json", folder / "report.html"
+    words = "solve deepseek-v3 --on cloudmatrix384 --cards 32 --isl 1024 --osl 512 --tpot 50ms"
+    assert _run(*words.split(), "-o", str(plan)).returncode == 0
+    done = _run("report", str(plan), "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(plan.read_text())
 
 
-def test_the_front_is_drawn_where_there_is_one(fronted: tuple[Path, list[Any]], page: Read) -> None:
-    path, points = fronted
-    assert not [one for one in page.elements if one.get("id") == "front"]  # no front, no section
+def test_the_front_is_drawn_where_there_is_one(fronted: tuple[Path, dict[str, Any]], page: Read) -> None:
+    path, plan = fronted
+    assert not [one for one in page.elements if one.get("id") == "front"]  # not asked for, no section
     read = Read(path.read_text(encoding="utf-8"))
     assert read.faults == []
     names = [one["id"] for one in read.elements if one["tag"] == "section" and one.get("id")]
     assert names[:4] == ["targets", "plan", "front", "step"]
     figures = json.loads(next(one["text"] for one in read.elements if one.get("id") == "figures"))
     line, chosen = figures["front"]["data"]
-    ordered = sorted(points, key=lambda point: point.tpot)
-    assert line["x"] == pytest.approx([1e3 * point.tpot for point in ordered])
-    assert line["y"] == [point.tokens_per_s_per_card for point in ordered]
-    targets = {one["data-name"]: one for one in _classed(read, "target")}
-    assert chosen["x"][0] == pytest.approx(1e3 * float(targets["tpot"]["data-value"]))
+    assert len(line["x"]) > 3
+    assert line["x"] == sorted(line["x"])
+    assert line["y"] == sorted(line["y"])
+    assert chosen["x"][0] == pytest.approx(1e3 * plan["predicted"]["tpot"])
+    assert chosen["y"][0] == pytest.approx(plan["predicted"]["tokens_per_s_per_card"])
     values = {float(one["data-value"]) for one in read.elements if one.get("data-value")}
-    assert {point.tpot for point in points} <= values
+    assert set(line["y"]) <= values
 
 
-def test_a_pointer_reads_the_front(browser: Any, fronted: tuple[Path, list[Any]]) -> None:
+def test_a_pointer_reads_the_front(browser: Any, fronted: tuple[Path, dict[str, Any]]) -> None:
     tab, told = _visit(browser, fronted[0], viewport={"width": 1280, "height": 900})
     plot = tab.locator("#plot-front")
     plot.scroll_into_view_if_needed()
     plot.locator(".scatterlayer .point").first.hover(force=True)
     tab.wait_for_selector("#plot-front .hovertext")
-    assert "plan at 20 ms" in plot.locator(".hovertext").first.text_content()
+    assert "attention dp" in plot.locator(".hovertext").first.text_content()
     assert told == []

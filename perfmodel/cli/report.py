@@ -13,6 +13,10 @@ def command(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="REPORT.html", help="Where the page goes.")
     ] = "report.html",
+    front: Annotated[
+        bool,
+        typer.Option("--front/--no-front", help="Search for the front of throughput over TPOT; takes some seconds."),
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace a page that is there already.")] = False,
 ) -> None:
     """Write a plan as one page of HTML that needs no network: targets, drawing, plots, every input.
@@ -32,19 +36,29 @@ def command(
     catalog.refuse_taken(path, force=force)  # before the work, and once more when the page is written
     spec = catalog.load_plan(plan)
     remarks = catalog.changed_since(spec)
-    text = page(report_of(plan, spec), Parts(**catalog.page_files()), file=Path(plan).name, remarks=remarks)
+    text = page(
+        report_of(plan, spec, front=front), Parts(**catalog.page_files()), file=Path(plan).name, remarks=remarks
+    )
     catalog.write_page(path, text, force=force)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
-def report_of(word: str, spec: Any) -> Any:
-    """Return everything that the page of a plan shows."""
+def report_of(word: str, spec: Any, *, front: bool) -> Any:
+    """Return everything that the page of a plan shows.
+
+    Raises ``UsageError`` for mixed serving and for pools on two systems.
+    """
     from perfmodel import catalog
     from perfmodel.cli.what_if import run_of
     from perfmodel.plan_report import plan_report
     from perfmodel.validation import Published, deployed
     from perfmodel.what_if import Refusal, hardware_changes, technique_changes
 
+    if spec.conditions.mixed or spec.conditions.prefill_system:
+        raise UsageError(
+            f"{word}: mixed serving, or pools on two systems; allowed: two pools on one system; see moeplan explain "
+            f"{word}"
+        )
     run = run_of(word, None, None, None, None)
     tried = [*technique_changes(run, catalog.techniques().values(), catalog.kernel_set)]
     tried += hardware_changes(run, catalog.chips())
@@ -63,6 +77,18 @@ def report_of(word: str, spec: Any) -> Any:
         deployed=[
             deployed(one, models[one.conditions.model], machines[one.name])
             for one in whole
-            if machines[one.name].chip.spec.name == chip
+            if machines[one.name].chip.spec.name == chip and not (one.conditions.mixed or one.conditions.prefill_system)
         ],
+        front=_front(spec) if front else (),
     )
+
+
+def _front(spec: Any) -> Any:
+    """Return the front around the limit that the plan was searched under; nothing where there is no run or no limit."""
+    from perfmodel.planner import asking_of
+    from perfmodel.solver.solve import front
+
+    if spec.run is None or spec.run.tpot is None:
+        return ()
+    asking = asking_of(spec.run)
+    return front(asking.case, asking.request, asking.cases["prefill"])

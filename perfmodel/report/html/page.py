@@ -177,6 +177,7 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
             lead=words.say("front.lead"),
             figures=(plots.front(report, words),),
             tables=(_front_table(report, words),),
+            notes=(words.say("front.note"),),
         )
     yield _step(report, words)
     yield _streams(report, words)
@@ -332,7 +333,7 @@ def _front_table(report: PlanReport, words: Words) -> Table:
         Column("plan", "plan"),
     )
     rows = [
-        {"tpot": one.tpot, "rate": one.tokens_per_s_per_card, "plan": one.words}
+        {"tpot": one.tpot, "rate": one.tokens_per_s_per_card, "plan": plots.plan_in_words(one.deployment)}
         for one in sorted(report.front, key=lambda one: one.tpot)
     ]
     return Table(words.say("front.title"), columns, tuple(rows))

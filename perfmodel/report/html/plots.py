@@ -8,8 +8,11 @@ from typing import Any
 from perfmodel.breakdown import WAITS, Row, deciding_times
 from perfmodel.plan_report import PlanReport, PoolReport
 from perfmodel.report.html.words import Words
+from perfmodel.report.plan import counts_in_words
 from perfmodel.report.quantity import format_quantity
+from perfmodel.report.step import layout_words
 from perfmodel.report.table import Table
+from perfmodel.solver.plan import Deployment
 from perfmodel.specs.deployment import Phase
 from perfmodel.validation import Result, Scored
 from perfmodel.what_if import Effect
@@ -105,7 +108,7 @@ def front(report: PlanReport, words: Words) -> Figure:
             "name": words.say("front.plans"),
             "x": [1e3 * point.tpot for point in points],
             "y": [point.tokens_per_s_per_card for point in points],
-            "text": [_broken(point.words) for point in points],
+            "text": [_broken(plan_in_words(point.deployment)) for point in points],
             "line": {"color": PHASES["decode"], "width": 2, "shape": "hv"},
             "marker": {"size": 8},
             "hovertemplate": hover,
@@ -144,6 +147,11 @@ def front(report: PlanReport, words: Words) -> Figure:
         layout=layout,
         height=400,
     )
+
+
+def plan_in_words(best: Deployment) -> str:
+    """Return a plan in one phrase: its instances and the layout of decode."""
+    return f"{counts_in_words(best)}, {layout_words(best.decode)}"
 
 
 HOVER_WIDTH = 60
