@@ -280,7 +280,9 @@ def _searched(cases: _Cases, request: Request, tally: Tally) -> _Found:
     for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         columns = _prefill_columns(
-            prefill_options(cases.prefill, prefill_sizes, choices, tally), cases.prefill, request.utilisation
+            prefill_options(cases.prefill, prefill_sizes, choices, tally, request.utilisation),
+            cases.prefill,
+            request.utilisation,
         )
         limits = _step_limits(columns, request.targets.ttft)
         decodes = best_decode(cases.decode, decode_sizes, request.targets.tpot, limits, choices, tally)
