@@ -1,7 +1,6 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, assert_never, cast
 
@@ -126,8 +125,8 @@ def _joined(decodes: list[Leader], prefills: _Prefills, request: Request, tally:
             continue
         leaders = [decodes[place] for place in places]
         tried = [
-            _joined_of_a_size(leaders, size, most, prefills, request, tally, rounded)
-            for rounded in ((np.ceil, np.floor) if _by_ratio(request) else (np.ceil,))
+            _joined_of_a_size(leaders, size, most, prefills, request, tally, enough)
+            for enough in ((True, False) if _by_ratio(request) else (True,))
         ]
         for place, *found in zip(places, *tried, strict=True):
             feasible = [join for join in found if join is not None]
@@ -137,7 +136,7 @@ def _joined(decodes: list[Leader], prefills: _Prefills, request: Request, tally:
 
 
 def _by_ratio(request: Request) -> bool:
-    """Return whether rate over cost counts: then one prefill instance too few may be better than one too many."""
+    """Return whether rate over cost counts: then too few prefill servers, all full, may be better than enough."""
     return request.rate is None and request.objective in ("per-card", "cost")
 
 
@@ -148,12 +147,13 @@ def _joined_of_a_size(
     prefills: _Prefills,
     request: Request,
     tally: Tally,
-    rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    enough: bool,
 ) -> list[_Join | None]:
     """Return the best deployment of each of some decode instances of one size.
 
-    For each count of decode instances as many prefill instances as feed them are taken, ``rounded`` to whole ones, or
-    as many as the budget leaves.  The axes are decode instance, their count, prefill instance.
+    For each count of decode instances as many prefill instances as feed them are taken, or as many as fill the last
+    server that they keep busy, or as many as the budget leaves.  The axes are decode instance, their count, prefill
+    instance.
     """
     rate = np.array([leader.requests_per_s for leader in leaders])[:, None, None] * request.utilisation
     step = np.array([leader.step_time for leader in leaders])[:, None, None]
@@ -162,7 +162,9 @@ def _joined_of_a_size(
     decode_servers = np.ceil(decodes * size - ROUNDING)
     left = request.servers - decode_servers if request.prefill_servers is None else request.prefill_servers
     room = np.floor(left / prefills.servers + ROUNDING)
-    counts = np.minimum(rounded(fed / prefills.rate - ROUNDING), room)
+    wanted = fed / prefills.rate - ROUNDING
+    of_server = np.maximum(1, np.rint(1 / prefills.servers))
+    counts = np.minimum(np.ceil(wanted) if enough else np.floor(wanted / of_server) * of_server, room)
     served = np.minimum(counts * prefills.rate, fed)
     ttft = np.broadcast_to(prefills.ttft + step, served.shape)
     allowed = counts >= 1
