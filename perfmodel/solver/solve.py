@@ -7,6 +7,7 @@ from typing import Any, Literal, assert_never, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, pool_point
 from perfmodel.solver.plan import Deployment, Lost, PoolPlan, Price, Rejection, Solution, Status
@@ -324,9 +325,15 @@ NOTHING_SERVED = 1e-12
 def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
-    ``prefill_case`` is of the prefill pool where it runs on another system.
+    ``prefill_case`` is of the prefill pool where it runs on another system.  Raises ``UsageError`` where front ends
+    that limit the rate are to be busy all the time: the wait for one has no bound.
     """
     cases = _Cases(prefill=prefill_case or case, decode=case)
+    if request.utilisation >= 1 and cases.prefill.rates.frontend_rate is not None:
+        raise UsageError(
+            f"--utilisation: {request.utilisation:g} with front ends that limit the rate; allowed: below 1; the wait "
+            "for a busy front end has no bound"
+        )
     if request.objective == "tpot":
         found, request, tally = _lowest_tpot(cases, request)
     else:
