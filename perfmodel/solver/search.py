@@ -331,9 +331,15 @@ def best_decode(
 
 
 def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: float, tally: Tally) -> None:
-    """Go over the space once more for the plans that came closest to each limit."""
+    """Go over the space once more for the plans that came closest to each limit.
+
+    To memory that of the plans which meet TPOT; the smallest of all where none fits.
+    """
+    smallest = (np.inf, "")
     for mesh in chunks:
         _, time, memory, _ = _grids(mesh, case)
+        least = int(np.argmin(memory))
+        smallest = min(smallest, (float(memory.flat[least]), describe(mesh.layout_at(least), mesh.family)))
         for name, values, bound, other in (
             ("memory", memory, limit, time <= time_limit),
             ("tpot", time, time_limit, memory <= limit),
@@ -342,6 +348,8 @@ def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: fl
             index = int(np.argmin(candidates))
             if np.isfinite(candidates.flat[index]):
                 tally.miss(name, float(candidates.flat[index]), bound, describe(mesh.layout_at(index), mesh.family))
+    if limit < smallest[0] < np.inf:
+        tally.miss("memory", smallest[0], limit, smallest[1])
 
 
 def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally, utilisation: float) -> list[Leader]:
