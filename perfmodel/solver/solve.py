@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, pool_point
+from perfmodel.solver.misses import shortest_steps, tell_misses
 from perfmodel.solver.plan import Deployment, Lost, PoolPlan, Price, Rejection, Solution, Status
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, prefill_options, refitted
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
@@ -18,7 +19,7 @@ from perfmodel.units import Seconds
 
 Objective = Literal["throughput", "per-card", "cards", "cost", "tpot"]
 ROUNDING = 1e-9
-UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "rate": "1/s"}
+UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards": "1", "rate": "1/s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,10 +276,34 @@ def _sizes(case: Case, servers: int) -> list[int]:
 _Found = list[tuple[_Join, _Prefills]]
 
 
-def _searched(cases: _Cases, request: Request, tally: Tally) -> _Found:
+def _sides(cases: _Cases, request: Request) -> tuple[list[int], list[int]]:
+    """Return the sizes of an instance that are searched, of prefill and of decode."""
     own = request.prefill_servers
-    decode_sizes = _sizes(cases.decode, max(1, request.servers - (own is None)))
-    prefill_sizes = _sizes(cases.prefill, min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1)))
+    decode = _sizes(cases.decode, max(1, request.servers - (own is None)))
+    return _sizes(cases.prefill, min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1))), decode
+
+
+def _tell_misses(cases: _Cases, request: Request, tally: Tally) -> None:
+    """Go over the space once more for the shortest TTFT, and the smallest budget, of a pair of instances."""
+    prefill_sizes, decode_sizes = _sides(cases, request)
+    for kv_dtype in request.choices.kv_dtypes:
+        choices = replace(request.choices, kv_dtypes=(kv_dtype,))
+        plans = prefill_options(cases.prefill, prefill_sizes, choices, Tally(), request.utilisation)
+        if not plans:
+            continue
+        columns = _prefill_columns(plans, cases.prefill, request.utilisation)
+        tell_misses(
+            *shortest_steps(cases.decode, decode_sizes, request.targets.tpot, choices),
+            (columns.servers, columns.ttft),
+            cases.decode,
+            (request.servers, request.prefill_servers),
+            request.targets.ttft,
+            tally,
+        )
+
+
+def _searched(cases: _Cases, request: Request, tally: Tally) -> _Found:
+    prefill_sizes, decode_sizes = _sides(cases, request)
     joined: _Found = []
     for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
@@ -339,6 +364,8 @@ def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Sol
     else:
         tally = Tally()
         found = _searched(cases, request, tally)
+    if not found:
+        _tell_misses(cases, request, tally)
     different: dict[tuple[object, ...], tuple[_Join, _Prefills]] = {}
     for join, columns in found:
         different.setdefault(join.decode.key, (join, columns))
