@@ -1,6 +1,5 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, cast
@@ -83,8 +82,8 @@ def joined(decodes: list[Leader], prefills: Prefills, request: Request, tally: T
             continue
         leaders = [decodes[place] for place in places]
         tried = [
-            _joined_of_a_size(leaders, size, most, prefills, request, tally, rounded)
-            for rounded in ((np.ceil, np.floor) if request.by_ratio else (np.ceil,))
+            _joined_of_a_size(leaders, size, most, prefills, request, tally, enough)
+            for enough in ((True, False) if request.by_ratio else (True,))
         ]
         for place, *found in zip(places, *tried, strict=True):
             feasible = [join for join in found if join is not None]
@@ -100,12 +99,13 @@ def _joined_of_a_size(
     prefills: Prefills,
     request: Request,
     tally: Tally,
-    rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    enough: bool,
 ) -> list[Join | None]:
     """Return the best deployment of each of some decode instances of one size.
 
-    For each count of decode instances as many prefill instances as feed them are taken, ``rounded`` to whole ones, or
-    as many as the budget leaves.  The axes are decode instance, their count, prefill instance.
+    For each count of decode instances as many prefill instances as feed them are taken, or as many as fill the last
+    server that they keep busy, or as many as the budget leaves.  The axes are decode instance, their count, prefill
+    instance.
     """
     rate = np.array([leader.requests_per_s for leader in leaders])[:, None, None] * request.utilisation
     step = np.array([leader.step_time for leader in leaders])[:, None, None]
@@ -113,7 +113,9 @@ def _joined_of_a_size(
     fed = decodes * rate if request.rate is None else np.minimum(decodes * rate, request.rate)
     decode_servers = np.ceil(decodes * size - ROUNDING)
     room = _room(size, most, decode_servers, prefills, request)
-    counts = np.minimum(rounded(fed / prefills.rate - ROUNDING), room)
+    wanted = fed / prefills.rate - ROUNDING
+    of_server = np.maximum(1, np.rint(1 / prefills.servers))
+    counts = np.minimum(np.ceil(wanted) if enough else np.floor(wanted / of_server) * of_server, room)
     served = np.minimum(counts * prefills.rate, fed)
     ttft = np.broadcast_to(prefills.ttft + step, served.shape)
     allowed = counts >= 1

@@ -37,7 +37,7 @@ class Request:
 
     @property
     def by_ratio(self) -> bool:
-        """Whether rate over cost counts: then one prefill instance too few may be better than one too many."""
+        """Whether rate over cost counts: then too few prefill servers, all full, may be better than enough."""
         return self.rate is None and self.objective in ("per-card", "cost", "energy")
 
 

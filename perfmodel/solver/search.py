@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.serving import Case, PoolPoint, pool_point, tokens_per_step, usable_memory
+from perfmodel.serving import Case, PoolPoint, first_token, pool_point, tokens_per_step, usable_memory
 from perfmodel.solver.plan import PoolPlan, Rejection
 from perfmodel.solver.space import (
     LARGEST_BATCH,
@@ -376,9 +376,15 @@ def _leaders(
 
 
 def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: float, tally: Tally) -> None:
-    """Go over the space once more for the plans that came closest to each limit."""
+    """Go over the space once more for the plans that came closest to each limit.
+
+    To memory that of the plans which meet TPOT; the smallest of all where none fits.
+    """
+    smallest = (np.inf, "")
     for mesh in chunks:
         _, time, memory, _ = _grids(mesh, case)
+        least = int(np.argmin(memory))
+        smallest = min(smallest, (float(memory.flat[least]), describe(mesh.layout_at(least), mesh.family)))
         for name, values, bound, other in (
             ("memory", memory, limit, time <= time_limit),
             ("tpot", time, time_limit, memory <= limit),
@@ -387,6 +393,8 @@ def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: fl
             index = int(np.argmin(candidates))
             if np.isfinite(candidates.flat[index]):
                 tally.miss(name, float(candidates.flat[index]), bound, describe(mesh.layout_at(index), mesh.family))
+    if limit < smallest[0] < np.inf:
+        tally.miss("memory", smallest[0], limit, smallest[1])
 
 
 def undominated(time: Grid, rate: Grid) -> NDArray[np.intp]:
@@ -401,13 +409,18 @@ def undominated(time: Grid, rate: Grid) -> NDArray[np.intp]:
     return kept
 
 
-def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally) -> list[Leader]:
-    """Return prefill instances that fit, the undominated ones in rate and latency of each size."""
+def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally, utilisation: float) -> list[Leader]:
+    """Return prefill instances that fit, the undominated ones in rate and TTFT of each size.
+
+    The longer step may have the shorter TTFT: an instance of fewer prompts waits less for its batch.
+    """
     limit = float(cast(Any, usable_memory(case.rates)))
     chunks = list(meshes(case, "prefill", sizes, choices))
-    fitting = []  # one column for each plan that fits: size, time, rate, chunk and place in it
+    fitting = []  # one column for each plan that fits: size, TTFT, step time, rate, chunk and place in it
     for number, mesh in enumerate(chunks):
-        _, time, memory, rate = _grids(mesh, case)
+        point, time, memory, rate = _grids(mesh, case)
+        terms = first_token(prefill=point, layout=mesh.layout(), case=case, utilisation=utilisation, decode_step=0.0)
+        ttft = np.broadcast_to(cast(Any, terms.ttft), mesh.shape)
         tally.evaluated += time.size
         tally.count("prefill memory", int(np.count_nonzero(memory > limit)))
         smallest = int(np.argmin(memory))
@@ -417,12 +430,15 @@ def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally
             )
         fits = np.flatnonzero(memory <= limit)
         dies = mesh.experts.dies[np.unravel_index(fits, mesh.shape)[0]]
-        fitting.append(np.stack([dies, time.ravel()[fits], rate.ravel()[fits], np.full(len(fits), number), fits]))
-    dies, time, rate, chunk, place = np.concatenate(fitting, axis=1)
+        columns = (grid.ravel()[fits] for grid in (ttft, time, rate))
+        fitting.append(np.stack([dies, *columns, np.full(len(fits), number), fits]))
+    if not fitting:  # what is fixed leaves no degree of parallelism on servers this small
+        return []
+    dies, ttft, time, rate, chunk, place = np.concatenate(fitting, axis=1)
     plans = []
     for size in dict.fromkeys(dies.tolist()):
         own = np.flatnonzero(dies == size)
-        for index in own[undominated(time[own], rate[own])].tolist():
+        for index in own[undominated(ttft[own], rate[own])].tolist():
             plans.append(
                 Leader(
                     key=(size, index),

@@ -9,6 +9,7 @@ from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, fewest_dies, first_token
 from perfmodel.solver.defence import holds, lost, prices, unrounded
 from perfmodel.solver.join import Join, Prefills, joined, prefill_columns
+from perfmodel.solver.misses import shortest_steps, tell_misses
 from perfmodel.solver.mixed import mixed_first_token, mixed_joins, mixed_time
 from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Rejection, Solution, Status
 from perfmodel.solver.request import ROUNDING, Cases, Request, value
@@ -16,7 +17,7 @@ from perfmodel.solver.search import Tally, best_decode, decode_front, exact_pool
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.units import Seconds
 
-UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "rate": "1/s"}
+UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards": "1", "rate": "1/s"}
 
 #: joins of a search, the best first, and the prefill candidates by cache precision
 Found = tuple[list[Join], dict[str, Prefills]]
@@ -99,13 +100,35 @@ def _sizes(case: Case, servers: int, domain: int | None) -> list[int]:
     return [part for part in parts if part >= fewest] + whole
 
 
-def _prefill_side(cases: Cases, request: Request, choices: Choices, tally: Tally) -> tuple[list[int], Prefills]:
-    """Return the sizes of a decode instance that are searched, and the prefill candidates."""
+def _sides(cases: Cases, request: Request) -> tuple[list[int], list[int]]:
+    """Return the sizes of an instance that are searched, of prefill and of decode."""
     own, (of_prefill, of_decode) = request.prefill_servers, request.domains
-    decode_sizes = _sizes(cases.decode, max(1, request.servers - (own is None)), of_decode)
+    decode = _sizes(cases.decode, max(1, request.servers - (own is None)), of_decode)
     most = min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1))
-    prefills = prefill_options(cases.prefill, _sizes(cases.prefill, most, of_prefill), choices, tally)
-    return decode_sizes, prefill_columns(prefills, cases.prefill, request.utilisation)
+    return _sizes(cases.prefill, most, of_prefill), decode
+
+
+def _columns(cases: Cases, request: Request, choices: Choices, tally: Tally) -> Prefills:
+    """Return the prefill candidates."""
+    plans = prefill_options(cases.prefill, _sides(cases, request)[0], choices, tally, request.utilisation)
+    return prefill_columns(plans, cases.prefill, request.utilisation)
+
+
+def _tell_misses(cases: Cases, request: Request, tally: Tally) -> None:
+    """Go over the space once more for the shortest TTFT, and the smallest budget, of a pair of instances."""
+    for kv_dtype in request.choices.kv_dtypes:
+        choices = replace(request.choices, kv_dtypes=(kv_dtype,))
+        columns = _columns(cases, request, choices, Tally())
+        if not columns.plans:
+            continue
+        tell_misses(
+            *shortest_steps(cases.decode, _sides(cases, request)[1], request.targets.tpot, choices),
+            (columns.servers, columns.ttft),
+            cases.decode,
+            (request.servers, request.prefill_servers),
+            request.targets.ttft,
+            tally,
+        )
 
 
 def searched(cases: Cases, request: Request, tally: Tally) -> Found:
@@ -115,9 +138,9 @@ def searched(cases: Cases, request: Request, tally: Tally) -> Found:
     for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         if request.serving != "mixed":
-            decode_sizes, columns[kv_dtype] = _prefill_side(cases, request, choices, tally)
+            columns[kv_dtype] = _columns(cases, request, choices, tally)
             limits = _step_limits(columns[kv_dtype], request.targets.ttft)
-            decodes = best_decode(cases.decode, decode_sizes, request.targets.tpot, limits, choices, tally)
+            decodes = best_decode(cases.decode, _sides(cases, request)[1], request.targets.tpot, limits, choices, tally)
             joins += joined(decodes, columns[kv_dtype], request, tally)
         if request.serving != "disaggregated":
             sizes = _sizes(cases.decode, request.servers, request.domains[1])
@@ -125,20 +148,21 @@ def searched(cases: Cases, request: Request, tally: Tally) -> Found:
     return sorted(joins, key=lambda join: join.key), columns
 
 
-LATENCY_STEPS = 12  # of a search for the lowest TPOT: each halves what is left, to a four-thousandth of the range
+NEAR = 1e-3  # relative: so near the lowest TPOT few plans are left, and each search leads to a faster one
 SHORTEST = 1 / 64  # of a plan's TPOT: nothing is that much faster
 
 
 def _lowest_tpot(cases: Cases, request: Request) -> tuple[Found, Request, Tally]:
-    """Return the joins under the lowest TPOT limit that leaves one, to a part in a thousand or so."""
+    """Return the joins of the lowest TPOT: limits halve what is left to a thousandth, then step from plan to plan."""
     tally = Tally()
     found = searched(cases, request, tally)
     if not found[0]:
         return found, request, tally
     high = _tpot_of(found[0][0], cases)
     low, asked = high * SHORTEST, request
-    for _ in range(LATENCY_STEPS):
-        middle = math.sqrt(low * high)
+    while low < high * (1 - ROUNDING):
+        near = high / low < 1 + NEAR
+        middle = high * (1 - ROUNDING) if near else math.sqrt(low * high)
         tried = replace(request, targets=request.targets.model_copy(update={"tpot": middle}))
         counted = Tally()
         other = searched(cases, tried, counted)
@@ -147,8 +171,6 @@ def _lowest_tpot(cases: Cases, request: Request) -> tuple[Found, Request, Tally]
             high = _tpot_of(other[0][0], cases)
         else:
             low = middle
-        if high / low < 1 + 1e-3:
-            break
     return found, asked, tally
 
 
@@ -159,14 +181,22 @@ def _tpot_of(join: Join, cases: Cases) -> float:
 def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
-    ``prefill_case`` is of the prefill pool where it runs on another system.
+    ``prefill_case`` is of the prefill pool where it runs on another system.  Raises ``UsageError`` where front ends
+    that limit the rate are to be busy all the time: the wait for one has no bound.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
+    if request.utilisation >= 1 and cases.prefill.rates.frontend_rate is not None:
+        raise UsageError(
+            f"--utilisation: {request.utilisation:g} with front ends that limit the rate; allowed: below 1; the wait "
+            "for a busy front end has no bound"
+        )
     if request.objective == "tpot":
         (joins, columns), request, tally = _lowest_tpot(cases, request)
     else:
         tally = Tally()
         joins, columns = searched(cases, request, tally)
+    if not joins and request.serving != "mixed":
+        _tell_misses(cases, request, tally)
     different: dict[tuple[object, ...], Join] = {}
     for join in joins:
         different.setdefault(join.decode.key, join)
@@ -206,9 +236,9 @@ def front(case: Case, request: Request, prefill_case: Case | None = None) -> lis
     if request.serving == "disaggregated":
         for kv_dtype in request.choices.kv_dtypes:
             choices = replace(request.choices, kv_dtypes=(kv_dtype,))
-            decode_sizes, columns = _prefill_side(cases, request, choices, Tally())
+            columns = _columns(cases, request, choices, Tally())
             steps = _step_limits(columns, request.targets.ttft)
-            for leaders in decode_front(case, decode_sizes, limits, steps, choices):
+            for leaders in decode_front(case, _sides(cases, request)[1], limits, steps, choices):
                 joins = joined(leaders, columns, request, Tally())
                 found += sorted(joins, key=lambda join: join.key)[:1]
     else:
