@@ -20,7 +20,7 @@ from perfmodel.solver.search import exact_pool
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
-from perfmodel.timeline import Timeline, timeline
+from perfmodel.streams import Timeline, timeline
 from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, joined_range, pool_range
 from perfmodel.validation import Deployed, Published, Result, neighbours, place_of
 from perfmodel.what_if import Change, Effect, Refusal, Run, effect, outcome, resolved_of

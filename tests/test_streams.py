@@ -10,7 +10,7 @@ from perfmodel.breakdown import WAITS, deciding_times
 from perfmodel.placement import placement
 from perfmodel.scenario import Scenario, breakdown_of, case_of, ledger_of, resolve
 from perfmodel.specs.evidence import Service
-from perfmodel.timeline import SHARED_APART, timeline
+from perfmodel.streams import SHARED_APART, timeline
 
 SERVICE = Service(
     system="cloudmatrix384", model="deepseek-v3", stack="cann-2025", isl=4096, osl=1024, acceptance=(0.7,)
