@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from perfmodel import catalog
 from perfmodel.serving import Case
-from perfmodel.solver.solve import Request, solve
+from perfmodel.solver.request import Request
+from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 

@@ -12,8 +12,9 @@ from perfmodel import catalog
 from perfmodel.serving import Case
 from perfmodel.solver import search
 from perfmodel.solver.plan import Solution
+from perfmodel.solver.request import Request
 from perfmodel.solver.search import exact_pool
-from perfmodel.solver.solve import Request, solve
+from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 

@@ -85,6 +85,7 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
     """Return the loads of one micro-batch on the busiest rank of each kind.
 
     With experts on dies of their own each domain of attention ranks exchanges its tokens with all of them.
+    A rank of routed experts is ``expert_tp`` dies, one where experts are whole.
     """
     load = (_of_prompts if family.phase == "prefill" else _of_answers)(layout, family, traffic)
     attention_dies = (layout.dies - layout.expert_dies) / layout.domains
@@ -95,7 +96,8 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
         shared_tokens = tokens_per_shared_rank(group_tokens=group_tokens, shared_ranks=shared_ranks)
     else:  # every die works its own; said without the size of the instance, so that the row does not carry its axis
         shared_tokens = load.mean_tokens / layout.tp
-    routed_ranks = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
+    routed_dies = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
+    routed_ranks = routed_dies / layout.expert_tp if family.split_experts else routed_dies
     slots = dims.n_routed_experts + layout.redundant
     slots_per_rank = ceil(slots / routed_ranks)
     mean = tokens_per_routed_rank(
@@ -136,6 +138,7 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
         tp=layout.tp,
         cp=layout.cp,
         dcp=layout.dcp,
+        expert_tp=layout.expert_tp,
         o_proj_tp=layout.o_proj_tp,
         head_tp=layout.head_tp,
         dense_tp=layout.dense_tp,
