@@ -41,15 +41,17 @@ def known(word: str, words: list[str], option: str) -> None:
 
 
 def settings(words: Sequence[str] | None) -> dict[str, str]:
-    """Read 'technique=setting' words; a technique alone is 'on'."""
+    """Read 'technique=setting' words; a technique alone is 'on'.  Raises ``UsageError`` where one has two settings."""
     from perfmodel import catalog
 
-    chosen = {}
+    chosen: dict[str, str] = {}
     for word in words or ():
         name, _, setting = word.partition("=")
         technique = catalog.technique_named(name)
         technique.setting(setting or "on")
-        chosen[technique.spec.name] = setting or "on"
+        before = chosen.setdefault(technique.spec.name, setting or "on")
+        if before != (setting or "on"):
+            raise UsageError(f"--with {name}: {before!r} and {setting or 'on'!r}; allowed: one setting; drop the other")
     return chosen
 
 

@@ -134,11 +134,12 @@ def layouts_of(phase: Any, case: Case, sizes: list[int], choices: Choices, large
     decode = phase == "decode"
     cp, dcp = fixed.get("cp", 1), fixed.get("dcp", 1)
     found = []
-    for overlap, exchange, reduction, stream in product(
+    for overlap, exchange, reduction, stream, parts in product(
         ("none", "link", "cores") if decode else ("none", "link"),
         ("dispatch", "gather"),
         offered.get("reduction", ("scatter_gather",)),
         offered.get("shared_stream", (False,)),
+        offered.get("expert_tp", (1,)),
     ):
         if decode and overlap == "link" and exchange == "dispatch":
             continue  # dispatch needs cores of its own
@@ -148,16 +149,18 @@ def layouts_of(phase: Any, case: Case, sizes: list[int], choices: Choices, large
         for dies, tp, batch, draft, cores in product(sizes, (1, 2, 4, 8, 16), batches, drafts, splits):
             if dies % (tp * cp) or rates.dies_per_server % (tp * cp) or tp % dcp:
                 continue
+            if dies % parts:
+                continue
             if reduction in ("all_to_all", "sp_tp_sp") and tp == 1:
                 continue  # the same as without
             own = range(1, dies // 6 + 1) if decode and model.experts.n_shared_experts else ()
             for shared, more in product((0, *own), (0, 1)):
-                ranks, routed = dies - shared, model.experts.n_routed_experts
+                ranks, routed = (dies - shared) // parts, model.experts.n_routed_experts
                 slots = next(n for n in range(1, routed + 1) if n * ranks >= routed) + more
                 layout = LayoutSpec(
                     dies=dies, tp=tp, batch=batch, draft=draft, shared_ranks=shared,
                     redundant=slots * ranks - routed, overlap=overlap, attention_cores=cores, exchange=exchange,
-                    reduction=reduction, shared_stream=stream, cp=cp, dcp=dcp,
+                    reduction=reduction, shared_stream=stream, cp=cp, dcp=dcp, expert_tp=parts,
                 )  # fmt: skip
                 if not layout_faults(layout, phase, model, rates):
                     found.append(layout)
@@ -246,10 +249,10 @@ def value_of(solution: Solution, found: list[Joined]) -> float:
     def place(side: list[Walked], pool: PoolPlan) -> int | None:
         return next((at for at, one in enumerate(side) if one.key == (pool.layout, pool.family)), None)
 
-    for pair in found:
-        row, column = place(pair.decodes, best.decode), place(pair.prefills, best.prefill)
+    for each in found:
+        row, column = place(each.decodes, best.decode), place(each.prefills, best.prefill)
         if row is not None and column is not None:
-            values = pair.objectives.get((best.decode_instances, best.prefill_instances))
+            values = each.objectives.get((best.decode_instances, best.prefill_instances))
             return np.inf if values is None else float(values[row, column])
     return np.inf
 
@@ -278,8 +281,8 @@ def missed(one: Space, found: list[Joined]) -> tuple[str, float]:
         return "tpot", min(plan.tpot for plan in decodes if plan.memory <= usable)
     pairs = [
         (-(-decode.layout.dies // of_server), -(-prefill.layout.dies // of_server), decode, prefill)
-        for joined in found
-        for decode, prefill in product(joined.decodes, joined.prefills)
+        for each in found
+        for decode, prefill in product(each.decodes, each.prefills)
     ]
     if asked.prefill_servers is None:
         fitting = [pair for pair in pairs if pair[0] + pair[1] <= asked.servers]
@@ -325,7 +328,15 @@ def spaces(draw: Any) -> Space:
     )
     servers, own = draw(st.integers(2, 4)), draw(st.sampled_from((None, None, None, 1, 2)))
     offered = draw(
-        st.sampled_from(({}, {}, {"reduction": ("scatter_gather", "all_to_all")}, {"shared_stream": (False, True)}))
+        st.sampled_from(
+            (
+                {},
+                {},
+                {"reduction": ("scatter_gather", "all_to_all")},
+                {"shared_stream": (False, True)},
+                {"expert_tp": (1, 2)},
+            )
+        )
     )
     fixed = draw(st.sampled_from(({}, {}, {}, {"prefill": {"cp": 2}}, {"decode": {"dcp": 2}})))
     choices = Choices(
@@ -400,7 +411,7 @@ def test_the_search_equals_loops_over_every_deployment(one: Space) -> None:
         patch.setattr(space, "SHARED_STEP", 1)
         solution = solve(one.case, one.asked)
     found = [join(*side, one.case, one.asked) for side in one.sides]
-    best = min(joined.best for joined in found)
+    best = min(each.best for each in found)
     assert (solution.best is not None) == np.isfinite(best), (solution.status, best)
     if not all(side for pools in one.sides for side in pools):
         assert solution.best is None  # a split that servers so small do not have
