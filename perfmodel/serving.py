@@ -114,6 +114,12 @@ def fewest_dies(case: Case) -> float:
     return float(layers * model.experts.n_routed_experts * cast(Any, each) / usable)
 
 
+def footprint_of(layout: Layout, family: Family, case: Case) -> Footprint:
+    """Return the bytes of a die of an instance of this layout."""
+    ledger = build_ledger(layout, family, case.traffic, case.model, case.dims)
+    return footprint(ledger, layout, family, case.traffic, case.model, case.dims, case.rates.kv_block_tokens)
+
+
 def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
     """Return what one instance of this layout serves."""
     traffic, dims, rates = case.traffic, case.dims, case.rates
