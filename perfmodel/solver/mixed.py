@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.algebra import maximum
 from perfmodel.formulas.serving import batch_formation_wait, mixed_tpot, residual_wait
@@ -15,7 +16,7 @@ from perfmodel.ledger.footprint import Footprint
 from perfmodel.serving import Case, FirstToken, PoolPoint, pool_point, usable_memory
 from perfmodel.solver.join import Join, first_of, packed
 from perfmodel.solver.request import ROUNDING, Cases, Request, keys
-from perfmodel.solver.search import CORES, Leader, Mesh, Tally, highest, meshes, undominated
+from perfmodel.solver.search import CORES, Leader, Mesh, Tally, highest, meshes
 from perfmodel.solver.space import too_many_tokens
 from perfmodel.units import Bytes, Fraction, Seconds
 
@@ -67,22 +68,42 @@ def mixed_first_token(prefill: PoolPoint, decode: PoolPoint, utilisation: Fracti
     )
 
 
+def unbeaten(columns: NDArray[np.float64]) -> list[int]:
+    """Return the rows that no other is as small as in every column, by the first column; of equal rows the first.
+
+    >>> unbeaten(np.array([[3.0, 1.0], [1.0, 2.0], [3.0, 3.0], [1.0, 2.0]]))
+    [1, 0]
+    """
+    kept: list[int] = []
+    for row in np.lexsort(columns.T[::-1]).tolist():
+        if not (columns[kept] <= columns[row]).all(axis=1).any():
+            kept.append(row)
+    return kept
+
+
 #: by size, tp, replicas and dies of an expert
 Prompts = dict[tuple[int, int, int, int], list[tuple[Leader, PoolPoint]]]
 
 
 def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Prompts:
-    """Return the prefill steps that no other beats in time and rate, by size, tp, replicas and dies of an expert."""
+    """Return the prefill steps that no other beats, by size, tp, replicas and dies of an expert.
+
+    In time, rate, prompts that wait for each other, and every part of memory of which the phase with more decides.
+    """
     chunks = list(meshes(case, "prefill", sizes, request.choices))
-    columns = []  # dies, tp, replicas, dies of an expert, time, rate, chunk and place in it
+    columns = []  # dies, tp, replicas, dies of an expert, time, rate, chunk and place in it, prompts and memory
     for number, mesh in enumerate(chunks):
         point: Any = pool_point(mesh.layout(), mesh.family, case)
         layout: Any = mesh.layout()
         split = mesh.structure.keys.get("expert_tp", 1)
-        each = (layout.dies, layout.tp, layout.redundant, split, point.step_time, point.requests_per_s, number)
-        size = math.prod(mesh.shape)
+        size, held = math.prod(mesh.shape), point.footprint
+        each = (
+            *(layout.dies, layout.tp, layout.redundant, split, point.step_time, point.requests_per_s, number),
+            np.arange(size).reshape(mesh.shape),
+            *(point.in_flight, held.weights, held.buffers, held.workspace),
+        )
         tally.evaluated += size
-        columns.append(np.stack([*(np.broadcast_to(one, mesh.shape).ravel() for one in each), np.arange(size)]))
+        columns.append(np.stack([np.broadcast_to(one, mesh.shape).ravel() for one in each]))
     rows = np.concatenate(columns, axis=1).T
     found: Prompts = {}
     kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
@@ -97,7 +118,7 @@ def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Pr
                 step_time=float(own[index, 4]),
                 servers=dies / case.rates.dies_per_server,
             )
-            for index in undominated(own[:, 4], own[:, 5])
+            for index in unbeaten(np.column_stack([own[:, 4], -own[:, 5], own[:, 8:]]))
         ]
         found[int(dies), int(tp), int(redundant), int(split)] = [(one, one.plan(case).point) for one in leaders]
     return found
@@ -204,7 +225,7 @@ def mixed_joins(cases: Cases, sizes: list[int], request: Request, tally: Tally) 
     """Return the best mixed deployment of each size, tp, draft and family.
 
     The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
-    in time and rate the whole decode space is gone through.  Both phases share the layout of weights: dp, tp and
+    the whole decode space is gone through.  Both phases share the layout of weights: dp, tp and
     slots; shared experts have no dies of their own, since prefill has none.
     """
     prompts = _prompts(cases.prefill, sizes, request, tally)
