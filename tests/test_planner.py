@@ -79,15 +79,15 @@ def test_an_instance_stays_inside_its_supernode_unless_allowed_out() -> None:
 # --- prefill and decode in turn on the same dies --------------------------------------------------
 
 
-@pytest.mark.parametrize("tpot", [0.04, 0.08, 0.2])
-def test_mixed_serving_equals_brute_force(tpot: float) -> None:
+@pytest.mark.parametrize(("tpot", "ttft"), [(0.04, None), (0.08, None), (0.2, None), (0.08, 60.0), (0.2, 25.0)])
+def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> None:
     """Every decode layout with every prefill layout of the same weights, worked from plain numbers."""
     rates = catalog.load_machine("cloudmatrix384", "cann-2025")[0].rates()
     case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=60_000, osl=2000, acceptance=(0.7,))
     choices = Choices(fixed={"decode": {"tp": 2, "draft": 1}, "prefill": {"tp": 2}})
     request = Request(
-        servers=2, rate=None, targets=Targets(tpot=tpot), utilisation=0.8, objective="throughput", choices=choices,
-        top=1, serving="mixed",
+        servers=2, rate=None, targets=Targets(tpot=tpot, ttft=ttft), utilisation=0.8, objective="throughput",
+        choices=choices, top=1, serving="mixed",
     )  # fmt: skip
     points = {
         phase: [
@@ -108,8 +108,12 @@ def test_mixed_serving_equals_brute_force(tpot: float) -> None:
             one, two = prefill.footprint, decode.footprint
             memory = max(one.weights, two.weights) + two.kv
             memory += max(one.buffers, two.buffers) + max(one.workspace, two.workspace)
-            if time <= tpot and memory <= usable:
-                best = max(best, decode.in_flight / (time * case.osl))
+            rate = decode.in_flight / (time * case.osl)
+            prompts = prefill.in_flight / case.isl
+            first = (prompts - 1) / (2 * 0.8 * rate) + 0.8 * rate * each * prefill.step_time / 2
+            first += decode.step_time / 2 + prefill.step_time + decode.step_time
+            if time <= tpot and memory <= usable and (ttft is None or first <= ttft):
+                best = max(best, rate)
     found = mixed_joins(Cases(prefill=case, decode=case), [32], request, Tally())
     assert max((join.served for join in found), default=0.0) == pytest.approx(best * 0.8, rel=1e-12)
 

@@ -63,7 +63,7 @@ def invented_model(draw: Any) -> ModelSpec:
     )
 
 
-def invented_rates(draw: Any, mixed: bool) -> Any:
+def invented_rates(draw: Any) -> Any:
     """Return the rates of a machine on file with other numbers, and small servers of a few dies."""
     system = draw(st.sampled_from(("cloudmatrix384", "atlas-800i-a2")))
     rates = catalog.load_machine(system, draw(st.sampled_from(("cann-2025", "cann-2026"))))[0].rates()
@@ -87,7 +87,7 @@ def invented_rates(draw: Any, mixed: bool) -> Any:
         hbm_bandwidth=rates.hbm_bandwidth * draw(scale),
         tiers=tiers,
         kv_tier=next(tier for tier in tiers if tier.name == rates.kv_tier.name),
-        frontend_rate=None if mixed else draw(st.sampled_from((None, 30.0))),
+        frontend_rate=draw(st.sampled_from((None, 30.0))),
         kv_block_tokens=16.0,
         dies_per_package=of_package,
         packages_per_server=of_server,
@@ -319,7 +319,7 @@ def batch_bound(case: Case, kv_dtype: str, fixed: Any, phase: str) -> int:
 @st.composite
 def spaces(draw: Any, mixed: bool = False) -> Space:
     """Return a small space and a request, of two pools or of instances that run both phases."""
-    model, rates, largest = invented_model(draw), invented_rates(draw, mixed), draw(st.integers(1, 3))
+    model, rates, largest = invented_model(draw), invented_rates(draw), draw(st.integers(1, 3))
     case = Case(
         model=model,
         rates=rates,

@@ -2,13 +2,11 @@
 
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.algebra import maximum
 from perfmodel.formulas.serving import batch_formation_wait, mixed_tpot, residual_wait
@@ -16,7 +14,7 @@ from perfmodel.ledger.footprint import Footprint
 from perfmodel.serving import Case, FirstToken, PoolPoint, pool_point, usable_memory
 from perfmodel.solver.join import Join, first_of, packed
 from perfmodel.solver.request import ROUNDING, Cases, Request, keys
-from perfmodel.solver.search import CORES, Leader, Mesh, Tally, highest, meshes
+from perfmodel.solver.search import CORES, Grid, Leader, Mesh, Tally, highest, meshes
 from perfmodel.solver.space import too_many_tokens
 from perfmodel.units import Bytes, Fraction, Seconds
 
@@ -68,81 +66,101 @@ def mixed_first_token(prefill: PoolPoint, decode: PoolPoint, utilisation: Fracti
     )
 
 
-def unbeaten(columns: NDArray[np.float64]) -> list[int]:
-    """Return the rows that no other is as small as in every column, by the first column; of equal rows the first.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompt:
+    """A prefill step, and what a mixed plan feels of it."""
 
-    >>> unbeaten(np.array([[3.0, 1.0], [1.0, 2.0], [3.0, 3.0], [1.0, 2.0]]))
-    [1, 0]
+    leader: Leader
+    prompt_time: float
+    step_time: float
+    in_flight: float
+    weights: float
+    buffers: float
+    workspace: float
+
+
+#: by size, tp, replicas and dies of an expert
+Prompts = dict[tuple[int, int, int, int], list[_Prompt]]
+#: by place of size, slots and tp in a mesh
+Together = dict[tuple[int, int, int], list[_Prompt]]
+
+
+def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Prompts:
+    """Return the prefill steps that no other beats, the fastest for a prompt first.
+
+    They are told apart by size, tp, replicas and dies of an expert.
+
+    One beats another that is no faster for a prompt and no shorter, works no fewer prompts and takes no less memory:
+    everything that the mixed plan feels of it.
+    """
+    found: Prompts = {}
+    chunks = list(meshes(case, "prefill", sizes, request.choices))
+    columns = []
+    for number, mesh in enumerate(chunks):
+        point: Any = pool_point(mesh.layout(), mesh.family, case)
+        layout: Any = mesh.layout()
+        foot = point.footprint
+        each: list[Any] = [layout.dies, layout.tp, layout.redundant, mesh.structure.keys.get("expert_tp", 1)]
+        each += [prompt_time(point), foot.buffers, foot.workspace, foot.weights, point.step_time, point.in_flight]
+        size = math.prod(mesh.shape)
+        tally.evaluated += size
+        filled = (np.broadcast_to(one, mesh.shape).ravel() for one in (*each, number))
+        columns.append(np.stack([*filled, np.arange(size)]))
+    rows = np.concatenate(columns, axis=1).T
+    kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
+    order = np.argsort(kind_of.ravel(), kind="stable")
+    felt = slice(4, 10 if request.targets.ttft is not None else 8)  # only TTFT feels the length of a step
+    each_kind = np.split(rows[order], np.cumsum(np.bincount(kind_of.ravel()))[:-1])
+    for kind, own in zip(kinds.tolist(), each_kind, strict=True):
+        dies, tp, redundant, split = map(int, kind)
+        found[dies, tp, redundant, split] = []
+        for index in _unbeaten(own[:, felt]):
+            each_prompt, buffers, workspace, weights, step, in_flight, number, place = own[index, 4:].tolist()
+            leader = Leader(
+                key=(*kind, index),
+                mesh=chunks[int(number)],
+                index=int(place),
+                requests_per_s=1 / each_prompt,
+                step_time=step,
+                servers=dies / case.rates.dies_per_server,
+            )
+            found[dies, tp, redundant, split].append(
+                _Prompt(leader, each_prompt, step, in_flight, weights, buffers, workspace)
+            )
+    return found
+
+
+def _unbeaten(costs: Grid) -> list[int]:
+    """Return the rows that no other is at or below in every column, the first of equals.
+
+    >>> _unbeaten(np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0], [1.0, 2.0]]))
+    [0, 1]
     """
     kept: list[int] = []
-    for row in np.lexsort(columns.T[::-1]).tolist():
-        if not (columns[kept] <= columns[row]).all(axis=1).any():
+    for row in np.lexsort(costs.T[::-1]).tolist():  # what beats a row is before it
+        if not kept or not (costs[kept] <= costs[row]).all(axis=1).any():
             kept.append(row)
     return kept
 
 
-#: by size, tp, replicas and dies of an expert
-Prompts = dict[tuple[int, int, int, int], list[tuple[Leader, PoolPoint]]]
+def _stacked(prompts: dict[tuple[int, int, int], _Prompt], shape: tuple[int, ...], case: Case) -> PoolPoint:
+    """Return prefill steps of the sizes, slots and tp degrees of a mesh as one, not a number where there is none."""
 
-
-def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Prompts:
-    """Return the prefill steps that no other beats, by size, tp, replicas and dies of an expert.
-
-    In time, rate, prompts that wait for each other, and every part of memory of which the phase with more decides.
-    """
-    chunks = list(meshes(case, "prefill", sizes, request.choices))
-    columns = []  # dies, tp, replicas, dies of an expert, time, rate, chunk and place in it, prompts and memory
-    for number, mesh in enumerate(chunks):
-        point: Any = pool_point(mesh.layout(), mesh.family, case)
-        layout: Any = mesh.layout()
-        split = mesh.structure.keys.get("expert_tp", 1)
-        size, held = math.prod(mesh.shape), point.footprint
-        each = (
-            *(layout.dies, layout.tp, layout.redundant, split, point.step_time, point.requests_per_s, number),
-            np.arange(size).reshape(mesh.shape),
-            *(point.in_flight, held.weights, held.buffers, held.workspace),
-        )
-        tally.evaluated += size
-        columns.append(np.stack([np.broadcast_to(one, mesh.shape).ravel() for one in each]))
-    rows = np.concatenate(columns, axis=1).T
-    found: Prompts = {}
-    kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
-    for number, (dies, tp, redundant, split) in enumerate(kinds.tolist()):
-        own = rows[kind_of.ravel() == number]
-        leaders = [
-            Leader(
-                key=(dies, tp, redundant, split, index),
-                mesh=chunks[int(own[index, 6])],
-                index=int(own[index, 7]),
-                requests_per_s=float(own[index, 5]),
-                step_time=float(own[index, 4]),
-                servers=dies / case.rates.dies_per_server,
-            )
-            for index in unbeaten(np.column_stack([own[:, 4], -own[:, 5], own[:, 8:]]))
-        ]
-        found[int(dies), int(tp), int(redundant), int(split)] = [(one, one.plan(case).point) for one in leaders]
-    return found
-
-
-def _stacked(points: dict[tuple[int, int, int], PoolPoint], shape: tuple[int, ...]) -> PoolPoint:
-    """Return points of the sizes, slots and tp degrees of a mesh as one, not a number where there is none."""
-
-    def column(of: Callable[[PoolPoint], Any]) -> Any:
+    def column(name: str) -> Any:
         filled = np.full(shape, np.nan)
-        for (n, k, t), point in points.items():
-            filled[n, 0, k, t] = of(point)
+        for (n, k, t), prompt in prompts.items():
+            filled[n, 0, k, t] = getattr(prompt, name)
         return filled
 
-    first = next(iter(points.values()))
-    foot = {
-        one.name: column(lambda point, name=one.name: getattr(point.footprint, name))  # type: ignore[misc]
-        for one in fields(Footprint)
-    }
-    return replace(
-        first,
-        step_time=column(lambda point: point.step_time),
-        in_flight=column(lambda point: point.in_flight),
+    foot: dict[str, Any] = {one.name: 0.0 for one in fields(Footprint)}
+    foot |= {name: column(name) for name in ("weights", "buffers", "workspace")}
+    return PoolPoint(
+        step_time=column("step_time"),
+        in_flight=column("in_flight"),
+        tokens_per_step=1.0,
+        tokens_per_request=case.isl,
         footprint=Footprint(**foot),
+        usable=usable_memory(case.rates),
     )
 
 
@@ -168,16 +186,17 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
     busy = np.broadcast_to(np.asarray(too_many_tokens(mesh.layout(), mesh.family)), grid)
     sizes, _, slots, tps, *_ = mesh.shape
     split = mesh.structure.keys.get("expert_tp", 1)
-    together = {
+    together: Together = {
         (n, k, t): prompts.get(
             (int(mesh.experts.dies[n]), int(mesh.tp[t]), int(mesh.experts.redundant[n, 0, k]), split), []
         )
         for n, k, t in np.ndindex(sizes, slots, tps)
     }
+    together = _in_time(together, best, mesh, case, request)
     instances: dict[tuple[int, int, int], _Instance] = {}
-    for depth in range(max(map(len, together.values()))):
+    for depth in range(max(map(len, together.values()), default=0)):
         chosen = {place: rows[depth] for place, rows in together.items() if depth < len(rows)}
-        prefill: Any = _stacked({place: plan for place, (_, plan) in chosen.items()}, (sizes, 1, slots, tps, 1, 1, 1))
+        prefill: Any = _stacked(chosen, (sizes, 1, slots, tps, 1, 1, 1), case)
         time: Any = np.broadcast_to(cast(Any, mixed_time(prefill, best)), grid)
         ttft: Any = np.broadcast_to(cast(Any, mixed_first_token(prefill, best, request.utilisation).ttft), grid)
         rate = point.in_flight / (time * case.osl)
@@ -195,6 +214,7 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
             if over.any():
                 tally.miss(name, float(np.where(over, values, np.inf).min()), limit, "mixed serving")
             allowed &= ~over
+        bound, _ = highest(_bound(rate, time, best, usable, request).squeeze(CORES))
         rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES))
         for n, t, d in np.argwhere(rates > 0).tolist():
             if (n, t, d) in instances and instances[n, t, d].rate >= rates[n, t, d]:
@@ -213,19 +233,49 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
             )
             instances[n, t, d] = _Instance(
                 decode=leader,
-                prefill=chosen[n, k, t][0],
+                prefill=chosen[n, k, t].leader,
                 rate=leader.requests_per_s,
                 ttft=float(ttft[at]),
                 added=float(time[at]) - float(np.broadcast_to(best.tpot, grid)[at]),
             )
+        # a slower prefill step never raises the rate, so what reaches the bound is not passed any more
+        if all(
+            n_t_d in instances and instances[n_t_d].rate >= bound[n_t_d]
+            for n_t_d in map(tuple, np.argwhere(bound > 0).tolist())
+        ):
+            break
     return list(instances.values()), tally
+
+
+def _bound(rate: Any, time: Any, decode: PoolPoint, usable: float, request: Request) -> Any:
+    """Return rates that no slower prefill step passes: those within TPOT and decode's own memory, else none."""
+    limit = math.inf if request.targets.tpot is None else request.targets.tpot
+    fits = np.broadcast_to(cast(Any, decode.memory) <= usable, np.shape(rate))
+    return np.where(fits & (time <= limit), rate, -1.0)
+
+
+def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, request: Request) -> Together:
+    """Return the prefill steps that may meet TTFT at the highest rate that the fastest of them allows."""
+    limit = request.targets.ttft
+    if limit is None or not any(together.values()):
+        return together
+    sizes, _, slots, tps, *_ = mesh.shape
+    first = {place: rows[0] for place, rows in together.items() if rows}
+    fastest: Any = _stacked(first, (sizes, 1, slots, tps, 1, 1, 1), case)
+    rate: Any = cast(Any, decode.in_flight) / (cast(Any, mixed_time(fastest, decode)) * decode.tokens_per_request)
+    most = np.nan_to_num(rate).max(axis=(1, 4, 5, 6)) * request.utilisation
+    isl = float(cast(Any, case.isl))
+    return {
+        place: [one for one in rows if one.step_time + (one.in_flight / isl - 1) / (2 * most[place]) <= limit]
+        for place, rows in together.items()
+    }
 
 
 def mixed_joins(cases: Cases, sizes: list[int], request: Request, tally: Tally) -> list[Join]:
     """Return the best mixed deployment of each size, tp, draft and family.
 
     The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
-    the whole decode space is gone through.  Both phases share the layout of weights: dp, tp and
+    in time and rate the whole decode space is gone through.  Both phases share the layout of weights: dp, tp and
     slots; shared experts have no dies of their own, since prefill has none.
     """
     prompts = _prompts(cases.prefill, sizes, request, tally)
