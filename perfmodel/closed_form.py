@@ -186,6 +186,8 @@ class _Run:
         self.values: dict[str, Any] = {}
         #: name -> stage, unit, form; no unit of a piece of a form, and no form of what is given
         self.notes: dict[str, tuple[str, str | None, Any]] = {}
+        #: what the number does not depend on, but a reader asks for with it
+        self.aside: Any = 0
         self.family = point.family
         ranked = {f.name for f in fields(Layout) if getattr(point.layout, f.name) is f.default}
         self.layout = self._given(point.layout, "layout", leave=ranked)
@@ -319,7 +321,10 @@ class _Run:
             kernel = self._given(rates.kernels[name], f"kernel {name}")
             rates = replace(rates, kernels={**rates.kernels, name: kernel})
         timed = self.cut(time_op(op, rates, share), "time of a run", fold=True)
-        return self.note("time", timed.time, "time of a run", "s")
+        time = self.note("time", timed.time, "time of a run", "s")
+        roofs = {name: self.note(f"{name}_bound", roof, "what binds", "s") for name, roof in timed.roofs.items()}
+        self.aside = self.note("bound", reduce(algebra.maximum, roofs.values(), timed.fixed_time), "what binds", "s")
+        return time
 
     def _timed(self, op: Op, share: Any) -> OpTime:
         """Return a row timed; in a run of symbols by the name of the row alone."""
@@ -423,7 +428,7 @@ def _tidy(form: Any) -> Any:
 
 
 def _replaced(form: Any, known: Mapping[Any, Any]) -> Any:
-    """Return a form with others in place of parts of it, of products and sums also where they are a part of one.
+    """Return a form with others in place of parts of it, which of a product, sum, maximum or minimum may be some terms.
 
     Maxima and minima are left as they are: to order what they compare takes longer than all the rest.
     """
@@ -436,11 +441,15 @@ def _replaced(form: Any, known: Mapping[Any, Any]) -> Any:
     arguments = [_replaced(arg, known) for arg in form.args]
     if isinstance(form, (sympy.Max, sympy.Min)):
         flat = [inner for arg in arguments for inner in (arg.args if arg.func is form.func else (arg,))]
-        return form.func(*dict.fromkeys(flat), evaluate=False)
-    if isinstance(form, (sympy.Mul, sympy.Add)):
-        for part, other in known.items():
-            if part.func is form.func and set(part.args) <= set(arguments):
-                arguments = [other, *(arg for arg in arguments if arg not in part.args)]
+        if form.func is sympy.Max and any(arg.is_Symbol and arg.is_positive for arg in flat):
+            flat = [arg for arg in flat if not arg.is_zero]
+        arguments = list(dict.fromkeys(flat))
+    for part, other in known.items():
+        several = isinstance(form, (sympy.Mul, sympy.Add, sympy.Max, sympy.Min)) and part.func is form.func
+        if several and set(part.args) <= set(arguments):
+            arguments = [other, *(arg for arg in arguments if arg not in part.args)]
+    if isinstance(form, (sympy.Max, sympy.Min)):
+        return form.func(*arguments, evaluate=False) if len(arguments) > 1 else arguments[0]
     return form.func(*arguments)
 
 
@@ -677,8 +686,9 @@ class _Forms:
         plan.number(wanted)
         self.run = _Run(point, plan)
         result = self.run.number(wanted)
+        self.result = str(result)
         needed: set[str] = set()
-        open_ = [one.name for one in getattr(result, "free_symbols", ())]
+        open_ = [one.name for end in (result, self.run.aside) for one in getattr(end, "free_symbols", ())]
         while open_:
             name = open_.pop()
             if name not in needed:

@@ -16,8 +16,8 @@ PERCENT = 0.01
 DIGITS = ".4g"
 
 NAMES = (
-    "a row alone, like attention.core, is meant in the block where it takes the most; after it "
-    f"{', '.join(f'.{what}' for what in OF_A_ROW if what != 'time')} ask for what it does; patterns like '*dispatch*' do too"
+    "a row alone, like attention.core, is meant in the block where it takes the most; add "
+    f"{', '.join(f'.{what}' for what in OF_A_ROW if what != 'time')} for what it does; a pattern is like '*dispatch*'"
 )
 READING = (
     "names are those of the code's records; what is 0 here is left out; here: each choice replaced by what it takes; "
@@ -140,18 +140,33 @@ def _given_table(form: ClosedForm) -> Table:
 
 
 def _choice_words(choice: Choice) -> str:
+    """Return what a choice takes: the larger or smaller of its sides, or whether its condition holds."""
+    from sympy import Piecewise
+
+    if isinstance(choice.node, Piecewise):
+        branch, condition = choice.node.args[0]
+        return f"{choice.line}: {'' if choice.taken == branch else 'not '}where {in_text(condition)}"
     return f"{choice.line}: {in_text(choice.taken)}, not {'; '.join(map(in_text, choice.left))}"
 
 
 def _choice_table(form: ClosedForm) -> Table:
-    rows: list[dict[str, object]] = []
-    for choice in form.choices:
-        words: dict[str, object] = {"choice": _choice_words(choice)}
-        for flip in choice.flips:
-            found = {"by": flip.by, "below": flip.below, "now": flip.now, "above": flip.above, "unit": flip.unit}
-            rows.append({**words, **found})
-        if not choice.flips:
-            rows.append({**words, "by": "nothing tried flips it", "unit": "1"})
+    rows: list[dict[str, object]] = [
+        {
+            "choice": _choice_words(choice),
+            "by": flip.by,
+            "below": flip.below,
+            "now": flip.now,
+            "above": flip.above,
+            "unit": flip.unit,
+        }
+        for choice in form.choices
+        for flip in choice.flips
+    ]
+    rows += [
+        {"choice": "nothing tried flips", "by": _choice_words(choice), "unit": "1"}
+        for choice in form.choices
+        if not choice.flips
+    ]
     columns = (
         Column("choice", "choice", group=True),
         Column("by", "flips by"),
