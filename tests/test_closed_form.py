@@ -16,7 +16,10 @@ import sympy
 
 from perfmodel import catalog
 from perfmodel.breakdown import breakdown
-from perfmodel.closed_form import ClosedForm, Flip, Point, asked_for, closed_form, numbers_of
+from perfmodel.closed_form.form import ClosedForm, closed_form
+from perfmodel.closed_form.inputs import Flip
+from perfmodel.closed_form.names import asked_for, numbers_of
+from perfmodel.closed_form.run import Point
 from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
 from perfmodel.machine import Machine
@@ -357,3 +360,14 @@ def test_symbols_are_loaded_only_where_asked_for() -> None:
         done = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
         names = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
         assert ("sympy" in names) == loaded
+
+
+def test_forms_of_a_plan_and_of_a_layout_by_hand(moeplan: Any, tmp_path: Any) -> None:
+    path = str(tmp_path / "plan.json")
+    asked = ("--cards", "32", "--isl", "1024", "--osl", "512")
+    assert moeplan("solve", "deepseek-v3", "--on", "cm384", *asked, "--tpot", "50ms", "-o", path).returncode == 0
+    by_hand = ("qwen3-235b-a22b", "--on", "atlas-800i-a2-64gb-hccs", "--dies", "16", "--tp", "4", "--batch", "8",
+               "--isl", "2048", "--osl", "512")  # fmt: skip
+    for words in ((path,), (path, "--phase", "prefill"), by_hand):
+        report, form = printed(*words), printed(*words, "--formula", "step")
+        assert form["facts"]["numbers"][0]["value"] == report["facts"]["step_time_s"]

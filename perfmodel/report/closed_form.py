@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from perfmodel.closed_form import OF_A_ROW, Choice, ClosedForm, Line, Point, Wanted, asked_for, closed_form, numbers_of
+from perfmodel.closed_form.form import Choice, ClosedForm, Line, closed_form
+from perfmodel.closed_form.names import OF_A_ROW, asked_for, numbers_of
+from perfmodel.closed_form.run import Point, Wanted
 from perfmodel.ledger.records import Layout
 from perfmodel.machine import Machine
 from perfmodel.report.table import Column, Document, Table
