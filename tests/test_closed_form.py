@@ -32,8 +32,8 @@ PREFILL, PREFILL_A2 = "recipe-r1-prefill-4k", "seed-prefill-16x"
 #: a decode and a prefill on each of two machines, and stages
 ASKED = {
     DECODE: ["attention.core", "attention.q_up", "experts.gate_up", "exchange.dispatch", "head.logits", "norm_quant",
-             "attention.core.flop", "experts.down.bytes", "exchange.combine.sent", "moe_layer", "dense_layer", "step",
-             "tpot", "memory", "tokens_per_s", "draft_layer/attention.core"],
+             "attention.core.flop", "experts.down.bytes", "exchange.combine.sent", "moe_layer", "moe_layer.experts",
+             "dense_layer", "step", "tpot", "memory", "tokens_per_s", "draft_layer/attention.core"],
     DECODE_A2: ["attention.core", "attention.o_proj", "exchange.*", "moe_layer", "memory", "tpot"],
     STAGES: ["experts.down", "exchange.dispatch", "moe_layer", "step"],
     PREFILL: ["attention.core", "attention.kv_up", "exchange.*", "moe_layer", "memory", "step", "tokens_per_s"],
@@ -91,7 +91,9 @@ def reported(name: str) -> dict[str, float]:
     facts = document["facts"]
     numbers = {"step": facts["step_time_s"], "tokens_per_s": facts["tokens_per_s"], "tpot": facts.get("tpot_s")}
     numbers["memory"] = facts["memory_planned_B"]
-    numbers |= {row["block"]: row["layer"] for row in table(document, "Blocks")}
+    for row in table(document, "Blocks"):
+        numbers[row["block"]] = row["layer"]
+        numbers |= {f"{row['block']}.{lane}": row[lane] for lane in ("attention", "experts")}
     columns = {"time": "", "flop": ".flop", "bytes": ".bytes", "link_bytes": ".sent"}
     for row in table(document, "Operators"):
         for column, tail in columns.items():
@@ -199,7 +201,7 @@ def test_layers_steps_and_tpot() -> None:
     layer = form_of(DECODE, "moe_layer")
     attention, link, experts = symbol("attention.busy"), symbol("exchange.link"), symbol("experts_lane.busy")
     memory = symbol("attention.hbm") + symbol("experts_lane.hbm")
-    assert sympy.simplify(line(layer, "moe_layer.layer") - 2 * sympy.Max(attention, experts + link, memory)) == 0
+    assert sympy.simplify(line(layer, "moe_layer") - 2 * sympy.Max(attention, experts + link, memory)) == 0
     tpot, draft = form_of(DECODE, "tpot"), symbol("draft")
     layers = (58 + draft) * symbol("moe_layer") + 3 * symbol("dense_layer") + symbol("embedding")
     layers += draft * symbol("draft_input") + (1 + draft) * symbol("head")
@@ -242,7 +244,7 @@ FLIPPING = [
     (DECODE, "attention.q_up", "bound", bound_of("attention.q_up", "moe_layer")),
     (DECODE, "experts.gate_up", "bound", bound_of("experts.gate_up", "moe_layer")),
     (DECODE, "attention.core", "bound", bound_of("attention.core", "moe_layer")),
-    (DECODE, "moe_layer", "moe_layer.layer", lane_of("moe_layer")),
+    (DECODE, "moe_layer", "moe_layer", lane_of("moe_layer")),
     (DECODE_A2, "attention.o_proj", "bound", bound_of("attention.o_proj", "moe_layer")),
     (PREFILL_A2, "attention.qkv_down", "bound", bound_of("attention.qkv_down", "moe_layer")),
     (PREFILL_A2, "router.norm_quant", "bound", bound_of("router.norm_quant", "moe_layer")),
@@ -261,7 +263,7 @@ def test_the_report_changes_where_a_choice_flips(name: str, word: str, what: str
                 continue
             whole = flip.by in ("batch", "isl")
             short = end + towards if whole else end + towards * 3e-6 * flip.now
-            if what == "moe_layer.layer" and flip.by.endswith("hbm.bandwidth") and end < flip.now:
+            if what == "moe_layer" and flip.by.endswith("hbm.bandwidth") and end < flip.now:
                 continue  # memory for both lanes decides: the report calls that waiting, of the lane it was
             assert decides(moved(point, machine, flip, short)) == now, (flip, short)
             assert decides(moved(point, machine, flip, end)) != now, (flip, end)
@@ -302,7 +304,7 @@ def test_both_sides_of_a_kink() -> None:
     """At the clock where the other lane takes over, attention's elasticity holds below, the experts' above."""
     point, machine = at(DECODE)
     form = form_of(DECODE, "moe_layer")
-    choice = next(one for one in form.choices if one.line == "moe_layer.layer")
+    choice = next(one for one in form.choices if one.line == "moe_layer")
     flip = next(one for one in choice.flips if one.by.endswith("die.clock"))
     assert flip.above is not None
     chip = next(part for part in machine.parts if part.spec.name == flip.by.split(": ")[0])
@@ -321,7 +323,7 @@ def test_both_sides_of_a_kink() -> None:
     [
         (("atention.core",), "did you mean 'attention.core'"),
         (("*nothing*",), "see all with --formula list"),
-        (("moe_layer/attention.cor",), "did you mean 'attention.core'"),
+        (("moe_layer/attention.cor",), "did you mean 'moe_layer/attention.core'"),
         (("attention.core.flops",), "did you mean"),
     ],
 )

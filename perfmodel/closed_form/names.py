@@ -1,11 +1,12 @@
 """The numbers of a step that have a closed form, and what a user calls them."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from perfmodel.breakdown import runs_of
-from perfmodel.closed_form.run import Point, Run, Wanted
+from perfmodel.closed_form.run import LANES, Point, Run, Wanted
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Block
 from perfmodel.serving import pool_of
@@ -30,8 +31,11 @@ def numbers_of(point: Point) -> dict[str, Wanted]:
     for block in run.ledger.blocks:
         if not block.count:
             continue
-        value = float(Run(point).layer(block.name))
-        found[block.name] = Wanted(name=block.name, kind="block", what="layer", unit="s", value=value, block=block.name)
+        for what in ("layer", *LANES):
+            name = block.name if what == "layer" else f"{block.name}.{what}"
+            one = Wanted(name=name, kind="block", what=what, unit="s", value=0.0, block=block.name)
+            if value := float(Run(point).layer(one)):
+                found[name] = replace(one, value=value)
         for one in _rows_of(run, block):
             found[one.name] = one
     return found
@@ -80,6 +84,6 @@ def asked_for(word: str, numbers: Mapping[str, Wanted]) -> list[Wanted]:
     found = found or [one for one in matches if one.what not in OF_A_ROW or one.what == "time"] or matches
     if not found:
         tails = {name.partition(".")[2] for name, one in of_rows.items() if one.what == "time"}
-        near = did_you_mean(word, [*short, *sorted(tails)])
+        near = did_you_mean(word, [*numbers] if "/" in word else [*short, *sorted(tails)])
         raise UsageError(f"--formula: {word!r} is no number of this step{near}; see all with --formula list")
     return found

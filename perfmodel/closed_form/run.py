@@ -1,8 +1,8 @@
 """One pass of the code from the inputs of a plan to a number, of numbers, arrays or symbols."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache, cached_property, reduce
+from functools import cache, cached_property, partial, reduce
 from itertools import count
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -19,7 +19,16 @@ from perfmodel.rates import Rates
 from perfmodel.serving import Case, pool_of
 from perfmodel.specs.base import Spec
 from perfmodel.timing.operators import WHOLE, OpTime, time_op
-from perfmodel.timing.step import add_layers, add_rows, core_shares, lanes, lanes_of, layer_time
+from perfmodel.timing.step import (
+    PartTime,
+    add_layers,
+    add_rows,
+    core_shares,
+    lanes,
+    lanes_of,
+    layer_time,
+    without_weights,
+)
 from perfmodel.units import Unit
 
 #: what decides which rows exist or how often a loop runs stays a number
@@ -36,12 +45,15 @@ STRUCTURE = (
 )
 LARGEST_FORM = 40  # operations of a form that is read as one
 
+#: of a block
+LANES = ("attention", "experts")
+
 Kind = Literal["row", "block", "step"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A number that can be asked for: a field of a row of a block, the time of a layer, or a total of the step."""
+    """A number that can be asked for: of a row of a block, the time of a layer or a lane, or a total of the step."""
 
     name: str
     kind: Kind
@@ -248,35 +260,39 @@ class Run:
         self.aside = self.note("bound", reduce(algebra.maximum, roofs.values(), timed.fixed_time), "what binds", "s")
         return time
 
-    def _timed(self, op: Op, share: Any) -> OpTime:
-        """Return a row timed; in a run of symbols by the name of the row alone."""
-        hbm = f"{op.name}.hbm"
-        if self.plan is None:
-            timed = time_op(op, self.rates, share)
-            self.plain(op.name, timed.time, "time of a run", "s")
-            self.plain(hbm, timed.hbm_time, "time of a run", "s")
-            return timed
-        work = self.plain(op.name, None, "time of a run", "s")
-        return OpTime(op=op, work=work, moved=self.plain(hbm, None, "time of a run", "s"))
+    def _timed(self, op: Op, timed: Callable[[], OpTime], name: str) -> OpTime:
+        """Return a row timed; in a run of symbols by its name alone."""
+        row = timed() if self.plan is None else None
+        time = self.plain(name, row and row.time, "time of a run", "s")
+        hbm = self.plain(f"{name}.hbm", row and row.hbm_time, "time of a run", "s")
+        return row or OpTime(op=op, work=time, moved=hbm)
 
-    def layer(self, name: str) -> Any:
-        """Return the time of one layer of a block."""
-        block = self.block(name)
+    def _lanes(self, block: Block) -> tuple[PartTime, PartTime]:
         shares = core_shares(block, self.family, self.layout.attention_cores, self.rates)
+
+        def light(row: OpTime, rates: Rates) -> OpTime:
+            return self._timed(row.op, lambda: without_weights(row, rates), f"{row.op.name}.light")
 
         def timed(part: str) -> Any:
             share = shares[0 if part in block.attention else 1]
-            rows = (self._timed(op, share) for op in self.ledger.parts[part])
-            time = add_rows(rows, self.rates, alone=share is WHOLE)
-            # what prefetching spares is known of numbers only: a row's name says nothing of its weights
-            spared = self.plain(f"{part}.spared", time.spared, "parts of a layer", "s")
-            return self.cut(replace(time, spared=spared), "parts of a layer", f"{part}.")
+            ops = self.ledger.parts[part]
+            rows = [self._timed(op, partial(time_op, op, self.rates, share), op.name) for op in ops]
+            time = add_rows(rows, self.rates, alone=share is WHOLE, light=light)
+            return self.cut(time, "parts of a layer", f"{part}.")
 
-        lane_of_attention, lane_of_experts = lanes_of(block, timed)
-        attention = self.cut(lane_of_attention, "lanes of a layer", "attention_lane.")
-        experts = self.cut(lane_of_experts, "lanes of a layer", "experts_lane.")
-        time = layer_time(block, self.family, attention, experts, self.rates)
-        return self.note(f"{name}.layer", time, "layer", "s")
+        attention, experts = lanes_of(block, timed)
+        attention = self.cut(attention, "lanes of a layer", "attention_lane.")
+        return attention, self.cut(experts, "lanes of a layer", "experts_lane.")
+
+    def layer(self, wanted: Wanted) -> Any:
+        """Return the time of one layer of a block, or of one of its lanes."""
+        block = self.block(wanted.block)
+        attention, experts = self._lanes(block)
+        if wanted.what in LANES:
+            time = block.passes * (attention if wanted.what == "attention" else experts).whole
+        else:
+            time = layer_time(block, self.family, attention, experts, self.rates)
+        return self.note(wanted.name, time, "layer", "s")
 
     def step(self) -> Any:
         """Return the time of a step."""
@@ -329,5 +345,5 @@ class Run:
             case "row":
                 return self.row(wanted)
             case "block":
-                return self.layer(wanted.block)
+                return self.layer(wanted)
         return {"step": self.step, "memory": self.memory}.get(wanted.what, lambda: self.served(wanted.what))()

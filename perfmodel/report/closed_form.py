@@ -208,7 +208,7 @@ def _slope_table(form: ClosedForm) -> Table:
 
 
 def _names_table(numbers: Mapping[str, Wanted]) -> Table:
-    words = {"row": "row, all its runs in a step", "block": "one layer", "step": ""}
+    words = {"row": "row, all its runs in a step", "block": "layer, or a lane of it", "step": ""}
     rows = tuple(
         {"name": name, "what": words[one.kind], "value": one.value, "unit": one.unit}
         for name, one in numbers.items()

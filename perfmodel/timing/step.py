@@ -42,9 +42,21 @@ def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> 
     return add_rows((time_op(op, rates, core_share) for op in ops), rates, alone=core_share is WHOLE)
 
 
-def add_rows(rows: Iterable[OpTime], rates: Rates, *, alone: bool) -> PartTime:
+def without_weights(row: OpTime, rates: Rates) -> OpTime:
+    """Return a row timed again with its weights in L2 already."""
+    return time_op(replace(row.op, weight_bytes=0.0), rates)
+
+
+def add_rows(
+    rows: Iterable[OpTime],
+    rates: Rates,
+    *,
+    alone: bool,
+    light: Callable[[OpTime, Rates], OpTime] = without_weights,
+) -> PartTime:
     """Return the time of timed rows, one after the other, ``alone`` on the die's cores or on a share of them.
 
+    ``light`` times a row whose weights wait in L2.
     Each row is added and forgotten: on a grid, rows kept until the end would not stay in the caches.
     """
     busy, link, hbm, launches = Sum(), Sum(), Sum(), Sum()
@@ -68,18 +80,18 @@ def add_rows(rows: Iterable[OpTime], rates: Rates, *, alone: bool) -> PartTime:
         busy=busy.value(),
         link=link.value(),
         hbm=hbm.value(),
-        spared=_spared(ahead, rates),
+        spared=_spared([(row, light(row, rates)) for row in ahead], rates),
         window=window,
         launches=launches.value(),
     )
 
 
-def _spared(ahead: list[OpTime], rates: Rates) -> Seconds:
-    """Return what rows save when as many of their weights as L2 holds are there already."""
+def _spared(ahead: list[tuple[OpTime, OpTime]], rates: Rates) -> Seconds:
+    """Return what rows save, timed with and without their weights, when L2 holds as many of these as it can."""
     if not ahead:
         return 0.0
-    saved = total(row.work - time_op(replace(row.op, weight_bytes=0.0), rates).work for row in ahead)
-    weights = total(row.op.weight_bytes for row in ahead)
+    saved = total(row.work - light.work for row, light in ahead)
+    weights = total(row.op.weight_bytes for row, _ in ahead)
     return saved * minimum(1.0, rates.l2_capacity / maximum(weights, 1.0))
 
 
