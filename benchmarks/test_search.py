@@ -11,8 +11,9 @@ from counting import work_of
 
 from perfmodel.serving import Case, usable_memory
 from perfmodel.solver import search
+from perfmodel.solver.request import Request
 from perfmodel.solver.search import Mesh, Tally, _best_of_chunk, best_decode, meshes
-from perfmodel.solver.solve import Request, solve
+from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 

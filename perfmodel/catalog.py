@@ -22,7 +22,7 @@ from perfmodel.machine import Known, Machine
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
-from perfmodel.plan_file import check_settings
+from perfmodel.plan_file import PHASES, check_settings, conditions_of
 from perfmodel.solver.space import Choices
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
@@ -69,8 +69,17 @@ _REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("conditions", "model"): "models",
         ("conditions", "stack"): "stacks",
         ("conditions", "kernels"): "kernels",
+        ("conditions", "prefill_system"): "systems",
+        ("conditions", "prefill_stack"): "stacks",
     },
-    "runs": {("model",): "models", ("on",): "systems", ("stack",): "stacks", ("kernels",): "kernels"},
+    "runs": {
+        ("model",): "models",
+        ("on",): "systems",
+        ("stack",): "stacks",
+        ("kernels",): "kernels",
+        ("prefill_on",): "systems",
+        ("prefill_stack",): "stacks",
+    },
     "microbenchmarks": {
         ("system",): "systems",
         ("stack",): "stacks",
@@ -179,8 +188,8 @@ def load_plan(path: str) -> PlanSpec:
     Raises ``DataError`` where they differ or the file is no plan.
     """
     plan = read_plan(Path(path))
-    machine = load_conditions(plan.conditions)
-    check_settings(plan, machine, load_model(plan.conditions.model).spec, techniques(), path)
+    machines = {phase: load_conditions(conditions_of(plan.conditions, phase)) for phase in PHASES}
+    check_settings(plan, machines, load_model(plan.conditions.model).spec, techniques(), path)
     return plan
 
 
@@ -253,7 +262,7 @@ def _offered(machine: Machine, model: ModelSpec, phase: Phase) -> dict[str, tupl
 
 
 #: keys of a layout that a search takes from what the stack has
-OFFERED_KEYS = ("reduction", "shared_stream")
+OFFERED_KEYS = ("reduction", "shared_stream", "expert_tp")
 
 
 def beyond_layout(wanted: Mapping[str, str]) -> dict[str, str]:
@@ -309,15 +318,15 @@ def read_plan(path: Path) -> PlanSpec:
             reader.fault_at(fault["loc"], _say(fault, PlanSpec))
         reader.finish()
         raise
-    for where, kind in {"system": "systems", "model": "models", "stack": "stacks"}.items():
-        reader.check_reference(("conditions", where), kind, spec)
+    for place, kind in _REFERENCES["deployments"].items():
+        reader.check_reference(place, kind, spec)
     reader.finish()
     return spec
 
 
 def write_plan(path: Path, plan: PlanSpec) -> None:
     """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
-    _write_whole(path, plan.model_dump_json(indent=2) + "\n")
+    _write_whole(path, plan.model_dump_json(indent=2, by_alias=True) + "\n")
 
 
 def _write_whole(path: Path, text: str) -> None:

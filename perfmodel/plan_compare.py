@@ -12,7 +12,7 @@ from perfmodel.what_if import Pool, Run, resolved_of
 
 #: keys that make sense only together, by the name they are shown under
 TOGETHER: dict[str, tuple[str, ...]] = {
-    "instance and experts": ("dies", "shared_ranks", "redundant"),
+    "instance and experts": ("dies", "shared_ranks", "redundant", "expert_tp"),
     "overlap": ("overlap", "attention_cores", "expert_dies", "domains", "micro_batches"),
 }
 MACHINE = ("system", "stack", "kernels", "techniques")

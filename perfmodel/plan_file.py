@@ -10,6 +10,7 @@ from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec, Predicted
+from perfmodel.specs.run import RunSpec
 from perfmodel.techniques import Technique, setting_of
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
@@ -18,7 +19,12 @@ PHASES: tuple[Phase, ...] = ("prefill", "decode")
 def conditions_of(conditions: DeploymentConditions, phase: Phase) -> Conditions:
     """Return the conditions of one pool of a deployment."""
     pool = conditions.prefill if phase == "prefill" else conditions.decode
-    shared = conditions.model_dump(exclude={"prefill", "decode", "concurrency"})
+    shared = conditions.model_dump(
+        exclude={"prefill", "decode", "concurrency", "mixed", "prefill_system", "prefill_stack"}
+    )
+    if phase == "prefill" and conditions.prefill_system is not None:
+        shared |= {"system": conditions.prefill_system, "kernels": ()}
+        shared["stack"] = conditions.prefill_stack or conditions.stack
     return Conditions(**{**shared, "phase": phase, "layout": pool.layout.model_dump()})
 
 
@@ -43,26 +49,29 @@ def plan_spec(
     conditions: DeploymentConditions,
     asked: Asked,
     *,
-    machine: Machine,
+    run: RunSpec,
+    machines: Mapping[Phase, Machine],
     model: ModelSpec,
     techniques: Mapping[str, Technique],
     version: str,
     files: Mapping[str, str],
 ) -> PlanSpec:
     """Return the file of a plan that the solver found under some conditions."""
-    rates = machine.rates()
-    cards = (
-        best.prefill_instances * best.prefill.layout.dies + best.decode_instances * best.decode.layout.dies
-    ) / rates.dies_per_package
+    each = {phase: machine.rates().dies_per_package for phase, machine in machines.items()}
+    cards = best.decode_instances * best.decode.layout.dies / each["decode"]
+    if not best.mixed:
+        cards += best.prefill_instances * best.prefill.layout.dies / each["prefill"]
     return PlanSpec(
         version=version,
         conditions=conditions,
         asked=asked,
+        run=run,
         techniques={
-            phase: settings(conditions_of(conditions, phase), machine, model, techniques.values()) for phase in PHASES
+            phase: settings(conditions_of(conditions, phase), machines[phase], model, techniques.values())
+            for phase in PHASES
         },
         predicted=Predicted(
-            tpot=float(cast(Any, best.decode.point.tpot)),
+            tpot=best.tpot,
             ttft=float(cast(Any, best.first_token.ttft)),
             requests_per_s=best.requests_per_s,
             tokens_per_s_per_card=best.requests_per_s * float(cast(Any, conditions.osl)) / cards,
@@ -72,15 +81,19 @@ def plan_spec(
 
 
 def check_settings(
-    plan: PlanSpec, machine: Machine, model: ModelSpec, techniques: Mapping[str, Technique], where: str
+    plan: PlanSpec,
+    machines: Mapping[Phase, Machine],
+    model: ModelSpec,
+    techniques: Mapping[str, Technique],
+    where: str,
 ) -> None:
-    """Refuse a plan whose techniques are not those that its layouts and its machine are in.
+    """Refuse a plan whose techniques are not those that its layouts and its machines are in.
 
     Raises ``DataError`` with one line for each.
     """
     faults = []
     for phase in PHASES:
-        found = settings(conditions_of(plan.conditions, phase), machine, model, techniques.values())
+        found = settings(conditions_of(plan.conditions, phase), machines[phase], model, techniques.values())
         for name, setting in plan.techniques.get(phase, {}).items():
             if name not in techniques:
                 known = did_you_mean(name, sorted(techniques))

@@ -13,6 +13,7 @@ from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
+from perfmodel.solver.mixed import mixed_time
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
@@ -187,13 +188,15 @@ class Joined:
     decode: Resolved
     prefill_instances: int
     decode_instances: int
+    #: whether the instances of both pools are the same
+    mixed: bool = False
 
     @property
     def cards(self) -> float:
         """Packages of both pools."""
-        dies = self.prefill.plan.layout.dies * self.prefill_instances
-        dies += self.decode.plan.layout.dies * self.decode_instances
-        return dies / self.decode.scenario.case.rates.dies_per_package
+        pools = [(self.decode, self.decode_instances)]
+        pools += [] if self.mixed else [(self.prefill, self.prefill_instances)]
+        return sum(n * pool.plan.layout.dies / pool.scenario.case.rates.dies_per_package for pool, n in pools)
 
     @property
     def prefill_requests_per_s(self) -> float:
@@ -216,20 +219,35 @@ class Joined:
         The slower pool sets the rate.  TPOT is that of the batch of decode, full: errs slow where prefill
         sets the rate, since requests then wait there and not in decode.
         """
-        rate = min(self.prefill_requests_per_s, self.decode_requests_per_s)
         return {
-            "tokens_per_s_per_card": rate * float(cast(Any, self.decode.scenario.case.osl)) / self.cards,
-            "tpot": float(cast(Any, self.decode.point.tpot)),
+            "tokens_per_s_per_card": self.requests_per_s * float(cast(Any, self.decode.scenario.case.osl)) / self.cards,
+            "tpot": self.tpot,
         }
 
+    @property
+    def tpot(self) -> float:
+        """TPOT of the full batch of decode, with the prefill steps in between where the instances are mixed."""
+        prefill, decode = self.prefill.point, self.decode.point
+        return float(cast(Any, mixed_time(prefill, decode) if self.mixed else decode.tpot))
 
-def of_deployment(conditions: DeploymentConditions, model: ModelSpec, rates: Rates) -> Joined:
-    """Return both pools of a deployment, evaluated.
+    @property
+    def requests_per_s(self) -> float:
+        """Requests per second of the slower pool, or of the instances that run both phases."""
+        if self.mixed:
+            return self.decode_requests_per_s * float(cast(Any, self.decode.point.tpot)) / self.tpot
+        return min(self.prefill_requests_per_s, self.decode_requests_per_s)
+
+
+def of_deployment(
+    conditions: DeploymentConditions, model: ModelSpec, rates: Rates, prefill_rates: Rates | None = None
+) -> Joined:
+    """Return both pools of a deployment, evaluated; ``prefill_rates`` are of prefill's own system.
 
     An open batch of decode is the measured concurrency spread evenly over its data-parallel ranks, rounded up;
     without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
     """
     case = case_of(conditions, model, rates)
+    cases = {"decode": case, "prefill": case if prefill_rates is None else replace(case, rates=prefill_rates)}
     pools = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
         layout = pool.layout.model_dump()
@@ -237,7 +255,7 @@ def of_deployment(conditions: DeploymentConditions, model: ModelSpec, rates: Rat
             layout["batch"] = math.ceil(conditions.concurrency / _ranks(pool))
         pools[phase] = resolve(
             Scenario(
-                case=case,
+                case=cases[phase],
                 phase=cast(Any, phase),
                 layout=layout,
                 tpot=conditions.tpot,
@@ -251,6 +269,7 @@ def of_deployment(conditions: DeploymentConditions, model: ModelSpec, rates: Rat
         decode=pools["decode"],
         prefill_instances=conditions.prefill.instances,
         decode_instances=conditions.decode.instances,
+        mixed=conditions.mixed,
     )
 
 

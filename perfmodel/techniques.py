@@ -91,7 +91,7 @@ def with_setting(
     if "overlap" in layout:
         layout = {**_of_overlap(layout["overlap"], conditions.layout, machine), **layout}
     moved = conditions.layout.model_copy(update=layout)
-    places = layout.keys() & {"shared_ranks", "expert_dies"}
+    places = layout.keys() & {"shared_ranks", "expert_dies", "expert_tp"}
     if any(layout[key] != getattr(conditions.layout, key) for key in places):
         moved = moved.model_copy(update={"redundant": _filled(moved, model, 0)})
     others = {key: word for key, word in conditions.techniques.items() if key != technique.spec.name}
@@ -127,7 +127,7 @@ def _filled(layout: LayoutShape, model: ModelSpec, more: int) -> int:
     ranks = (layout.expert_dies or layout.dies) - layout.shared_ranks
     if ranks < 1:
         raise UsageError(f"shared_ranks: {layout.shared_ranks} leave no die for routed experts; allowed: fewer")
-    return replicas(ranks, model.experts.n_routed_experts, more)
+    return replicas(max(1, ranks // layout.expert_tp), model.experts.n_routed_experts, more)
 
 
 def setting_of(

@@ -167,6 +167,21 @@ def pool_range(
     )
 
 
+def interleaved(decode: PoolRange, prefill: PoolRange, added: float) -> PoolRange:
+    """Return how sure a decode step is with prefill steps in between, which add ``added`` seconds to it."""
+    steps = decode.steps + added * prefill.relative
+    middle = float(np.median(steps))
+    each = decode.step_time.low90 / decode.tpot.low90
+    rate = decode.tokens_per_s.low90 * decode.step_time.high90
+    return PoolRange(
+        steps=steps,
+        relative=steps / middle,
+        step_time=interval(steps),
+        tpot=interval(steps / each),
+        tokens_per_s=interval(rate / steps),
+    )
+
+
 def _open_lengths(
     layout: LayoutSpec, family: Family, case: Case, ranges: Mapping[Any, tuple[int, int]]
 ) -> NDArray[np.float64]:

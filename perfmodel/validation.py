@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from perfmodel.errors import UsageError
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.machine import Machine
 from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of, predicted, resolve
@@ -347,6 +348,8 @@ def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deploy
     The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
     Raises ``UsageError`` where a layout cannot be.
     """
+    if spec.conditions.mixed or spec.conditions.prefill_system:
+        raise UsageError(f"{spec.name}: mixed, or of two systems; allowed here: two pools of one system")
     joined = of_deployment(spec.conditions, model, machine.rates())
     sure: dict[str, Any] = {}
     rates: dict[str, Any] = {}

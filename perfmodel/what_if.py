@@ -53,6 +53,8 @@ class Run:
     tpot: float | None
     ttft: float | None
     utilisation: float
+    #: whether both pools are the same dies, which run prefill and decode in turn
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -15,6 +16,7 @@ from perfmodel.ledger.footprint import part_bytes
 from perfmodel.ledger.records import Family, Layout, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
 from perfmodel.serving import Case, pool_point
+from perfmodel.timing.exchanges import exchange_time
 from perfmodel.timing.step import step_time
 
 MODELS = [catalog.load_model(name).spec for name in catalog.names("models")]
@@ -176,8 +178,6 @@ def test_ideal_is_never_slower(family: Family) -> None:
 
 def test_streams_that_share_the_pins_wait_for_them() -> None:
     """20 cores x 32 B x 1.5 GHz exceed a slow memory's pins: the breakdown names the wait and still adds up."""
-    from dataclasses import replace
-
     from perfmodel.breakdown import breakdown
 
     small = replace(rates(system="atlas-800i-a2-32gb-hccs"), hbm_bandwidth=3e11)
@@ -218,3 +218,77 @@ def test_fewer_shared_ranks_are_never_faster_to_reach() -> None:
         found.append(float(dispatch.messages))
     assert found[0] == 48 * 2 * 288 / 8
     assert found == sorted(found, reverse=True)
+
+
+def split(parts: int, exchange: str = "gather", dies: int = 64, redundant: int = 0, traffic: Traffic | None = None):
+    """Return the decode step of a layout whose routed experts are split over so many dies; loads are even or given."""
+    family = Family(
+        phase="decode", own_shared_ranks=False, overlap="none", exchange=exchange, split_experts=parts > 1
+    )  # fmt: skip
+    one = layout(dies=dies, shared_ranks=0, batch=32, draft=0, redundant=redundant, expert_tp=parts)
+    return build_ledger(one, family, traffic or TRAFFIC.even(), DEEPSEEK, dims_of(DEEPSEEK))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_experts_split_over_one_die_are_whole(family: Family) -> None:
+    """The rows of split experts at one part take the time of none, and all others are the same."""
+    parts = replace(family, split_experts=True)
+    one = layout(shared_ranks=32 if family.own_shared_ranks else 0)
+    whole, same = (build_ledger(one, each, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK)) for each in (family, parts))
+    for name, ops in whole.parts.items():
+        kept = [op for op in same.parts[name] if not op.name.startswith("exchange.expert_")]
+        for op, other in zip(ops, kept, strict=True):
+            assert (op.flop, op.weight_bytes, op.activation_bytes) == (
+                other.flop,
+                other.weight_bytes,
+                other.activation_bytes,
+            )
+            assert op.exchange is None or op.exchange.messages == other.exchange.messages
+    assert step_time(same, parts, 16, rates()) == step_time(whole, family, 16, rates())
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 8, 16, 64])
+def test_splitting_experts_keeps_their_weights_and_arithmetic(parts: int) -> None:
+    """Of all dies together: 256 experts of three matrices of 7168 x 2048, and eight of them for each token."""
+    routed = split(parts).parts["routed"]
+    assert 64 * sum(op.resident_bytes for op in routed) == 256 * 3 * 7168 * 2048
+    products = sum(op.flop for op in routed if op.operator == "grouped_matmul")
+    assert 64 * products == pytest.approx(64 * 32 * 8 * 2 * 3 * 7168 * 2048, rel=1e-12)
+
+
+def test_the_busiest_of_fewer_larger_ranks_is_nearer_to_the_mean() -> None:
+    skewed = replace(TRAFFIC, skew=1.7, residual=0.12)
+    over = []
+    for parts in (1, 2, 4, 8, 16):
+        busiest, mean = (split(parts, traffic=one).quantities.routed_tokens for one in (skewed, TRAFFIC.even()))
+        over.append(busiest / mean)
+    assert over == sorted(over, reverse=True)
+    assert over[0] > over[-1] > 1
+
+
+def test_dies_that_share_an_expert_gather_its_tokens_and_split_the_sums() -> None:
+    """576 dies in pairs hold 288 slots: 32 x 576 x 8 / 288 = 512 copies a pair, half of which cross between the two."""
+    exchanges = {op.name: op.exchange for op in split(2, "dispatch", 576, redundant=32).parts["exchange"]}
+    assert list(exchanges) == [
+        "exchange.dispatch", "exchange.expert_gather", "exchange.expert_scatter", "exchange.combine",
+    ]  # fmt: skip
+    gather, scatter = exchanges["exchange.expert_gather"], exchanges["exchange.expert_scatter"]
+    assert (gather.group, gather.messages, gather.payload) == (2, pytest.approx(512), 7168 + 512)
+    assert (scatter.group, scatter.messages, scatter.payload) == (2, pytest.approx(512), 7168 * 2)
+    machine = rates("ideal")
+    (package,) = [tier for tier in machine.tiers if tier.name == "package"]
+    assert exchange_time(gather, machine) == pytest.approx(256 * (7168 + 512) / package.bandwidth)
+    assert exchange_time(scatter, machine) == pytest.approx(256 * 7168 * 2 / package.bandwidth)
+    assert exchanges["exchange.dispatch"].messages == exchanges["exchange.combine"].messages == pytest.approx(256)
+    whole = {op.name: op.exchange for op in split(1, "dispatch", 576, redundant=320).parts["exchange"]}
+    assert list(whole) == ["exchange.dispatch", "exchange.combine"]
+    assert whole["exchange.dispatch"].messages == pytest.approx(256)  # so what the pairs exchange comes on top
+
+
+def test_gathered_tokens_need_no_exchange_among_the_dies_of_an_expert() -> None:
+    """Each die has all tokens, and the sum over the instance joins the parts of an expert as it joins experts."""
+    one, eight = (
+        {op.name: op.exchange for op in split(parts).parts["exchange"] if op.exchange is not None} for parts in (1, 8)
+    )
+    assert one.keys() == eight.keys() == {"exchange.all_gather", "exchange.reduce_scatter"}
+    assert all((one[name].group, one[name].payload) == (eight[name].group, eight[name].payload) for name in one)

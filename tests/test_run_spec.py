@@ -85,7 +85,7 @@ def test_every_key_of_a_run_spec_is_an_option_and_in_what_init_writes(moeplan) -
     text = moeplan("init", "--yes", "-").stdout
     for name in RunSpec.model_fields:
         key = name.rstrip("_")
-        assert key == "model" or f"--{key}" in page
+        assert key == "model" or f"--{key.replace('_', '-')}" in page
         assert f"\n{key}: " in text or f"\n# {key}: " in text
 
 

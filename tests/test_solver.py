@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from perfmodel import catalog
 from perfmodel.serving import Case, usable_memory
+from perfmodel.solver.join import Prefills, joined
+from perfmodel.solver.request import Request
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, meshes
-from perfmodel.solver.solve import Request, _joined, _Prefills, solve
-from perfmodel.solver.space import Choices
-from perfmodel.specs.deployment import Targets
+from perfmodel.solver.solve import solve
+from perfmodel.solver.space import Choices, layout_faults
+from perfmodel.specs.deployment import Phase, Targets
 
 
 def case(isl: int, osl: int, system: str = "cloudmatrix384") -> Case:
@@ -22,23 +24,49 @@ def case(isl: int, osl: int, system: str = "cloudmatrix384") -> Case:
     return Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=isl, osl=osl, acceptance=(0.7,))
 
 
-def test_best_decode_equals_brute_force() -> None:
+@pytest.mark.parametrize(
+    "choices",
+    [
+        Choices(),
+        Choices(fixed={"decode": {"expert_tp": 2}}),
+        Choices(offered={"decode": {"expert_tp": (1, 2, 8)}}, fixed={"decode": {"tp": 1}}),
+    ],
+    ids=["plain", "split experts", "split or whole experts"],
+)
+def test_best_decode_equals_brute_force(choices: Choices) -> None:
     """Long contexts keep the batch axis short enough to walk plan by plan with plain numbers."""
     long, dies = case(120_000, 2000), 32
     limit = usable_memory(long.rates)
     walked = [
         exact_pool(mesh.layout_at(index), mesh.family, long).point
-        for mesh in meshes(long, "decode", [dies], Choices())
+        for mesh in meshes(long, "decode", [dies], choices)
         for index in range(math.prod(mesh.shape))
     ]
     for tpot in (0.02, 0.03, 0.05, 0.1):
         fitting = [p.requests_per_s for p in walked if p.tpot <= tpot and p.memory <= limit]
         tally = Tally()
-        found = best_decode(long, [dies], tpot, [math.inf], Choices(), tally)
+        found = best_decode(long, [dies], tpot, [math.inf], choices, tally)
         assert tally.evaluated == len(walked)
         assert max((leader.plan(long).point.requests_per_s for leader in found), default=0.0) == pytest.approx(
             max(fitting, default=0.0), rel=1e-12
         )
+
+
+@pytest.mark.parametrize(("phase", "exchanges"), [("decode", {"dispatch", "gather"}), ("prefill", {"gather"})])
+def test_split_experts_are_searched_where_the_rules_allow_them(phase: Phase, exchanges: set[str]) -> None:
+    """Dispatch takes them in decode alone, in pairs of dies with one slot: for 256 experts on 512 dies or more."""
+    one, sizes = case(2048, 512), [4, 8, 48, 512, 576]
+    choices = Choices(offered={phase: {"expert_tp": (1, 2, 4, 8)}})
+    found: set[tuple[str, int, int]] = set()
+    for mesh in meshes(one, phase, sizes, choices):
+        for index in np.random.default_rng(0).integers(math.prod(mesh.shape), size=3).tolist():
+            layout = mesh.layout_at(index)
+            assert layout_faults(layout, phase, one.model, one.rates) == [], layout
+            if layout.expert_tp > 1:
+                found.add((layout.exchange, layout.expert_tp, layout.dies))
+    assert {exchange for exchange, _, _ in found} == exchanges
+    assert {(parts, dies) for exchange, parts, dies in found if exchange == "dispatch"} <= {(2, 512), (2, 576)}
+    assert {parts for exchange, parts, _ in found if exchange == "gather"} == {2, 4, 8}
 
 
 def request(servers: int, tpot: float) -> Request:
@@ -91,8 +119,8 @@ def _leader(rate: float, servers: int) -> Leader:
     return Leader(key=(rate,), mesh=None, index=0, requests_per_s=rate, step_time=0.01, servers=servers)  # type: ignore[arg-type]
 
 
-def _columns(prefills: list[tuple[float, int]]) -> _Prefills:
-    return _Prefills(
+def _columns(prefills: list[tuple[float, int]]) -> Prefills:
+    return Prefills(
         plans=[_leader(*one) for one in prefills],
         servers=np.array([one[1] for one in prefills], dtype=np.float64),
         rate=np.array([one[0] for one in prefills]),
@@ -123,7 +151,7 @@ def test_whole_instances_are_those_of_an_integer_program(
     prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
 ) -> None:
     asked = replace(request(servers, 0.05), utilisation=1.0)
-    joins = _joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
+    joins = joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
     served = max((join.served for join in joins), default=0.0)
     exact = max(_by_milp(one, other, servers) for one in prefills for other in decodes)
     assert served == pytest.approx(exact, rel=1e-6, abs=1e-9)
@@ -135,7 +163,7 @@ def test_the_best_rate_per_server_is_that_of_every_count(
     prefills: list[tuple[float, int]], decodes: list[tuple[float, int]], servers: int
 ) -> None:
     asked = replace(request(servers, 0.05), utilisation=1.0, objective="per-card")
-    joins = _joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
+    joins = joined([_leader(*one) for one in decodes], _columns(prefills), asked, Tally())
     counted = [
         min(n * p[0], m * d[0]) / (n * p[1] + m * d[1])
         for p in prefills

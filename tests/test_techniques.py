@@ -208,6 +208,17 @@ def test_decode_context_parallel_splits_the_cache_and_keeps_the_arithmetic() -> 
     assert float(core[1].kv_bytes) == pytest.approx(float(core[0].kv_bytes) / 4)
 
 
+def test_layouts_shipped_with_split_experts_are_taken_and_fit() -> None:
+    """MindIE on two A2 servers: dp 2 x tp 8, moe_ep 4 x moe_tp 4 in prefill; and experts split over a whole server."""
+    given = conditions("fc1-a2-prefill-8x2048", layout={"dies": 16, "tp": 8, "batch": 1})
+    assert run(given, ("small-ep", "gather"), ("expert-tp", "4")).fits
+    alone = run(merged(given, {"layout": {"dies": 8, "exchange": "gather", "reduction": "all_reduce", "expert_tp": 8}}))
+    ledger = ledger_of(alone.plan, alone.scenario.case, alone.scenario.case.traffic)
+    assert ledger.quantities.routed_tokens == pytest.approx(2048 * 8)  # one rank: no other can be busier
+    kept = sum(float(op.resident_bytes) for op in ledger.parts["routed"])
+    assert kept == 256 * 3 * 7168 * 2048 / 8
+
+
 def test_attention_dies_of_stages_hold_no_experts() -> None:
     given = catalog.load_evidence("xds-disaggregated-decode").spec.conditions
     held = run(given).point.footprint
@@ -299,6 +310,12 @@ def _has(machine: Any, links: tuple[str, ...]) -> bool:
         ("cm384-decode-4k-b96", {"cp": 2}, "cp: 2 in decode"),
         ("cm384-decode-4k-b96", {"dcp": 2}, "a divisor of tp"),
         ("cm384-decode-4k-b96", {"o_proj_tp": 7}, "Fine_grained_TP.md"),
+        ("cm384-decode-4k-b96", {"expert_tp": 2}, "with shared_ranks; allowed: 1"),
+        ("xds-disaggregated-decode", {"expert_tp": 2}, "with expert_dies; allowed: 1"),
+        ("xds-colocated-decode", {"expert_tp": 2, "shared_ranks": 0}, "one slot a group"),
+        ("xds-colocated-decode", {"expert_tp": 4, "shared_ranks": 0}, "in decode; allowed: at most 2 .CANN"),
+        ("cm384-prefill-default", {"expert_tp": 2}, "in prefill; allowed: at most 1 .MindIE"),
+        ("seed-a2-decode-808", {"expert_tp": 3}, "allowed: 1, 2, 4, 8, what divides the 8 dies of a server"),
         ("cm384-decode-4k-b96", {"domains": 2}, "without overlap 'stages'"),
         ("cm384-decode-4k-b96", {"shared_stream": True}, "every die has the shared expert"),
         ("cm384-decode-4k-b96", {"kv_resident": 0.5}, "kv-offload"),
@@ -336,6 +353,30 @@ SOLVE = "solve deepseek-v3 --on cloudmatrix384 --cards 48 --isl 2048 --osl 512 -
 
 
 # --- the command line -----------------------------------------------------------------------------
+
+
+def test_split_experts_are_explained_planned_and_compared(moeplan, tmp_path: Path) -> None:
+    words = "explain deepseek-v3 --on cloudmatrix384 --isl 4096 --osl 1024 --batch 32 --format json".split()
+    done = moeplan(*words, "--dies", "576", "--with", "expert-tp=2")
+    assert done.returncode == 0, done.stderr
+    tables = {table["title"].split(" ")[0]: table["rows"] for table in json.loads(done.stdout)["tables"]}
+    rows = {row["operator"]: row for row in tables["Operators"] if row["block"] == "moe_layer"}
+    assert rows["exchange.expert_gather"]["time"] > 0 < rows["exchange.expert_scatter"]["time"]
+    assert "experts ep 288 x tp 2" in done.stdout
+    plans = []
+    for setting in ("1", "2"):
+        plans.append(str(tmp_path / f"{setting}.json"))
+        done = moeplan(*SOLVE, "--with", f"expert-tp={setting}", "-o", plans[-1])
+        assert done.returncode == 0, done.stderr
+        made = json.loads(Path(plans[-1]).read_text())["conditions"]
+        assert {made[phase]["layout"]["expert_tp"] for phase in ("prefill", "decode")} == {int(setting)}
+    compared = moeplan("compare", *plans)
+    assert compared.returncode == 0, compared.stderr
+    assert "expert_tp" in compared.stdout
+    tried = moeplan("what-if", plans[0], "--only", "expert-tp")
+    assert tried.returncode == 0, tried.stderr
+    assert "use exchange gather" in tried.stdout.replace("\n", " ")
+    assert "lacks it" in moeplan(*SOLVE, "--stack", "vllm-ascend-2025", "--with", "expert-tp=2").stderr
 
 
 def test_what_if_ranks_and_says_why(moeplan) -> None:

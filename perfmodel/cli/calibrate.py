@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import UsageError
 
@@ -61,10 +62,10 @@ def command(
     if on is None:
         raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")
     for word in only or ():
-        options.known(word, sorted(OPERATORS), "--only")
+        inputs.known(word, sorted(OPERATORS), "--only")
     words = sorted({name for priors in PRIORS.values() for name in priors})
     for word in parameter or ():
-        options.known(word, words, "--parameter")
+        inputs.known(word, words, "--parameter")
     if output is not None and output.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--output: {str(output)!r}; allowed: a file that ends in .yaml or .yml")
     machine, remarks = catalog.load_machine(on, stack, kernels or ())

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
@@ -33,7 +34,7 @@ def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) 
     if len(given) != 1:
         raise UsageError("explain needs exactly one of --dies, --cards, --servers: the size of one instance")
     name, value = given[0]
-    options.positive(value, name)
+    inputs.positive(value, name)
     return int(value * {"--dies": 1, "--cards": rates.dies_per_package, "--servers": rates.dies_per_server}[name])
 
 
@@ -113,7 +114,7 @@ def command(
     from perfmodel.techniques import inapplicable, with_setting
     from perfmodel.uncertainty import pool_range
 
-    chosen = options.settings(with_)
+    chosen = inputs.settings(with_)
     remarks: tuple[str, ...] = ()
     if evidence is not None:
         _refuse_beside_evidence(context)
@@ -133,10 +134,10 @@ def command(
             raise UsageError(f"--precision: {precision!r}; allowed: w8a8, bf16")
         if not isl or (phase == "decode" and not osl):
             raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
-        positions, origin = options.read_acceptance(acceptance, catalog.load_model(model).spec)
+        positions, origin = inputs.read_acceptance(acceptance, catalog.load_model(model).spec)
         around, remarks = catalog.load_machine(on, stack, kernels or ())
         rates = around.rates()
-        options.case_of(catalog.load_model(model).spec, rates, isl, osl if phase == "decode" else 1, positions)
+        inputs.case_of(catalog.load_model(model).spec, rates, isl, osl if phase == "decode" else 1, positions)
         layout = {
             "dies": _dies(dies, cards, servers, rates),
             "tp": tp,
@@ -148,7 +149,7 @@ def command(
             "attention_cores": attention_cores,
             "exchange": exchange.value,
             "reduction": reduction.value,
-            **options.layout_keys(set_),
+            **inputs.layout_keys(set_),
         }
         conditions = checked_conditions(
             system=on,
@@ -161,18 +162,18 @@ def command(
             acceptance=positions,
             precision=precision,
             kv_dtype=kv.value,
-            tpot=options.quantity(tpot, "s", "--tpot"),
+            tpot=inputs.quantity(tpot, "s", "--tpot"),
             layout=layout,
         )
     loaded = catalog.load_model(conditions.model)
     if acceptance is not None:
-        accepted, origin = options.read_acceptance(acceptance, loaded.spec)
+        accepted, origin = inputs.read_acceptance(acceptance, loaded.spec)
         conditions = conditions.model_copy(update={"acceptance": accepted})
     conditions = conditions.model_copy(
         update={"stack": stack or conditions.stack, "kernels": tuple(kernels or conditions.kernels)}
     )
     machine = catalog.load_conditions(conditions)
-    options.refuse_conflicts(chosen)
+    inputs.refuse_conflicts(chosen)
     for name, setting in chosen.items():
         technique = catalog.technique_named(name)
         reason = inapplicable(technique.spec.applies, loaded.spec, machine, conditions.phase, conditions.layout)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from perfmodel import inputs
 from perfmodel.cli import options
 
 
@@ -23,7 +24,7 @@ def command(
 
     every = catalog.techniques()
     for name in names or ():
-        options.known(name, sorted(every), "TECHNIQUE")
+        inputs.known(name, sorted(every), "TECHNIQUE")
     shelf = Shelf(
         conditions=lambda name: catalog.load_evidence(name).spec.conditions,
         model=lambda name: catalog.load_model(name).spec,

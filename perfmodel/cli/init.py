@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import DataError, MoeplanError, UsageError
 
@@ -30,7 +31,14 @@ osl: {osl}  # output tokens of a request
 tpot: {tpot}  # limit on time per output token
 {ttft}ttft: {ttft_value}  # limit on time to first token
 
-# objective: throughput  # or per-card, cards, tpot; by default throughput with cards, cards with rate
+# objective: throughput  # or per-card, cards, cost, energy, tpot; by default throughput with cards, cards with rate
+# serving: disaggregated  # or mixed: prefill and decode in turn on the same dies; or any: the better
+# price: 2.5  # what a card costs an hour, in any money
+# prefill_on: atlas-800i-a2  # another system for the prefill pool, with a budget, price and stack of its own:
+# prefill_cards: 64
+# prefill_price: 1.5
+# prefill_stack: ideal
+# allow_scale_out: true  # let an instance leave its supernode or server group
 # utilisation: 0.8  # highest load of either pool
 # kv: bf16  # or int8: precision of the KV cache
 # acceptance: 0.9,0.36  # accepted tokens per draft position, or a name of the model's table
@@ -60,9 +68,9 @@ def _budget(on: str) -> str:
 def _amount(text: str) -> str:
     """Check a number of cards, or a rate with its unit."""
     if text.strip().isdigit():
-        options.positive(int(text), "cards")
+        inputs.positive(int(text), "cards")
     else:
-        options.quantity(text, "1/s", "cards or rate")
+        inputs.quantity(text, "1/s", "cards or rate")
     return text.strip()
 
 
@@ -75,7 +83,7 @@ def _lengths(text: str) -> str:
 
 def _time(name: str, text: str) -> str:
     if not (name == "ttft" and text.strip().lower() == NO_LIMIT):
-        options.quantity(text, "s", name)
+        inputs.quantity(text, "s", name)
     return text.strip()
 
 

@@ -1,16 +1,13 @@
 """Options and readers that several commands share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from perfmodel import inputs
 from perfmodel.errors import UsageError
-
-if TYPE_CHECKING:
-    from perfmodel.rates import Rates
-    from perfmodel.serving import Case
 
 
 class Format(StrEnum):
@@ -134,84 +131,6 @@ SetOption = Annotated[
 ]
 
 
-def settings(words: Sequence[str] | None) -> dict[str, str]:
-    """Read 'technique=setting' words; a technique alone is 'on'."""
-    from perfmodel import catalog
-
-    chosen = {}
-    for word in words or ():
-        name, _, setting = word.partition("=")
-        technique = catalog.technique_named(name)
-        technique.setting(setting or "on")
-        chosen[technique.spec.name] = setting or "on"
-    return chosen
-
-
-def refuse_conflicts(chosen: Mapping[str, str]) -> None:
-    """Refuse two techniques that set one key of a layout to different values."""
-    from perfmodel import catalog
-
-    held: dict[str, tuple[str, Any]] = {}
-    for name, setting in chosen.items():
-        for key, value in catalog.technique_named(name).setting(setting).layout.items():
-            other, before = held.get(key, (name, value))
-            if before != value:
-                raise UsageError(
-                    f"--with {other}={chosen[other]} sets {key} to {before!r}, --with {name}={setting} to {value!r}; "
-                    "allowed: one of them; drop the other"
-                )
-            held[key] = (name, value)
-
-
-def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
-    """Read 'key=value' words of a layout; values are checked where the layout is made."""
-    import json
-
-    from perfmodel.specs.deployment import LayoutShape
-
-    values: dict[str, Any] = {}
-    for word in words or ():
-        key, equals, value = word.partition("=")
-        known(key, sorted(LayoutShape.model_fields), "--set")
-        if not equals:
-            raise UsageError(f"--set: {word!r}; allowed: a key and a value, like {key}=1")
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
-    return values
-
-
-def quantity(text: str | None, unit: str, option: str) -> float | None:
-    """Read a quantity such as '50ms'; raise ``UsageError`` naming the option."""
-    from perfmodel.units import Unit
-
-    if text is None:
-        return None
-    try:
-        value = Unit(unit).read(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
-    if value <= 0:
-        raise UsageError(f"{option}: {text!r}; allowed: more than zero")
-    return value
-
-
-def positive(value: int | None, option: str) -> int | None:
-    """Refuse zero and negative counts."""
-    if value is not None and value <= 0:
-        raise UsageError(f"{option}: {value}; allowed: 1 or more")
-    return value
-
-
-def known(word: str, words: list[str], option: str) -> None:
-    """Refuse a word that is not among those known."""
-    from perfmodel.errors import did_you_mean
-
-    if word not in words:
-        raise UsageError(f"{option}: {word!r} is unknown{did_you_mean(word, words)}")
-
-
 def context_of(
     model: str | None,
     ep: int | None,
@@ -228,74 +147,17 @@ def context_of(
     least: dict[str, float] = {}
     for text in at_least:
         column, _, value = text.partition("=")
-        known(column, columns, "--at-least")
+        inputs.known(column, columns, "--at-least")
         try:
             least[column] = float(value)
         except ValueError:
             raise UsageError(f"--at-least: {text!r}; allowed: a column and a number, like tokens=16") from None
     return Context(
         attention=catalog.load_model(model).spec.attention if model else None,
-        ep=positive(ep, "--ep"),
+        ep=inputs.positive(ep, "--ep"),
         messages=messages.value if messages else None,
         only=tuple(only),
         at_least=least,
-    )
-
-
-def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], str]:
-    """Return accepted tokens per draft position and where they come from."""
-    from perfmodel.errors import did_you_mean
-
-    tables = {table.name: table for table in model.acceptance}
-    if text is None:
-        if not tables:
-            return (), "no draft layer"
-        first = model.acceptance[0]
-        return tuple(first.positions), f"{first.name} ({first.kind}, {first.source})"
-    if text in tables:
-        table = tables[text]
-        return tuple(table.positions), f"{table.name} ({table.kind}, {table.source})"
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"--acceptance: {text!r} is neither a list like '0.9,0.36' nor a known name"
-            f"{did_you_mean(text, list(tables))}"
-        ) from None
-    if any(not 0 <= v <= 1 for v in values) or list(values) != sorted(values, reverse=True):
-        raise UsageError(f"--acceptance: {text!r}; allowed: values from 0 to 1 that do not increase")
-    if not model.num_nextn_predict_layers:
-        raise UsageError(f"--acceptance: {model.name} has no draft (MTP) layer; drop the option")
-    return values, "given on the command line"
-
-
-def case_of(
-    model: Any,
-    rates: "Rates",
-    isl: int,
-    osl: int,
-    acceptance: tuple[float, ...],
-    service: Mapping[str, Any] | None = None,
-) -> "Case":
-    """Return what stays fixed while layouts vary, after checking the lengths."""
-    from perfmodel.serving import Case
-
-    positive(isl, "--isl")
-    positive(osl, "--osl")
-    if isl + osl > model.max_position_embeddings:
-        raise UsageError(
-            f"--isl + --osl: {isl + osl} tokens; allowed: at most {model.max_position_embeddings} for {model.name}"
-        )
-    given = service or {}
-    return Case(
-        model=model,
-        rates=rates,
-        isl=isl,
-        osl=osl,
-        acceptance=acceptance,
-        even=given.get("balanced", False),
-        prefix_hit=given.get("prefix_hit", 0.0),
-        isl_spread=given.get("isl_spread", 0.0),
     )
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
@@ -48,9 +49,11 @@ def command(
     from perfmodel.what_if import Effect, Refusal, effect, hardware_changes, outcome, technique_changes, ways
     from perfmodel.what_if import pairs as two_by_two
 
-    limits = (options.quantity(tpot, "s", "--tpot"), options.quantity(ttft, "s", "--ttft"))
+    limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
     run = run_of(plan, stack, acceptance, *limits)
+    if run.mixed:
+        raise UsageError(f"{plan}: mixed serving; allowed: pools apart; see moeplan explain {plan}, moeplan compare")
     wanted = _techniques(only)
     found = list(technique_changes(run, wanted, catalog.kernel_set))
     changes = [one for one in found if not isinstance(one, Refusal)]
@@ -86,7 +89,7 @@ def _techniques(only: str | None) -> list[Any]:
         return list(every.values())
     names = [word.strip() for word in only.split(",") if word.strip()]
     for name in names:
-        options.known(name, sorted(every), "--only")
+        inputs.known(name, sorted(every), "--only")
     if not names:
         raise UsageError("--only: no technique; allowed: names like mtp,amla; see 'moeplan list techniques'")
     return [every[name] for name in names]
@@ -101,13 +104,13 @@ def _goal(text: str | None) -> Any:
     values: dict[str, Any] = {}
     for word in text.split(","):
         key, _, value = (part.strip() for part in word.partition("="))
-        options.known(key, ["tpot", "ttft", "batch"], "--reach")
+        inputs.known(key, ["tpot", "ttft", "batch"], "--reach")
         if key == "batch":
             if not value.isdigit() or int(value) < 1:
                 raise UsageError(f"--reach: batch {value!r}; allowed: a whole number from 1, per data-parallel rank")
             values[key] = int(value)
         else:
-            values[key] = options.quantity(value, "s", f"--reach {key}")
+            values[key] = inputs.quantity(value, "s", f"--reach {key}")
     if values.keys() <= {"batch"}:
         raise UsageError("--reach: no latency; allowed: tpot or ttft, with or without batch, like 'tpot=30ms,batch=96'")
     return Goal(**values)
@@ -133,14 +136,15 @@ def run_of(word: str, stack: str | None, acceptance: str | None, tpot: float | N
         each = {loaded.spec.conditions.phase: loaded.spec.conditions}
     else:
         each = {phase: conditions_of(deployment, phase) for phase in PHASES}
-        rates = catalog.load_conditions(deployment).rates()
-        joined = of_deployment(deployment, catalog.load_model(deployment.model).spec, rates)
+        rates = {phase: catalog.load_conditions(one).rates() for phase, one in each.items()}
+        named = catalog.load_model(deployment.model).spec
+        joined = of_deployment(deployment, named, rates["decode"], rates["prefill"])
         batches = {"prefill": joined.prefill.plan.layout.batch, "decode": joined.decode.plan.layout.batch}
     model = catalog.load_model(next(iter(each.values())).model).spec
     pools = {}
     for phase, conditions in each.items():
         layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
-        accepted = options.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
+        accepted = inputs.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
         named = conditions.model_copy(
             update={
                 "stack": stack or conditions.stack,
@@ -157,7 +161,14 @@ def run_of(word: str, stack: str | None, acceptance: str | None, tpot: float | N
         from perfmodel.what_if import resolved_of
 
         limit = float(resolved_of(pools["decode"], model).point.tpot)  # type: ignore[arg-type]
-    return Run(model=model, pools=pools, tpot=limit, ttft=ttft or asked_ttft, utilisation=utilisation)
+    return Run(
+        model=model,
+        pools=pools,
+        tpot=limit,
+        ttft=ttft or asked_ttft,
+        utilisation=utilisation,
+        mixed=deployment is not None and deployment.mixed,
+    )
 
 
 def _with_batch(conditions: Any, model: Any, machine: Any) -> Any:

@@ -37,6 +37,24 @@ def request_rate(*, tokens_per_s: PerSecond, tokens_per_request: Count) -> PerSe
     return tokens_per_s / tokens_per_request
 
 
+def mixed_tpot(
+    *, tpot: Seconds, sequences: Count, prefill_time_per_request: Seconds, tokens_per_request: Count
+) -> Seconds:
+    r"""Mean time between output tokens where prefill steps run on the same dies in between.
+
+    .. math:: T' = T + \frac{N\,t_p}{o}
+
+    While a sequence makes its o tokens each of the N running ones is replaced once, so N prompts pass at t_p each.
+    Prefill and decode never run at once: errs high where chunks of a prompt ride along in decode steps.
+
+    Source: conservation of sequences [little1961].
+
+    >>> round(mixed_tpot(tpot=40e-3, sequences=1000, prefill_time_per_request=10e-3, tokens_per_request=1000) * 1e3, 3)
+    50.0
+    """
+    return tpot + sequences * prefill_time_per_request / tokens_per_request
+
+
 def batch_formation_wait(*, prompts: Count, arrival_rate: PerSecond) -> Seconds:
     r"""Mean wait of a prompt until its batch is full.
 

@@ -81,14 +81,14 @@ def _gated(
 
 
 def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    """Yield the rows of the routed experts on the busiest rank."""
+    """Yield the rows of the routed experts on the busiest rank, on one of the dies they are split over."""
     yield from _gated(
         "experts",
         operator="grouped_matmul",
         tokens=q.routed_tokens,
         touched=q.touched,
         stored=q.slots_per_rank,
-        width=dims.moe_intermediate_size,
+        width=dims.moe_intermediate_size / q.expert_tp,
         family=family,
         dims=dims,
         four_bit=family.expert_weights == "int4",
@@ -131,9 +131,14 @@ def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
 
 
 def _messages(name: str, collective: Collective, q: Quantities, family: Family, dims: Dims, *, payload: Bytes) -> Op:
-    """Row of an exchange: the busiest rank handles what it sends or what it gets, whichever is more."""
+    """Row of an exchange: the busiest rank handles what it sends or what it gets, whichever is more.
+
+    Of a rank that experts are split over, each die gets its share of the tokens.
+    """
     if family.own_shared_ranks:
         received = maximum(q.routed_tokens, q.shared_tokens)
+    elif family.split_experts:
+        received = q.routed_tokens / q.expert_tp
     else:
         everywhere = minimum(dims.n_shared_experts, 1) * q.shared_tokens
         received = q.routed_tokens + everywhere if family.disaggregated else q.routed_tokens
@@ -171,7 +176,12 @@ def gate_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
 
 
 def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    """Yield the exchange of tokens between ranks, there and back."""
+    """Yield the exchange of tokens between ranks, there and back.
+
+    Dies that share an expert gather the tokens dispatched to it and split the sums: CANN's kernels do that inside,
+    and a start more of each errs slow.  Where every die has all tokens there is nothing to add: the sum over the
+    instance joins parts of experts as it joins experts.
+    """
     hidden = dims.hidden_size
     there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
     messages = q.rank_tokens * q.copies
@@ -197,6 +207,10 @@ def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[O
             yield exchange_row("exchange.reduce_scatter", "reduce_scatter", group=q.group, payload=q.rank_tokens * back)
     elif family.phase == "decode":
         yield _messages("exchange.dispatch", "dispatch", q, family, dims, payload=there)
+        if family.split_experts:
+            among, copies = q.expert_tp, q.routed_tokens
+            yield exchange_row("exchange.expert_gather", "dispatch", group=among, payload=there, messages=copies)
+            yield exchange_row("exchange.expert_scatter", "combine", group=among, payload=back, messages=copies)
         yield _messages("exchange.combine", "combine", q, family, dims, payload=back)
     else:
         yield _messages("exchange.dispatch", "bulk_dispatch", q, family, dims, payload=there)

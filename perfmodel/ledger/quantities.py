@@ -110,6 +110,7 @@ def routing(load: Contexts, layout: Layout, family: Family, traffic: Traffic, di
     """Return how tokens fall on experts.
 
     With experts on dies of their own each domain of attention ranks exchanges its tokens with all of them.
+    A rank of routed experts is ``expert_tp`` dies, one where experts are whole.
     """
     attention_dies, expert_dies = _dies(layout, family)
     group_tokens = load.mean_tokens * (attention_dies / layout.tp)
@@ -118,7 +119,8 @@ def routing(load: Contexts, layout: Layout, family: Family, traffic: Traffic, di
         shared_tokens = tokens_per_shared_rank(group_tokens=group_tokens, shared_ranks=shared_ranks)
     else:  # every die works its own; said without the size of the instance, so that the row does not carry its axis
         shared_tokens = load.mean_tokens / layout.tp
-    routed_ranks = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
+    routed_dies = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
+    routed_ranks = routed_dies / layout.expert_tp if family.split_experts else routed_dies
     slots = dims.n_routed_experts + layout.redundant
     return Routing(
         group_tokens=group_tokens,
@@ -176,6 +178,7 @@ def loads(load: Contexts, routed: Routing, layout: Layout, family: Family, traff
         tp=layout.tp,
         cp=layout.cp,
         dcp=layout.dcp,
+        expert_tp=layout.expert_tp,
         o_proj_tp=layout.o_proj_tp,
         head_tp=layout.head_tp,
         dense_tp=layout.dense_tp,

@@ -50,6 +50,7 @@ class Layout:
     attention_cores: Count
     cp: Count = 1
     dcp: Count = 1
+    expert_tp: Count = 1
     o_proj_tp: Count = 1
     head_tp: Count = 1
     dense_tp: Count = 1
@@ -86,6 +87,7 @@ class Family:
     split: frozenset[SplitModule] = frozenset()
     o_proj_sharded: bool = False
     context_parallel: bool = False
+    split_experts: bool = False
     micro_batches: int = 2
     fused_experts: bool = False
     shared_stream: bool = False
@@ -114,6 +116,7 @@ class Family:
             split=frozenset(module for module in SPLIT_MODULES if getattr(layout, f"{module}_tp") > 1),
             o_proj_sharded=layout.o_proj_sharded,
             context_parallel=layout.cp > 1 or layout.dcp > 1,
+            split_experts=layout.expert_tp > 1,
             micro_batches=layout.micro_batches,
             fused_experts=layout.fused_experts,
             shared_stream=layout.shared_stream,
@@ -206,15 +209,16 @@ class Quantities:
     pairs: Count  # query-context pairs of the busiest data-parallel rank
     cached_tokens: Count  # cache entries it needs: in decode those it reads, in prefill prefixes and new tokens
     loaded_tokens: Count  # of these, what was found ready and is fetched
-    slots_per_rank: Count
+    slots_per_rank: Count  # of which each die of a rank holds its part, 1/expert_tp
     touched: Count  # expert slots that receive a token
-    routed_tokens: Count  # on the busiest routed rank
+    routed_tokens: Count  # on the busiest routed rank: every die of it works them all
     shared_tokens: Count  # on a rank that holds a shared expert
     copies: Count  # messages per token
     group: Count  # dies that exchange tokens
     tp: Count
     cp: Count
     dcp: Count
+    expert_tp: Count
     o_proj_tp: Count
     head_tp: Count
     dense_tp: Count

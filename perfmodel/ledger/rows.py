@@ -76,7 +76,9 @@ def norm_quant(name: str, *, tokens: Count, width: Count, out_bytes: int, kernel
     )
 
 
-def exchange_row(name: str, collective: Collective, *, group: Count, payload: Bytes, joined: Count = 1) -> Op:
+def exchange_row(
+    name: str, collective: Collective, *, group: Count, payload: Bytes, joined: Count = 1, messages: Count = 1
+) -> Op:
     """Row of a collective among ``group`` dies, of which ``joined`` hold the same; it costs nothing among one set."""
-    exchange = Exchange(collective=collective, group=group, payload=payload, joined=joined)
+    exchange = Exchange(collective=collective, group=group, payload=payload, joined=joined, messages=messages)
     return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)

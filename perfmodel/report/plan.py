@@ -6,11 +6,14 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from perfmodel.catalog import beyond_layout
+from perfmodel.planner import Asking, Planned
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.quantity import format_quantity, span_in_words
 from perfmodel.report.step import (
     attention_words,
+    experts_words,
     extrapolations,
     layout_words,
     longest_context,
@@ -20,21 +23,26 @@ from perfmodel.report.step import (
     shared_words,
     sizes,
     time_by_bound,
+    tpot_over_context,
 )
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
-from perfmodel.solver.plan import Deployment, PoolPlan, Solution
+from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
+from perfmodel.solver.request import Objective, Request
 from perfmodel.solver.search import exact_pool
-from perfmodel.solver.solve import Request
 from perfmodel.solver.space import LARGEST_BATCH
-from perfmodel.specs.deployment import LayoutSpec
-from perfmodel.uncertainty import JoinedRange, PoolRange
+from perfmodel.specs.deployment import LayoutSpec, Phase
 
 SMALLEST_SHARE = 0.01
+HOUR = 3600
 TTFT_DEFINITION = (
     "TTFT = batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
     "means at the utilisation limit"
+)
+NO_TTFT = "no --ttft given: prefill batches grow as long as they gain rate, and prompts wait for them; give one"
+MIXED_TTFT = (
+    "TTFT = batch formation + residual of the running prefill and decode step + prefill + first decode step, means at "
+    "the utilisation limit"
 )
 
 
@@ -52,19 +60,25 @@ _PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
 
 def explain_command(
     pool: PoolPlan,
-    case: Case,
+    asking: Asking,
     *,
-    model: str,
-    system: str,
-    stack: str | None,
-    kernels: tuple[str, ...],
-    techniques: Mapping[str, str],
-    acceptance: str | None,
     tpot: float | None,
 ) -> str:
-    """Return the exact command that explains one pool; ``techniques`` are those a machine was set to."""
-    layout = pool.layout
-    words = ["moeplan", "explain", model, "--on", system, "--phase", pool.family.phase, "--dies", str(layout.dies)]
+    """Return the exact command that explains one pool."""
+    layout, run, phase = pool.layout, asking.run, pool.family.phase
+    case, machine = asking.cases[phase], asking.machines[phase]
+    apart = phase == "prefill" and run.prefill_on is not None
+    words = [
+        "moeplan",
+        "explain",
+        asking.model.name,
+        "--on",
+        machine.system.spec.name,
+        "--phase",
+        pool.family.phase,
+        "--dies",
+        str(layout.dies),
+    ]
     words += ["--tp", str(layout.tp), "--batch", str(layout.batch), "--draft", str(layout.draft)]
     words += ["--shared-ranks", str(layout.shared_ranks), "--redundant", str(layout.redundant)]
     words += ["--overlap", layout.overlap, "--attention-cores", str(layout.attention_cores)]
@@ -78,13 +92,13 @@ def explain_command(
     for key, value in layout.model_dump(exclude=set(_OPTIONS)).items():
         if value != _PLAIN[key]:
             words += ["--set", f"{key}={json.dumps(value)}"]
-    for name, setting in techniques.items():
+    for name, setting in beyond_layout(asking.techniques).items():
         words += ["--with", f"{name}={setting}"]
-    if acceptance:
-        words += ["--acceptance", acceptance]
-    if stack:
+    if run.acceptance:
+        words += ["--acceptance", run.acceptance]
+    if stack := run.prefill_stack if apart else run.stack:
         words += ["--stack", stack]
-    for name in kernels:
+    for name in () if apart else run.kernels or ():
         words += ["--kernels", name]
     return shlex.join(words)
 
@@ -112,21 +126,27 @@ def _pool_facts(
     }
 
 
-def _facts(
-    best: Deployment, case: Case, ideal: Rates, cards: int | None, request: Request, searched_tpot: float | None
-) -> dict[str, Any]:
-    used = best.servers_used * case.rates.packages_per_server
-    budget = cards or used
-    terms = best.first_token
+def _facts(answer: Planned) -> dict[str, Any]:
+    """Return the numbers of the best plan in SI units."""
+    best, asking, cases = _best(answer), answer.asking, answer.asking.cases
+    request, decode = asking.request, answer.asking.cases["decode"]
+    cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in _servers(best).items()}
+    used, budget = sum(cards.values()), sum(_budget(answer).values())
+    terms, ideal = best.first_token, answer.ideal
+    limit = answer.searched.targets.tpot
     return {
         "requests_per_s": best.requests_per_s,
-        "tokens_per_s": best.requests_per_s * case.osl,
-        "tokens_per_s_per_card_of_deployment": best.requests_per_s * case.osl / used,
+        "tokens_per_s": best.requests_per_s * decode.osl,
+        "tokens_per_s_per_card_of_deployment": best.requests_per_s * decode.osl / used,
         "tokens_per_s_per_card_of_decode_pool": _f(best.decode.point.tokens_per_s)
-        * case.rates.dies_per_package
+        * (_f(best.decode.point.tpot) / best.tpot)
+        * decode.rates.dies_per_package
         / best.decode.layout.dies,
-        "tpot_s": _f(best.decode.point.tpot),
+        "serving": "mixed" if best.mixed else "disaggregated",
+        "tpot_s": best.tpot,
         "tpot_target_s": request.targets.tpot,
+        "tpot_at_context_s": tpot_over_context(best.decode, decode, best.tpot_added),
+        "longest_gap_s": best.longest_gap,
         "ttft_s": _f(terms.ttft),
         "ttft_target_s": request.targets.ttft,
         "ttft_terms_s": {
@@ -138,11 +158,64 @@ def _facts(
             "first_step": _f(terms.first_step),
         },
         "cards_used": used,
-        "cards_idle": budget - used,
+        "cards_idle": budget - used if asking.run.cards else 0,
+        "cards_of_pool": cards,
+        "cost": _cost(answer, best),
+        "unrounded_requests_per_s": answer.solution.unrounded,
         "longest_context": longest_context(best.decode),
-        "prefill": _pool_facts(best.prefill, case, ideal, best.prefill_instances, best.prefill_utilisation, None),
-        "decode": _pool_facts(best.decode, case, ideal, best.decode_instances, best.decode_utilisation, searched_tpot),
+        "prefill": _pool_facts(
+            best.prefill, cases["prefill"], ideal["prefill"], best.prefill_instances, best.prefill_utilisation, None
+        ),
+        "decode": _pool_facts(
+            best.decode, decode, ideal["decode"], best.decode_instances, best.decode_utilisation, limit
+        ),
     }
+
+
+def _best(answer: Planned) -> Deployment:
+    assert answer.solution.best is not None
+    return answer.solution.best
+
+
+def _servers(best: Deployment) -> dict[Phase, int]:
+    """Return the servers in use of each pool; mixed instances count as decode's."""
+    return {"prefill": best.prefill_servers, "decode": best.decode_servers}
+
+
+def _budget(answer: Planned) -> dict[str, int]:
+    """Return the cards that may be used, by system."""
+    asking = answer.asking
+    found: dict[str, int] = {}
+    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
+    servers_of: dict[Phase, int | None] = {"decode": asking.request.servers, "prefill": asking.request.prefill_servers}
+    for phase, servers in servers_of.items():
+        if servers is not None:
+            found[names[phase]] = servers * asking.cases[phase].rates.packages_per_server
+    if asking.run.cards and asking.request.prefill_servers is None:
+        found[names["decode"]] = asking.run.cards
+    return found
+
+
+def _cost(answer: Planned, best: Deployment) -> dict[str, float] | None:
+    """Return what the plan costs an hour and for a million output tokens, or its watts and joules for one token."""
+    asking = answer.asking
+    prices = dict(zip(("prefill", "decode"), asking.request.prices, strict=True))
+    total = sum(prices[phase] * servers for phase, servers in _servers(best).items())
+    tokens = best.requests_per_s * _f(asking.case.osl)
+    if asking.request.objective == "energy":
+        return {"watts_at_most": total, "joules_per_token_at_most": total / tokens}
+    if asking.run.price is None:
+        return None
+    return {"per_hour": total, "per_million_tokens": total / (tokens * HOUR) * 1e6}
+
+
+#: key of a cost, what it is called, and its unit; money has none
+COSTS = (
+    ("per_hour", "cost an hour, in the money of --price", "1"),
+    ("per_million_tokens", "cost of a million output tokens", "1"),
+    ("watts_at_most", "power, every server at its largest input", "W"),
+    ("joules_per_token_at_most", "energy of an output token, at most, J", "1"),
+)
 
 
 def _between(ends: dict[str, float] | None, width: int) -> str:
@@ -180,22 +253,29 @@ def _targets(facts: dict[str, Any]) -> Table:
     return Table("Targets", columns, tuple(rows))
 
 
-def _pools(best: Deployment, case: Case, facts: dict[str, Any]) -> Table:
-    rows = []
-    pools = {"prefill": best.prefill, "decode": best.decode}
+def _pools(answer: Planned, facts: dict[str, Any]) -> Table:
+    rows: list[dict[str, object]] = []
+    best, cases = _best(answer), answer.asking.cases
+    pools: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
+    machines = {phase: machine.system.spec.name for phase, machine in answer.asking.machines.items()}
 
-    def row(what: str, unit: str | None, cell: Callable[[str, PoolPlan], object]) -> None:
-        cells = {name: cell(name, pool) for name, pool in pools.items()}
-        rows.append({"what": what, "unit": unit, **cells})
+    def row(what: str, unit: str | None, cell: Callable[[Phase, PoolPlan], object]) -> None:
+        rows.append({"what": what, "unit": unit, **{str(name): cell(name, pool) for name, pool in pools.items()}})
 
-    def fact(key: str) -> Callable[[str, PoolPlan], object]:
+    def fact(key: str) -> Callable[[Phase, PoolPlan], object]:
         return lambda name, _: facts[name][key]
 
+    if len(set(machines.values())) > 1:
+        row("system", None, lambda name, _: machines[name])
     row("instances", "1", fact("instances"))
-    row("one instance", None, lambda _, pool: sizes(pool.layout.dies, case.rates))
-    row("all instances", None, lambda name, _: sizes(facts[name]["dies"], case.rates))
+    row("one instance", None, lambda name, pool: sizes(pool.layout.dies, cases[name].rates))
+    row("all instances", None, lambda name, _: sizes(facts[name]["dies"], cases[name].rates))
     row("attention", None, lambda _, pool: attention_words(pool).removeprefix("attention "))
-    row("experts", None, lambda _, pool: f"ep {pool.layout.dies}, {pool.layout.redundant} redundant")
+    row(
+        "experts",
+        None,
+        lambda _, pool: f"{experts_words(pool).removeprefix('experts ')}, {pool.layout.redundant} redundant",
+    )
     row("shared expert", None, lambda _, pool: shared_words(pool))
     row("sequences (prompts) per dp rank", "1", lambda _, pool: pool.layout.batch)
     row("draft (MTP) tokens", "1", lambda _, pool: pool.layout.draft)
@@ -213,8 +293,10 @@ def _pools(best: Deployment, case: Case, facts: dict[str, Any]) -> Table:
         Column("prefill", "prefill", "row"),
         Column("decode", "decode", "row"),
     )
-    note = "tokens/s per card of the pool: at full batch, as published results count; prefill counts input tokens"
-    return Table("Plan", columns, tuple(rows), (note,))
+    notes = ["tokens/s per card of the pool: at full batch, as published results count; prefill counts input tokens"]
+    if best.mixed:
+        notes.append("mixed: both columns are the same instances, which run prefill and decode steps in turn")
+    return Table("Plan", columns, tuple(rows), tuple(notes))
 
 
 def _shares(shares: dict[str, float]) -> str:
@@ -235,9 +317,24 @@ def _stopped_by(pool: PoolPlan, case: Case, tpot: float | None) -> str:
     return " and ".join(broken) or "TTFT (longer batches only wait longer)"
 
 
-def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
-    used = best.servers_used
-    whole = f"{best.prefill_instances}P{best.decode_instances}D: {sizes(used * case.rates.dies_per_server, case.rates)}"
+def counts_in_words(best: Deployment) -> str:
+    """Return the instances in the field's short form, such as 5P2D."""
+    return f"{best.decode_instances} mixed" if best.mixed else f"{best.prefill_instances}P{best.decode_instances}D"
+
+
+def _size_in_words(best: Deployment, cases: Mapping[Phase, Case]) -> str:
+    words = [
+        sizes(servers * cases[phase].rates.dies_per_server, cases[phase].rates)
+        for phase, servers in _servers(best).items()
+    ]
+    if cases["prefill"] is not cases["decode"]:
+        return f"prefill {words[0]}; decode {words[1]}"
+    rates = cases["decode"].rates
+    return sizes(best.servers_used * rates.dies_per_server, rates)
+
+
+def _totals(facts: dict[str, Any], best: Deployment, cases: Mapping[Phase, Case]) -> Table:
+    whole = f"{counts_in_words(best)}: {_size_in_words(best, cases)}"
     sure = facts.get("requests_per_s_interval")
     rate = facts["requests_per_s"]
 
@@ -253,6 +350,15 @@ def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
         ("  per card of the whole deployment, sustained", facts["tokens_per_s_per_card_of_deployment"], "1/s"),
         ("longest context of one request, tokens", facts["longest_context"], "1"),
     ]
+    start, end = (format_quantity(facts["tpot_at_context_s"][name], "s") for name in ("start", "end"))
+    rows.append(("TPOT with all requests at their first, last token", f"{start}, {end}", None))
+    if best.mixed:
+        rows.append(("longest gap between tokens: a prefill step", facts["longest_gap_s"], "s"))
+    if (most := facts["unrounded_requests_per_s"]) is not None:
+        rows.append(("lost to whole instances, at most", 1 - rate / most, "%"))
+    for name, words, unit in COSTS:
+        if facts["cost"] and name in facts["cost"]:
+            rows.append((words, facts["cost"][name], unit))
     sustained = ("requests per second", "output tokens per second", "  per card of the whole deployment, sustained")
     columns = (
         Column("what", ""),
@@ -277,25 +383,30 @@ def _totals(facts: dict[str, Any], best: Deployment, case: Case) -> Table:
     )
 
 
-def _ttft(facts: dict[str, Any]) -> Table:
+def _ttft(facts: dict[str, Any], mixed: bool) -> Table:
     terms = {**facts["ttft_terms_s"], "sum": facts["ttft_s"]}
     rows = tuple({"term": name.replace("_", " "), "time": value} for name, value in terms.items())
-    return Table("Time to first token", (Column("term", "term"), Column("time", "mean", "s")), rows, (TTFT_DEFINITION,))
+    return Table(
+        "Time to first token",
+        (Column("term", "term"), Column("time", "mean", "s")),
+        rows,
+        (MIXED_TTFT if mixed else TTFT_DEFINITION,),
+    )
 
 
-def _rivals(solution: Solution) -> Table:
-    best = solution.best
+def _rivals(answer: Planned) -> Table:
+    solution, asking = answer.solution, answer.asking
     rows = [
         {
-            "plan": f"{d.prefill_instances}P{d.decode_instances}D",
+            "plan": counts_in_words(d),
             "decode": layout_words(d.decode),
-            "tpot": _f(d.decode.point.tpot),
+            "tpot": d.tpot,
             "ttft": _f(d.first_token.ttft),
             "requests": d.requests_per_s,
             "servers": d.servers_used,
-            "loss": d.requests_per_s / best.requests_per_s - 1 if best else None,
+            "loss": loss,
         }
-        for d in solution.alternatives
+        for d, loss in zip(solution.alternatives, solution.losses, strict=True)
     ]
     columns = (
         Column("plan", "plan"),
@@ -304,39 +415,116 @@ def _rivals(solution: Solution) -> Table:
         Column("ttft", "TTFT", "s"),
         Column("requests", "req/s", "1/s"),
         Column("servers", "servers", "1"),
-        Column("loss", "vs best", "%"),
+        Column("loss", f"{VALUED[asking.request.objective]} vs best", "%"),
     )
-    return Table("Next best, each really different", columns, tuple(rows))
+    return Table("Next best, each of another size or structure", columns, tuple(rows))
 
 
-def _lost(solution: Solution) -> Table:
-    """Return the best plan of every other structural choice, and what it loses."""
-    best = solution.best
+#: what an objective compares
+VALUED: dict[Objective, str] = {
+    "throughput": "req/s",
+    "tpot": "req/s",
+    "per-card": "req/s per card",
+    "cards": "servers",
+    "cost": "value for money",
+    "energy": "tokens per joule",
+}
+
+
+def _lost(answer: Planned) -> Table:
+    """Return the best plan of every other structural choice, what it loses, and where its time goes instead."""
+    best, case, ideal = _best(answer), answer.asking.case, answer.ideal["decode"]
+    before = _card_seconds(best.decode, case, ideal)
     rows = tuple(
         {
             "choice": one.choice,
-            "loss": one.deployment.requests_per_s / best.requests_per_s - 1,
+            "loss": one.loss,
             "servers": one.deployment.servers_used,
+            "why": _why(before, _card_seconds(one.deployment.decode, case, ideal)),
             "decode": layout_words(one.deployment.decode),
         }
-        for one in solution.lost
-        if one.deployment is not None and best is not None
+        for one in answer.solution.lost
     )
     columns = (
         Column("choice", "choosing"),
-        Column("loss", "req/s against the best", "%"),
+        Column("loss", f"{VALUED[answer.asking.request.objective]} vs best", "%"),
         Column("servers", "servers", "1"),
+        Column("why", "decode time of a token that it adds"),
         Column("decode", "its best decode layout", spare=1),
     )
-    return Table("What other choices lose, everything else chosen anew", columns, rows)
+    note = (
+        "the time it adds: of the best plan's card time for a token, the largest two; the rest of the loss is elsewhere"
+    )
+    return Table("What other choices lose, everything else chosen anew", columns, rows, (note,) if rows else ())
 
 
-def _bought(solution: Solution) -> Table:
+def _card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:
+    """Return the time of a card for one token, by operator and what else takes time."""
+    parts = plan_breakdown(pool, case, ideal)
+    each = pool.layout.dies / _f(pool.point.tokens_per_s) / parts.step_time
+    times: dict[str, float] = {}
+    for row in parts.rows:
+        if row.decides:
+            times[row.name] = times.get(row.name, 0.0) + row.total * each
+    times["gaps between operators"] = parts.gaps * each
+    times["host, launch, sampling"] = parts.overhead * each
+    return times
+
+
+def _why(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Return the two operators that add most, as parts of all time before."""
+    whole = sum(before.values())
+    added = {name: (time - before.get(name, 0.0)) / whole for name, time in after.items()}
+    most = sorted(added, key=lambda name: -added[name])[:2]
+    return ", ".join(f"{name} +{added[name]:.0%}" for name in most if added[name] >= SMALLEST_SHARE) or "-"
+
+
+def _bought(answer: Planned) -> Table:
     """Return what a little more of each limit buys."""
-    rows = tuple({"limit": one.limit, "gain": one.gain} for one in solution.prices)
-    columns = (Column("limit", "a little more"), Column("gain", "buys", "%"))
+    rows = tuple({"limit": one.limit, "gain": one.gain} for one in answer.solution.prices)
+    columns = (Column("limit", "a little more"), Column("gain", f"buys {VALUED[answer.asking.request.objective]}", "%"))
     note = "at least: +1 ms keeps the decode layout but for its batch and split, more servers keep the sizes searched"
     return Table("What more of a limit buys", columns, rows, (note,))
+
+
+def _choice_holds(found: Holds | None) -> tuple[str, ...]:
+    """Return over which acceptance the choice stays the best."""
+    if found is None:
+        return ()
+    ends = [
+        f"{side} it {words} would be better"
+        for side, words in (("below", found.below), ("above", found.above))
+        if words
+    ]
+    return (
+        f"the structure of decode stays the best of {found.compared} compared for a first-draft acceptance of "
+        f"{found.lowest:.2f} to {found.highest:.2f} (asked: {found.asked:.2f})" + "".join(f"; {end}" for end in ends),
+    )
+
+
+def front_table(points: Sequence[FrontPoint], best: Deployment, rates: Rates) -> Table:
+    """Return the front of throughput over TPOT, the chosen plan marked."""
+    rows = tuple(
+        {
+            "tpot": one.tpot,
+            "rate": one.tokens_per_s_per_card,
+            "bar": one.tokens_per_s_per_card / points[-1].tokens_per_s_per_card,
+            "plan": counts_in_words(one.deployment),
+            "decode": layout_words(one.deployment.decode),
+            "chosen": "<- chosen" if one.deployment.decode.layout == best.decode.layout else "",
+        }
+        for one in points
+    )
+    columns = (
+        Column("tpot", "TPOT", "s"),
+        Column("rate", "tokens/s per card", "1/s"),
+        Column("bar", "", "bar", spare=2),
+        Column("plan", "plan"),
+        Column("decode", "decode layout", spare=1),
+        Column("chosen", ""),
+    )
+    note = "tokens/s per card in use, sustained; each is the best plan within its TPOT, none beats another in both"
+    return Table("Front of throughput over TPOT", columns, rows, (note,))
 
 
 def _missed(solution: Solution, request: Request) -> Table:
@@ -392,42 +580,40 @@ def _rejected(solution: Solution) -> Table:
     return Table("Refused", columns, rows)
 
 
-def plan_document(
-    solution: Solution,
-    request: Request,
-    *,
-    model: str,
-    system: str,
-    stack: str | None,
-    kernels: tuple[str, ...],
-    techniques: Mapping[str, str],
-    cards: int | None,
-    acceptance: str,
-    acceptance_option: str | None,
-    felt: Sequence[Swing],
-    ideal: Rates,
-    sure: PoolRange | None,
-    joined: JoinedRange | None,
-    confidence: float | None = None,
-    searched_tpot: float | None = None,
-) -> Document:
+def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
-    case, best = solution.case, solution.best
+    solution, asking, request = answer.solution, answer.asking, answer.asking.request
+    cases, run = asking.cases, asking.run
+    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
     facts: dict[str, Any] = {
         "status": solution.status.value,
-        "model": model,
-        "system": system,
-        "isl": case.isl,
-        "osl": case.osl,
-        "acceptance": acceptance,
+        "model": asking.model.name,
+        "system": names["decode"],
+        "prefill_system": names["prefill"],
+        "isl": asking.case.isl,
+        "osl": asking.case.osl,
+        "acceptance": asking.acceptance,
+        "objective": request.objective,
         "plans_evaluated": solution.evaluated,
         "utilisation_limit": request.utilisation,
-        "confidence": confidence,
+        "confidence": run.confidence,
     }
+    where = (
+        names["decode"] if names["prefill"] == names["decode"] else f"{names['decode']}, prefill on {names['prefill']}"
+    )
+    title = f"{asking.model.name} on {where}: isl {asking.case.isl}, osl {asking.case.osl}"
     count = f"{solution.evaluated:,} candidate plans evaluated"
-    searched = request.servers * case.rates.packages_per_server
-    budget = () if cards else (f"no --cards given: searched up to {searched} cards = {request.servers} servers",)
-    title = f"{model} on {system}: isl {case.isl}, osl {case.osl}"
+    budget = (
+        ()
+        if run.cards
+        else tuple(
+            f"no --cards given: searched up to {cards} cards = {cards // rates.packages_per_server} servers of {name}"
+            for (name, cards), rates in zip(
+                _budget(answer).items(), (cases["decode"].rates, cases["prefill"].rates), strict=False
+            )
+        )
+    )
+    best = solution.best
     if best is None:
         return Document(
             schema="moeplan.plan/1",
@@ -436,37 +622,33 @@ def plan_document(
             facts=facts,
             notes=(count, *budget),
         )
-    facts |= _facts(best, case, ideal, cards, request, searched_tpot)
-    if sure is not None:
-        facts["tpot_interval_s"] = sure.tpot.as_dict()
-        if joined is not None:
-            facts["ttft_interval_s"] = joined.ttft.as_dict()
-            facts["requests_per_s_interval"] = joined.requests_per_s.as_dict()
-        if request.targets.tpot is not None:
-            facts["tpot_chance"] = sure.chance(request.targets.tpot, _f(best.decode.point.tokens_per_step))
-    shared: dict[str, Any] = {
-        "model": model,
-        "system": system,
-        "stack": stack,
-        "kernels": kernels,
-        "techniques": techniques,
-        "acceptance": acceptance_option,
-    }
+    facts |= _facts(answer)
+    if answer.sure is not None:
+        facts["tpot_interval_s"] = answer.sure.tpot.as_dict()
+        facts["tpot_chance"] = answer.tpot_chance
+    if answer.joined is not None:
+        facts["ttft_interval_s"] = answer.joined.ttft.as_dict()
+        facts["requests_per_s_interval"] = answer.joined.requests_per_s.as_dict()
     facts["explain"] = {
-        "decode": explain_command(best.decode, case, tpot=request.targets.tpot, **shared),
-        "prefill": explain_command(best.prefill, case, tpot=None, **shared),
+        "decode": explain_command(best.decode, asking, tpot=None if best.mixed else request.targets.tpot),
+        "prefill": explain_command(best.prefill, asking, tpot=None),
     }
-    asked: tuple[str, ...] = ()
-    if confidence is not None and searched_tpot is not None:
-        tightened = f"searched, and counted as refused, under a TPOT limit of {searched_tpot * 1e3:.1f} ms"
-        asked = (f"decode is to meet TPOT with a chance of {confidence:.0%}: {tightened}",)
+    facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in front]
+    tightened: tuple[str, ...] = ()
+    if run.confidence is not None and (limit := answer.searched.targets.tpot) is not None:
+        tightened = (
+            f"decode is to meet TPOT with a chance of {run.confidence:.0%}: searched, and counted as refused, under a "
+            f"TPOT limit of {limit * 1e3:.1f} ms",
+        )
     notes = (
         count,
         *budget,
-        *asked,
-        f"draft acceptance: {acceptance}",
-        *(f"decode {text}" for text in extrapolations(best.decode, case)),
-        *(f"prefill {text}" for text in extrapolations(best.prefill, case)),
+        *tightened,
+        *((NO_TTFT,) if request.targets.ttft is None else ()),
+        *_choice_holds(solution.holds),
+        f"draft acceptance: {asking.acceptance}",
+        *(f"decode {text}" for text in extrapolations(best.decode, cases["decode"])),
+        *(f"prefill {text}" for text in extrapolations(best.prefill, cases["prefill"])),
         f"explain decode: {facts['explain']['decode']}",
         f"explain prefill: {facts['explain']['prefill']}",
     )
@@ -475,15 +657,16 @@ def plan_document(
         title=title,
         tables=(
             _targets(facts),
-            _pools(best, case, facts),
-            _totals(facts, best, case),
-            _ttft(facts),
-            memory_table(best.decode, case.rates),
-            _rivals(solution),
-            _lost(solution),
-            _bought(solution),
+            _pools(answer, facts),
+            _totals(facts, best, cases),
+            _ttft(facts, best.mixed),
+            memory_table(best.decode, asking.case.rates),
+            *((front_table(front, best, asking.case.rates),) if front else ()),
+            _rivals(answer),
+            _lost(answer),
+            _bought(answer),
             _rejected(solution),
-            assumption_table(felt),
+            assumption_table(answer.felt),
         ),
         facts=facts,
         notes=notes,

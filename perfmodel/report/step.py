@@ -1,6 +1,7 @@
 """One evaluated layout -> a document: what it serves, every operator, every block, memory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from perfmodel.breakdown import Breakdown, breakdown
@@ -16,6 +17,7 @@ from perfmodel.scenario import Resolved
 from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
+from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import needs_cores_to_exchange
 from perfmodel.specs.kernels import KernelSetSpec, LinkKernel, MessageKernel
 from perfmodel.uncertainty import PoolRange
@@ -201,6 +203,16 @@ def longest_context(plan: PoolPlan) -> float:
     return max(0.0, (free + mean) / float(held.kv_bytes_per_token_of_die))
 
 
+def tpot_over_context(plan: PoolPlan, case: Case, added: float = 0.0) -> dict[str, float]:
+    """Return TPOT with every request of the batch at its first and at its last token; ``added`` is prefill's."""
+    ends = {"start": case.isl, "end": case.isl + case.osl}
+    found: dict[str, float] = {}
+    for name, context in ends.items():
+        point: Any = exact_pool(plan.layout, plan.family, replace(case, isl=context, osl=1)).point
+        found[name] = float(point.tpot) + added
+    return found
+
+
 def step_document(
     resolved: Resolved,
     ideal: Rates,
@@ -333,11 +345,12 @@ def attention_words(plan: PoolPlan) -> str:
 
 
 def experts_words(plan: PoolPlan) -> str:
-    """Return over how many dies the experts lie."""
+    """Return over how many dies, or groups of dies that share each, the experts lie."""
     layout = plan.layout
     if layout.expert_dies:
         return f"experts on {layout.expert_dies} dies of their own"
-    return f"experts ep {layout.dies}"
+    split = f" x tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
+    return f"experts ep {layout.dies // layout.expert_tp}{split}"
 
 
 def time_by_bound(parts: Breakdown) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.serving import Case, PoolPoint, pool_point, usable_memory
+from perfmodel.serving import Case, PoolPoint, first_token, pool_point, tokens_per_step, usable_memory
 from perfmodel.solver.plan import PoolPlan, Rejection
 from perfmodel.solver.space import (
     LARGEST_BATCH,
@@ -52,6 +52,14 @@ class Tally:
         if value < self.closest.get(name, (np.inf,))[0]:
             self.closest[name] = (value, limit, layout)
 
+    def add(self, other: "Tally") -> None:
+        """Take in the counts of a part of the search."""
+        self.evaluated += other.evaluated
+        for name, refused in other.refused.items():
+            self.count(name, refused)
+        for name, (value, limit, layout) in other.closest.items():
+            self.miss(name, value, limit, layout)
+
     def rejections(self, units: dict[str, str]) -> tuple[Rejection, ...]:
         """Return what was refused, by constraint."""
         rows = []
@@ -68,8 +76,9 @@ def describe(layout: LayoutSpec, family: Family) -> str:
     """Return a layout in a few words."""
     shared = f", {layout.shared_ranks} shared ranks" if layout.shared_ranks else ""
     cores = f" {layout.attention_cores}" if family.overlap == "cores" else ""
+    split = f", expert tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
     return (
-        f"{layout.dies} dies, tp {layout.tp}, batch {layout.batch}, draft {layout.draft}{shared}, "
+        f"{layout.dies} dies, tp {layout.tp}, batch {layout.batch}, draft {layout.draft}{shared}{split}, "
         f"{family.exchange}, overlap {family.overlap}{cores}"
     )
 
@@ -164,7 +173,7 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
             cores = np.array([fixed["attention_cores"]], dtype=np.float64)
         for alike in _alike(sizes, case.rates.dies_per_server):
             degrees = tp[alike[0] % (tp * structure.keys.get("cp", 1)) == 0]
-            for layouts in expert_layouts(alike, case.model, structure.family.own_shared_ranks, fixed):
+            for layouts in expert_layouts(alike, case.model, structure, fixed):
                 plans = len(degrees) * len(draft) * len(cores) * len(batch)
                 for part in _parts(layouts, max(1, CHUNK // plans)) if plans else ():
                     yield Mesh(structure, part, degrees, draft, cores, batch)
@@ -244,8 +253,8 @@ class _Best:
     too_slow: int
 
 
-def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, step_limits: list[float]) -> _Best:
-    """Return the highest rates under each limit.
+def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence[tuple[float, float]]) -> _Best:
+    """Return the highest rates under each pair of limits on TPOT and on the step.
 
     At one batch the rate falls with the step time and memory does not feel the core split, so the
     split with the shortest step is taken first, whatever the limits.
@@ -254,13 +263,20 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, ste
     step = np.broadcast_to(point.step_time, mesh.shape)
     best: Any = replace(point, step_time=step.min(axis=CORES, keepdims=True))
     too_large = best.memory > memory_limit
-    refused = too_large | (best.tpot > tpot) | too_many_tokens(mesh.layout(), mesh.family)
-    rates = np.where(refused, -1.0, best.requests_per_s).squeeze(CORES)
+    refused = too_large | too_many_tokens(mesh.layout(), mesh.family)
     steps = best.step_time.squeeze(CORES)
-    found = [_highest(rates if limit == np.inf else np.where(steps <= limit, rates, -1.0)) for limit in step_limits]
+    found = []
+    within: dict[float, Grid] = {}
+    for tpot, limit in limits:
+        if tpot not in within:
+            late = refused | (best.tpot > tpot)
+            within = {tpot: np.where(late, -1.0, best.requests_per_s).squeeze(CORES)}
+        rates = within[tpot]
+        found.append(highest(rates if limit == np.inf else np.where(steps <= limit, rates, -1.0)))
     places = tuple(np.stack(axis) for axis in zip(*(place for _, place in found), strict=True))
     n, s, k, t, d, b = places
     split = step[n, s, k, t, d, :, b].argmin(axis=-1)
+    tpot = limits[0][0]
     return _Best(
         rate=np.stack([rate for rate, _ in found]),
         index=np.ravel_multi_index((n, s, k, t, d, split, b), mesh.shape),
@@ -270,7 +286,7 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, tpot: float, ste
     )
 
 
-def _highest(rates: Grid) -> tuple[Grid, tuple[NDArray[np.intp], ...]]:
+def highest(rates: Grid) -> tuple[Grid, tuple[NDArray[np.intp], ...]]:
     """Return the highest rate of each size, tp and draft, and its place in the grid, the first of equals."""
     sizes, shared, slots, tps, drafts, _ = rates.shape
     peaks = rates.max(axis=-1).reshape(sizes, shared * slots, tps, drafts)
@@ -296,28 +312,59 @@ def best_decode(
     """Return the fastest feasible instance of each size, tp, draft and family under each step limit.
 
     Several limits are given where TTFT leaves each prefill candidate another time for the first
-    decode step.  Chunks are worked by as many threads as cores; results keep the order of the chunks.
+    decode step.
+    """
+    time_limit = np.inf if tpot is None else tpot
+    chunks, found = _leaders(case, sizes, [(time_limit, limit) for limit in step_limits], choices, tally)
+    leaders = [leader for each in found for leader in each]
+    if not leaders:
+        _nearest_misses(case, chunks, float(cast(Any, usable_memory(case.rates))), time_limit, tally)
+    return distinct(leaders)
+
+
+def decode_front(
+    case: Case, sizes: list[int], tpots: list[float], step_limits: list[float], choices: Choices
+) -> list[list[Leader]]:
+    """Return what ``best_decode`` does for each of several TPOT limits, in one pass over the space."""
+    limits = [(tpot, limit) for tpot in tpots for limit in step_limits]
+    _, found = _leaders(case, sizes, limits, choices, Tally())
+    each = len(step_limits)
+    return [
+        distinct([leader for some in found[at : at + each] for leader in some]) for at in range(0, len(found), each)
+    ]
+
+
+def distinct(leaders: list[Leader]) -> list[Leader]:
+    """Return leaders without those that are there twice."""
+    return list({(leader.key, id(leader.mesh), leader.index): leader for leader in leaders}.values())
+
+
+def _leaders(
+    case: Case, sizes: list[int], limits: list[tuple[float, float]], choices: Choices, tally: Tally
+) -> tuple[list[Mesh], list[list[Leader]]]:
+    """Return the chunks of the space, and the leaders under each pair of limits on TPOT and on the step.
+
+    Chunks are worked by as many threads as cores; results keep the order of the chunks.
     """
     limit = float(cast(Any, usable_memory(case.rates)))
-    time_limit = np.inf if tpot is None else tpot
-    leaders: dict[tuple[object, ...], Leader] = {}
+    leaders: list[dict[tuple[object, ...], Leader]] = [{} for _ in limits]
     chunks = list(meshes(case, "decode", sizes, choices))
     _keep_freed_memory()
 
     def work(mesh: Mesh) -> _Best:
-        return _best_of_chunk(mesh, case, limit, time_limit, step_limits)
+        return _best_of_chunk(mesh, case, limit, limits)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for mesh, best in zip(chunks, pool.map(work, chunks), strict=True):
             tally.evaluated += math.prod(mesh.shape)
             tally.count("memory", best.too_large)
-            if tpot is not None:
+            if limits[0][0] < np.inf:
                 tally.count("tpot", best.too_slow)
             for n, e, t, d in np.argwhere(best.rate > 0).tolist():
                 dies, rate = int(mesh.experts.dies[e]), float(best.rate[n, e, t, d])
                 key = (dies, t, d, mesh.family)
-                if (n, key) not in leaders or rate > leaders[n, key].requests_per_s:
-                    leaders[n, key] = Leader(
+                if key not in leaders[n] or rate > leaders[n][key].requests_per_s:
+                    leaders[n][key] = Leader(
                         key=key,
                         mesh=mesh,
                         index=int(best.index[n, e, t, d]),
@@ -325,15 +372,19 @@ def best_decode(
                         step_time=float(best.step_time[n, e, t, d]),
                         servers=dies / case.rates.dies_per_server,
                     )
-    if not leaders:
-        _nearest_misses(case, chunks, limit, time_limit, tally)
-    return list({(leader.key, id(leader.mesh), leader.index): leader for leader in leaders.values()}.values())
+    return chunks, [list(each.values()) for each in leaders]
 
 
 def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: float, tally: Tally) -> None:
-    """Go over the space once more for the plans that came closest to each limit."""
+    """Go over the space once more for the plans that came closest to each limit.
+
+    To memory that of the plans which meet TPOT; the smallest of all where none fits.
+    """
+    smallest = (np.inf, "")
     for mesh in chunks:
         _, time, memory, _ = _grids(mesh, case)
+        least = int(np.argmin(memory))
+        smallest = min(smallest, (float(memory.flat[least]), describe(mesh.layout_at(least), mesh.family)))
         for name, values, bound, other in (
             ("memory", memory, limit, time <= time_limit),
             ("tpot", time, time_limit, memory <= limit),
@@ -342,15 +393,34 @@ def _nearest_misses(case: Case, chunks: list[Mesh], limit: float, time_limit: fl
             index = int(np.argmin(candidates))
             if np.isfinite(candidates.flat[index]):
                 tally.miss(name, float(candidates.flat[index]), bound, describe(mesh.layout_at(index), mesh.family))
+    if limit < smallest[0] < np.inf:
+        tally.miss("memory", smallest[0], limit, smallest[1])
 
 
-def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally) -> list[Leader]:
-    """Return prefill instances that fit, the undominated ones in rate and latency of each size."""
+def undominated(time: Grid, rate: Grid) -> NDArray[np.intp]:
+    """Return the places of those that no other beats in time and rate, the shortest time first.
+
+    >>> undominated(np.array([3.0, 1.0, 2.0, 2.0]), np.array([5.0, 2.0, 1.0, 4.0])).tolist()
+    [1, 3, 0]
+    """
+    order = np.lexsort((-rate, time))
+    before = np.concatenate(([-1.0], np.maximum.accumulate(rate[order])[:-1]))
+    kept: NDArray[np.intp] = order[rate[order] > before]
+    return kept
+
+
+def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally, utilisation: float) -> list[Leader]:
+    """Return prefill instances that fit, the undominated ones in rate and TTFT of each size.
+
+    The longer step may have the shorter TTFT: an instance of fewer prompts waits less for its batch.
+    """
     limit = float(cast(Any, usable_memory(case.rates)))
     chunks = list(meshes(case, "prefill", sizes, choices))
-    fitting = []  # one column for each plan that fits: size, time, rate, chunk and place in it
+    fitting = []  # one column for each plan that fits: size, TTFT, step time, rate, chunk and place in it
     for number, mesh in enumerate(chunks):
-        _, time, memory, rate = _grids(mesh, case)
+        point, time, memory, rate = _grids(mesh, case)
+        terms = first_token(prefill=point, layout=mesh.layout(), case=case, utilisation=utilisation, decode_step=0.0)
+        ttft = np.broadcast_to(cast(Any, terms.ttft), mesh.shape)
         tally.evaluated += time.size
         tally.count("prefill memory", int(np.count_nonzero(memory > limit)))
         smallest = int(np.argmin(memory))
@@ -360,14 +430,15 @@ def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally
             )
         fits = np.flatnonzero(memory <= limit)
         dies = mesh.experts.dies[np.unravel_index(fits, mesh.shape)[0]]
-        fitting.append(np.stack([dies, time.ravel()[fits], rate.ravel()[fits], np.full(len(fits), number), fits]))
-    dies, time, rate, chunk, place = np.concatenate(fitting, axis=1)
+        columns = (grid.ravel()[fits] for grid in (ttft, time, rate))
+        fitting.append(np.stack([dies, *columns, np.full(len(fits), number), fits]))
+    if not fitting:  # what is fixed leaves no degree of parallelism on servers this small
+        return []
+    dies, ttft, time, rate, chunk, place = np.concatenate(fitting, axis=1)
     plans = []
     for size in dict.fromkeys(dies.tolist()):
         own = np.flatnonzero(dies == size)
-        own = own[np.lexsort((-rate[own], time[own]))]
-        before = np.concatenate(([-1.0], np.maximum.accumulate(rate[own])[:-1]))
-        for index in own[rate[own] > before].tolist():
+        for index in own[undominated(ttft[own], rate[own])].tolist():
             plans.append(
                 Leader(
                     key=(size, index),
@@ -381,14 +452,43 @@ def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally
     return plans
 
 
-def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
-    """Return a decode instance at the batch and core split of the highest rate under another TPOT limit.
+@dataclass(frozen=True, slots=True, eq=False)
+class Alone:
+    """One decode instance at every batch and core split, everything else of its layout kept."""
 
-    Everything else of its layout stays; the leader itself where no batch does.
-    """
-    mesh, layout = leader.mesh, leader.layout
+    origin: Leader
+    mesh: Mesh
+    step_time: Grid
+    fits: NDArray[np.bool_]
+    in_flight: Grid
+    osl: float
+
+    @property
+    def draft(self) -> int:
+        """Its draft tokens."""
+        return self.origin.layout.draft
+
+    def leader(self, tpot: float | None, tokens_per_step: float) -> Leader | None:
+        """Return it at the highest rate under a TPOT limit with so many tokens a step, none where no batch does."""
+        time = self.step_time / tokens_per_step
+        rate = np.where(self.fits & (time <= (np.inf if tpot is None else tpot)), self.in_flight / time, -1.0)
+        index = int(rate.argmax())
+        if rate.flat[index] <= 0:
+            return None
+        return replace(
+            self.origin,
+            mesh=self.mesh,
+            index=index,
+            requests_per_s=float(rate.flat[index]) / self.osl,
+            step_time=float(self.step_time.flat[index]),
+        )
+
+
+def alone(leader: Leader, case: Case) -> Alone:
+    """Return a decode instance at every batch and core split of its family."""
+    layout = leader.layout
     one = replace(
-        mesh,
+        leader.mesh,
         experts=ExpertLayouts(
             dies=np.array([layout.dies], dtype=np.float64),
             shared_ranks=np.array([layout.shared_ranks], dtype=np.float64),
@@ -397,12 +497,25 @@ def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
         tp=np.array([layout.tp], dtype=np.float64),
         draft=np.array([layout.draft], dtype=np.float64),
     )
-    _, time, memory, rate = _grids(one, case)
-    fits = (time <= tpot) & (memory <= float(cast(Any, usable_memory(case.rates))))
-    if not fits.any():
-        return leader
-    index = int(np.where(fits, rate, -1.0).argmax())
-    step = exact_pool(one.layout_at(index), one.family, case).point.step_time
-    return replace(
-        leader, mesh=one, index=index, requests_per_s=float(rate.flat[index]), step_time=float(cast(Any, step))
+    point: Any = pool_point(one.layout(), one.family, case)
+    memory = np.broadcast_to(point.memory, one.shape)
+    fits = (memory <= float(cast(Any, usable_memory(case.rates)))) & ~np.asarray(
+        too_many_tokens(one.layout(), one.family)
     )
+    return Alone(
+        origin=leader,
+        mesh=one,
+        step_time=np.broadcast_to(point.step_time, one.shape),
+        fits=np.broadcast_to(fits, one.shape),
+        in_flight=np.broadcast_to(point.in_flight, one.shape),
+        osl=float(cast(Any, case.osl)),
+    )
+
+
+def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
+    """Return a decode instance at the batch and core split of the highest rate under another TPOT limit.
+
+    Everything else of its layout stays; the leader itself where no batch does.
+    """
+    each: Any = tokens_per_step(case.acceptance, leader.layout.draft)
+    return alone(leader, case).leader(tpot, each) or leader

@@ -1,5 +1,6 @@
 """Which layouts are structurally valid: one statement of each rule, for search and for a given layout."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
 from perfmodel.rates import UNLIMITED, Rates
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
+from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import SLOTS, replicas, share_of_dies
 
@@ -56,12 +57,17 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         faults.append(f"tp: {layout.tp} does not divide {heads} heads; allowed: {_divisors(heads)}; choose one of them")
     slots = experts + layout.redundant
     room = slots + layout.shared_ranks
-    expert_dies = layout.expert_dies or layout.dies
-    if expert_dies > room:
+    ranks = (layout.expert_dies or layout.dies) // layout.expert_tp
+    if ranks > room:
         faults.append(
-            f"dies: ep {expert_dies} exceeds {experts} routed experts + {layout.redundant} replicas + "
+            f"dies: ep {ranks} exceeds {experts} routed experts + {layout.redundant} replicas + "
             f"{layout.shared_ranks} shared-expert ranks = {room}; allowed: at most {room}; "
-            f"add --redundant {expert_dies - room} or use fewer dies"
+            f"add --redundant {ranks - room} or use fewer dies"
+        )
+    if gathers_one_expert(layout) and slots > ranks:
+        faults.append(
+            f"expert_tp: {layout.expert_tp} with exchange 'dispatch' and {slots} slots of experts on {ranks} groups; "
+            "allowed: one slot a group (CANN, npu_moe_distribute_dispatch); use exchange gather"
         )
     dies_in_system = rates.max_packages * rates.dies_per_package
     if layout.dies > dies_in_system:
@@ -75,6 +81,7 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
         faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
     faults += _stage_faults(layout)
     faults += _parallel_faults(layout, phase, model)
+    faults += _split_faults(layout, phase, model, rates)
     faults += _work_faults(layout, phase, model, rates)
     cores = int(rates.cube_cores)  # type: ignore[call-overload]
     if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
@@ -136,6 +143,39 @@ def _parallel_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec) -> list
     return faults
 
 
+def gathers_one_expert(layout: LayoutShape) -> bool:
+    """Return whether tokens are dispatched to groups of dies that each split an expert.
+
+    The kernel that gathers them there takes one expert a group: CANN, npu_moe_distribute_dispatch, local_expert_num.
+    """
+    return layout.expert_tp > 1 and layout.exchange == "dispatch"
+
+
+def _split_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
+    """Return what is wrong with experts that are split over dies."""
+    parts, faults = layout.expert_tp, []
+    if parts == 1:
+        return []
+    width, dies = model.experts.moe_intermediate_size, rates.dies_per_server
+    if dies % parts or layout.dies % parts or width % parts:
+        allowed = _divisors(math.gcd(dies, layout.dies, width))
+        faults.append(
+            f"expert_tp: {parts} on {layout.dies} dies; allowed: {allowed}, what divides the {dies} dies of a server, "
+            f"those of the instance and the {width} columns of an expert"
+        )
+    for key, plain in (("shared_ranks", 0), ("expert_dies", 0), ("fused_experts", False)):
+        if getattr(layout, key) != plain:
+            faults.append(f"expert_tp: {parts} with {key}; allowed: 1; the two are not modelled together")
+    most = rates.dies_per_package if phase == "decode" else 1
+    if gathers_one_expert(layout) and parts > most:
+        rule = "CANN, npu_moe_distribute_dispatch" if phase == "decode" else "MindIE: moe_tp 1 with ep_level 2"
+        faults.append(
+            f"expert_tp: {parts} with exchange 'dispatch' in {phase}; allowed: at most {most} ({rule}); "
+            "use exchange gather"
+        )
+    return faults
+
+
 LARGEST_FUSED = 512  # tokens of a rank that the fused kernel takes: vLLM-Ascend, ascend_forward_context.py
 LARGEST_VERIFIED = 16  # tokens of a sequence in one step: vLLM-Ascend, speculative_decoding.md
 
@@ -187,7 +227,7 @@ class Choices:
     """What the planner and the software leave to the search, and what they fix.
 
     ``fixed`` are keys of a layout, phase by phase; ``offered`` the values that the stack has of a key which is a
-    choice of software (``reduction``, ``shared_stream``), its plain value first.
+    choice of software (``reduction``, ``shared_stream``, ``expert_tp``), its plain value first.
     """
 
     precision: Precision = "w8a8"
@@ -205,7 +245,7 @@ class Choices:
 
 #: keys of a layout that are axes of a mesh, and those by which families differ
 AXES = ("dies", "tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
-STRUCTURES = ("overlap", "exchange", "reduction", "shared_stream")
+STRUCTURES = ("overlap", "exchange", "reduction", "shared_stream", "expert_tp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,29 +290,30 @@ def _powers_of_two(model: ModelSpec, rates: Rates) -> list[int]:
 
 
 def expert_layouts(
-    sizes: list[int], model: ModelSpec, own_shared_ranks: bool, fixed: Mapping[str, Any]
+    sizes: list[int], model: ModelSpec, structure: Structure, fixed: Mapping[str, Any]
 ) -> list[ExpertLayouts]:
     """Return all valid expert layouts of the given instance sizes (in dies), each in exactly one product."""
-    groups: dict[tuple[int, ...], list[int]] = {}
+    layout = LayoutShape.model_construct(**{**_PLAIN, **structure.keys})
+    one_slot = gathers_one_expert(layout)
+    experts = model.experts.n_routed_experts
+    groups: dict[tuple[int, ...], list[tuple[int, list[list[int]]]]] = {}
     for dies in sizes:
-        groups.setdefault(_shared_options(dies, own_shared_ranks, fixed.get("shared_ranks")), []).append(dies)
-    experts, products = model.experts.n_routed_experts, []
-    for options, alike in groups.items():
-        if not options:
-            continue
-        redundant = [
-            [_replicas(dies - shared, experts, fixed.get("redundant")) for shared in options] for dies in alike
-        ]
-        if not redundant[0][0]:
-            continue
-        products.append(
-            ExpertLayouts(
-                dies=np.array(alike, dtype=np.float64),
-                shared_ranks=np.array(options, dtype=np.float64),
-                redundant=np.array(redundant, dtype=np.float64),
-            )
+        options = _shared_options(dies, structure.family.own_shared_ranks, fixed.get("shared_ranks"))
+        redundant = []
+        for shared in options if dies % layout.expert_tp == 0 else ():
+            ranks = (dies - shared) // layout.expert_tp
+            filling = _replicas(ranks, experts, fixed.get("redundant"))
+            redundant.append([more for more in filling if not one_slot or experts + more <= ranks])
+        if redundant and redundant[0]:
+            groups.setdefault(options, []).append((dies, redundant))
+    return [
+        ExpertLayouts(
+            dies=np.array([dies for dies, _ in alike], dtype=np.float64),
+            shared_ranks=np.array(options, dtype=np.float64),
+            redundant=np.array([redundant for _, redundant in alike], dtype=np.float64),
         )
-    return products
+        for options, alike in groups.items()
+    ]
 
 
 def _shared_options(dies: int, own: bool, fixed: object) -> tuple[int, ...]:
@@ -303,13 +344,14 @@ def structures(model: ModelSpec, phase: Phase, choices: Choices, rates: Rates) -
         choices.values(phase, "exchange", ("dispatch", "gather")),
         choices.values(phase, "reduction", ("scatter_gather",)),
         choices.values(phase, "shared_stream", (False,)),
+        choices.values(phase, "expert_tp", (1,)),
     )
     rest = {key: value for key, value in choices.fixed.get(phase, {}).items() if key not in (*AXES, *STRUCTURES)}
     found: list[Structure] = []
     refused: list[str] = []
     for kv_dtype, apart, *values in product(choices.kv_dtypes, own, *searched):
         keys = {**dict(zip(STRUCTURES, values, strict=True)), **rest}
-        if needs_cores_to_exchange(phase, keys["overlap"], keys["exchange"]) or (apart and keys["shared_stream"]):
+        if needs_cores_to_exchange(phase, keys["overlap"], keys["exchange"]):
             continue
         layout = LayoutSpec.model_construct(**{**_PLAIN, **keys, "shared_ranks": int(apart)})
         faults = _structure_faults(layout, phase, model, rates)
@@ -332,8 +374,13 @@ def structures(model: ModelSpec, phase: Phase, choices: Choices, rates: Rates) -
 def _structure_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
     """Return what is wrong with the keys of a structure whatever its axes are: on a size and a tp that allow it."""
     tp = max(1, layout.dcp)
-    tried = layout.model_copy(update={"dies": tp * layout.cp * rates.dies_per_server, "tp": tp, "shared_ranks": 0})
-    return _stage_faults(tried) + _parallel_faults(tried, phase, model) + _work_faults(tried, phase, model, rates)
+    tried = layout.model_copy(update={"dies": tp * layout.cp * rates.dies_per_server, "tp": tp})
+    return [
+        *_stage_faults(tried),
+        *_parallel_faults(tried, phase, model),
+        *_split_faults(tried, phase, model, rates),
+        *_work_faults(tried, phase, model, rates),
+    ]
 
 
 _PLAIN = LayoutSpec(dies=1, batch=1).model_dump()

@@ -14,6 +14,7 @@ PositiveBytes = Annotated[Num, Unit("B"), Gt(0)]
 PositiveRate = Annotated[Num, Unit("B/s"), Gt(0)]
 PositiveHertz = Annotated[Num, Unit("Hz"), Gt(0)]
 PositiveFlop = Annotated[Num, Unit("FLOP"), Gt(0)]
+PositiveWatts = Annotated[Num, Unit("W"), Gt(0)]
 PositiveNumber = Annotated[Num, Unit("1"), Gt(0)]
 PositiveInt = Annotated[int, Gt(0)]
 

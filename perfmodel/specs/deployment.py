@@ -41,6 +41,8 @@ class LayoutShape(Spec):
     cp: PositiveInt = 1
     #: decode: dies of a tp group among which the cached tokens are split (decode context parallel)
     dcp: PositiveInt = 1
+    #: neighbouring dies over which each routed expert is split (expert tensor parallel)
+    expert_tp: PositiveInt = 1
     #: dies over which one module alone is split inside data-parallel attention
     o_proj_tp: PositiveInt = 1
     head_tp: PositiveInt = 1

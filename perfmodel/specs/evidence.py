@@ -147,11 +147,18 @@ class DeploymentConditions(Service):
 
     #: requests that the clients keep in the whole deployment; they fix the batch of decode where it is open
     concurrency: PositiveInt | None = None
+    #: whether every instance runs both phases on the same dies, in turn
+    mixed: bool = False
+    #: system and stack of the prefill pool where they are others than decode's; kernel sets are then decode's alone
+    prefill_system: str | None = None
+    prefill_stack: str | None = None
     prefill: Pool
     decode: Pool
 
     @model_validator(mode="after")
     def _batches_known(self) -> "DeploymentConditions":
+        if self.mixed and (self.prefill_system or self.prefill.instances != self.decode.instances):
+            raise ValueError("mixed instances run both phases; allowed: one system, as many of prefill as of decode")
         if self.prefill.layout.batch is None:
             raise ValueError("prefill.layout.batch is open; allowed: prompts per dp rank; add it")
         if self.decode.layout.batch is None and self.concurrency is None and self.tpot is None:

@@ -16,6 +16,7 @@ from perfmodel.specs.base import (
     PositiveHertz,
     PositiveNumber,
     PositiveRate,
+    PositiveWatts,
     Source,
     Spec,
 )
@@ -128,7 +129,10 @@ class SystemSpec(Spec):
     family_default: bool = False
     chip: str
     packages_per_server: PositiveNumber
+    #: packages that one instance may span: a supernode's, or a server group's
     max_packages: PositiveNumber
+    #: most that a server takes in, where a source states it
+    server_power: PositiveWatts | None = None
     tiers: tuple[TierSpec, ...] = Field(min_length=1)
     #: name of the tier that carries the KV cache from prefill to decode
     kv_transfer_tier: Literal["package", "node", "supernode", "scale_out"]

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from perfmodel.specs.base import Spec
 from perfmodel.specs.evidence import DeploymentConditions
+from perfmodel.specs.run import RunSpec
 
 
 class Asked(Spec):
@@ -36,6 +37,8 @@ class PlanSpec(Spec):
     version: str
     conditions: DeploymentConditions
     asked: Asked
+    #: the run-spec that found it, where a search did: with it and the files the plan can be found again
+    run: RunSpec | None = None
     #: setting of every technique on file, pool by pool
     techniques: dict[Literal["prefill", "decode"], dict[str, str]]
     predicted: Predicted

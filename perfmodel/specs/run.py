@@ -3,14 +3,17 @@
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import BeforeValidator, Field, PlainSerializer, Strict
 
 from perfmodel.specs.base import Spec
 from perfmodel.units import Unit
 
 Count = Annotated[int, Strict(), Gt(0)]
 Share = Annotated[float, Strict()]
-Time = Annotated[float, Unit("s"), Gt(0)]
+Money = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
+#: written back with their units, all digits kept, as they are read
+Time = Annotated[float, Unit("s"), Gt(0), PlainSerializer(lambda value: f"{value!r} s")]
+Rate = Annotated[float, Unit("1/s"), Gt(0), PlainSerializer(lambda value: f"{value!r} req/s")]
 
 
 def _per_second(value: Any) -> Any:
@@ -40,12 +43,22 @@ class RunSpec(Spec):
     model: str | None = None
     on: str | None = None
     cards: Count | None = None
-    rate: Annotated[Annotated[float, Unit("1/s"), Gt(0)] | None, BeforeValidator(_per_second)] = None
+    rate: Annotated[Rate | None, BeforeValidator(_per_second)] = None
     isl: Count | None = None
     osl: Count | None = None
     tpot: Time | None = None
     ttft: Time | None = None
-    objective: Literal["throughput", "per-card", "cards", "tpot"] | None = None
+    objective: Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"] | None = None
+    serving: Literal["disaggregated", "mixed", "any"] | None = None
+    #: what a card costs an hour, in any money
+    price: Money | None = None
+    #: another system for the prefill pool: its budget in cards, price and stack
+    prefill_on: str | None = None
+    prefill_cards: Count | None = None
+    prefill_price: Money | None = None
+    prefill_stack: str | None = None
+    #: whether an instance may leave its supernode or server group
+    allow_scale_out: Annotated[bool, Strict()] | None = None
     utilisation: Annotated[Share, Gt(0), Le(1)] | None = None
     kv: Literal["bf16", "int8", "any"] | None = None
     acceptance: Annotated[str | None, BeforeValidator(_joined)] = None

@@ -1,0 +1,393 @@
+"""A run-spec answered: read what it names, search, and say how sure the best plan is."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from perfmodel import __version__, catalog, inputs
+from perfmodel.errors import UsageError
+from perfmodel.machine import Machine
+from perfmodel.plan_file import plan_spec, pool_of
+from perfmodel.rates import Rates
+from perfmodel.sensitivity import Swing, swings
+from perfmodel.serving import Case
+from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Solution
+from perfmodel.solver.request import Objective, Request
+from perfmodel.solver.solve import front, latencies, solve
+from perfmodel.solver.space import Choices
+from perfmodel.specs.deployment import Phase, Targets
+from perfmodel.specs.evidence import DeploymentConditions
+from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.plan import Asked, PlanSpec
+from perfmodel.specs.run import RunSpec
+from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, joined_range, pool_range
+
+UTILISATION, TOP = 0.8, 5
+SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
+TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asking:
+    """A run-spec with everything it names read."""
+
+    run: RunSpec
+    model: ModelSpec
+    #: machine and case of either pool; the same where both are on one system
+    machines: Mapping[Phase, Machine]
+    cases: Mapping[Phase, Case]
+    request: Request
+    #: technique -> setting
+    techniques: Mapping[str, str]
+    #: where draft acceptance comes from
+    acceptance: str
+    remarks: tuple[str, ...]
+
+    @property
+    def machine(self) -> Machine:
+        """Machine of the decode pool."""
+        return self.machines["decode"]
+
+    @property
+    def case(self) -> Case:
+        """Case of the decode pool."""
+        return self.cases["decode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Planned:
+    """An answer, and how sure it is; nothing is sure where there is no plan."""
+
+    asking: Asking
+    solution: Solution
+    #: the request that found it: with a confidence its TPOT limit is tighter than what was asked
+    searched: Request
+    sure: PoolRange | None = None
+    joined: JoinedRange | None = None
+    #: what assumed inputs do to TPOT and TTFT
+    felt: Sequence[Swing] = ()
+
+    @property
+    def ideal(self) -> dict[Phase, Rates]:
+        """Rates of both pools' machines with every efficiency 1."""
+        return {phase: catalog.ideal(machine).rates() for phase, machine in self.asking.machines.items()}
+
+    @property
+    def tpot_chance(self) -> float | None:
+        """Probability that TPOT is within what was asked for; None where nothing was, or there is no plan."""
+        limit, best = self.asking.request.targets.tpot, self.solution.best
+        if self.sure is None or limit is None or best is None:
+            return None
+        return self.sure.chance(limit, _number(best.decode.point.tokens_per_step))
+
+
+def _number(value: Any) -> float:
+    return float(value)
+
+
+def _prices(run: RunSpec, machines: Mapping[Phase, Machine]) -> tuple[float, float]:
+    """Return what a server of prefill and of decode costs: an hour's price, or watts; equal ones count servers."""
+    if _objective(run) == "energy":
+        watts = {phase: machine.system.spec.server_power for phase, machine in machines.items()}
+        unknown = {machines[phase].system.spec.name for phase, power in watts.items() if power is None}
+        if unknown:
+            raise UsageError(
+                f"--objective energy: no server_power on file for {', '.join(sorted(unknown))}; allowed: systems "
+                "whose file states it; add it with its source"
+            )
+        return _number(watts["prefill"]), _number(watts["decode"])
+    if run.price is None:
+        return 1.0, 1.0
+    prefill = run.price if run.prefill_price is None else run.prefill_price
+    each = {phase: _number(machine.system.spec.packages_per_server) for phase, machine in machines.items()}
+    return prefill * each["prefill"], run.price * each["decode"]
+
+
+def _most_cards(rates: Rates) -> int:
+    """Return the cards of the widest network of a system."""
+    return int(float(cast(Any, rates.tiers[-1].dies)) / rates.dies_per_package)
+
+
+def _servers(cards: int | None, rates: Rates, system: str, option: str, pools: int) -> int:
+    """Return the budget of ``pools`` pools in whole servers."""
+    most, each = max(rates.max_packages, _most_cards(rates)), rates.packages_per_server
+    if cards is None:
+        return int(min(rates.max_packages // each, SERVERS_SEARCHED))
+    inputs.positive(cards, option)
+    if cards > most:
+        raise UsageError(f"{option}: {cards}; allowed: at most {most} on {system}; use fewer cards")
+    if cards < pools * each:
+        words = " for each of prefill and decode" if pools > 1 else ""
+        raise UsageError(f"{option}: {cards}; allowed: at least {pools * each} (one server of {each} cards{words})")
+    return int(cards // each)
+
+
+def _domain(rates: Rates, allow_scale_out: bool) -> int | None:
+    """Return the servers that an instance may span: those of one supernode or server group; None: of any budget."""
+    return None if allow_scale_out else int(rates.max_packages // rates.packages_per_server)
+
+
+def _machines(run: RunSpec, techniques: Mapping[str, str]) -> tuple[dict[Phase, Machine], tuple[str, ...]]:
+    """Return the machines of both pools before techniques are set on them, and remarks."""
+    decode, remarks = catalog.load_machine(str(run.on), run.stack, run.kernels or ())
+    if run.prefill_on is None:
+        return {"prefill": decode, "decode": decode}, remarks
+    prefill, others = catalog.load_machine(run.prefill_on, run.prefill_stack, ())
+    return {"prefill": prefill, "decode": decode}, (*remarks, *others)
+
+
+def _choices(
+    techniques: Mapping[str, str], machines: Mapping[Phase, Machine], model: ModelSpec, kv: str
+) -> tuple[dict[str, Any], Choices]:
+    """Return what techniques set for both pools, and what is left to the search of each."""
+    service, choices = catalog.searched(techniques, machines["decode"], model, kv)
+    if machines["prefill"] is machines["decode"]:
+        return service, choices
+    _, other = catalog.searched(techniques, machines["prefill"], model, kv)
+    caches = tuple(dtype for dtype in choices.kv_dtypes if dtype in other.kv_dtypes)
+    if not caches:
+        raise UsageError("--kv: the two stacks have no cache precision in common; give --stack or --prefill-stack")
+    return service, replace(
+        choices,
+        kv_dtypes=caches,
+        fixed={"prefill": other.fixed["prefill"], "decode": choices.fixed["decode"]},
+        offered={"prefill": other.offered["prefill"], "decode": choices.offered["decode"]},
+    )
+
+
+def _joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
+    """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
+    slower = min((one.kv_tier for one in rates.values()), key=lambda tier: float(cast(Any, tier.bandwidth)))
+    return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
+
+
+def _objective(run: RunSpec) -> Objective:
+    return run.objective or ("cards" if run.rate else "throughput")
+
+
+def _check(run: RunSpec) -> None:
+    """Refuse keys that contradict each other; raises ``UsageError``."""
+    if run.cards is None and run.rate is None:
+        raise UsageError("solve needs --cards N (a budget) or --rate R (requests per second)")
+    objective = _objective(run)
+    if objective in ("cards", "tpot") and run.rate is None:
+        wanted = {"cards": "fewest cards", "tpot": "lowest TPOT"}[objective]
+        raise UsageError(f"--objective {objective} needs --rate: {wanted} for which rate?")
+    if objective == "cost" and run.price is None:
+        raise UsageError("--objective cost needs --price: what a card costs an hour, in any money; none is on file")
+    apart: dict[str, object] = {"--prefill-cards": run.prefill_cards, "--prefill-stack": run.prefill_stack}
+    apart["--prefill-price"] = run.prefill_price
+    for option, value in apart.items():
+        if value is not None and run.prefill_on is None:
+            raise UsageError(f"{option} needs --prefill-on: the system that prefill runs on")
+    if run.prefill_price is not None and run.price is None:
+        raise UsageError("--prefill-price needs --price, that of a card of the decode pool")
+    if run.prefill_on is None:
+        return
+    if run.cards is not None and run.prefill_cards is None and run.rate is None:
+        raise UsageError("--prefill-on needs --prefill-cards beside --cards: each system has its own budget")
+    if run.serving in ("mixed", "any"):
+        raise UsageError(f"--serving {run.serving} with --prefill-on; allowed: disaggregated, or one system")
+
+
+def asking_of(run: RunSpec) -> Asking:
+    """Return a run-spec with everything it names read and checked.
+
+    Raises ``UsageError`` and ``DataError`` as the options and files say.
+    """
+    _check(run)
+    loaded = catalog.load_model(str(run.model))
+    techniques = inputs.settings(run.with_)
+    inputs.refuse_conflicts(techniques)
+    machines, remarks = _machines(run, techniques)
+    service, choices = _choices(techniques, machines, loaded.spec, run.kv or "bf16")
+    same = machines["prefill"] is machines["decode"]
+    decode = catalog.set_techniques(machines["decode"], techniques)
+    machines = {
+        "prefill": decode if same else catalog.set_techniques(machines["prefill"], techniques),
+        "decode": decode,
+    }
+    positions, origin = inputs.read_acceptance(run.acceptance, loaded.spec)
+    drafts = choices.fixed.get("decode", {}).get("draft", 0)
+    if drafts > len(positions):
+        raise UsageError(
+            f"--with mtp={drafts}: acceptance is known for {len(positions)} position(s); give --acceptance with one "
+            "value per position"
+        )
+    rates: dict[Phase, Rates] = {"prefill": machines["prefill"].rates(), "decode": machines["decode"].rates()}
+    if same:
+        rates["prefill"] = rates["decode"]
+    else:
+        rates = _joined_rates(rates)
+    isl, osl = int(run.isl or 0), int(run.osl or 0)
+    decode_case = inputs.case_of(loaded.spec, rates["decode"], isl, osl, positions, service)
+    cases: dict[Phase, Case] = {"decode": decode_case, "prefill": replace(decode_case, rates=rates["prefill"])}
+    if same:
+        cases["prefill"] = decode_case
+    names = {phase: machine.system.spec.name for phase, machine in machines.items()}
+    pools = 2 if same and run.serving not in ("mixed", "any") else 1
+    scale_out = bool(run.allow_scale_out)
+    request = Request(
+        servers=_servers(run.cards, rates["decode"], names["decode"], "--cards", pools),
+        rate=run.rate,
+        targets=Targets(tpot=run.tpot, ttft=run.ttft),
+        utilisation=run.utilisation or UTILISATION,
+        objective=_objective(run),
+        choices=choices,
+        top=run.top or TOP,
+        prefill_servers=None
+        if same
+        else _servers(run.prefill_cards, rates["prefill"], names["prefill"], "--prefill-cards", 1),
+        prices=_prices(run, machines),
+        serving=run.serving or "disaggregated",
+        domains=(_domain(rates["prefill"], scale_out), _domain(rates["decode"], scale_out)),
+    )
+    bounds = [name for name, word in techniques.items() if catalog.technique_named(name).setting(word).bound]
+    return Asking(
+        run=run,
+        model=loaded.spec,
+        machines=machines,
+        cases=cases,
+        request=request,
+        techniques=techniques,
+        acceptance=origin,
+        remarks=(
+            *loaded.notes,
+            *remarks,
+            *(f"{name}={techniques[name]} is a bound: it cannot be set up" for name in bounds),
+        ),
+    )
+
+
+def planned(run: RunSpec) -> Planned:
+    """Return the best plan for a run-spec, or why there is none, and how sure it is.
+
+    With a confidence the limit is tightened below the plan's own TPOT until the plan found meets the real
+    limit that often.  Raises ``UsageError`` where no plan does.
+    """
+    asking = asking_of(run)
+    searched, limit = asking.request, asking.request.targets.tpot
+    for _ in range(TIGHTENINGS):
+        solution = solve(asking.case, searched, asking.cases["prefill"])
+        best = solution.best
+        if best is None:
+            return Planned(asking=asking, solution=solution, searched=searched)
+        prefill, sure = _ranges(best, asking)
+        each = _number(best.decode.point.tokens_per_step)
+        if run.confidence is None or limit is None or sure.chance(limit, each) >= run.confidence:
+            return Planned(
+                asking=asking,
+                solution=solution,
+                searched=searched,
+                sure=sure,
+                joined=_joined(best, prefill, sure, asking),
+                felt=_felt(best, asking),
+            )
+        tighter = best.tpot * min(0.9999, limit / sure.tpot_at(run.confidence, each))
+        searched = replace(searched, targets=searched.targets.model_copy(update={"tpot": tighter}))
+    raise UsageError(
+        f"--confidence {run.confidence:g}: no plan found that meets --tpot so often; ask for less, or a longer --tpot"
+    )
+
+
+def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
+    """Return how sure the steps of both pools are; decode's with the prefill steps in between where they are."""
+    each: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
+    prefill, decode = (
+        pool_range(asking.machines[phase], pool.layout, pool.family, asking.cases[phase])
+        for phase, pool in each.items()
+    )
+    if best.mixed:
+        decode = interleaved(decode, prefill, best.tpot_added * _number(best.decode.point.tokens_per_step))
+    return prefill, decode
+
+
+def _joined(best: Deployment, prefill: PoolRange, decode: PoolRange, asking: Asking) -> JoinedRange:
+    """Return how sure TTFT and the rate of the best deployment are."""
+    utilisation = asking.request.utilisation
+    return joined_range(
+        prefill=prefill,
+        decode=decode,
+        first=best.first_token,
+        prefill_rate=math.inf if best.mixed else best.prefill_capacity * utilisation,
+        decode_rate=best.decode_capacity * utilisation,
+        asked=asking.request.rate,
+    )
+
+
+def _felt(best: Deployment, asking: Asking) -> list[Swing]:
+    """Return what assumed inputs of either system do to TPOT and TTFT."""
+    found: list[Swing] = []
+    machines = list({id(machine): machine for machine in asking.machines.values()}.values())
+    for machine in machines:
+
+        def outputs(varied: Rates, machine: Machine = machine) -> dict[str, Any]:
+            def case(phase: Phase) -> Case:
+                given = asking.cases[phase]
+                if machine is not asking.machines[phase]:
+                    return given
+                between = varied.kv_tier if len(machines) == 1 else given.rates.kv_tier
+                return replace(given, rates=replace(varied, kv_tier=between))
+
+            tpot, ttft = latencies(best, (case("prefill"), case("decode")), asking.request.utilisation)
+            return {"TPOT": tpot, "TTFT": ttft}
+
+        found += swings(machine, outputs)
+    return found
+
+
+def front_of(found: Planned) -> list[FrontPoint]:
+    """Return the front of throughput per card over TPOT around the limit asked for."""
+    asking = found.asking
+    return front(asking.case, asking.request, asking.cases["prefill"])
+
+
+def plan_of(found: Planned) -> PlanSpec | None:
+    """Return the file of the best plan, or None where there is none."""
+    asking, best = found.asking, found.solution.best
+    if best is None:
+        return None
+    case, family, machine = asking.case, best.decode.family, asking.machine
+    prefill = asking.machines["prefill"]
+    conditions = DeploymentConditions(
+        system=machine.system.spec.name,
+        model=case.model.name,
+        stack=machine.stack.spec.name,
+        kernels=tuple(asking.run.kernels or ()),
+        techniques=catalog.on_machine_alone(asking.techniques),
+        isl=cast(Any, case.isl),
+        osl=cast(Any, case.osl),
+        precision=family.precision,
+        kv_dtype=family.kv_dtype,
+        expert_weights=family.expert_weights,
+        acceptance=case.acceptance,
+        balanced=case.even,
+        prefix_hit=cast(Any, case.prefix_hit),
+        isl_spread=cast(Any, case.isl_spread),
+        tpot=asking.request.targets.tpot,
+        prefill=pool_of(best.prefill, best.prefill_instances),
+        decode=pool_of(best.decode, best.decode_instances),
+        mixed=best.mixed,
+        prefill_system=None if prefill is machine else prefill.system.spec.name,
+        prefill_stack=None if prefill is machine else prefill.stack.spec.name,
+    )
+    files = catalog.digests(case.model.name, machine, asking.techniques)
+    files |= catalog.digests(case.model.name, prefill, asking.techniques)
+    return plan_spec(
+        best,
+        conditions,
+        Asked(
+            cards=asking.run.cards,
+            requests_per_s=asking.request.rate,
+            ttft=asking.request.targets.ttft,
+            utilisation=asking.request.utilisation,
+            objective=asking.request.objective,
+        ),
+        run=asking.run,
+        machines=asking.machines,
+        model=case.model,
+        techniques=catalog.techniques(),
+        version=__version__,
+        files=files,
+    )

@@ -1,0 +1,158 @@
+"""What speaks for the best deployment: what others lose, what more would buy, how long it stays the best."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from perfmodel.solver.join import Join, Prefills, joined
+from perfmodel.solver.plan import Deployment, Holds, Lost, Price
+from perfmodel.solver.request import Cases, Request, value
+from perfmodel.solver.search import Leader, Tally, alone, refitted
+
+MORE_TPOT = 1e-3  # s
+MORE_TTFT = 0.1  # of the limit
+COMPARED = 16  # structures whose rates are followed over acceptance
+STEPS = 41  # of acceptance from 0 to 1
+
+
+def choices_of(join: Join) -> dict[str, str]:
+    """Return the structural choices of a decode pool, in words."""
+    layout, family = join.decode.layout, join.decode.mesh.family
+    return {
+        "serving": "mixed: prefill and decode in turn on the same dies" if join.mixed else "disaggregated",
+        "tp": f"tp {layout.tp}",
+        "draft": f"{layout.draft} drafts" if layout.draft != 1 else "1 draft",
+        "overlap": {"none": "serial layers", "cores": "micro-batches on split cores"}.get(
+            family.overlap, f"overlap {family.overlap}"
+        ),
+        "exchange": f"exchange {family.exchange}",
+        "shared": "shared experts on dies of their own" if family.own_shared_ranks else "shared expert on every die",
+        "experts": f"experts split over {layout.expert_tp} dies" if layout.expert_tp > 1 else "whole experts",
+        "cache": f"{family.kv_dtype} cache",
+    }
+
+
+def lost(joins: Sequence[Join], request: Request, deployment: Callable[[Join], Deployment]) -> tuple[Lost, ...]:
+    """Return the best deployment of every other choice in one respect, and the objective it loses."""
+    best = choices_of(joins[0])
+    first: dict[str, Join] = {}
+    for join in joins:
+        for respect, word in choices_of(join).items():
+            if word != best[respect]:
+                first.setdefault(word, join)
+    most = value(request, joins[0].key)
+    return tuple(
+        Lost(choice=word, deployment=deployment(join), loss=value(request, join.key) / most - 1)
+        for word, join in first.items()
+    )
+
+
+def prices(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, request: Request) -> tuple[Price, ...]:
+    """Return what a millisecond of TPOT, a tenth of TTFT and one more server buy.
+
+    None of mixed instances, which have no prefill pool to join anew.
+    """
+    best = joins[0]
+    if best.mixed:
+        return ()
+    found = []
+    tpot, ttft = request.targets.tpot, request.targets.ttft
+    prefills = columns[best.decode.mesh.family.kv_dtype]
+
+    def gain(decodes: list[Leader], asked: Request) -> float:
+        tried = joined(decodes, prefills, asked, Tally())
+        top = min((join.key for join in tried), default=best.key)
+        return value(request, top) / value(request, best.key) - 1
+
+    if tpot is not None:
+        longer = replace(request, targets=request.targets.model_copy(update={"tpot": tpot + MORE_TPOT}))
+        leader = refitted(best.decode, cases.decode, tpot + MORE_TPOT)
+        found.append(Price(limit="+1 ms of TPOT", gain=gain([best.decode, leader], longer)))
+    leaders = list({id(join.decode): join.decode for join in joins if not join.mixed}.values())
+    if ttft is not None:
+        looser = replace(request, targets=request.targets.model_copy(update={"ttft": ttft * (1 + MORE_TTFT)}))
+        found.append(Price(limit="+10 % of TTFT", gain=gain(leaders, looser)))
+    if request.rate is None:
+        more = replace(request, servers=request.servers + 1)
+        found.append(Price(limit="one more server", gain=gain(leaders, more)))
+        if request.prefill_servers is not None:
+            more = replace(request, prefill_servers=request.prefill_servers + 1)
+            found.append(Price(limit="one more server of prefill", gain=gain(leaders, more)))
+    return tuple(found)
+
+
+def unrounded(joins: Sequence[Join], columns: dict[str, Prefills], request: Request) -> float | None:
+    """Return the rate of the budget were instances divisible: no whole numbers can do better with these instances.
+
+    None for a given rate, for two budgets, and of mixed instances.
+    """
+    if request.rate is not None or request.prefill_servers is not None or joins[0].mixed:
+        return None
+    rates = []
+    for kv_dtype, prefills in columns.items():
+        own = [join.decode for join in joins if not join.mixed and join.decode.mesh.family.kv_dtype == kv_dtype]
+        if own:
+            decode = min(one.servers / (one.requests_per_s * request.utilisation) for one in own)
+            prefill = float((prefills.servers / prefills.rate)[_early(prefills, request)].min())
+            rates.append(request.servers / (decode + prefill))
+    return max(rates)
+
+
+def _early(prefills: Prefills, request: Request) -> Any:
+    limit = request.targets.ttft
+    return slice(None) if limit is None else prefills.ttft < limit
+
+
+def holds(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, request: Request) -> Holds | None:
+    """Return over which acceptance of the first draft position the structure of the best decode stays the best.
+
+    All positions scale together, at most to 1.  The batches and core splits of each structure are chosen anew; sizes,
+    slots and prefill's candidates stay, and structures beyond the first ``COMPARED`` are not followed, so that the
+    range is no narrower than the true one.  None where nothing is drafted or instances are mixed.
+    """
+    accepted = cases.decode.acceptance
+    if not accepted or not accepted[0] or joins[0].mixed or len({join.decode.layout.draft for join in joins}) < 2:
+        return None
+    chosen: dict[tuple[object, ...], Join] = {}
+    for join in joins:
+        if not join.mixed:
+            chosen.setdefault((join.decode.layout.draft, join.decode.layout.tp, join.decode.mesh.family), join)
+    rivals = list(chosen.values())[:COMPARED]
+    grids = [alone(join.decode, cases.decode) for join in rivals]
+    scales = np.linspace(0.0, 1.0, STEPS) / accepted[0]
+    asked = int(np.argmin(np.abs(scales - 1)))
+    scales[asked] = 1.0
+    wins = []
+    for scale in scales.tolist():
+        scaled = tuple(min(1.0, rate * scale) for rate in accepted)
+        leaders = [grid.leader(request.targets.tpot, 1 + sum(scaled[: grid.draft])) for grid in grids]
+        tried = [
+            (min(found, key=lambda join: join.key).key, place)
+            for place, leader in enumerate(leaders)
+            if leader is not None
+            and (found := joined([leader], columns[leader.mesh.family.kv_dtype], request, Tally()))
+        ]
+        wins.append(min(tried)[1] if tried else -1)
+    low = high = asked
+    while low > 0 and wins[low - 1] == 0:
+        low -= 1
+    while high < len(wins) - 1 and wins[high + 1] == 0:
+        high += 1
+    return Holds(
+        lowest=float(scales[low] * accepted[0]),
+        highest=float(scales[high] * accepted[0]),
+        asked=accepted[0],
+        below=_words(rivals, wins, low - 1),
+        above=_words(rivals, wins, high + 1),
+        compared=len(rivals),
+    )
+
+
+def _words(rivals: Sequence[Join], wins: Sequence[int], at: int) -> str:
+    """Return the choices of a rival that the best has otherwise."""
+    if not 0 <= at < len(wins) or wins[at] < 0:
+        return ""
+    best, other = choices_of(rivals[0]), choices_of(rivals[wins[at]])
+    return ", ".join(word for respect, word in other.items() if word != best[respect])

@@ -1,0 +1,63 @@
+"""Where no deployment is feasible though both pools have instances: how near the best comes to TTFT and the budget."""
+
+import math
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.serving import Case, pool_point, usable_memory
+from perfmodel.solver.request import ROUNDING
+from perfmodel.solver.search import Tally, describe, meshes
+from perfmodel.solver.space import Choices, too_many_tokens
+
+
+def shortest_steps(
+    case: Case, sizes: list[int], tpot: float | None, choices: Choices
+) -> tuple[dict[int, tuple[float, str]], int]:
+    """Return the shortest decode step of each size that meets memory and TPOT, by which layout, and how many do."""
+    shortest: dict[int, tuple[float, str]] = {}
+    meeting = 0
+    for mesh in meshes(case, "decode", sizes, choices):
+        point: Any = pool_point(mesh.layout(), mesh.family, case)
+        fits = (point.memory <= cast(Any, usable_memory(case.rates))) & (point.tpot <= (tpot or math.inf))
+        fits = np.broadcast_to(fits & ~np.asarray(too_many_tokens(mesh.layout(), mesh.family)), mesh.shape)
+        meeting += int(np.count_nonzero(fits))
+        steps = np.where(fits, point.step_time, np.inf)
+        for row, dies in enumerate(mesh.experts.dies.tolist()):
+            at = int(steps[row].argmin())
+            step = float(steps[row].flat[at])
+            if step < shortest.get(int(dies), (math.inf,))[0]:
+                layout = mesh.layout_at(row * steps[row].size + at)
+                shortest[int(dies)] = step, describe(layout, mesh.family)
+    return shortest, meeting
+
+
+def tell_misses(
+    shortest: dict[int, tuple[float, str]],
+    meeting: int,
+    prefills: tuple[NDArray[np.float64], NDArray[np.float64]],
+    case: Case,
+    budget: tuple[int, int | None],
+    ttft: float | None,
+    tally: Tally,
+) -> None:
+    """Tally the shortest TTFT within the budget, or the fewest cards of one instance of each pool.
+
+    ``prefills`` are servers of an instance, and TTFT up to the first decode step, of each candidate; ``budget`` the
+    servers of both pools, or of decode alone and of prefill.
+    """
+    servers, spent = np.ceil(prefills[0] - ROUNDING), prefills[1]
+    own, cards = budget[1], case.rates.packages_per_server
+    needed = math.inf
+    for dies, (step, layout) in shortest.items():
+        of_decode = -(-dies // case.rates.dies_per_server)
+        fitting = servers <= (budget[0] - of_decode if own is None else own)
+        needed = min(needed, of_decode + float(servers.min()))
+        if ttft is not None and fitting.any() and (first := float(spent[fitting].min()) + step) > ttft:
+            tally.miss("ttft", first, ttft, layout)
+    if own is None and budget[0] < needed < math.inf:
+        tally.count("cards", meeting)
+        tally.miss("cards", needed * cards, budget[0] * cards, "one instance of each pool")
+    elif not tally.refused.get("ttft"):
+        tally.count("ttft", meeting if "ttft" in tally.closest else 0)

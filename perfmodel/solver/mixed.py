@@ -1,0 +1,329 @@
+"""Mixed serving: every instance runs prefill and decode on the same dies, in turn."""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import numpy as np
+
+from perfmodel.algebra import maximum
+from perfmodel.formulas.serving import batch_formation_wait, mixed_tpot, residual_wait
+from perfmodel.ledger.footprint import Footprint
+from perfmodel.serving import Case, FirstToken, PoolPoint, pool_point, usable_memory
+from perfmodel.solver.join import Join, first_of, packed
+from perfmodel.solver.request import ROUNDING, Cases, Request, keys
+from perfmodel.solver.search import CORES, Grid, Leader, Mesh, Tally, highest, meshes
+from perfmodel.solver.space import too_many_tokens
+from perfmodel.units import Bytes, Fraction, Seconds
+
+
+def mixed_memory(prefill: PoolPoint, decode: PoolPoint) -> Bytes:
+    """Return the bytes planned on a die that runs both phases: weights and cache once, the larger working spaces.
+
+    The cache is decode's: a prompt takes the place of a finished sequence.
+    """
+    one, two = prefill.footprint, decode.footprint
+    return (
+        maximum(one.weights, two.weights)
+        + two.kv
+        + maximum(one.buffers, two.buffers)
+        + maximum(one.workspace, two.workspace)
+    )
+
+
+def prompt_time(prefill: PoolPoint) -> Seconds:
+    """Return the time of an instance for one prompt, in a full prefill step."""
+    return prefill.step_time * prefill.tokens_per_request / prefill.in_flight
+
+
+def mixed_time(prefill: PoolPoint, decode: PoolPoint) -> Seconds:
+    """Return the TPOT of decode with the prefill steps in between."""
+    return mixed_tpot(
+        tpot=decode.tpot,
+        sequences=decode.in_flight,
+        prefill_time_per_request=prompt_time(prefill),
+        tokens_per_request=decode.tokens_per_request,
+    )
+
+
+def mixed_first_token(prefill: PoolPoint, decode: PoolPoint, utilisation: Fraction) -> FirstToken:
+    """Return the terms of TTFT of an instance at a part of its full rate.
+
+    A full batch of prompts waits for half a decode step, and for a prefill step with the chance that one runs.
+    """
+    arrivals = utilisation * decode.in_flight / (mixed_time(prefill, decode) * decode.tokens_per_request)
+    return FirstToken(
+        batch_formation=batch_formation_wait(
+            prompts=prefill.in_flight / prefill.tokens_per_request, arrival_rate=arrivals
+        ),
+        residual=residual_wait(utilisation=arrivals * prompt_time(prefill), service_time=prefill.step_time)
+        + decode.step_time / 2,
+        prefill=prefill.step_time,
+        kv_transfer=0.0,
+        first_step=decode.step_time,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompt:
+    """A prefill step, and what a mixed plan feels of it."""
+
+    leader: Leader
+    prompt_time: float
+    step_time: float
+    in_flight: float
+    weights: float
+    buffers: float
+    workspace: float
+
+
+#: by size, tp, replicas and dies of an expert
+Prompts = dict[tuple[int, int, int, int], list[_Prompt]]
+#: by place of size, slots and tp in a mesh
+Together = dict[tuple[int, int, int], list[_Prompt]]
+
+
+def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Prompts:
+    """Return the prefill steps that no other beats, the fastest for a prompt first.
+
+    They are told apart by size, tp, replicas and dies of an expert.
+
+    One beats another that is no faster for a prompt and no shorter, works no fewer prompts and takes no less memory:
+    everything that the mixed plan feels of it.
+    """
+    found: Prompts = {}
+    chunks = list(meshes(case, "prefill", sizes, request.choices))
+    columns = []
+    for number, mesh in enumerate(chunks):
+        point: Any = pool_point(mesh.layout(), mesh.family, case)
+        layout: Any = mesh.layout()
+        foot = point.footprint
+        each: list[Any] = [layout.dies, layout.tp, layout.redundant, mesh.structure.keys.get("expert_tp", 1)]
+        each += [prompt_time(point), foot.buffers, foot.workspace, foot.weights, point.step_time, point.in_flight]
+        size = math.prod(mesh.shape)
+        tally.evaluated += size
+        filled = (np.broadcast_to(one, mesh.shape).ravel() for one in (*each, number))
+        columns.append(np.stack([*filled, np.arange(size)]))
+    rows = np.concatenate(columns, axis=1).T
+    kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
+    order = np.argsort(kind_of.ravel(), kind="stable")
+    felt = slice(4, 10 if request.targets.ttft is not None else 8)  # only TTFT feels the length of a step
+    each_kind = np.split(rows[order], np.cumsum(np.bincount(kind_of.ravel()))[:-1])
+    for kind, own in zip(kinds.tolist(), each_kind, strict=True):
+        dies, tp, redundant, split = map(int, kind)
+        found[dies, tp, redundant, split] = []
+        for index in _unbeaten(own[:, felt]):
+            each_prompt, buffers, workspace, weights, step, in_flight, number, place = own[index, 4:].tolist()
+            leader = Leader(
+                key=(*kind, index),
+                mesh=chunks[int(number)],
+                index=int(place),
+                requests_per_s=1 / each_prompt,
+                step_time=step,
+                servers=dies / case.rates.dies_per_server,
+            )
+            found[dies, tp, redundant, split].append(
+                _Prompt(leader, each_prompt, step, in_flight, weights, buffers, workspace)
+            )
+    return found
+
+
+def _unbeaten(costs: Grid) -> list[int]:
+    """Return the rows that no other is at or below in every column, the first of equals.
+
+    >>> _unbeaten(np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0], [1.0, 2.0]]))
+    [0, 1]
+    """
+    kept: list[int] = []
+    for row in np.lexsort(costs.T[::-1]).tolist():  # what beats a row is before it
+        if not kept or not (costs[kept] <= costs[row]).all(axis=1).any():
+            kept.append(row)
+    return kept
+
+
+def _stacked(prompts: dict[tuple[int, int, int], _Prompt], shape: tuple[int, ...], case: Case) -> PoolPoint:
+    """Return prefill steps of the sizes, slots and tp degrees of a mesh as one, not a number where there is none."""
+
+    def column(name: str) -> Any:
+        filled = np.full(shape, np.nan)
+        for (n, k, t), prompt in prompts.items():
+            filled[n, 0, k, t] = getattr(prompt, name)
+        return filled
+
+    foot: dict[str, Any] = {one.name: 0.0 for one in fields(Footprint)}
+    foot |= {name: column(name) for name in ("weights", "buffers", "workspace")}
+    return PoolPoint(
+        step_time=column("step_time"),
+        in_flight=column("in_flight"),
+        tokens_per_step=1.0,
+        tokens_per_request=case.isl,
+        footprint=Footprint(**foot),
+        usable=usable_memory(case.rates),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Instance:
+    """The best mixed instance of a size, tp, draft and family; ``rate`` is at full load."""
+
+    decode: Leader
+    prefill: Leader
+    rate: float
+    ttft: float
+    added: float
+
+
+def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tuple[list[_Instance], Tally]:
+    """Return the best instance of each size, tp and draft of a chunk, over all prefill steps that go with it."""
+    case, tally = cases.decode, Tally()
+    point: Any = pool_point(mesh.layout(), mesh.family, case)
+    steps = np.broadcast_to(point.step_time, mesh.shape)
+    best: Any = replace(point, step_time=steps.min(axis=CORES, keepdims=True))
+    grid = best.step_time.shape
+    usable = float(cast(Any, usable_memory(case.rates)))
+    busy = np.broadcast_to(np.asarray(too_many_tokens(mesh.layout(), mesh.family)), grid)
+    sizes, _, slots, tps, *_ = mesh.shape
+    split = mesh.structure.keys.get("expert_tp", 1)
+    together: Together = {
+        (n, k, t): prompts.get(
+            (int(mesh.experts.dies[n]), int(mesh.tp[t]), int(mesh.experts.redundant[n, 0, k]), split), []
+        )
+        for n, k, t in np.ndindex(sizes, slots, tps)
+    }
+    together = _in_time(together, best, mesh, case, request)
+    instances: dict[tuple[int, int, int], _Instance] = {}
+    for depth in range(max(map(len, together.values()), default=0)):
+        chosen = {place: rows[depth] for place, rows in together.items() if depth < len(rows)}
+        prefill: Any = _stacked(chosen, (sizes, 1, slots, tps, 1, 1, 1), case)
+        time: Any = np.broadcast_to(cast(Any, mixed_time(prefill, best)), grid)
+        ttft: Any = np.broadcast_to(cast(Any, mixed_first_token(prefill, best, request.utilisation).ttft), grid)
+        rate = point.in_flight / (time * case.osl)
+        allowed = ~np.isnan(time) & ~busy
+        memory = np.broadcast_to(cast(Any, mixed_memory(prefill, best)), grid)
+        for name, values, limit in (
+            ("memory", memory, usable),
+            ("tpot", time, request.targets.tpot),
+            ("ttft", ttft, request.targets.ttft),
+        ):
+            if limit is None:
+                continue
+            over = allowed & (values > limit)
+            tally.count(name, int(np.count_nonzero(over)))
+            if over.any():
+                tally.miss(name, float(np.where(over, values, np.inf).min()), limit, "mixed serving")
+            allowed &= ~over
+        bound, _ = highest(_bound(rate, time, best, usable, request).squeeze(CORES))
+        rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES))
+        for n, t, d in np.argwhere(rates > 0).tolist():
+            if (n, t, d) in instances and instances[n, t, d].rate >= rates[n, t, d]:
+                continue
+            s, k, b = (int(places[axis][n, t, d]) for axis in (1, 2, 5))
+            at = (n, s, k, t, d, 0, b)
+            cores = int(steps[n, s, k, t, d, :, b].argmin())
+            dies = int(mesh.experts.dies[n])
+            leader = Leader(
+                key=(dies, t, d, mesh.family, "mixed"),
+                mesh=mesh,
+                index=int(np.ravel_multi_index((n, s, k, t, d, cores, b), mesh.shape)),
+                requests_per_s=float(rates[n, t, d]),
+                step_time=float(best.step_time[at]),
+                servers=dies / case.rates.dies_per_server,
+            )
+            instances[n, t, d] = _Instance(
+                decode=leader,
+                prefill=chosen[n, k, t].leader,
+                rate=leader.requests_per_s,
+                ttft=float(ttft[at]),
+                added=float(time[at]) - float(np.broadcast_to(best.tpot, grid)[at]),
+            )
+        # a slower prefill step never raises the rate, so what reaches the bound is not passed any more
+        if all(
+            n_t_d in instances and instances[n_t_d].rate >= bound[n_t_d]
+            for n_t_d in map(tuple, np.argwhere(bound > 0).tolist())
+        ):
+            break
+    return list(instances.values()), tally
+
+
+def _bound(rate: Any, time: Any, decode: PoolPoint, usable: float, request: Request) -> Any:
+    """Return rates that no slower prefill step passes: those within TPOT and decode's own memory, else none."""
+    limit = math.inf if request.targets.tpot is None else request.targets.tpot
+    fits = np.broadcast_to(cast(Any, decode.memory) <= usable, np.shape(rate))
+    return np.where(fits & (time <= limit), rate, -1.0)
+
+
+def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, request: Request) -> Together:
+    """Return the prefill steps that may meet TTFT at the highest rate that the fastest of them allows."""
+    limit = request.targets.ttft
+    if limit is None or not any(together.values()):
+        return together
+    sizes, _, slots, tps, *_ = mesh.shape
+    first = {place: rows[0] for place, rows in together.items() if rows}
+    fastest: Any = _stacked(first, (sizes, 1, slots, tps, 1, 1, 1), case)
+    rate: Any = cast(Any, decode.in_flight) / (cast(Any, mixed_time(fastest, decode)) * decode.tokens_per_request)
+    most = np.nan_to_num(rate).max(axis=(1, 4, 5, 6)) * request.utilisation
+    isl = float(cast(Any, case.isl))
+    return {
+        place: [one for one in rows if one.step_time + (one.in_flight / isl - 1) / (2 * most[place]) <= limit]
+        for place, rows in together.items()
+    }
+
+
+def mixed_joins(cases: Cases, sizes: list[int], request: Request, tally: Tally) -> list[Join]:
+    """Return the best mixed deployment of each size, tp, draft and family.
+
+    The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
+    in time and rate the whole decode space is gone through.  Both phases share the layout of weights: dp, tp and
+    slots; shared experts have no dies of their own, since prefill has none.
+    """
+    prompts = _prompts(cases.prefill, sizes, request, tally)
+    chunks = [
+        mesh
+        for mesh in meshes(cases.decode, "decode", sizes, request.choices)
+        if not mesh.structure.family.own_shared_ranks
+    ]
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        found = list(pool.map(lambda mesh: _of_mesh(mesh, prompts, cases, request), chunks))
+    best: dict[tuple[object, ...], _Instance] = {}
+    for mesh, (instances, counted) in zip(chunks, found, strict=True):
+        tally.evaluated += math.prod(mesh.shape)
+        tally.add(counted)
+        for one in instances:
+            before = best.get(one.decode.key)
+            if before is None or one.rate > before.rate:
+                best[one.decode.key] = one
+    joins = [_join_of(one, request, tally) for one in best.values()]
+    return [join for join in joins if join is not None]
+
+
+def _join_of(one: _Instance, request: Request, tally: Tally) -> Join | None:
+    """Return as many of an instance as pay on the budget or for the rate."""
+    size, rate = one.decode.servers, one.rate * request.utilisation
+    most = int(packed(size, 1.0, request.servers, request.domains[1])[0])
+    if most < 1:
+        return None
+    counts = np.arange(1, most + 1, dtype=np.float64)[None]
+    served = counts * rate if request.rate is None else np.minimum(counts * rate, request.rate)
+    allowed = np.ones(served.shape, dtype=bool)
+    if request.rate is not None:
+        allowed = served >= request.rate * (1 - ROUNDING)
+        tally.count("rate", int(np.count_nonzero(~allowed)))
+        if not allowed.any():
+            tally.miss("rate", -float(served.max()), -request.rate, "within the budget")
+            return None
+    servers = np.ceil(counts * size - ROUNDING)
+    ordered = keys(request, served, servers, servers * request.prices[1], np.full(served.shape, one.ttft))
+    at = int(first_of(ordered, allowed)[0])
+    return Join(
+        decode=one.decode,
+        prefill=one.prefill,
+        prefill_instances=at + 1,
+        decode_instances=at + 1,
+        served=float(served[0, at]),
+        ttft=one.ttft,
+        key=tuple(float(np.broadcast_to(key, served.shape)[0, at]) for key in ordered),
+        mixed=True,
+        tpot_added=one.added,
+    )

@@ -1,0 +1,73 @@
+"""What the planner asks of a search."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from perfmodel.serving import Case
+from perfmodel.solver.space import Choices
+from perfmodel.specs.deployment import Targets
+
+Objective = Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"]
+Serving = Literal["disaggregated", "mixed", "any"]
+
+ROUNDING = 1e-9
+NOTHING_SERVED = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the planner asked: a budget in servers, a rate, or both.
+
+    ``servers`` are of both pools, or of decode alone where prefill has a budget of its own.  ``prices`` are of a
+    server of prefill and of decode, in whatever money, or its watts; equal prices count servers.  ``domains`` are the
+    servers that one instance of prefill and of decode may span, none where any; instances pack into whole domains.
+    """
+
+    servers: int
+    rate: float | None
+    targets: Targets
+    utilisation: float
+    objective: Objective
+    choices: Choices
+    top: int
+    prefill_servers: int | None = None
+    prices: tuple[float, float] = (1.0, 1.0)
+    serving: Serving = "disaggregated"
+    domains: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def by_ratio(self) -> bool:
+        """Whether rate over cost counts: then too few prefill servers, all full, may be better than enough."""
+        return self.rate is None and self.objective in ("per-card", "cost", "energy")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cases:
+    """What stays fixed for each pool: they may run on different systems."""
+
+    prefill: Case
+    decode: Case
+
+
+def keys(request: Request, served: Any, servers: Any, cost: Any, ttft: Any) -> tuple[Any, ...]:
+    """Return what orders deployments, the smallest first, later keys deciding between equals."""
+    import numpy as np
+
+    match request.objective:
+        case "throughput" | "tpot":
+            return (-served, cost, ttft)
+        case "cards":
+            return (servers, -served, ttft)
+        case "per-card" | "cost" | "energy":
+            priced = servers if request.objective == "per-card" else cost
+            return (priced / np.maximum(served, NOTHING_SERVED) if request.rate is None else priced, -served, ttft)
+
+
+def value(request: Request, key: tuple[float, ...]) -> float:
+    """Return the objective of a deployment from its first key, the more the better.
+
+    Requests a second; requests a second of a server, or for a unit of money an hour; or servers, or money, saved.
+    """
+    if request.by_ratio:
+        return 1 / key[0]
+    return -key[0]

@@ -1,0 +1,283 @@
+"""What a search goes over beyond two pools of one system, and what it says for its answer."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perfmodel import catalog, planner
+from perfmodel.serving import Case, usable_memory
+from perfmodel.solver.join import packed
+from perfmodel.solver.mixed import mixed_joins
+from perfmodel.solver.request import Cases, Request
+from perfmodel.solver.search import Tally, exact_pool, meshes
+from perfmodel.solver.space import Choices
+from perfmodel.specs.deployment import Targets
+from perfmodel.specs.run import RunSpec
+from tests.conftest import Run
+
+ASKED = RunSpec(
+    model="deepseek-v3", on="cloudmatrix384", cards=96, isl=4096, osl=1024, tpot="50 ms", top=2
+)  # fmt: skip
+
+
+# --- instances in domains -------------------------------------------------------------------------
+
+
+def _most(size: float, beside: float, count: int, rooms: tuple[int, ...]) -> int:
+    """Return the most instances of ``size`` beside ``count`` others by trying every division over the domains."""
+    if not rooms:
+        return 0 if count == 0 else -1
+    best = -1
+    for here in range(count + 1):
+        left = rooms[0] - math.ceil(here * beside - 1e-9)
+        if left < 0:
+            break
+        rest = _most(size, beside, count - here, rooms[1:])
+        if rest >= 0:
+            best = max(best, math.floor(left / size + 1e-9) + rest)
+    return best
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.sampled_from([0.25, 0.5, 1.0, 2.0, 3.0, 5.0]),
+    beside=st.sampled_from([0.5, 1.0, 2.0, 3.0]),
+    servers=st.integers(1, 13),
+    domain=st.one_of(st.none(), st.integers(1, 8)),
+)
+def test_packing_into_domains_equals_every_division(
+    size: float, beside: float, servers: int, domain: int | None
+) -> None:
+    whole, rest = divmod(servers, domain or servers)
+    rooms = (domain or servers,) * whole + ((rest,) if rest else ())
+    found = packed(size, beside, servers, domain)
+    expected = []
+    for count in itertools.count():
+        most = _most(size, beside, count, rooms)
+        if most < 0:
+            break
+        expected.append(most)
+    assert found.tolist() == expected
+
+
+def test_an_instance_stays_inside_its_supernode_unless_allowed_out() -> None:
+    within = planner.planned(ASKED.model_copy(update={"cards": 800, "tpot": 0.05})).solution.best
+    asking = planner.asking_of(ASKED.model_copy(update={"cards": 800, "tpot": 0.05, "allow_scale_out": True}))
+    assert within is not None
+    of_domain = asking.case.rates.max_packages * asking.case.rates.dies_per_package
+    assert max(within.prefill.layout.dies, within.decode.layout.dies) <= of_domain
+    assert asking.request.domains == (None, None)
+
+
+# --- prefill and decode in turn on the same dies --------------------------------------------------
+
+
+@pytest.mark.parametrize(("tpot", "ttft"), [(0.04, None), (0.08, None), (0.2, None), (0.08, 60.0), (0.2, 25.0)])
+def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> None:
+    """Every decode layout with every prefill layout of the same weights, worked from plain numbers."""
+    rates = catalog.load_machine("cloudmatrix384", "cann-2025")[0].rates()
+    case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=60_000, osl=2000, acceptance=(0.7,))
+    choices = Choices(fixed={"decode": {"tp": 2, "draft": 1}, "prefill": {"tp": 2}})
+    request = Request(
+        servers=2, rate=None, targets=Targets(tpot=tpot, ttft=ttft), utilisation=0.8, objective="throughput",
+        choices=choices, top=1, serving="mixed",
+    )  # fmt: skip
+    points = {
+        phase: [
+            (mesh.layout_at(index), exact_pool(mesh.layout_at(index), mesh.family, case).point)
+            for mesh in meshes(case, phase, [32], choices)
+            for index in range(math.prod(mesh.shape))
+        ]
+        for phase in ("prefill", "decode")
+    }
+    best = 0.0
+    usable = float(usable_memory(rates))
+    for layout, decode in points["decode"]:
+        for other, prefill in points["prefill"]:
+            if layout.shared_ranks or layout.redundant != other.redundant:
+                continue
+            each = prefill.step_time * case.isl / prefill.in_flight
+            time = decode.tpot + decode.in_flight * each / case.osl
+            one, two = prefill.footprint, decode.footprint
+            memory = max(one.weights, two.weights) + two.kv
+            memory += max(one.buffers, two.buffers) + max(one.workspace, two.workspace)
+            rate = decode.in_flight / (time * case.osl)
+            prompts = prefill.in_flight / case.isl
+            first = (prompts - 1) / (2 * 0.8 * rate) + 0.8 * rate * each * prefill.step_time / 2
+            first += decode.step_time / 2 + prefill.step_time + decode.step_time
+            if time <= tpot and memory <= usable and (ttft is None or first <= ttft):
+                best = max(best, rate)
+    found = mixed_joins(Cases(prefill=case, decode=case), [32], request, Tally())
+    assert max((join.served for join in found), default=0.0) == pytest.approx(best * 0.8, rel=1e-12)
+
+
+def test_mixed_serving_is_said_with_its_gap_and_its_prefill(moeplan: Run, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    words = ["solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "64", "--isl", "2048", "--osl", "512"]
+    found = moeplan(*words, "--tpot", "80ms", "--ttft", "4s", "--serving", "mixed", "-o", str(path), "--format", "json")
+    assert found.returncode == 0, found.stderr
+    facts = json.loads(found.stdout)["facts"]
+    assert facts["serving"] == "mixed"
+    assert facts["tpot_s"] <= 0.08
+    assert facts["ttft_s"] <= 4
+    assert facts["longest_gap_s"] == pytest.approx(facts["prefill"]["step_time_s"] + facts["decode"]["step_time_s"])
+    assert facts["cards_used"] == facts["decode"]["cards"] <= 64
+    plan = catalog.load_plan(str(path))
+    assert plan.conditions.mixed
+    assert plan.predicted.tpot == pytest.approx(facts["tpot_s"])
+    assert moeplan("explain", str(path), "--phase", "prefill").returncode == 0
+    refused = moeplan("what-if", str(path))
+    assert refused.returncode == 2
+    assert "mixed serving" in refused.stderr
+
+
+def test_any_serving_is_the_better_of_both() -> None:
+    rates = {
+        kind: planner.planned(ASKED.model_copy(update={"serving": kind, "ttft": 5.0})).solution.best
+        for kind in ("disaggregated", "mixed", "any")
+    }
+    served = {kind: 0.0 if best is None else best.requests_per_s for kind, best in rates.items()}
+    assert served["any"] == max(served.values()) > 0
+
+
+# --- money, energy, two systems -------------------------------------------------------------------
+
+
+def test_the_cheapest_plan_for_a_rate_costs_no_more_than_the_smallest() -> None:
+    run = ASKED.model_copy(update={"cards": None, "rate": 40.0, "prefill_on": "atlas-800i-a2-64gb-hccs", "price": 20.0})
+    totals = {}
+    for objective in ("cards", "cost"):
+        for price in (2.0, 30.0):
+            asked = run.model_copy(update={"objective": objective, "prefill_price": price})
+            best = planner.planned(asked).solution.best
+            assert best is not None
+            assert best.requests_per_s == pytest.approx(40.0)
+            totals[objective, price] = 8 * (best.prefill_servers * price + best.decode_servers * 20.0)
+    for price in (2.0, 30.0):
+        assert totals["cost", price] <= totals["cards", price]
+
+
+def test_two_systems_each_keep_their_budget_their_rates_and_the_slower_network() -> None:
+    run = ASKED.model_copy(update={"prefill_on": "atlas-800i-a2-64gb-hccs", "prefill_cards": 128, "cards": 64})
+    found = planner.planned(run)
+    best, asking = found.solution.best, found.asking
+    assert best is not None
+    assert best.decode_servers * 8 <= 64
+    assert best.prefill_servers * 8 <= 128
+    assert asking.cases["prefill"].rates.cube_bf16 != asking.cases["decode"].rates.cube_bf16
+    tiers = [machine.rates().kv_tier.bandwidth for machine in asking.machines.values()]
+    assert asking.cases["prefill"].rates.kv_tier.bandwidth == min(tiers)
+    again = planner.planned(run.model_copy(update={"cards": 128})).solution.best
+    assert again is not None
+    assert again.requests_per_s >= best.requests_per_s
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--objective", "cost"), "needs --price"),
+        (("--prefill-cards", "64"), "needs --prefill-on"),
+        (("--prefill-price", "3"), "needs --prefill-on"),
+        (("--prefill-on", "atlas-800i-a3"), "needs --prefill-cards"),
+        (("--prefill-on", "atlas-800i-a3", "--prefill-cards", "64", "--serving", "mixed"), "allowed: disaggregated"),
+        (("--objective", "energy"), "no server_power on file for cloudmatrix384"),
+        (("--price", "-1"), "allowed: more than zero"),
+        (("--objective", "energie"), "did you mean"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(moeplan: Run, words: tuple[str, ...], said: str) -> None:
+    base = ["solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "96"]
+    found = moeplan(*base, "--isl", "4096", "--osl", "1024", "--tpot", "50ms", *words)
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_energy_counts_the_largest_input_of_every_server(moeplan: Run) -> None:
+    words = ["solve", "deepseek-v3", "--on", "atlas-800i-a3", "--rate", "20", "--isl", "2048", "--osl", "512"]
+    found = moeplan(*words, "--tpot", "80ms", "--objective", "energy", "--format", "json")
+    facts = json.loads(found.stdout)["facts"]
+    watts = facts["cards_used"] / 8 * 14_600
+    assert facts["cost"]["watts_at_most"] == pytest.approx(watts)
+    assert facts["cost"]["joules_per_token_at_most"] == pytest.approx(watts / facts["tokens_per_s"])
+
+
+# --- what speaks for the answer -------------------------------------------------------------------
+
+
+def test_no_point_of_the_front_is_beaten_and_the_choice_stands_on_it() -> None:
+    found = planner.planned(ASKED)
+    points, best = planner.front_of(found), found.solution.best
+    assert best is not None
+    assert len(points) > 5
+    assert [one.tpot for one in points] == sorted(one.tpot for one in points)
+    rates = [one.tokens_per_s_per_card for one in points]
+    assert all(after > before for before, after in itertools.pairwise(rates))
+    own = best.requests_per_s * 1024 / (best.servers_used * 8)
+    assert any(one.tpot <= best.tpot * (1 + 1e-9) and one.tokens_per_s_per_card >= own * (1 - 1e-9) for one in points)
+
+
+@pytest.mark.parametrize("limit", [0.025, 0.1])
+def test_each_point_of_the_front_is_the_plan_of_its_own_limit(limit: float) -> None:
+    points = planner.front_of(planner.planned(ASKED))
+    best = planner.planned(ASKED.model_copy(update={"tpot": limit})).solution.best
+    assert best is not None
+    within = [one for one in points if one.tpot <= limit]
+    own = best.requests_per_s * 1024 / (best.servers_used * 8)
+    assert within[-1].tokens_per_s_per_card == pytest.approx(own)
+
+
+def test_whole_instances_never_serve_more_than_divisible_ones() -> None:
+    for cards in (48, 96, 160):
+        found = planner.planned(ASKED.model_copy(update={"cards": cards})).solution
+        assert found.best is not None
+        assert found.unrounded is not None
+        assert found.best.requests_per_s <= found.unrounded * (1 + 1e-9)
+
+
+def test_the_choice_holds_where_it_says_and_no_further() -> None:
+    """Solved anew inside and outside the range: the number of drafts is the same inside."""
+    found = planner.planned(ASKED)
+    holds, best = found.solution.holds, found.solution.best
+    assert holds is not None
+    assert best is not None
+    assert holds.lowest <= holds.asked <= holds.highest
+    inside = planner.planned(ASKED.model_copy(update={"acceptance": f"{(holds.asked + holds.highest) / 2:.4f}"}))
+    assert inside.solution.best is not None
+    assert inside.solution.best.decode.layout.draft == best.decode.layout.draft
+    never = planner.planned(ASKED.model_copy(update={"acceptance": "0.0"})).solution.best
+    assert never is not None
+    assert never.decode.layout.draft == 0
+    assert holds.lowest > 0
+
+
+def test_a_plan_holds_the_run_that_found_it(moeplan: Run, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    words = ["solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "48", "--isl", "2048", "--osl", "512"]
+    first = moeplan(*words, "--tpot", "40ms", "--with", "mtp=1", "-o", str(path), "--format", "json")
+    again = moeplan("solve", str(path), "--format", "json")
+    assert first.returncode == again.returncode == 0, again.stderr
+    assert json.loads(first.stdout) == json.loads(again.stdout)
+    looser = moeplan("solve", str(path), "--tpot", "80ms", "--format", "json")
+    rates = [json.loads(run.stdout)["facts"]["requests_per_s"] for run in (again, looser)]
+    assert rates[1] > rates[0]
+
+
+def test_a_faster_network_between_the_systems_never_costs_ttft() -> None:
+    asking = planner.asking_of(ASKED)
+    tier = asking.case.rates.kv_tier
+    slow = replace(asking.case.rates, kv_tier=replace(tier, bandwidth=tier.bandwidth / 50))
+    from perfmodel.solver.solve import latencies
+
+    best = planner.planned(ASKED).solution.best
+    assert best is not None
+    cases = (asking.case, replace(asking.case, rates=slow))
+    times = [float(np.asarray(latencies(best, (one, asking.case), 0.8)[1])) for one in cases]
+    assert times[0] < times[1]
