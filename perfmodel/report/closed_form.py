@@ -87,7 +87,7 @@ def in_latex(form: Any) -> str:
     """Return a form in LaTeX, its names upright."""
     from sympy import latex
 
-    text: str = latex(form, symbol_names={one: _upright(one.name) for one in form.free_symbols})
+    text: str = latex(form, mul_symbol="dot", symbol_names={one: _upright(one.name) for one in form.free_symbols})
     return text
 
 
