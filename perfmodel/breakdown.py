@@ -16,6 +16,7 @@ from perfmodel.timing.step import (
     prefetched_time,
     time_part,
 )
+from perfmodel.units import Count
 
 NOTHING = 1e-9  # relative; below it a difference of times is rounding
 
@@ -136,6 +137,11 @@ def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) ->
     )
 
 
+def runs_of(ledger: Ledger, block: Block) -> Count:
+    """Return how often the rows of a block run in a step."""
+    return ledger.steps * block.count * block.passes
+
+
 def _block_rows(
     ledger: Ledger, block: Block, family: Family, cores: Any, rates: Rates, ideal: Rates
 ) -> tuple[list[Row], BlockTime]:
@@ -144,7 +150,7 @@ def _block_rows(
     layer = _f(layer_time(block, family, attention, experts, rates))
     deciding = _deciding_lane(block, family, attention, experts)
     losing = _losing_part(ledger, block, rates, shares[1])
-    runs = _f(ledger.steps) * _f(block.count) * block.passes
+    runs = _f(runs_of(ledger, block))
     rows = []
     lanes_of = [("attention", part, shares[0]) for part in block.attention]
     lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined, *block.beside)]

@@ -29,6 +29,8 @@ VIEWS = [
     ("show", "deepseek-v3"),
     ("explain", "--evidence", "seed-cm384-decode"),
     ("explain", "--evidence", "seed-prefill-16x", "--sources"),
+    ("explain", "--evidence", "seed-cm384-decode", "--formula", "exchange.dispatch", "--formula", "moe_layer"),
+    ("explain", "--evidence", "seed-cm384-decode", "--formula", "list"),
     ("validate", "seed-cm384-decode", "va-qwen235-1p2d"),
     ("accuracy", "cm384-table7"),
     ("what-if", "seed-cm384-decode", "--only", "mtp,amla"),

@@ -11,7 +11,7 @@ from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
 
 def _refuse_beside_evidence(context: typer.Context) -> None:
-    beside = ("evidence", "format_", "stack", "kernels", "sources", "with_", "acceptance")
+    beside = ("evidence", "format_", "stack", "kernels", "sources", "with_", "acceptance", "formula")
     both = [name for name in context.params if name not in beside and options.typed(context, name)]
     if both:
         words = ", ".join("MODEL" if n == "model" else f"--{n.strip('_').replace('_', '-')}" for n in both)
@@ -91,6 +91,15 @@ def command(
     sources: Annotated[
         bool, typer.Option("--sources", help="Add the kernel parameters of every row, with their sources.")
     ] = False,
+    formula: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--formula",
+            metavar="NAME",
+            help="Closed form of a number in place of the report, like attention.core, '*dispatch*', moe_layer, tpot "
+            "or memory; 'list' names all; may be repeated.",
+        ),
+    ] = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show every operator of one step: time, share, bound, distance from the speed of light.
@@ -177,17 +186,23 @@ def command(
     conditions = checked_conditions(**conditions.model_dump())
     scenario = of_conditions(conditions, loaded.spec, machine.rates())
     resolved = resolve(scenario)
-    document = step_document(
-        resolved,
-        catalog.ideal(machine).rates(),
-        model=loaded.spec.name,
-        system=machine.system.spec.name,
-        acceptance=origin,
-        felt=swings(machine, lambda varied: outputs(resolved.plan, replace(scenario.case, rates=varied))),
-        tpot=scenario.tpot,
-        kernels=machine.kernels_of() if sources else None,
-        sure=pool_range(machine, resolved.plan.layout, resolved.plan.family, resolved.scenario.case),
-    )
+    if formula:
+        from perfmodel.report.closed_form import formula_document
+
+        title = f"{loaded.spec.name} {scenario.phase} on {machine.system.spec.name}"
+        document = formula_document(formula, resolved, machine, title=title)
+    else:
+        document = step_document(
+            resolved,
+            catalog.ideal(machine).rates(),
+            model=loaded.spec.name,
+            system=machine.system.spec.name,
+            acceptance=origin,
+            felt=swings(machine, lambda varied: outputs(resolved.plan, replace(scenario.case, rates=varied))),
+            tpot=scenario.tpot,
+            kernels=machine.kernels_of() if sources else None,
+            sure=pool_range(machine, resolved.plan.layout, resolved.plan.family, resolved.scenario.case),
+        )
     options.show(document, format_, [*loaded.notes, *remarks])
     if not (resolved.fits and resolved.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
@@ -200,7 +215,7 @@ def _of_plan(path: str, phase: str, context: typer.Context) -> tuple[Any, str, l
 
     if phase not in ("decode", "prefill"):
         raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
-    allowed = ("model", "phase", "format_", "sources", "with_", "stack", "kernels", "acceptance")
+    allowed = ("model", "phase", "format_", "sources", "with_", "stack", "kernels", "acceptance", "formula")
     beside = [name for name in context.params if name not in allowed and options.typed(context, name)]
     if beside:
         words = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in beside)

@@ -97,9 +97,8 @@ def operator_table(parts: Breakdown) -> Table:
             "bound": row.timed.bound,
             "light": row.ideal_total / row.total if row.total else None,
             "flop": row.runs * float(row.timed.op.flop),  # type: ignore[arg-type]
-            "bytes": row.runs
-            * float(row.timed.op.weight_bytes + row.timed.op.kv_bytes + row.timed.op.activation_bytes),  # type: ignore[arg-type]
-            "link_bytes": row.runs * _link_bytes(row.timed.op.exchange),
+            "bytes": row.runs * float(row.timed.op.bytes),  # type: ignore[arg-type]
+            "link_bytes": row.runs * float(row.timed.op.sent),  # type: ignore[arg-type]
         }
         for row in parts.rows
     ]
@@ -143,10 +142,6 @@ def operator_table(parts: Breakdown) -> Table:
         "shares of the others add up to the step; of light: time with all efficiencies 1 and no fixed costs / time"
     )
     return Table("Operators of one step, on the busiest die", columns, tuple(rows), (note,))
-
-
-def _link_bytes(exchange: Any) -> float:
-    return 0.0 if exchange is None else float(exchange.payload * exchange.messages)
 
 
 def block_table(parts: Breakdown) -> Table:
