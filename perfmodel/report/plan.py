@@ -8,18 +8,17 @@ from typing import Any
 
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.memory import longest_context, memory_table
+from perfmodel.report.operators import time_by_bound
 from perfmodel.report.quantity import format_quantity, span_in_words
 from perfmodel.report.step import (
     attention_words,
     extrapolations,
     layout_words,
-    longest_context,
-    memory_table,
     overlap_words,
     plan_breakdown,
     shared_words,
     sizes,
-    time_by_bound,
 )
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.sensitivity import Swing
@@ -478,7 +477,7 @@ def plan_document(
             _pools(best, case, facts),
             _totals(facts, best, case),
             _ttft(facts),
-            memory_table(best.decode, case.rates),
+            memory_table(best.decode, case),
             _rivals(solution),
             _lost(solution),
             _bought(solution),

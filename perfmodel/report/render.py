@@ -80,11 +80,11 @@ def to_csv(document: Document, width: int) -> str:
 
 
 def to_markdown(document: Document, width: int) -> str:
-    """Return pipe tables with formatted numbers."""
+    """Return pipe tables with formatted numbers, no drawings."""
     lines = [f"# {document.title}", ""]
     for table in document.tables:
         lines += [f"## {table.title}", ""]
-        columns = _drawn(table)
+        columns = [column for column in _shown(table) if column.key != "unit" or not _by_row(table)]
         lines.append("| " + " | ".join(c.title or "what" for c in columns) + " |")
         lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:
@@ -101,8 +101,12 @@ def _cell(row: dict[str, Any], column: Column) -> str:
 
 def _drawn(table: Table) -> list[Column]:
     """Columns for people: units stand in the cells."""
-    by_row = any(column.unit == "row" for column in table.columns)
-    return [column for column in table.columns if not (by_row and column.key == "unit")]
+    return [c for c in table.columns if not (c.for_programs or (c.key == "unit" and _by_row(table)))]
+
+
+def _by_row(table: Table) -> bool:
+    """Return whether each row names the unit of its cells."""
+    return any(column.unit == "row" for column in table.columns)
 
 
 def _cells(table: Table, columns: list[Column]) -> list[list[str]]:
@@ -275,8 +279,10 @@ def to_table(document: Document, width: int, coloured: bool = False) -> str:
         console.print()
         if table.title:
             say(table.title, "bold")
-        columns, left_out = _fitting(table, width)
-        for drawn in _drawing(table, columns, width):
+        for line in table.drawing(width) if table.drawing else ():
+            console.print(Text(line))
+        columns, left_out = _fitting(table, width) if not table.are_drawn else ([], [])
+        for drawn in _drawing(table, columns, width) if columns else ():
             console.print(drawn)
         notes = list(table.notes)
         if left_out:
