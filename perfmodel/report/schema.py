@@ -41,7 +41,7 @@ def document_schema() -> dict[str, Any]:
     column = _closed(key=text, title=text, unit={"enum": [None, "", "row", *SPELLINGS]})
     row = {"type": "object", "additionalProperties": {"type": ["number", "string", "boolean", "null"]}}
     table = _closed(title=text, columns=_listed(column), rows=_listed(row), notes=_listed(text))
-    form = {"type": "string", "pattern": r"^moeplan\.[a-z-]+/[0-9]+$"}
+    form = {"type": "string", "pattern": r"^moeplan\.[a-z_-]+/[0-9]+$"}
     return {
         "$schema": DIALECT,
         "title": "What a command of moeplan prints with --format json",
