@@ -180,36 +180,39 @@ def _drawing(table: Table, columns: list[Column], width: int) -> list[Any]:
         lines = [[len(_lines(row, *cell)) for cell in cut] for row, cut in zip(table.rows, rows, strict=True)]
         if sum(map(max, lines)) > len(blocks := _records(table, columns, width)):
             return blocks
-    return [_grid(table, columns, widths, gap)]
+    return _grid(table, columns, widths, gap)
 
 
-def _grid(table: Table, columns: list[Column], widths: list[int], gap: int) -> Any:
-    from rich import box
-    from rich.table import Table as Grid
+def _grid(table: Table, columns: list[Column], widths: list[int], gap: int) -> list[Any]:
+    from rich.text import Text
 
-    sides = (0, 1 if gap == max(GAPS) else 0, 0, 1 if gap > min(GAPS) else 0)  # beside the one cell of the box
-    grid = Grid(
-        box=box.SIMPLE_HEAD,
-        padding=sides,
-        pad_edge=False,
-        show_edge=False,
-        show_header=any(column.title for column in columns),
-        header_style="bold",
-    )
-    for column, width in zip(columns, widths, strict=True):
-        right = column.unit and column.unit not in ("bar", "row")
-        title = "\n".join(wrap(column.title, width))
-        grid.add_column(title, justify="right" if right else "left", width=width, no_wrap=True)
+    right = [column.unit not in (None, "", "bar", "row") for column in columns]
+
+    def joined(texts: Sequence[str]) -> str:
+        padded = []
+        for text, width, to_right in zip(texts, widths, right, strict=True):
+            space = " " * (width - cells(text))
+            padded.append(space + text if to_right else text + space)
+        return (" " * gap).join(padded)
+
+    found: list[Any] = []
+    if any(column.title for column in columns):
+        titles = [wrap(column.title, width) for column, width in zip(columns, widths, strict=True)]
+        height = max(map(len, titles))
+        stacked = [[""] * (height - len(title)) + title for title in titles]  # the last lines stand on the rule
+        found += [Text(joined(line), style="bold") for line in zip(*stacked, strict=True)]
+        found.append(Text("─" * _taken(widths, gap)))
     group = next((column for column in table.columns if column.group), None)
     last: object = None
     for row, texts in zip(table.rows, _cells(table, columns), strict=True):
         if group and row.get(group.key) != last:
+            if last is not None:
+                found.append(Text())
             last = row.get(group.key)
-            grid.add_section()
-            grid.add_row(_marked("\n".join(wrap(f"[{last}]", widths[0]))))
+            found += [Text(line) for line in wrap(f"[{last}]", widths[0])]
         lines = [_lines(row, *cell) for cell in zip(columns, texts, widths, strict=True)]
-        grid.add_row(*[_marked("\n".join(cell)) for cell in lines])
-    return grid
+        found += [_marked(joined(line)) for line in zip_longest(*lines, fillvalue="")]
+    return found
 
 
 def _records(table: Table, columns: list[Column], width: int) -> list[Any]:
