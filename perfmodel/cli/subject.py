@@ -29,6 +29,8 @@ class Subject:
     model: "ModelSpec"
     machine: "Machine"
     resolved: "Resolved"
+    #: whether a published row vouches for the techniques it runs with
+    vouched: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -73,7 +75,6 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> Subject:
     from perfmodel import catalog
 
     conditions = catalog.load_evidence(name).spec.conditions
-    # a published row vouches for the techniques it ran with
     return _set_up(conditions, given, name=name, acceptance=f"evidence {name}", vouched=True)
 
 
@@ -175,6 +176,7 @@ def _set_up(conditions: Any, given: Mapping[str, Any], *, name: str, acceptance:
         model=model,
         machine=machine,
         resolved=resolve(of_conditions(conditions, model, machine.rates())),
+        vouched=vouched,
         remarks=loaded.notes,
     )
 
@@ -240,7 +242,7 @@ def _changed(subject: Subject, text: str, unchanged: Mapping[str, Any]) -> Subje
         {**unchanged, "with_": with_},
         name=f"with {text}",
         acceptance=subject.acceptance,
-        vouched=subject.acceptance.startswith("evidence "),
+        vouched=subject.vouched,
     )
 
 

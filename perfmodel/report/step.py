@@ -152,8 +152,7 @@ def step_document(
     facts = _facts(resolved, parts, sure, model=model, system=system)
     shown, whole = view.taken(parts)
     rows = view.rows(shown)
-    summary = _summary(resolved, facts, acceptance)
-    tables: list[Table] = []
+    tables = [_summary(resolved, facts, acceptance)]
     if view.whole_step:
         tables.append(block_table(parts))
     if view.whole_step or (view.layer and not view.op):
@@ -177,7 +176,7 @@ def step_document(
     return Document(
         schema="moeplan.step/1",
         title=f"Explanation of {model} {plan.family.phase} on {system}",
-        tables=(Table(f"{model} {plan.family.phase} on {system}", summary.columns, summary.rows), *tables),
+        tables=tuple(tables),
         facts=facts,
         notes=_notes(resolved),
     )
@@ -239,7 +238,7 @@ def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> T
     words["tokens/s per card of the instance"] = f"{facts['tokens_per_s_per_card']:,.0f}  ({card_ends})"
     words["memory of one die"] = f"{usable}  {'✓' if resolved.fits else '✗'}"
     rows = tuple({"what": what, "value": value} for what, value in words.items())
-    return Table("", (Column("what", ""), Column("value", "")), rows)
+    return Table("What it serves", (Column("what", ""), Column("value", "")), rows)
 
 
 def _notes(resolved: Resolved) -> tuple[str, ...]:
