@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from perfmodel import catalog
 from perfmodel.breakdown import WAITS
 from perfmodel.cli.app import program
+from perfmodel.report.drawings import gantt
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.render import RENDERERS
 from perfmodel.report.table import Column, Document, Table
@@ -61,12 +63,21 @@ def timelines(resolved: Resolved) -> list[Timeline]:
     return [timeline(ledger, resolved.plan.family, parts, block.name) for block in parts.blocks]
 
 
+#: published layouts, and those with work beside an exchange or in one kernel with it
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in NAMES),
+    (SERIAL, {"shared_stream": True}),
+    (SERIAL, {"fused_experts": True, "batch": 32}),
+    (SERIAL, {"fused_experts": True, "shared_stream": True, "batch": 32}),
+    (CORES, {"shared_ranks": 0, "redundant": 64, "shared_stream": True}),
+]
+
 # --- the timeline ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_stream_does_one_thing_at_a_time_within_the_layer(name: str) -> None:
-    for found in timelines(resolved_of(name)):
+@pytest.mark.parametrize(("name", "layout"), CASES)
+def test_a_stream_does_one_thing_at_a_time_within_the_layer(name: str, layout: dict[str, Any]) -> None:
+    for found in timelines(resolved_of(name, **layout)):
         rounding = 1e-9 * found.layer
         for stream in found.streams:
             mine = sorted((one.start, one.start + one.time) for one in found.segments if one.stream == stream.name)
@@ -77,10 +88,10 @@ def test_a_stream_does_one_thing_at_a_time_within_the_layer(name: str) -> None:
             assert stream.works + stream.waits == pytest.approx(found.layer, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_timeline_has_the_work_of_the_breakdown(name: str) -> None:
+@pytest.mark.parametrize(("name", "layout"), CASES)
+def test_the_timeline_has_the_work_of_the_breakdown(name: str, layout: dict[str, Any]) -> None:
     """Every operator lasts on it what its row says, all micro-batches together, but for weights brought ahead."""
-    resolved = resolved_of(name)
+    resolved = resolved_of(name, **layout)
     parts = breakdown_of(resolved)
     for found, block in zip(timelines(resolved), parts.blocks, strict=True):
         rows = [row for row in parts.rows if row.block == block.name and row.part != WAITS]
@@ -116,6 +127,29 @@ def test_slack_is_what_the_faster_stream_waits(name: str) -> None:
             assert streams["links"].waits_for == streams["expert dies"].waits_for == "attention dies"
         case _:
             assert streams["links"].waits == pytest.approx(streams["cores"].works, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [SERIAL, OWN_RANKS, CORES, "seed-cm384-decode", "seed-prefill-16x"])
+def test_serial_layers_and_deciding_lanes_leave_no_gap(name: str) -> None:
+    """Where nothing is lost to others, some stream works at every time of the layer."""
+    for found in timelines(resolved_of(name)):
+        reached = 0.0
+        for one in sorted(found.segments, key=lambda one: one.start):
+            assert one.start <= reached + 1e-9 * found.layer
+            reached = max(reached, one.start + one.time)
+        assert reached == pytest.approx(found.layer, rel=1e-9)
+
+
+def test_a_host_that_starts_every_kernel_is_waited_for() -> None:
+    start = resolved_of(SERIAL)
+    case = start.scenario.case
+    rates = replace(case.rates, eager=True, kernel_launch=200e-6)
+    slow = resolve(replace(start.scenario, case=replace(case, rates=rates)))
+    found = next(one for one in timelines(slow) if one.block == "moe_layer")
+    assert "host.launches" in {stream.waits_for for stream in found.streams}
+    drawn = "\n".join(gantt(found, 80))
+    assert "for host.launches" in drawn
+    assert all(len(line) <= 80 for line in drawn.splitlines())
 
 
 @pytest.mark.parametrize("name", [SERIAL, OWN_RANKS, CORES, STAGES])
@@ -286,8 +320,6 @@ def test_memory_adds_up(explain: Explain, name: str) -> None:
 @pytest.mark.parametrize(("name", "tpot"), [(SERIAL, 0.05), (CORES, 0.06), (STAGES, None), ("seed-prefill-16x", None)])
 def test_the_batch_a_limit_allows_is_the_largest(name: str, tpot: float | None) -> None:
     """The layout evaluated alone at that batch is within the limit, and at the next it is not."""
-    from dataclasses import replace
-
     from perfmodel.headroom import batch_limits
 
     start = resolved_of(name)
