@@ -165,6 +165,29 @@ def test_experts_run_between_dispatch_and_combine(name: str) -> None:
             assert since["shared.gate_up"] == pytest.approx(since["experts.gate_up"], rel=1e-9)
 
 
+@pytest.mark.parametrize(("name", "streams"), [(CORES, ("attention", "experts")), (LINK, ("cores", "links"))])
+def test_the_streams_work_on_different_micro_batches(name: str, streams: tuple[str, str]) -> None:
+    found = next(one for one in timelines(resolved_of(name)) if one.block == "moe_layer")
+    first, second = ([one for one in found.segments if one.stream == stream] for stream in streams)
+    together = [
+        (one, other)
+        for one in first
+        for other in second
+        if min(one.start + one.time, other.start + other.time) - max(one.start, other.start) > 1e-9 * found.layer
+    ]
+    assert len(together) > 4
+    assert all(one.micro_batch != other.micro_batch for one, other in together)
+
+
+def test_expert_dies_serve_every_domain() -> None:
+    resolved = resolved_of(STAGES)
+    found = next(one for one in timelines(resolved) if one.block == "moe_layer")
+    mine = [one for one in found.segments if one.stream == "expert dies"]
+    own = sum(one.time for one in mine if one.name != OTHER_DOMAINS)
+    assert resolved.plan.layout.domains > 1
+    assert sum(one.time for one in mine) == pytest.approx(resolved.plan.layout.domains * own, rel=1e-9)
+
+
 def test_work_beside_an_exchange_is_drawn_while_exchanges_run() -> None:
     found = next(one for one in timelines(resolved_of(SERIAL, shared_stream=True)) if one.block == "moe_layer")
     links = [(one.start, one.start + one.time) for one in found.segments if one.name.startswith("exchange.")]
