@@ -98,10 +98,8 @@ def _by_hand(given: Mapping[str, Any]) -> Subject:
         raise UsageError(
             "explain needs MODEL and --on SYSTEM, a plan file, or --evidence NAME; see 'moeplan list evidence'"
         )
-    if phase not in PHASES:
-        raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
-    if given["precision"] not in ("w8a8", "bf16"):
-        raise UsageError(f"--precision: {given['precision']!r}; allowed: w8a8, bf16")
+    options.known(phase, PHASES, "--phase")
+    options.known(given["precision"], ["w8a8", "bf16"], "--precision")
     if not isl or (phase == "decode" and not osl):
         raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
     osl = osl if phase == "decode" else 1
