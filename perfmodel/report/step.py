@@ -16,7 +16,7 @@ from perfmodel.report.drawings import gantt
 from perfmodel.report.kernels import kernel_tables
 from perfmodel.report.memory import limits_table, longest_context, memory_table
 from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
-from perfmodel.report.quantity import ends_in_words
+from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.waterfall import totals_table, waterfall_table
 from perfmodel.scenario import Resolved, breakdown_of, ledger_of
@@ -276,7 +276,7 @@ def _timeline_table(resolved: Resolved, parts: Breakdown) -> Table:
         }
         for one in found.segments
     )
-    title = f"Timeline of one {longest.replace('_', ' ')}, {found.layer * 1e3:.3g} ms"
+    title = f"Timeline of one {longest.replace('_', ' ')}, {format_quantity(found.layer, 's')}"
     return Table(title, columns, rows, drawing=lambda width: gantt(found, width), are_drawn=True)
 
 
