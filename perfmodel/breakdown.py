@@ -1,6 +1,6 @@
 """Where one step's time goes: each row's time, its lane, and whether that lane decides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.ledger.records import Block, Family, Ledger, Op
@@ -18,6 +18,7 @@ from perfmodel.timing.step import (
 )
 from perfmodel.units import Count
 
+WAITS = "waits"  # the part of what lanes lose to each other
 NOTHING = 1e-9  # relative; below it a difference of times is rounding
 
 
@@ -26,6 +27,7 @@ class Row:
     """One operator of one block over a whole step; times in seconds of plain numbers."""
 
     block: str
+    part: str
     name: str
     lane: str
     runs: float
@@ -33,6 +35,11 @@ class Row:
     total: float
     decides: bool
     ideal_total: float
+
+    @property
+    def each(self) -> float:
+        """Time of one run."""
+        return self.total / self.runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,49 @@ class Breakdown:
     hidden: float
     overhead: float
     step_time: float
+
+    def outside(self) -> dict[str, float]:
+        """Return by name what the step has beside its rows, and what is taken off them; only what is not nothing."""
+        named = {
+            "gaps between operators": self.gaps,
+            "prefetched weights": -self.prefetched,
+            "work beside exchanges": -self.hidden,
+            "host, launch, sampling": self.overhead,
+        }
+        return {name: time for name, time in named.items() if time}
+
+    def by_operator(self) -> dict[str, float]:
+        """Return the time of each operator over all blocks where it decides, with what is outside: the step's sum."""
+        times: dict[str, float] = {}
+        for row in self.rows:
+            if row.decides:
+                times[row.name] = times.get(row.name, 0.0) + row.total
+        return times | self.outside()
+
+    def of_layer(self, name: str) -> "Breakdown":
+        """Return one layer of one block as if it were the step: all its micro-batches, gaps and overhead left out.
+
+        Raises ``KeyError`` where no block has the name.
+        """
+        found = {block.name: block for block in self.blocks}[name]
+        each = 1 / found.count
+        rows = (row for row in self.rows if row.block == name)
+        return Breakdown(
+            rows=tuple(
+                replace(row, runs=row.runs * each, total=row.total * each, ideal_total=row.ideal_total * each)
+                for row in rows
+            ),
+            blocks=(
+                replace(
+                    found, count=1.0, total=found.layer, prefetched=found.prefetched * each, hidden=found.hidden * each
+                ),
+            ),
+            gaps=0.0,
+            prefetched=found.prefetched * each,
+            hidden=found.hidden * each,
+            overhead=0.0,
+            step_time=found.layer,
+        )
 
 
 def _f(value: Any) -> float:
@@ -127,6 +177,7 @@ def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) ->
     timed = OpTime(op=op, stream_time=waiting, work=waiting)
     return Row(
         block=block.name,
+        part=WAITS,
         name=op.name,
         lane=lane,
         runs=runs,
@@ -162,6 +213,7 @@ def _block_rows(
             rows.append(
                 Row(
                     block=block.name,
+                    part=part,
                     name=op.name,
                     lane=lane,
                     runs=runs,

@@ -73,8 +73,6 @@ def refuse_conflicts(chosen: Mapping[str, str]) -> None:
 
 def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
     """Read 'key=value' words of a layout; values are checked where the layout is made."""
-    import json
-
     from perfmodel.specs.deployment import LayoutShape
 
     values: dict[str, Any] = {}
@@ -83,11 +81,18 @@ def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
         known(key, sorted(LayoutShape.model_fields), "--set")
         if not equals:
             raise UsageError(f"--set: {word!r}; allowed: a key and a value, like {key}=1")
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
+        values[key] = word_or_number(value)
     return values
+
+
+def word_or_number(text: str) -> Any:
+    """Return a value as a file would have it: a number or truth where the text is one, else the text."""
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], str]:

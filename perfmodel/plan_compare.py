@@ -134,19 +134,8 @@ def row_differences(first: Run, second: Run) -> list[RowDifference]:
 def _card_seconds(resolved: Resolved) -> dict[str, float]:
     """Return card-seconds of a token by operator; they add up to what a token costs."""
     parts = breakdown_of(resolved)
-    times: dict[str, float] = {}
-    for row in parts.rows:
-        if row.decides:
-            times[row.name] = times.get(row.name, 0.0) + row.total
-    outside = {
-        "gaps between operators": parts.gaps,
-        "host, launch, sampling": parts.overhead,
-        "prefetched weights": -parts.prefetched,
-        "what overlaps": -parts.hidden,
-    }
-    times |= {name: time for name, time in outside.items() if time}
     each = 1 / resolved.tokens_per_s_per_card / parts.step_time
-    return {name: time * each for name, time in times.items()}
+    return {name: time * each for name, time in parts.by_operator().items()}
 
 
 def conditions_differ(first: Conditions, second: Conditions) -> bool:
