@@ -1,6 +1,6 @@
 """Where one step's time goes: each row's time, its lane, and whether that lane decides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.ledger.records import Block, Family, Ledger, Op
@@ -16,10 +16,10 @@ from perfmodel.timing.step import (
     prefetched_time,
     time_part,
 )
+from perfmodel.units import Count
 
+WAITS = "waits"  # the part of what lanes lose to each other
 NOTHING = 1e-9  # relative; below it a difference of times is rounding
-#: rows that are no operators: what a layer waits for beyond its deciding lane
-WAITS = ("host.launches", "experts.other_domains", "memory.contention", "link.contention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class Row:
     """One operator of one block over a whole step; times in seconds of plain numbers."""
 
     block: str
+    part: str
     name: str
     lane: str
     runs: float
@@ -34,6 +35,11 @@ class Row:
     total: float
     decides: bool
     ideal_total: float
+
+    @property
+    def each(self) -> float:
+        """Time of one run."""
+        return self.total / self.runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,49 @@ class Breakdown:
     hidden: float
     overhead: float
     step_time: float
+
+    def outside(self) -> dict[str, float]:
+        """Return by name what the step has beside its rows, and what is taken off them; only what is not nothing."""
+        named = {
+            "gaps between operators": self.gaps,
+            "prefetched weights": -self.prefetched,
+            "work beside exchanges": -self.hidden,
+            "host, launch, sampling": self.overhead,
+        }
+        return {name: time for name, time in named.items() if abs(time) > NOTHING * self.step_time}
+
+    def by_operator(self) -> dict[str, float]:
+        """Return the time of each operator over all blocks where it decides, with what is outside: the step's sum."""
+        times: dict[str, float] = {}
+        for row in self.rows:
+            if row.decides:
+                times[row.name] = times.get(row.name, 0.0) + row.total
+        return times | self.outside()
+
+    def of_layer(self, name: str) -> "Breakdown":
+        """Return one layer of one block as if it were the step: all its micro-batches, gaps and overhead left out.
+
+        Raises ``KeyError`` where no block has the name.
+        """
+        found = {block.name: block for block in self.blocks}[name]
+        each = 1 / found.count
+        rows = (row for row in self.rows if row.block == name)
+        return Breakdown(
+            rows=tuple(
+                replace(row, runs=row.runs * each, total=row.total * each, ideal_total=row.ideal_total * each)
+                for row in rows
+            ),
+            blocks=(
+                replace(
+                    found, count=1.0, total=found.layer, prefetched=found.prefetched * each, hidden=found.hidden * each
+                ),
+            ),
+            gaps=0.0,
+            prefetched=found.prefetched * each,
+            hidden=found.hidden * each,
+            overhead=0.0,
+            step_time=found.layer,
+        )
 
 
 def _f(value: Any) -> float:
@@ -128,6 +177,7 @@ def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) ->
     timed = OpTime(op=op, stream_time=waiting, work=waiting)
     return Row(
         block=block.name,
+        part=WAITS,
         name=op.name,
         lane=lane,
         runs=runs,
@@ -138,6 +188,11 @@ def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) ->
     )
 
 
+def runs_of(ledger: Ledger, block: Block) -> Count:
+    """Return how often the rows of a block run in a step."""
+    return ledger.steps * block.count * block.passes
+
+
 def _block_rows(
     ledger: Ledger, block: Block, family: Family, cores: Any, rates: Rates, ideal: Rates
 ) -> tuple[list[Row], BlockTime]:
@@ -146,7 +201,7 @@ def _block_rows(
     layer = _f(layer_time(block, family, attention, experts, rates))
     deciding = _deciding_lane(block, family, attention, experts)
     losing = _losing_part(ledger, block, rates, shares[1])
-    runs = _f(ledger.steps) * _f(block.count) * block.passes
+    runs = _f(runs_of(ledger, block))
     rows = []
     lanes_of = [("attention", part, shares[0]) for part in block.attention]
     lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined, *block.beside)]
@@ -158,6 +213,7 @@ def _block_rows(
             rows.append(
                 Row(
                     block=block.name,
+                    part=part,
                     name=op.name,
                     lane=lane,
                     runs=runs,
@@ -229,21 +285,6 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         overhead=overhead,
         step_time=gap * layers + overhead,
     )
-
-
-def deciding_times(parts: Breakdown) -> dict[str, float]:
-    """Return the time of each operator that decides, and of what is outside of them; they add up to the step time."""
-    times: dict[str, float] = {}
-    for row in parts.rows:
-        if row.decides:
-            times[row.name] = times.get(row.name, 0.0) + row.total
-    outside = {
-        "gaps between operators": parts.gaps,
-        "host, launch, sampling": parts.overhead,
-        "prefetched weights": -parts.prefetched,
-        "what overlaps": -parts.hidden,
-    }
-    return times | {name: time for name, time in outside.items() if abs(time) > NOTHING * parts.step_time}
 
 
 def on_the_mean_rank(

@@ -41,15 +41,17 @@ def known(word: str, words: list[str], option: str) -> None:
 
 
 def settings(words: Sequence[str] | None) -> dict[str, str]:
-    """Read 'technique=setting' words; a technique alone is 'on'."""
+    """Read 'technique=setting' words; a technique alone is 'on'.  Raises ``UsageError`` where one has two settings."""
     from perfmodel import catalog
 
-    chosen = {}
+    chosen: dict[str, str] = {}
     for word in words or ():
         name, _, setting = word.partition("=")
         technique = catalog.technique_named(name)
         technique.setting(setting or "on")
-        chosen[technique.spec.name] = setting or "on"
+        before = chosen.setdefault(technique.spec.name, setting or "on")
+        if before != (setting or "on"):
+            raise UsageError(f"--with {name}: {before!r} and {setting or 'on'!r}; allowed: one setting; drop the other")
     return chosen
 
 
@@ -71,8 +73,6 @@ def refuse_conflicts(chosen: Mapping[str, str]) -> None:
 
 def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
     """Read 'key=value' words of a layout; values are checked where the layout is made."""
-    import json
-
     from perfmodel.specs.deployment import LayoutShape
 
     values: dict[str, Any] = {}
@@ -81,11 +81,18 @@ def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
         known(key, sorted(LayoutShape.model_fields), "--set")
         if not equals:
             raise UsageError(f"--set: {word!r}; allowed: a key and a value, like {key}=1")
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
+        values[key] = word_or_number(value)
     return values
+
+
+def word_or_number(text: str) -> Any:
+    """Return a value as a file would have it: a number or truth where the text is one, else the text."""
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], str]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfmodel.breakdown import deciding_times
 from perfmodel.errors import UsageError
 from perfmodel.scenario import Resolved, breakdown_of
 from perfmodel.specs.deployment import Phase
@@ -136,7 +135,7 @@ def _card_seconds(resolved: Resolved) -> dict[str, float]:
     """Return card-seconds of a token by operator; they add up to what a token costs."""
     parts = breakdown_of(resolved)
     each = 1 / resolved.tokens_per_s_per_card / parts.step_time
-    return {name: time * each for name, time in deciding_times(parts).items()}
+    return {name: time * each for name, time in parts.by_operator().items()}
 
 
 def conditions_differ(first: Conditions, second: Conditions) -> bool:

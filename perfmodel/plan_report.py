@@ -20,11 +20,12 @@ from perfmodel.solver.search import exact_pool
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
-from perfmodel.streams import Timeline, timeline
+from perfmodel.timeline import Timeline, timeline
 from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, joined_range, pool_range
 from perfmodel.validation import Deployed, Published, Result, neighbours, place_of
 from perfmodel.what_if import Change, Effect, Refusal, Run, effect, outcome, resolved_of
 
+LAYER = "moe_layer"  # block that is shown over time
 NEIGHBOURS = 5  # published rows beside each pool
 
 
@@ -207,7 +208,7 @@ def _pool(
         machine=machine,
         resolved=one,
         parts=parts,
-        timeline=timeline(parts, ledger, one.plan.family),
+        timeline=timeline(ledger, one.plan.family, parts, LAYER),
         sure=pool_range(machine, layout, one.plan.family, case),
         load=load,
         near=tuple(neighbours(at, published, NEIGHBOURS)),

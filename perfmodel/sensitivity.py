@@ -1,6 +1,6 @@
 """What the assumed inputs of a machine do to a result when they move over their stated range."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,10 +49,13 @@ def _assumed(machine: Machine) -> list[tuple[Known[Any], str, Figure]]:
     ]
 
 
-def _moved(machine: Machine, part: Known[Any], path: str, value: Any) -> Machine:
-    """Return the machine with one number of one of its parts replaced."""
-    other = replace(part, spec=with_value(part.spec, path.split("."), value))
-    return machine.with_parts(other if one is part else one for one in machine.parts)
+def with_figures(machine: Machine, values: Iterable[tuple[Known[Any], str, Any]]) -> Machine:
+    """Return the machine with numbers of its parts replaced: part, dotted path and value, a number or an array."""
+    parts = list(machine.parts)
+    for part, path, value in values:
+        at = machine.parts.index(part)
+        parts[at] = replace(parts[at], spec=with_value(parts[at].spec, path.split("."), value))
+    return machine.with_parts(parts)
 
 
 def swings(machine: Machine, evaluate: Callable[[Rates], Outputs]) -> list[Swing]:
@@ -65,13 +68,13 @@ def swings(machine: Machine, evaluate: Callable[[Rates], Outputs]) -> list[Swing
     entry is the machine as it is and every other one has one figure at one of its ends.
     """
     assumed = _assumed(machine)
-    moved = machine
+    columns = []
     for row, (part, path, figure) in enumerate(assumed):
         column = np.full(1 + 2 * len(assumed), figure.value)
         column[1 + 2 * row : 3 + 2 * row] = _ends(figure)[:2]
-        at = machine.parts.index(part)
-        moved = _moved(moved, moved.parts[at], path, column)
-    outputs = {key: np.broadcast_to(value, 1 + 2 * len(assumed)) for key, value in evaluate(moved.rates()).items()}
+        columns.append((part, path, column))
+    rates = with_figures(machine, columns).rates()
+    outputs = {key: np.broadcast_to(value, 1 + 2 * len(assumed)) for key, value in evaluate(rates).items()}
     found = []
     for row, (part, path, figure) in enumerate(assumed):
         low, high, stated = _ends(figure)

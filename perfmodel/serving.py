@@ -8,7 +8,7 @@ from perfmodel.formulas import serving as formulas
 from perfmodel.formulas.collectives import kv_transfer_exposed
 from perfmodel.formulas.experts import gated_feed_forward_bytes
 from perfmodel.ledger.footprint import Footprint, footprint
-from perfmodel.ledger.records import Dims, Family, Layout, Traffic
+from perfmodel.ledger.records import Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
 from perfmodel.rates import Rates
 from perfmodel.specs.model import ModelSpec
@@ -114,18 +114,29 @@ def fewest_dies(case: Case) -> float:
     return float(layers * model.experts.n_routed_experts * cast(Any, each) / usable)
 
 
+def footprint_of(layout: Layout, family: Family, case: Case) -> Footprint:
+    """Return the bytes of a die of an instance of this layout."""
+    ledger = build_ledger(layout, family, case.traffic, case.model, case.dims)
+    return footprint(ledger, layout, family, case.traffic, case.model, case.dims, case.rates.kv_block_tokens)
+
+
 def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
     """Return what one instance of this layout serves."""
-    traffic, dims, rates = case.traffic, case.dims, case.rates
-    ledger = build_ledger(layout, family, traffic, case.model, dims)
+    ledger = build_ledger(layout, family, case.traffic, case.model, case.dims)
+    return pool_of(ledger, step_time(ledger, family, layout.attention_cores, case.rates), layout, family, case)
+
+
+def pool_of(ledger: Ledger, step: Seconds, layout: Layout, family: Family, case: Case) -> PoolPoint:
+    """Return what one instance serves, from the rows of its step and the time that takes."""
+    rates = case.rates
     sequences = layout.batch * layout.ranks
     decode = family.phase == "decode"
     return PoolPoint(
-        step_time=step_time(ledger, family, layout.attention_cores, rates),
+        step_time=step,
         in_flight=sequences if decode else sequences * case.isl,
         tokens_per_step=tokens_per_step(case.acceptance, layout.draft) if decode else 1,
         tokens_per_request=case.osl if decode else case.isl,
-        footprint=footprint(ledger, layout, family, traffic, case.model, dims, rates.kv_block_tokens),
+        footprint=footprint(ledger, layout, family, case.traffic, case.model, case.dims, rates.kv_block_tokens),
         usable=usable_memory(rates),
         frontend_rate=None if decode or rates.frontend_rate is None else rates.frontends * rates.frontend_rate,
     )

@@ -1,7 +1,7 @@
 """How sure a prediction is: the stated ranges of all inputs carried through the same formulas at once."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.breakdown import WAITS, Row
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.machine import Known, Machine
@@ -17,6 +18,7 @@ from perfmodel.rates import Rates
 from perfmodel.serving import Case, FirstToken, pool_point
 from perfmodel.specs.base import Figure, with_value
 from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.timing.operators import time_op
 
 SAMPLES = 512  # of a Latin hypercube: intervals settle to a few parts in a thousand
 #: relative spread of a kernel's time about its form, where its set states no fit: the median held-out
@@ -122,6 +124,8 @@ def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
 class PoolRange:
     """Samples of an instance's step time, and the intervals of what follows from it."""
 
+    #: the machine's, each number an array of samples
+    rates: Rates
     steps: Values
     #: the samples over the prediction
     relative: Values
@@ -159,6 +163,7 @@ def pool_range(
         steps = steps * _open_lengths(layout, family, case, ranges) / float(middle.step_time)
     rate, each = float(middle.tokens_per_s) * float(middle.step_time), float(middle.tokens_per_step)
     return PoolRange(
+        rates=rates,
         steps=steps,
         relative=steps / float(middle.step_time),
         step_time=interval(steps),
@@ -179,7 +184,24 @@ def interleaved(decode: PoolRange, prefill: PoolRange, added: float) -> PoolRang
         step_time=interval(steps),
         tpot=interval(steps / each),
         tokens_per_s=interval(rate / steps),
+        rates=decode.rates,
     )
+
+
+def row_ranges(rows: Iterable[Row], rates: Rates) -> list[tuple[float, float] | None]:
+    """Return the 90 % interval of each row's time in a step at sampled rates, its load as it is.
+
+    None for what lanes lose to each other, which is no operator's.
+    """
+    found: list[tuple[float, float] | None] = []
+    for row in rows:
+        if row.part == WAITS:
+            found.append(None)
+            continue
+        samples = np.broadcast_to(np.asarray(time_op(row.timed.op, rates, row.timed.core_share).time), (SAMPLES,))
+        ends = interval(samples * (row.total / float(np.median(samples))))
+        found.append((ends.low90, ends.high90))
+    return found
 
 
 def _open_lengths(

@@ -110,6 +110,11 @@ class Unit:
             self.read, serialization=core_schema.plain_serializer_function_ser_schema(float)
         )
 
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Return what a file may hold: "number unit", and a bare number where there is no unit."""
+        text = {"type": "string", "pattern": f"^{_QUANTITY.pattern}$", "examples": [EXAMPLES[self.symbol]]}
+        return {"anyOf": [{"type": "number"}, text]} if self.symbol == "1" else text
+
 
 Dimensionless = Annotated[Num, Unit("1")]
 Count = Annotated[Num, Unit("1")]

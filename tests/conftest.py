@@ -1,11 +1,12 @@
 """Pins the terminal and runs the command as a user does."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
+
+from tests.update_snapshots import environment as pinned
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -15,8 +16,7 @@ def moeplan() -> Run:
     """Run the command line in a pinned terminal."""
 
     def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        env = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "MOEPLAN_DEBUG")}
-        env |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"} | environment
+        env = pinned(**{"COLUMNS": "100"} | environment)
         return subprocess.run(
             [sys.executable, "-m", "perfmodel", *words], capture_output=True, text=True, env=env, check=False
         )

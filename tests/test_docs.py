@@ -120,6 +120,14 @@ def test_readme_states_todays_summary(moeplan) -> None:
     assert f"{round(whole['inside90'] * whole['results'])} of them lie inside" in text
 
 
+def test_readme_shows_todays_timeline() -> None:
+    from tests.update_snapshots import FOLDER
+
+    page = (FOLDER / "explain-decode-80.txt").read_text(encoding="utf-8")
+    drawing = page[page.index("Timeline of") : page.index("  a attention.")]
+    assert f"```text\n{drawing}```" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_page_on_the_command_line_is_what_help_prints() -> None:
     """Written anew by benchmarks/update_docs.py."""
     from benchmarks.update_docs import CLI_PAGE, cli_page

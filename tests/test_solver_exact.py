@@ -15,6 +15,7 @@ from perfmodel.ledger.records import Family, Layout
 from perfmodel.serving import Case, PoolPoint, first_token, usable_memory
 from perfmodel.solver import search, space
 from perfmodel.solver.join import joined
+from perfmodel.solver.mixed import mixed_first_token, mixed_memory, mixed_time
 from perfmodel.solver.plan import PoolPlan, Solution
 from perfmodel.solver.request import Request
 from perfmodel.solver.search import Tally, exact_pool
@@ -134,11 +135,12 @@ def layouts_of(phase: Any, case: Case, sizes: list[int], choices: Choices, large
     decode = phase == "decode"
     cp, dcp = fixed.get("cp", 1), fixed.get("dcp", 1)
     found = []
-    for overlap, exchange, reduction, stream in product(
+    for overlap, exchange, reduction, stream, parts in product(
         ("none", "link", "cores") if decode else ("none", "link"),
         ("dispatch", "gather"),
         offered.get("reduction", ("scatter_gather",)),
         offered.get("shared_stream", (False,)),
+        offered.get("expert_tp", (1,)),
     ):
         if decode and overlap == "link" and exchange == "dispatch":
             continue  # dispatch needs cores of its own
@@ -148,16 +150,18 @@ def layouts_of(phase: Any, case: Case, sizes: list[int], choices: Choices, large
         for dies, tp, batch, draft, cores in product(sizes, (1, 2, 4, 8, 16), batches, drafts, splits):
             if dies % (tp * cp) or rates.dies_per_server % (tp * cp) or tp % dcp:
                 continue
+            if dies % parts:
+                continue
             if reduction in ("all_to_all", "sp_tp_sp") and tp == 1:
                 continue  # the same as without
             own = range(1, dies // 6 + 1) if decode and model.experts.n_shared_experts else ()
             for shared, more in product((0, *own), (0, 1)):
-                ranks, routed = dies - shared, model.experts.n_routed_experts
+                ranks, routed = (dies - shared) // parts, model.experts.n_routed_experts
                 slots = next(n for n in range(1, routed + 1) if n * ranks >= routed) + more
                 layout = LayoutSpec(
                     dies=dies, tp=tp, batch=batch, draft=draft, shared_ranks=shared,
                     redundant=slots * ranks - routed, overlap=overlap, attention_cores=cores, exchange=exchange,
-                    reduction=reduction, shared_stream=stream, cp=cp, dcp=dcp,
+                    reduction=reduction, shared_stream=stream, cp=cp, dcp=dcp, expert_tp=parts,
                 )  # fmt: skip
                 if not layout_faults(layout, phase, model, rates):
                     found.append(layout)
@@ -232,7 +236,7 @@ def join(decodes: list[Walked], prefills: list[Walked], case: Case, asked: Reque
                 value = servers
             case "per-card":
                 value = servers if asked.rate is not None else servers / served
-            case "cost":
+            case "cost" | "energy":
                 value = money if asked.rate is not None else money / served
         objectives[n, m] = np.where(allowed, value, np.inf)
     return Joined(decodes, prefills, objectives)
@@ -246,10 +250,10 @@ def value_of(solution: Solution, found: list[Joined]) -> float:
     def place(side: list[Walked], pool: PoolPlan) -> int | None:
         return next((at for at, one in enumerate(side) if one.key == (pool.layout, pool.family)), None)
 
-    for pair in found:
-        row, column = place(pair.decodes, best.decode), place(pair.prefills, best.prefill)
+    for each in found:
+        row, column = place(each.decodes, best.decode), place(each.prefills, best.prefill)
         if row is not None and column is not None:
-            values = pair.objectives.get((best.decode_instances, best.prefill_instances))
+            values = each.objectives.get((best.decode_instances, best.prefill_instances))
             return np.inf if values is None else float(values[row, column])
     return np.inf
 
@@ -278,8 +282,8 @@ def missed(one: Space, found: list[Joined]) -> tuple[str, float]:
         return "tpot", min(plan.tpot for plan in decodes if plan.memory <= usable)
     pairs = [
         (-(-decode.layout.dies // of_server), -(-prefill.layout.dies // of_server), decode, prefill)
-        for joined in found
-        for decode, prefill in product(joined.decodes, joined.prefills)
+        for each in found
+        for decode, prefill in product(each.decodes, each.prefills)
     ]
     if asked.prefill_servers is None:
         fitting = [pair for pair in pairs if pair[0] + pair[1] <= asked.servers]
@@ -313,8 +317,8 @@ def batch_bound(case: Case, kv_dtype: str, fixed: Any, phase: str) -> int:
 
 
 @st.composite
-def spaces(draw: Any) -> Space:
-    """Return a small space and a request."""
+def spaces(draw: Any, mixed: bool = False) -> Space:
+    """Return a small space and a request, of two pools or of instances that run both phases."""
     model, rates, largest = invented_model(draw), invented_rates(draw), draw(st.integers(1, 3))
     case = Case(
         model=model,
@@ -323,21 +327,30 @@ def spaces(draw: Any) -> Space:
         osl=draw(st.integers(16, 2000)),
         acceptance=draw(st.sampled_from(((), (0.7,), (0.9, 0.4)))),
     )
-    servers, own = draw(st.integers(2, 4)), draw(st.sampled_from((None, None, None, 1, 2)))
+    servers, own = draw(st.integers(2, 4)), None if mixed else draw(st.sampled_from((None, None, None, 1, 2)))
     offered = draw(
-        st.sampled_from(({}, {}, {"reduction": ("scatter_gather", "all_to_all")}, {"shared_stream": (False, True)}))
+        st.sampled_from(
+            (
+                {},
+                {},
+                {"reduction": ("scatter_gather", "all_to_all")},
+                {"shared_stream": (False, True)},
+                {"expert_tp": (1, 2)},
+            )
+        )
     )
-    fixed = draw(st.sampled_from(({}, {}, {}, {"prefill": {"cp": 2}}, {"decode": {"dcp": 2}})))
+    splits = ({}, {}, {}, {"prefill": {"cp": 2}}, {"decode": {"dcp": 2}})
+    fixed = {} if mixed else draw(st.sampled_from(splits))
     choices = Choices(
         kv_dtypes=draw(st.sampled_from((("bf16",), ("int8",), ("bf16", "int8")))),
         offered={"prefill": offered, "decode": offered},
         fixed=fixed,
     )
-    assume(not (fixed.get("decode") and model.attention.kind != "mla"))  # refused, as a test below says
+    assume(not (fixed.get("decode") and model.attention.kind != "mla"))  # refused
     utilisation = draw(st.floats(0.3, 0.99))
     pools = {
-        "decode": sizes_of(rates, servers if own is not None else servers - 1),
-        "prefill": sizes_of(rates, own or servers - 1),
+        "decode": sizes_of(rates, servers if mixed or own is not None else servers - 1),
+        "prefill": sizes_of(rates, servers if mixed else own or servers - 1),
     }
     layouts = {phase: layouts_of(phase, case, sizes, choices, largest) for phase, sizes in pools.items()}
     assume(sum(map(len, layouts.values())) * len(choices.kv_dtypes) <= MOST_PLANS)
@@ -366,7 +379,7 @@ def spaces(draw: Any) -> Space:
     some_ttft = [
         p.waited + float(d.point.step_time) for decodes, prefills in sides for d in decodes[::7] for p in prefills[::5]
     ] or [1.0]
-    objective = draw(st.sampled_from(("throughput", "per-card", "cards", "cost", "tpot")))
+    objective = draw(st.sampled_from(("throughput", "per-card", "cards", "cost", "energy", "tpot")))
     asked = Request(
         servers=servers,
         rate=None,
@@ -380,6 +393,7 @@ def spaces(draw: Any) -> Space:
         top=3,
         prefill_servers=own,
         prices=(draw(st.floats(0.2, 5.0)), draw(st.floats(0.2, 5.0))),
+        serving="mixed" if mixed else "disaggregated",
     )
     if objective in ("cards", "tpot") or draw(st.booleans()):
         most = -min(join(*side, case, asked).best for side in sides)
@@ -400,7 +414,7 @@ def test_the_search_equals_loops_over_every_deployment(one: Space) -> None:
         patch.setattr(space, "SHARED_STEP", 1)
         solution = solve(one.case, one.asked)
     found = [join(*side, one.case, one.asked) for side in one.sides]
-    best = min(joined.best for joined in found)
+    best = min(each.best for each in found)
     assert (solution.best is not None) == np.isfinite(best), (solution.status, best)
     if not all(side for pools in one.sides for side in pools):
         assert solution.best is None  # a split that servers so small do not have
@@ -413,6 +427,50 @@ def test_the_search_equals_loops_over_every_deployment(one: Space) -> None:
         assert value_of(solution, found) == pytest.approx(best, rel=CLOSE)
     if one.asked.objective != "tpot" or solution.best is None:  # else it searches more than once
         assert solution.evaluated == one.evaluated
+
+
+def mixed_deployments(one: Space) -> dict[tuple[LayoutSpec, LayoutSpec, Family], tuple[float, int]]:
+    """Return the objective and the count of instances of every pair of phases that share their weights."""
+    case, asked, usable = one.case, one.asked, usable_memory(one.case.rates)
+    tpot, ttft, of_server = asked.targets.tpot or np.inf, asked.targets.ttft or np.inf, case.rates.dies_per_server
+    found = {}
+    for decodes, prefills in one.sides:
+        for decode, prefill in product(decodes, prefills):
+            a, b = decode.layout, prefill.layout
+            if a.shared_ranks or (a.dies, a.tp, a.redundant, a.expert_tp) != (b.dies, b.tp, b.redundant, b.expert_tp):
+                continue
+            time = float(mixed_time(prefill.point, decode.point))
+            first = float(mixed_first_token(prefill.point, decode.point, asked.utilisation).ttft)
+            if mixed_memory(prefill.point, decode.point) > usable or time > tpot or first > ttft:
+                continue
+            rate = float(decode.point.in_flight) / (time * case.osl) * asked.utilisation
+            for count in range(1, asked.servers * of_server + 1):
+                servers = -(-count * a.dies // of_server)
+                served = count * rate if asked.rate is None else min(count * rate, asked.rate)
+                if servers > asked.servers or (asked.rate is not None and served < asked.rate * (1 - CLOSE)):
+                    continue
+                counted = servers * (1 if asked.objective in ("per-card", "cards") else asked.prices[1])
+                value = {"throughput": -served, "tpot": time, "cards": counted}.get(
+                    asked.objective, counted if asked.rate is not None else counted / served
+                )
+                key = a, b, decode.family
+                if value < found.get(key, (np.inf,))[0]:
+                    found[key] = value, count
+    return found
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(one=spaces(mixed=True))
+def test_mixed_serving_equals_loops_over_every_pair_of_phases(one: Space) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "LARGEST_BATCH", one.largest_batch)
+        solution = solve(one.case, one.asked)
+    found = mixed_deployments(one)
+    best = solution.best
+    assert (best is not None) == bool(found)
+    if best is not None:
+        value, _ = found[best.decode.layout, best.prefill.layout, best.decode.family]
+        assert value == pytest.approx(min(value for value, _ in found.values()), rel=CLOSE)
 
 
 parts = st.tuples(st.floats(0.5, 20.0), st.sampled_from((0.25, 0.5, 1.0, 2.0)))

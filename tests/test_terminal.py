@@ -19,8 +19,8 @@ from perfmodel.report.quantity import format_quantity
 from perfmodel.report.render import to_table
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.wrap import cells, longest, wrap
+from tests.update_snapshots import FOLDER, TEXTS, WIDTHS
 
-GOLDEN = Path(__file__).parent / "snapshots"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 VIEWS = [
     ("list",),
@@ -29,6 +29,11 @@ VIEWS = [
     ("show", "deepseek-v3"),
     ("explain", "--evidence", "seed-cm384-decode"),
     ("explain", "--evidence", "seed-prefill-16x", "--sources"),
+    ("explain", "--evidence", "seed-cm384-decode", "--formula", "exchange.dispatch", "--formula", "moe_layer"),
+    ("explain", "--evidence", "seed-cm384-decode", "--formula", "list"),
+    ("explain", "--evidence", "xds-disaggregated-decode", "--layer", "moe"),
+    ("explain", "--evidence", "seed-cm384-decode", "--tree"),
+    ("explain", "--evidence", "seed-cm384-decode", "--compare", "draft=0,batch=64"),
     ("validate", "seed-cm384-decode", "va-qwen235-1p2d"),
     ("accuracy", "cm384-table7"),
     ("what-if", "seed-cm384-decode", "--only", "mtp,amla"),
@@ -38,11 +43,16 @@ VIEWS = [
 HELPS = [(), *((name,) for name in program().commands)]
 
 
-@pytest.mark.parametrize("columns", [80, 140])
-def test_list_of_systems_looks_like_this(moeplan, columns: int) -> None:
-    """The text as it was last looked at and found good; write the file anew after looking again."""
-    printed = moeplan("list", "systems", COLUMNS=str(columns)).stdout
-    assert printed == (GOLDEN / f"list-systems-{columns}.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_page_looks_like_this(moeplan, name: str, columns: int) -> None:
+    """The text as it was last looked at and found good; look again, then ``python -m tests.update_snapshots``."""
+    printed = moeplan(*TEXTS[name], COLUMNS=str(columns)).stdout
+    assert printed == (FOLDER / f"{name}-{columns}.txt").read_text(encoding="utf-8")
+
+
+def test_every_page_on_file_is_compared() -> None:
+    assert {path.name for path in FOLDER.glob("*.txt")} == {f"{name}-{width}.txt" for name in TEXTS for width in WIDTHS}
 
 
 @pytest.mark.parametrize("words", VIEWS, ids=" ".join)
@@ -51,8 +61,11 @@ def test_narrow_terminals_split_no_word(moeplan, words: tuple[str, ...]) -> None
     narrow, wide = (moeplan(*words, COLUMNS=width).stdout for width in ("60", "2000"))
     said = re.sub(r"^  too narrow for .*?has\s+them$", "", narrow, flags=re.MULTILINE | re.DOTALL)
     lines = [line for line in said.splitlines() if not line.startswith("- explain ")]  # a command to copy
-    whole = {word for word in wide.split() if "─" not in word}
-    assert {word for line in lines for word in line.split() if "─" not in word} <= whole
+    found, whole = (
+        {word.rstrip(",") for line in text for word in line.split() if not set(word) & set("─│")}
+        for text in (lines, wide.splitlines())
+    )
+    assert found <= whole
     assert all(cells(line) <= 60 or len(line.split()[-1]) > 30 for line in lines)  # an address may stand out
 
 
@@ -288,7 +301,7 @@ def _on_a_terminal(*words: str, **environment: str) -> str:
 
 
 def test_a_terminal_gets_colour() -> None:
-    words = ("-m", "perfmodel", "explain", "--evidence", "seed-cm384-decode")
+    words = ("-m", "perfmodel", "explain", "--evidence", "seed-cm384-decode", "--quiet")  # no progress either
     assert "\x1b[32m✓\x1b[0m" in _on_a_terminal(*words)
     assert "\x1b" not in _on_a_terminal(*words, TERM="dumb")
     assert "\x1b" not in _on_a_terminal(*words, NO_COLOR="1")

@@ -1,13 +1,52 @@
-"""Write tests/snapshots/steps.json anew and print what moved, by which ratio: python -m tests.update_snapshots."""
+"""Write tests/snapshots anew and print what moved, by which ratio: python -m tests.update_snapshots.
+
+What is there is our memory of what the program said last and was found good, not what is true.
+"""
 
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from difflib import unified_diff
 from pathlib import Path
 
 from perfmodel import catalog
 from perfmodel.scenario import of_evidence, predicted, resolve
 
-SNAPSHOT = Path(__file__).parent / "snapshots" / "steps.json"
+FOLDER = Path(__file__).parent / "snapshots"
+SNAPSHOT = FOLDER / "steps.json"
+CORES, STAGES, LINK = "cm384-decode-4k-b96", "xds-disaggregated-decode", "cm384-prefill-default"
+#: name of a file -> the command whose text at each width it holds
+TEXTS = {
+    "list-systems": ("list", "systems"),
+    "explain-decode": ("explain", "--evidence", CORES),
+    "explain-prefill": ("explain", "--evidence", "seed-prefill-16x"),
+    "explain-tree": ("explain", "--evidence", CORES, "--tree"),
+    "explain-roofline": ("explain", "--evidence", CORES, "--roofline"),
+    "explain-layer-stages": ("explain", "--evidence", STAGES, "--layer", "moe"),
+    "explain-layer-link": ("explain", "--evidence", LINK, "--layer", "moe"),
+    "explain-compare": ("explain", "--evidence", CORES, "--compare", "draft=0,batch=64"),
+    "solve": tuple("solve deepseek-v3 --on cm384 --cards 32 --isl 1024 --osl 512 --tpot 50ms".split()),
+}
+WIDTHS = (80, 140)
+#: environment in which every terminal says the same
+PINNED = {"NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a pinned terminal."""
+    return {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "MOEPLAN_DEBUG")} | PINNED | more
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Yield each file of text and what its command prints today."""
+    for name, words in TEXTS.items():
+        for columns in WIDTHS:
+            command = [sys.executable, "-m", "perfmodel", *words]
+            env = environment(COLUMNS=str(columns))
+            done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+            yield FOLDER / f"{name}-{columns}.txt", done.stdout
 
 
 def predictions(name: str) -> dict[str, float]:
@@ -20,6 +59,10 @@ def predictions(name: str) -> dict[str, float]:
 
 def main() -> None:
     """Compare, print and write."""
+    for path, text in texts():
+        last = path.read_text(encoding="utf-8") if path.exists() else ""
+        sys.stdout.writelines(unified_diff(last.splitlines(True), text.splitlines(True), path.name, "today", n=0))
+        path.write_text(text, encoding="utf-8")
     before = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {}
     after = {name: predictions(name) for name in catalog.names("evidence")}
     lines = []

@@ -1,24 +1,25 @@
 """`moeplan explain`: where every microsecond of one layout goes."""
 
 from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
-from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+from perfmodel.cli.subject import other_than, subject_of
+from perfmodel.errors import EXIT_INFEASIBLE
 
 
-def _refuse_beside_evidence(context: typer.Context) -> None:
-    beside = ("evidence", "format_", "stack", "kernels", "sources", "with_", "acceptance")
-    both = [name for name in context.params if name not in beside and options.typed(context, name)]
-    if both:
-        words = ", ".join("MODEL" if n == "model" else f"--{n.strip('_').replace('_', '-')}" for n in both)
-        raise UsageError(
-            f"--evidence brings all conditions of its row but --stack, --kernels, --acceptance and --with; "
-            f"drop {words}, or drop --evidence"
-        )
+class Sort(StrEnum):
+    """What operators are sorted by."""
+
+    time = "time"
+    name = "name"
+    bound = "bound"
+    light = "light"
+    flop = "flop"
+    bytes = "bytes"
 
 
 def outputs(plan: Any, case: Any) -> dict[str, Any]:
@@ -27,15 +28,6 @@ def outputs(plan: Any, case: Any) -> dict[str, Any]:
 
     point: Any = exact_pool(plan.layout, plan.family, case).point
     return {"step": point.step_time, "memory": point.memory / point.usable}
-
-
-def _dies(dies: int | None, cards: int | None, servers: int | None, rates: Any) -> int:
-    given = [(n, v) for n, v in (("--dies", dies), ("--cards", cards), ("--servers", servers)) if v is not None]
-    if len(given) != 1:
-        raise UsageError("explain needs exactly one of --dies, --cards, --servers: the size of one instance")
-    name, value = given[0]
-    inputs.positive(value, name)
-    return int(value * {"--dies": 1, "--cards": rates.dies_per_package, "--servers": rates.dies_per_server}[name])
 
 
 def command(
@@ -91,135 +83,89 @@ def command(
     sources: Annotated[
         bool, typer.Option("--sources", help="Add the kernel parameters of every row, with their sources.")
     ] = False,
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", metavar="KIND", help="One block, per layer: moe, dense, head, draft, ..."),
+    ] = None,
+    op: Annotated[
+        str | None, typer.Option("--op", metavar="PATTERN", help="Only operators of this name, like 'attention.*'.")
+    ] = None,
+    sort: Annotated[Sort | None, typer.Option("--sort", help="Order of the operators; default: as they run.")] = None,
+    tree: Annotated[bool, typer.Option("--tree", help="Show step, blocks, parts and operators as a tree.")] = False,
+    roofline: Annotated[
+        bool, typer.Option("--roofline", help="Show the operators under the roofs of the die.")
+    ] = False,
+    formula: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--formula",
+            metavar="NAME",
+            help="Closed form of a number in place of the report, like attention.core, '*dispatch*', moe_layer, tpot "
+            "or memory; 'list' names all; may be repeated.",
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="OTHER",
+            help="Show the difference to a published row, a plan file, or changes like tp=4,batch=64 or on=SYSTEM.",
+            autocompletion=options.names_of("evidence"),
+        ),
+    ] = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show every operator of one step: time, share, bound, distance from the speed of light.
 
     Example: moeplan explain deepseek-v3 --on cloudmatrix384 --cards 144 --shared-ranks 32 --draft 1
     --overlap cores --attention-cores 16 --isl 4096 --osl 1024 --tpot 50ms
+
+    Example: moeplan explain --evidence seed-cm384-decode --compare draft=0,batch=64
+
+    Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
     from perfmodel import catalog
-    from perfmodel.report.step import step_document
-    from perfmodel.scenario import of_conditions, resolve
+    from perfmodel.report.step import View, step_document
     from perfmodel.sensitivity import swings
-    from perfmodel.techniques import inapplicable, with_setting
     from perfmodel.uncertainty import pool_range
 
-    chosen = inputs.settings(with_)
-    remarks: tuple[str, ...] = ()
-    if evidence is not None:
-        _refuse_beside_evidence(context)
-        row = catalog.load_evidence(evidence).spec
-        conditions, origin = row.conditions, f"evidence {evidence}"
-    elif model is not None and model.lower().endswith(".json"):
-        conditions, origin, changed = _of_plan(model, phase, context)
-        remarks = tuple(changed)
-    else:
-        if model is None or on is None:
-            raise UsageError(
-                "explain needs MODEL and --on SYSTEM, a plan file, or --evidence NAME; see 'moeplan list evidence'"
-            )
-        if phase not in ("decode", "prefill"):
-            raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
-        if precision not in ("w8a8", "bf16"):
-            raise UsageError(f"--precision: {precision!r}; allowed: w8a8, bf16")
-        if not isl or (phase == "decode" and not osl):
-            raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
-        positions, origin = inputs.read_acceptance(acceptance, catalog.load_model(model).spec)
-        around, remarks = catalog.load_machine(on, stack, kernels or ())
-        rates = around.rates()
-        inputs.case_of(catalog.load_model(model).spec, rates, isl, osl if phase == "decode" else 1, positions)
-        layout = {
-            "dies": _dies(dies, cards, servers, rates),
-            "tp": tp,
-            "shared_ranks": shared_ranks,
-            "redundant": redundant,
-            "batch": batch,
-            "draft": draft,
-            "overlap": overlap.value,
-            "attention_cores": attention_cores,
-            "exchange": exchange.value,
-            "reduction": reduction.value,
-            **inputs.layout_keys(set_),
-        }
-        conditions = checked_conditions(
-            system=on,
-            model=model,
-            stack=around.stack.spec.name,
-            kernels=tuple(kernels or ()),
-            phase=phase,
-            isl=isl,
-            osl=osl if phase == "decode" else 1,
-            acceptance=positions,
-            precision=precision,
-            kv_dtype=kv.value,
-            tpot=inputs.quantity(tpot, "s", "--tpot"),
-            layout=layout,
-        )
-    loaded = catalog.load_model(conditions.model)
-    if acceptance is not None:
-        accepted, origin = inputs.read_acceptance(acceptance, loaded.spec)
-        conditions = conditions.model_copy(update={"acceptance": accepted})
-    conditions = conditions.model_copy(
-        update={"stack": stack or conditions.stack, "kernels": tuple(kernels or conditions.kernels)}
+    subject = subject_of(context)
+    if formula:
+        return _formula(formula, subject, format_)
+    other = other_than(subject, compare) if compare is not None else None
+    view = View(
+        layer=layer,
+        op=op,
+        sort=None if sort is None else sort.value,
+        tree=tree,
+        roofline=roofline,
+        kernels=subject.machine.kernels_of() if sources else None,
+        other=None if other is None else (other.name, other.resolved),
     )
-    machine = catalog.load_conditions(conditions)
-    inputs.refuse_conflicts(chosen)
-    for name, setting in chosen.items():
-        technique = catalog.technique_named(name)
-        reason = inapplicable(technique.spec.applies, loaded.spec, machine, conditions.phase, conditions.layout)
-        if reason is not None and setting != next(iter(technique.spec.settings)):
-            raise UsageError(f"--with {name}={setting}: {conditions.phase}: {reason}")
-        conditions, machine = with_setting(technique, setting, conditions, machine, loaded.spec, catalog.kernel_set)
-    # a published row vouches for the techniques it ran with
-    held = {} if evidence is not None else catalog.settings_in(conditions, machine, loaded.spec)
-    catalog.refuse_lacking({**held, **chosen}, machine)
-    conditions = checked_conditions(**conditions.model_dump())
-    scenario = of_conditions(conditions, loaded.spec, machine.rates())
-    resolved = resolve(scenario)
+    resolved, machine, case = subject.resolved, subject.machine, subject.resolved.scenario.case
+    felt = (
+        swings(machine, lambda varied: outputs(resolved.plan, replace(case, rates=varied))) if view.whole_step else []
+    )
     document = step_document(
         resolved,
         catalog.ideal(machine).rates(),
-        model=loaded.spec.name,
+        model=subject.model.name,
         system=machine.system.spec.name,
-        acceptance=origin,
-        felt=swings(machine, lambda varied: outputs(resolved.plan, replace(scenario.case, rates=varied))),
-        tpot=scenario.tpot,
-        kernels=machine.kernels_of() if sources else None,
-        sure=pool_range(machine, resolved.plan.layout, resolved.plan.family, resolved.scenario.case),
+        name=subject.name,
+        acceptance=subject.acceptance,
+        felt=felt,
+        sure=pool_range(machine, resolved.plan.layout, resolved.plan.family, case),
+        view=view,
     )
-    options.show(document, format_, [*loaded.notes, *remarks])
+    options.show(document, format_, [*subject.remarks])
     if not (resolved.fits and resolved.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
 
 
-def _of_plan(path: str, phase: str, context: typer.Context) -> tuple[Any, str, list[str]]:
-    """Return the conditions of one pool of a plan file, where they come from, and remarks."""
-    from perfmodel import catalog
-    from perfmodel.plan_file import conditions_of
+def _formula(names: list[str], subject: Any, format_: options.Format) -> None:
+    """Show closed forms of numbers of the report."""
+    from perfmodel.report.closed_form import formula_document
 
-    if phase not in ("decode", "prefill"):
-        raise UsageError(f"--phase: {phase!r}; allowed: decode, prefill")
-    allowed = ("model", "phase", "format_", "sources", "with_", "stack", "kernels", "acceptance")
-    beside = [name for name in context.params if name not in allowed and options.typed(context, name)]
-    if beside:
-        words = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in beside)
-        raise UsageError(
-            f"a plan file brings all conditions but --phase, --stack, --kernels and --acceptance; drop {words}; "
-            "to change one, use --with"
-        )
-    plan = catalog.load_plan(path)
-    return conditions_of(plan.conditions, phase), f"plan {path}", catalog.changed_since(plan)  # type: ignore[arg-type]
-
-
-def checked_conditions(**values: Any) -> Any:
-    """Return conditions given on the command line, or raise ``UsageError`` with a line for each fault."""
-    from pydantic import ValidationError
-
-    from perfmodel.specs.base import faults_in
-    from perfmodel.specs.evidence import Conditions
-
-    try:
-        return Conditions(**values)
-    except ValidationError as error:
-        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None
+    title = f"{subject.model.name} {subject.conditions.phase} on {subject.machine.system.spec.name}"
+    document = formula_document(names, subject.resolved, subject.machine, title=title)
+    options.show(document, format_, [*subject.remarks])

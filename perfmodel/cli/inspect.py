@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import DataError, UsageError, did_you_mean
 
@@ -138,14 +139,24 @@ def show_command(
             autocompletion=options.names_of(*KINDS),
         ),
     ],
+    of: Annotated[
+        str | None, typer.Argument(help="After 'schema': document (--format json), plan or run, as JSON Schema.")
+    ] = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show one entry: every value with its kind and source.
 
     Example: moeplan show cloudmatrix384
+
+    Example: moeplan show schema document
     """
     from perfmodel.report.table import Column, Document, Table
 
+    if name == "schema":
+        _show_schema(of)
+        return
+    if of is not None:
+        raise UsageError(f"{of!r}: too many words; a second one follows 'schema' only; drop it")
     kind, loaded = _find(name)
     spec = loaded.spec
     rows = []
@@ -173,6 +184,19 @@ def show_command(
         notes=(),
     )
     options.show(document, format_, list(loaded.notes))
+
+
+def _show_schema(kind: str | None) -> None:
+    import json
+
+    from perfmodel.report.schema import KINDS as SCHEMAS
+    from perfmodel.report.schema import schema_of
+    from perfmodel.report.terminal import write
+
+    if kind is None:
+        raise UsageError(f"schema: of what? allowed: {', '.join(SCHEMAS)}; write 'moeplan show schema document'")
+    inputs.known(kind, list(SCHEMAS), "schema")
+    write(json.dumps(schema_of(kind), indent=2, ensure_ascii=False))
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

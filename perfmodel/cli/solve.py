@@ -139,6 +139,9 @@ def command(
     """
     if (found := _from_file(context, model)) is not None:
         return command(context, **context.params | found)
+    for name, count in (("isl", isl), ("osl", osl)):
+        if options.typed(context, name):
+            inputs.positive(count, f"--{name}")
     missing = [n for n, v in (("--on", on), ("--isl", isl), ("--osl", osl), ("--tpot", tpot)) if not v]
     if missing:
         raise UsageError(

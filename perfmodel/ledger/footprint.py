@@ -1,5 +1,6 @@
 """Bytes resident on one die: weights with replicas, KV cache, buffers, working space."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from perfmodel.algebra import maximum, minimum, total
@@ -7,7 +8,7 @@ from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
 from perfmodel.formulas.statistics import length_spread, occupancy_bound
 from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width, unfolded_width
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
-from perfmodel.ledger.records import Block, Dims, Family, Layout, Ledger, Traffic
+from perfmodel.ledger.records import Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
 from perfmodel.specs.model import ModelSpec
 from perfmodel.units import Bytes, Count
@@ -53,22 +54,26 @@ def part_bytes(ledger: Ledger, name: str) -> Bytes:
     return total(op.resident_bytes for op in ledger.parts[name])
 
 
-def _lane_bytes(ledger: Ledger, block: Block) -> tuple[Bytes, Bytes]:
-    """Return what a block keeps for its attention lane and for its experts lane."""
-    attention = total(part_bytes(ledger, name) for name in block.attention)
-    experts = total(part_bytes(ledger, name) for name in (*block.experts, *block.beside))
-    if block.joined:
-        first, second = (part_bytes(ledger, name) for name in block.joined)
-        experts = experts + maximum(first, second)
-    return block.layers * attention, block.layers * experts
+def kept_weights(ledger: Ledger, family: Family) -> Iterator[tuple[bool, str, Bytes]]:
+    """Yield what each part of each block keeps: whether on dies with experts alone, the part's name, its bytes.
+
+    Of joined parts, which lie on different dies, the one that keeps more.
+    """
+    for block in ledger.blocks:
+        apart = family.disaggregated and block.overlapped
+        for name in block.attention:
+            yield False, name, block.layers * part_bytes(ledger, name)
+        for name in (*block.experts, *block.beside):
+            yield apart, name, block.layers * part_bytes(ledger, name)
+        if block.joined:
+            first, second = (part_bytes(ledger, name) for name in block.joined)
+            yield apart, " or ".join(block.joined), block.layers * maximum(first, second)
 
 
 def weight_bytes(ledger: Ledger, family: Family) -> tuple[Bytes, Bytes]:
     """Weight bytes of the fullest die, and of a die with experts alone where there are such dies."""
-    lanes = [(block, *_lane_bytes(ledger, block)) for block in ledger.blocks]
-    apart = [experts for block, _, experts in lanes if family.disaggregated and block.overlapped]
-    together = [experts for block, _, experts in lanes if not (family.disaggregated and block.overlapped)]
-    return total([*(attention for _, attention, _ in lanes), *together]), total(apart)
+    kept = list(kept_weights(ledger, family))
+    return total(size for apart, _, size in kept if not apart), total(size for apart, _, size in kept if apart)
 
 
 def cached_layers(model: ModelSpec, layout: Layout) -> Count:

@@ -13,11 +13,11 @@ from perfmodel.formulas.experts import (
 )
 from perfmodel.formulas.statistics import largest_context_sum, length_spread
 from perfmodel.ledger.records import Dims, Family, Layout, Quantities, Traffic
-from perfmodel.units import Count
+from perfmodel.units import Count, Dimensionless
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Contexts:
+class Contexts:
     """What the attention of one data-parallel rank works on in one micro-batch; ``mean`` on the mean rank."""
 
     tokens: Count
@@ -29,7 +29,7 @@ class _Contexts:
     steps: Count
 
 
-def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
+def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> Contexts:
     """Return the loads of prompts, each worked in ``steps`` equal chunks behind what its cache held already."""
     found = traffic.isl * traffic.prefix_hit
     new = traffic.isl - found
@@ -40,7 +40,7 @@ def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
     square = mean_square(share=share, sequences=layout.batch, spread=traffic.isl_spread)
     parts = family.micro * layout.cp
     tokens = layout.batch * worked / parts
-    return _Contexts(
+    return Contexts(
         tokens=tokens * share,
         mean_tokens=tokens,
         # of all chunks together, each behind those before it
@@ -52,7 +52,7 @@ def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
     )
 
 
-def _of_answers(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
+def _of_answers(layout: Layout, family: Family, traffic: Traffic) -> Contexts:
     """Return the loads of sequences that each add a token and its drafts."""
     verify = 1 + layout.draft
     contexts = largest_context_sum(
@@ -63,7 +63,7 @@ def _of_answers(layout: Layout, family: Family, traffic: Traffic) -> _Contexts:
     )
     tokens = layout.batch * verify / family.micro
     cached = contexts / family.micro
-    return _Contexts(
+    return Contexts(
         tokens=tokens,
         mean_tokens=tokens,
         pairs=contexts * verify / family.micro,
@@ -81,15 +81,38 @@ def _shared_copies(family: Family, dims: Dims) -> Count:
     return 1 if family.own_shared_ranks else 0
 
 
-def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
-    """Return the loads of one micro-batch on the busiest rank of each kind.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Routing:
+    """How the tokens of an instance fall on the ranks of its experts, on average and how unevenly."""
+
+    group_tokens: Count
+    shared_tokens: Count
+    routed_ranks: Count
+    slots: Count
+    slots_per_rank: Count
+    #: token copies of the mean routed rank, and the relative variance of a slot's load
+    mean: Count
+    variance: Dimensionless
+
+
+def contexts(layout: Layout, family: Family, traffic: Traffic) -> Contexts:
+    """Return what the attention of one rank works on in one micro-batch."""
+    return (_of_prompts if family.phase == "prefill" else _of_answers)(layout, family, traffic)
+
+
+def _dies(layout: Layout, family: Family) -> tuple[Count, Count]:
+    """Return the dies that exchange tokens as attention ranks, and those that hold experts."""
+    expert_dies = layout.expert_dies if family.disaggregated else layout.dies
+    return (layout.dies - layout.expert_dies) / layout.domains, expert_dies
+
+
+def routing(load: Contexts, layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Routing:
+    """Return how tokens fall on experts.
 
     With experts on dies of their own each domain of attention ranks exchanges its tokens with all of them.
     A rank of routed experts is ``expert_tp`` dies, one where experts are whole.
     """
-    load = (_of_prompts if family.phase == "prefill" else _of_answers)(layout, family, traffic)
-    attention_dies = (layout.dies - layout.expert_dies) / layout.domains
-    expert_dies = layout.expert_dies if family.disaggregated else layout.dies
+    attention_dies, expert_dies = _dies(layout, family)
     group_tokens = load.mean_tokens * (attention_dies / layout.tp)
     if family.own_shared_ranks or family.disaggregated:
         shared_ranks = layout.shared_ranks if family.own_shared_ranks else expert_dies
@@ -99,40 +122,57 @@ def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> 
     routed_dies = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
     routed_ranks = routed_dies / layout.expert_tp if family.split_experts else routed_dies
     slots = dims.n_routed_experts + layout.redundant
-    slots_per_rank = ceil(slots / routed_ranks)
-    mean = tokens_per_routed_rank(
-        group_tokens=group_tokens, num_experts_per_tok=dims.num_experts_per_tok, routed_ranks=routed_ranks
+    return Routing(
+        group_tokens=group_tokens,
+        shared_tokens=shared_tokens,
+        routed_ranks=routed_ranks,
+        slots=slots,
+        slots_per_rank=ceil(slots / routed_ranks),
+        mean=tokens_per_routed_rank(
+            group_tokens=group_tokens, num_experts_per_tok=dims.num_experts_per_tok, routed_ranks=routed_ranks
+        ),
+        variance=slot_variance(
+            skew=traffic.skew,
+            residual=traffic.residual,
+            sequences=maximum(1.0, layout.batch * layout.ranks / layout.domains / family.micro),
+        ),
     )
-    variance = slot_variance(
-        skew=traffic.skew,
-        residual=traffic.residual,
-        sequences=maximum(1.0, layout.batch * layout.ranks / layout.domains / family.micro),
-    )
+
+
+def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
+    """Return the loads of one micro-batch on the busiest rank of each kind."""
+    load = contexts(layout, family, traffic)
+    return loads(load, routing(load, layout, family, traffic, dims), layout, family, traffic, dims)
+
+
+def loads(load: Contexts, routed: Routing, layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
+    """Return the loads of the busiest ranks from those of attention and the routing of tokens."""
+    attention_dies, _ = _dies(layout, family)
     return Quantities(
         tokens=load.tokens,
         sequences=layout.batch / family.micro,
         context=load.context,
         rank_tokens=load.tokens / layout.tp,
         head_tokens=load.tokens * family.micro if family.phase == "decode" else layout.batch,
-        group_tokens=group_tokens,
+        group_tokens=routed.group_tokens,
         pairs=load.pairs,
         cached_tokens=load.cached_tokens,
         loaded_tokens=load.loaded_tokens,
-        slots_per_rank=slots_per_rank,
+        slots_per_rank=routed.slots_per_rank,
         touched=experts_touched(
-            group_tokens=group_tokens,
+            group_tokens=routed.group_tokens,
             num_experts_per_tok=dims.num_experts_per_tok,
-            slots=slots,
-            slots_per_rank=slots_per_rank,
+            slots=routed.slots,
+            slots_per_rank=routed.slots_per_rank,
         ),
         routed_tokens=busiest_rank_tokens(
-            mean=mean,
-            ranks=routed_ranks,
-            slots_per_rank=slots_per_rank,
-            slot_variance=variance,
+            mean=routed.mean,
+            ranks=routed.routed_ranks,
+            slots_per_rank=routed.slots_per_rank,
+            slot_variance=routed.variance,
             chance=traffic.chance,
         ),
-        shared_tokens=shared_tokens,
+        shared_tokens=routed.shared_tokens,
         copies=dims.num_experts_per_tok + _shared_copies(family, dims),
         group=attention_dies + layout.expert_dies,
         tp=layout.tp,

@@ -248,6 +248,11 @@ class Exchange:
     n_group: Count = 1
     topk_group: Count = 1
 
+    @property
+    def sent(self) -> Bytes:
+        """Bytes of all messages of a die."""
+        return self.payload * self.messages
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Op:
@@ -277,6 +282,16 @@ class Op:
     sequences: Count = 1
     context: Count = 1
     heads: Count = 1
+
+    @property
+    def bytes(self) -> Bytes:
+        """Bytes it reads and writes."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+    @property
+    def sent(self) -> Bytes:
+        """Bytes it sends over links."""
+        return 0 if self.exchange is None else self.exchange.sent
 
     @property
     def kernel(self) -> str:

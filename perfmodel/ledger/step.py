@@ -70,12 +70,16 @@ def _draft_ops(q: Quantities, dims: Dims) -> Iterator[Op]:
 
 
 def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelSpec, dims: Dims) -> Ledger:
-    """Return the rows of one step on one die and how often each runs.
+    """Return the rows of one step on one die and how often each runs."""
+    return ledger_of_loads(quantities(layout, family, traffic, dims), layout, family, model, dims)
+
+
+def ledger_of_loads(q: Quantities, layout: Layout, family: Family, model: ModelSpec, dims: Dims) -> Ledger:
+    """Return the rows of a step from the loads of its ranks, and how often each runs.
 
     Rows are per micro-batch; a block's ``passes`` says how many micro-batches it makes.  Shared
     experts with ranks of their own run beside the routed ranks, so the slower decides.
     """
-    q = quantities(layout, family, traffic, dims)
     parts: dict[str, tuple[Op, ...]] = {
         "embedding": tuple(_embedding_ops(q, family, dims)),
         "attention": tuple(attention_ops(q, family, dims, model.attention)),

@@ -1,8 +1,8 @@
 """Kernels of a step's rows -> tables of their parameters, each with range and source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from perfmodel.breakdown import Breakdown
+from perfmodel.breakdown import Row
 from perfmodel.machine import Known
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.kernels import STAND_INS, KernelSetSpec, parameters
@@ -18,10 +18,10 @@ COLUMNS = (
 )
 
 
-def kernel_tables(parts: Breakdown, kernels: Mapping[str, Known[KernelSetSpec]]) -> tuple[Table, Table]:
-    """Return which kernel runs each row, and the parameters of these kernels."""
+def kernel_tables(taken: Sequence[Row], kernels: Mapping[str, Known[KernelSetSpec]]) -> tuple[Table, Table]:
+    """Return which kernel runs each row taken, and the parameters of these kernels."""
     rows: dict[str, dict[str, object]] = {}
-    for row in parts.rows:
+    for row in taken:
         word = row.timed.op.kernel
         word = word if word in kernels else STAND_INS[word]
         if row.timed.op.kernels or row.timed.op.exchange is not None or row.timed.op.flop:

@@ -10,19 +10,18 @@ from perfmodel.catalog import beyond_layout
 from perfmodel.planner import Asking, Planned
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.memory import longest_context, memory_table
+from perfmodel.report.operators import time_by_bound
 from perfmodel.report.quantity import format_quantity, span_in_words
 from perfmodel.report.step import (
     attention_words,
     experts_words,
     extrapolations,
     layout_words,
-    longest_context,
-    memory_table,
     overlap_words,
     plan_breakdown,
     shared_words,
     sizes,
-    time_by_bound,
     tpot_over_context,
 )
 from perfmodel.report.table import Column, Document, Table
@@ -660,7 +659,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document
             _pools(answer, facts),
             _totals(facts, best, cases),
             _ttft(facts, best.mixed),
-            memory_table(best.decode, asking.case.rates),
+            memory_table(best.decode, asking.case),
             *((front_table(front, best, asking.case.rates),) if front else ()),
             _rivals(answer),
             _lost(answer),

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
 UNREADABLE = 1e6
-BAR_WIDTH = 12
+BAR_WIDTH, SPAN_WIDTH = 12, 24  # cells of a share, and of a piece of a waterfall
+_EIGHTHS = " ▏▎▍▌▋▊▉"
 _THREE_DIGITS = 1000
 
 
@@ -18,6 +20,8 @@ def format_quantity(value: object, unit: str | None) -> str:
     >>> format_quantity(1.6e12, "B/s")
     '1.60 TB/s'
     """
+    if unit == "bar":
+        return _bar(value)
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -28,8 +32,6 @@ def format_quantity(value: object, unit: str | None) -> str:
     if not math.isfinite(number):
         return "-"
     match unit:
-        case "bar":
-            return "█" * round(BAR_WIDTH * number)
         case "%":
             return f"{100 * number:.1f} %"
         case "1" | "1/s":
@@ -38,6 +40,25 @@ def format_quantity(value: object, unit: str | None) -> str:
             return _prefixed(number, unit, _SMALL)
         case _:
             return _prefixed(number, unit, _PREFIXES)
+
+
+def _bar(value: Any) -> str:
+    """Return a drawing: a share as a bar, two ends as a piece of one, darker where it grows; text as it is.
+
+    >>> _bar(0.3), _bar((0.75, 0.5))
+    ('███▋', '            ░░░░░░')
+    """
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case (first, last):
+            low, high = (round(SPAN_WIDTH * float(end(first, last))) for end in (min, max))
+            return " " * low + ("█" if last >= first else "░") * max(high - low, 1)
+        case _:
+            whole, part = divmod(round(8 * BAR_WIDTH * max(0.0, float(value))), 8)
+            return ("█" * whole + _EIGHTHS[part]).rstrip()
 
 
 def _digits(number: float) -> str:

@@ -80,11 +80,11 @@ def to_csv(document: Document, width: int) -> str:
 
 
 def to_markdown(document: Document, width: int) -> str:
-    """Return pipe tables with formatted numbers."""
+    """Return pipe tables with formatted numbers, no drawings."""
     lines = [f"# {document.title}", ""]
     for table in document.tables:
         lines += [f"## {table.title}", ""]
-        columns = _drawn(table)
+        columns = [column for column in _shown(table) if column.key != "unit" or not _by_row(table)]
         lines.append("| " + " | ".join(c.title or "what" for c in columns) + " |")
         lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:
@@ -101,8 +101,12 @@ def _cell(row: dict[str, Any], column: Column) -> str:
 
 def _drawn(table: Table) -> list[Column]:
     """Columns for people: units stand in the cells."""
-    by_row = any(column.unit == "row" for column in table.columns)
-    return [column for column in table.columns if not (by_row and column.key == "unit")]
+    return [c for c in table.columns if not (c.for_programs or (c.key == "unit" and _by_row(table)))]
+
+
+def _by_row(table: Table) -> bool:
+    """Return whether each row names the unit of its cells."""
+    return any(column.unit == "row" for column in table.columns)
 
 
 def _cells(table: Table, columns: list[Column]) -> list[list[str]]:
@@ -176,36 +180,39 @@ def _drawing(table: Table, columns: list[Column], width: int) -> list[Any]:
         lines = [[len(_lines(row, *cell)) for cell in cut] for row, cut in zip(table.rows, rows, strict=True)]
         if sum(map(max, lines)) > len(blocks := _records(table, columns, width)):
             return blocks
-    return [_grid(table, columns, widths, gap)]
+    return _grid(table, columns, widths, gap)
 
 
-def _grid(table: Table, columns: list[Column], widths: list[int], gap: int) -> Any:
-    from rich import box
-    from rich.table import Table as Grid
+def _grid(table: Table, columns: list[Column], widths: list[int], gap: int) -> list[Any]:
+    from rich.text import Text
 
-    sides = (0, 1 if gap == max(GAPS) else 0, 0, 1 if gap > min(GAPS) else 0)  # beside the one cell of the box
-    grid = Grid(
-        box=box.SIMPLE_HEAD,
-        padding=sides,
-        pad_edge=False,
-        show_edge=False,
-        show_header=any(column.title for column in columns),
-        header_style="bold",
-    )
-    for column, width in zip(columns, widths, strict=True):
-        right = column.unit and column.unit not in ("bar", "row")
-        title = "\n".join(wrap(column.title, width))
-        grid.add_column(title, justify="right" if right else "left", width=width, no_wrap=True)
+    right = [column.unit not in (None, "", "bar", "row") for column in columns]
+
+    def joined(texts: Sequence[str]) -> str:
+        padded = []
+        for text, width, to_right in zip(texts, widths, right, strict=True):
+            space = " " * (width - cells(text))
+            padded.append(space + text if to_right else text + space)
+        return (" " * gap).join(padded)
+
+    found: list[Any] = []
+    if any(column.title for column in columns):
+        titles = [wrap(column.title, width) for column, width in zip(columns, widths, strict=True)]
+        height = max(map(len, titles))
+        stacked = [[""] * (height - len(title)) + title for title in titles]  # the last lines stand on the rule
+        found += [Text(joined(line), style="bold") for line in zip(*stacked, strict=True)]
+        found.append(Text("─" * _taken(widths, gap)))
     group = next((column for column in table.columns if column.group), None)
     last: object = None
     for row, texts in zip(table.rows, _cells(table, columns), strict=True):
         if group and row.get(group.key) != last:
+            if last is not None:
+                found.append(Text())
             last = row.get(group.key)
-            grid.add_section()
-            grid.add_row(_marked("\n".join(wrap(f"[{last}]", widths[0]))))
+            found += [Text(line) for line in wrap(f"[{last}]", widths[0])]
         lines = [_lines(row, *cell) for cell in zip(columns, texts, widths, strict=True)]
-        grid.add_row(*[_marked("\n".join(cell)) for cell in lines])
-    return grid
+        found += [_marked(joined(line)) for line in zip_longest(*lines, fillvalue="")]
+    return found
 
 
 def _records(table: Table, columns: list[Column], width: int) -> list[Any]:
@@ -275,8 +282,10 @@ def to_table(document: Document, width: int, coloured: bool = False) -> str:
         console.print()
         if table.title:
             say(table.title, "bold")
-        columns, left_out = _fitting(table, width)
-        for drawn in _drawing(table, columns, width):
+        for line in table.drawing(width) if table.drawing else ():
+            console.print(Text(line))
+        columns, left_out = _fitting(table, width) if not table.are_drawn else ([], [])
+        for drawn in _drawing(table, columns, width) if columns else ():
             console.print(drawn)
         notes = list(table.notes)
         if left_out:

@@ -1,26 +1,33 @@
 """One evaluated layout -> a document: what it serves, every operator, every block, memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
-from perfmodel.breakdown import NOTHING, Breakdown, breakdown
+from perfmodel.breakdown import Breakdown, Row, breakdown
+from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.headroom import batch_limits, dispatched_tokens, most_dispatched
 from perfmodel.ledger.records import Layout
-from perfmodel.ledger.step import build_ledger
 from perfmodel.machine import Known
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.drawings import gantt
 from perfmodel.report.kernels import kernel_tables
-from perfmodel.report.quantity import ends_in_words
+from perfmodel.report.memory import limits_table, longest_context, memory_table
+from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
+from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.scenario import Resolved
+from perfmodel.report.waterfall import totals_table, waterfall_table
+from perfmodel.scenario import Resolved, breakdown_of, ledger_of
 from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import needs_cores_to_exchange
-from perfmodel.specs.kernels import KernelSetSpec, LinkKernel, MessageKernel
-from perfmodel.uncertainty import PoolRange
+from perfmodel.specs.kernels import KernelSetSpec, LinkKernel
+from perfmodel.timeline import timeline
+from perfmodel.uncertainty import PoolRange, row_ranges
 
 NO_CORES_LEFT = (
     "extrapolated: link overlap with dispatch and combine, which run on the vector cores that the other "
@@ -32,22 +39,19 @@ UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over 
 
 def plan_breakdown(plan: PoolPlan, case: Case, ideal: Rates) -> Breakdown:
     """Return where the time of a pool's step goes."""
-    layout = Layout.of(plan.layout)
-    ledger = build_ledger(layout, plan.family, case.traffic, case.model, case.dims)
-    return breakdown(ledger, plan.family, layout.attention_cores, case.rates, ideal)
+    ledger = ledger_of(plan, case, case.traffic)
+    return breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, ideal)
 
 
 def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
     """Return what this plan uses outside what was measured."""
-    layout = Layout.of(plan.layout)
-    ledger = build_ledger(layout, plan.family, case.traffic, case.model, case.dims)
+    ledger = ledger_of(plan, case, case.traffic)
     found: dict[str, None] = {}
     family = plan.family
     if needs_cores_to_exchange(family.phase, family.overlap, family.exchange):
         found[NO_CORES_LEFT] = None
-    tokens = layout.batch * (1 + layout.draft) / family.micro / layout.tp
-    limit = float(case.rates.kernel("dispatch", MessageKernel).max_tokens_per_die)  # type: ignore[arg-type]
-    if family.phase == "decode" and family.exchange == "dispatch" and float(tokens) > limit:  # type: ignore[arg-type]
+    tokens, limit = dispatched_tokens(Layout.of(plan.layout), family), most_dispatched(case.rates, family)
+    if limit is not None and float(tokens) > limit:  # type: ignore[arg-type]
         found[LARGER.format(what="dispatch", limit=limit, tokens=tokens)] = None
     for ops in ledger.parts.values():
         for op in ops:
@@ -82,130 +86,53 @@ def sizes(dies: int, rates: Rates) -> str:
     return " = ".join(f"{count:g} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
 
-def operator_table(parts: Breakdown) -> Table:
-    """One row per operator and block."""
-    step = parts.step_time
-    rows = [
-        {
-            "block": row.block,
-            "operator": row.name,
-            "lane": row.lane,
-            "runs": row.runs,
-            "time": row.total,
-            "share": row.total / step if row.decides else None,
-            "bar": row.total / step if row.decides else None,
-            "bound": row.timed.bound,
-            "light": row.ideal_total / row.total if row.total else None,
-            "flop": row.runs * float(row.timed.op.flop),  # type: ignore[arg-type]
-            "bytes": row.runs
-            * float(row.timed.op.weight_bytes + row.timed.op.kv_bytes + row.timed.op.activation_bytes),  # type: ignore[arg-type]
-            "link_bytes": row.runs * _link_bytes(row.timed.op.exchange),
-        }
-        for row in parts.rows
-    ]
-    outside = {"gaps between operators": parts.gaps, "prefetched weights": -parts.prefetched}
-    outside["work beside exchanges"] = -parts.hidden
-    outside["host, launch, sampling"] = parts.overhead
-    rows += [
-        {
-            "block": "step",
-            "operator": name,
-            "lane": "all",
-            "runs": 1.0,
-            "time": time,
-            "share": time / step,
-            "bar": time / step,
-            "bound": "fixed",
-            "light": 0.0,
-            "flop": 0.0,
-            "bytes": 0.0,
-            "link_bytes": 0.0,
-        }
-        for name, time in outside.items()
-        if abs(time) > NOTHING * step
-    ]
-    columns = (
-        Column("block", "block", group=True),
-        Column("operator", "operator"),
-        Column("lane", "lane", spare=5),
-        Column("runs", "runs", "1", spare=4),
-        Column("time", "time", "s"),
-        Column("share", "share", "%"),
-        Column("bar", "", "bar", spare=3),
-        Column("bound", "bound"),
-        Column("light", "of light", "%"),
-        Column("flop", "FLOP", "FLOP", spare=2),
-        Column("bytes", "bytes", "B", spare=1),
-        Column("link_bytes", "link", "B", spare=1),
-    )
-    note = (
-        "time, FLOP and bytes are of all runs in a step; rows without a share run beside the lane that decides, "
-        "shares of the others add up to the step; of light: time with all efficiencies 1 and no fixed costs / time"
-    )
-    return Table("Operators of one step, on the busiest die", columns, tuple(rows), (note,))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What of a step is shown, and how: one block per layer, operators of a pattern, their order, other forms."""
 
+    layer: str | None = None
+    op: str | None = None
+    sort: str | None = None
+    tree: bool = False
+    roofline: bool = False
+    #: kernel sets whose parameters are added
+    kernels: Mapping[str, Known[KernelSetSpec]] | None = None
+    #: another layout, by name, that this one is compared with
+    other: tuple[str, Resolved] | None = None
 
-def _link_bytes(exchange: Any) -> float:
-    return 0.0 if exchange is None else float(exchange.payload * exchange.messages)
+    @property
+    def whole_step(self) -> bool:
+        """Whether the step is told as a whole."""
+        return not (self.layer or self.op or self.tree or self.roofline or self.other)
 
+    def taken(self, parts: Breakdown) -> tuple[Breakdown, str]:
+        """Return the step, or the layer asked for as if it were one, and what it is called.
 
-def block_table(parts: Breakdown) -> Table:
-    """One row per block: lanes, who decides, slack."""
-    rows = tuple(
-        {
-            "block": b.name,
-            "count": b.count,
-            "layer": b.layer,
-            "total": b.total,
-            "attention": b.attention,
-            "experts": b.experts,
-            "link": b.link,
-            "decides": b.decides,
-            "slack": b.slack,
-        }
-        for b in parts.blocks
-    )
-    columns = (
-        Column("block", "block"),
-        Column("count", "count", "1"),
-        Column("layer", "one layer", "s"),
-        Column("total", "total", "s"),
-        Column("attention", "attention", "s", spare=1),
-        Column("experts", "experts", "s", spare=1),
-        Column("link", "of it link", "s", spare=2),
-        Column("decides", "decides"),
-        Column("slack", "slack", "s", spare=3),
-    )
-    total = f"blocks, gaps and overhead add up to the step time of {parts.step_time * 1e3:.3f} ms"
-    return Table("Blocks", columns, rows, (total,))
+        Raises ``UsageError`` where there is no such block.
+        """
+        if self.layer is None:
+            return parts, "step"
+        names = [block.name for block in parts.blocks]
+        stems = {name.removesuffix("_layer"): name for name in names}
+        name = stems.get(self.layer, self.layer)
+        if name not in names:
+            raise UsageError(f"--layer: {self.layer!r} is no block of this step{did_you_mean(self.layer, [*stems])}")
+        return parts.of_layer(name), name.replace("_", " ")
 
+    def takes(self, name: str) -> bool:
+        """Return whether an operator matches the pattern."""
+        return self.op is None or fnmatchcase(name, self.op)
 
-def memory_table(plan: PoolPlan, rates: Rates) -> Table:
-    """Bytes of one die, planned and worst."""
-    held: Any = plan.point.footprint
-    usable = float(plan.point.usable)  # type: ignore[arg-type]
-    capacity, runtime = float(rates.capacity), float(rates.runtime)  # type: ignore[arg-type]
-    reserve = capacity - usable - runtime
-    rows = [
-        ("weights, replicas included", held.weights, held.weights),
-        ("KV cache (planned: mean + 3 sigma; worst: all at maximum)", held.kv, held.kv_worst),
-        ("exchange buffers", held.buffers, held.buffers),
-        ("working space", held.workspace, held.workspace),
-        ("runtime", runtime, runtime),
-        ("reserve", reserve, reserve),
-        ("free", usable - held.planned, usable - held.worst),
-        ("HBM as the driver reports it", capacity, capacity),
-    ]
-    columns = (Column("what", "memory of one die"), Column("planned", "planned", "B"), Column("worst", "worst", "B"))
-    return Table("Memory", columns, tuple({"what": w, "planned": float(p), "worst": float(x)} for w, p, x in rows))
+    def rows(self, parts: Breakdown) -> list[Row]:
+        """Return the operators that match.
 
-
-def longest_context(plan: PoolPlan) -> float:
-    """Longest context of one request that still fits with the rest of the batch as planned."""
-    held: Any = plan.point.footprint
-    free = float(plan.point.usable) - float(held.planned)  # type: ignore[arg-type]
-    mean = float(held.kv) / plan.layout.batch
-    return max(0.0, (free + mean) / float(held.kv_bytes_per_token_of_die))
+        Raises ``UsageError`` where none does.
+        """
+        found = [row for row in parts.rows if self.takes(row.name)]
+        if not found:
+            names = sorted({row.name for row in parts.rows})
+            raise UsageError(f"--op: no operator matches {self.op!r}{did_you_mean(self.op or '', names)}")
+        return found
 
 
 def tpot_over_context(plan: PoolPlan, case: Case, added: float = 0.0) -> dict[str, float]:
@@ -224,20 +151,53 @@ def step_document(
     *,
     model: str,
     system: str,
+    name: str,
     acceptance: str,
     felt: Sequence[Swing],
-    tpot: float | None,
     sure: PoolRange,
-    kernels: Mapping[str, Known[KernelSetSpec]] | None = None,
+    view: View,
 ) -> Document:
-    """Return the whole explanation of one layout; ``kernels`` adds the parameters of its rows."""
+    """Return the explanation of one layout, ``name``, as far as a view shows it."""
     plan, case = resolved.plan, resolved.scenario.case
     parts = plan_breakdown(plan, case, ideal)
+    facts = _facts(resolved, parts, sure, model=model, system=system)
+    shown, whole = view.taken(parts)
+    rows = view.rows(shown)
+    tables = [_summary(resolved, facts, acceptance)]
+    if view.whole_step:
+        tables.append(block_table(parts))
+    if view.whole_step or (view.layer and not view.op):
+        tables.append(_timeline_table(resolved, shown))
+    if view.tree:
+        tables.append(tree_table(shown, rows, whole))
+    if view.roofline:
+        tables.append(roofline_table(rows, case.rates, whole))
+    if view.other is not None:
+        other_name, other = view.other
+        second, _ = view.taken(breakdown_of(other))
+        tables += [totals_table(resolved, other, (name, other_name)), waterfall_table(shown, second, view.takes, whole)]
+        facts["compared_with"] = other_name
+        facts["difference_s"] = second.step_time - shown.step_time
+    if not (view.tree or view.roofline or view.other):
+        tables.append(operator_table(shown, rows, row_ranges(rows, sure.rates), sort=view.sort, whole=whole))
+    if view.whole_step:
+        tables += [memory_table(plan, case), limits_table(plan, batch_limits(resolved)), assumption_table(felt)]
+    if view.kernels:
+        tables += kernel_tables(rows, view.kernels)
+    return Document(
+        schema="moeplan.step/1",
+        title=f"Explanation of {model} {plan.family.phase} on {system}",
+        tables=tuple(tables),
+        facts=facts,
+        notes=_notes(resolved),
+    )
+
+
+def _facts(resolved: Resolved, parts: Breakdown, sure: PoolRange, *, model: str, system: str) -> dict[str, Any]:
+    plan, case = resolved.plan, resolved.scenario.case
     point: Any = plan.point
-    decode = plan.family.phase == "decode"
+    tpot = resolved.scenario.tpot
     cards = plan.layout.dies / case.rates.dies_per_package
-    step_ends = sure.step_time.as_dict()
-    card_ends = {end: value / cards for end, value in sure.tokens_per_s.as_dict().items()}
     facts: dict[str, Any] = {
         "model": model,
         "system": system,
@@ -248,71 +208,87 @@ def step_document(
         "osl": case.osl,
         "acceptance": list(case.acceptance),
         "step_time_s": float(point.step_time),
-        "step_time_interval_s": step_ends,
+        "step_time_interval_s": sure.step_time.as_dict(),
         "tokens_per_s": float(point.tokens_per_s),
         "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
-        "tokens_per_s_per_card_interval": card_ends,
+        "tokens_per_s_per_card_interval": {end: value / cards for end, value in sure.tokens_per_s.as_dict().items()},
         "memory_planned_B": float(point.memory),
         "memory_usable_B": float(point.usable),
         "fits": resolved.fits,
         "time_by_bound": time_by_bound(parts),
     }
-    rows: list[dict[str, object]] = [
-        {"what": "instance", "value": facts["instance"]},
-        {"what": "layout", "value": layout_words(plan)},
-    ]
-    if decode:
+    if plan.family.phase == "decode":
         facts["tpot_s"] = float(point.tpot)
-        met = None if tpot is None else bool(float(point.tpot) <= tpot)
-        facts["tpot_target_s"], facts["tpot_met"] = tpot, met
-        tpot_ends = ends_in_words(sure.tpot.as_dict(), 1e3, " ms")
-        mark = "" if tpot is None else f"  {'✓' if met else '✗'} target {tpot * 1e3:g} ms"
-        rows.append({"what": "TPOT", "value": f"{point.tpot * 1e3:.2f} ms{mark}  ({tpot_ends})"})
+        facts["tpot_target_s"] = tpot
+        facts["tpot_met"] = None if tpot is None else bool(float(point.tpot) <= tpot)
         facts["tpot_interval_s"] = sure.tpot.as_dict()
         if tpot is not None:
             facts["tpot_chance"] = sure.chance(tpot, float(point.tokens_per_step))
-            rows.append({"what": "chance of meeting it", "value": f"{100 * facts['tpot_chance']:.0f} %"})
-        rows.append({"what": "acceptance", "value": acceptance})
         facts["longest_context"] = longest_context(plan)
-        rows.append({"what": "longest context of one request", "value": f"{facts['longest_context']:,.0f} tokens"})
-    rows += [
-        {"what": "step time", "value": f"{point.step_time * 1e3:.2f} ms  ({ends_in_words(step_ends, 1e3, ' ms')})"},
-        {
-            "what": "where it goes",
-            "value": ", ".join(f"{k} {100 * v:.0f} %" for k, v in facts["time_by_bound"].items()),
-        },
-        {
-            "what": "tokens/s per card of the instance",
-            "value": f"{facts['tokens_per_s_per_card']:,.0f}  ({ends_in_words(card_ends)})",
-        },
-        {
-            "what": "memory of one die",
-            "value": f"{point.memory / 1e9:.1f} of {point.usable / 1e9:.1f} GB usable  {'✓' if resolved.fits else '✗'}",
-        },
-    ]
-    summary = Table(f"{model} {plan.family.phase} on {system}", (Column("what", ""), Column("value", "")), tuple(rows))
-    notes = tuple(extrapolations(plan, case))
+    return facts
+
+
+def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> Table:
+    """Return what a layout serves, in words."""
+    plan, point = resolved.plan, resolved.plan.point
+    usable = f"{facts['memory_planned_B'] / 1e9:.1f} of {facts['memory_usable_B'] / 1e9:.1f} GB usable"
+    words = {"instance": facts["instance"], "layout": layout_words(plan)}
+    if plan.family.phase == "decode":
+        target = facts["tpot_target_s"]
+        mark = "" if target is None else f"  {'✓' if facts['tpot_met'] else '✗'} target {target * 1e3:g} ms"
+        ends = ends_in_words(facts["tpot_interval_s"], 1e3, " ms")
+        words["TPOT"] = f"{facts['tpot_s'] * 1e3:.2f} ms{mark}  ({ends})"
+        if target is not None:
+            words["chance of meeting it"] = f"{100 * facts['tpot_chance']:.0f} %"
+        words["acceptance"] = acceptance
+        words["longest context of one request"] = f"{facts['longest_context']:,.0f} tokens"
+    step_ends = ends_in_words(facts["step_time_interval_s"], 1e3, " ms")
+    words["step time"] = f"{point.step_time * 1e3:.2f} ms  ({step_ends})"
+    words["where it goes"] = ", ".join(f"{k} {100 * v:.0f} %" for k, v in facts["time_by_bound"].items())
+    card_ends = ends_in_words(facts["tokens_per_s_per_card_interval"])
+    words["tokens/s per card of the instance"] = f"{facts['tokens_per_s_per_card']:,.0f}  ({card_ends})"
+    words["memory of one die"] = f"{usable}  {'✓' if resolved.fits else '✗'}"
+    rows = tuple({"what": what, "value": value} for what, value in words.items())
+    return Table("What it serves", (Column("what", ""), Column("value", "")), rows)
+
+
+def _notes(resolved: Resolved) -> tuple[str, ...]:
+    plan, point = resolved.plan, resolved.plan.point
+    notes = extrapolations(plan, resolved.scenario.case)
     if not resolved.fits:
-        over = (point.memory - point.usable) / 1e9
-        notes = (f"does not fit: planned memory is {over:.1f} GB over what a die can use", *notes)
+        over = float(point.memory - point.usable) / 1e9  # type: ignore[arg-type]
+        notes.insert(0, f"does not fit: planned memory is {over:.1f} GB over what a die can use")
     if resolved.batch_chosen and resolved.fits and resolved.meets_tpot:
-        notes = ("batch was not given: took the largest that meets TPOT and fits memory", *notes)
+        notes.insert(0, "batch was not given: took the largest that meets TPOT and fits memory")
     elif resolved.batch_chosen:
-        notes = ("batch was not given: no batch meets TPOT and fits memory; shown is batch 1", *notes)
-    return Document(
-        schema="moeplan.step/1",
-        title=f"Explanation of {model} {plan.family.phase} on {system}",
-        tables=(
-            summary,
-            block_table(parts),
-            operator_table(parts),
-            memory_table(plan, case.rates),
-            assumption_table(felt),
-            *(kernel_tables(parts, kernels) if kernels else ()),
-        ),
-        facts=facts,
-        notes=notes,
+        notes.insert(0, "batch was not given: no batch meets TPOT and fits memory; shown is batch 1")
+    return tuple(notes)
+
+
+def _timeline_table(resolved: Resolved, parts: Breakdown) -> Table:
+    """Return when each operator of a layer runs, of the block that takes the most of what is shown."""
+    plan, case = resolved.plan, resolved.scenario.case
+    longest = max(parts.blocks, key=lambda block: block.total).name
+    found = timeline(ledger_of(plan, case, case.traffic), plan.family, parts, longest)
+    columns = (
+        Column("stream", "stream"),
+        Column("micro_batch", "micro-batch", "1"),
+        Column("operator", "operator"),
+        Column("start", "starts", "s"),
+        Column("time", "takes", "s"),
     )
+    rows = tuple(
+        {
+            "stream": one.stream,
+            "micro_batch": one.micro_batch,
+            "operator": one.name,
+            "start": one.start,
+            "time": one.time,
+        }
+        for one in found.segments
+    )
+    title = f"Timeline of one {longest.replace('_', ' ')}, {format_quantity(found.layer, 's')}"
+    return Table(title, columns, rows, drawing=lambda width: gantt(found, width), are_drawn=True)
 
 
 def shared_words(plan: PoolPlan) -> str:
@@ -356,15 +332,3 @@ def experts_words(plan: PoolPlan) -> str:
         return f"experts on {layout.expert_dies} dies of their own"
     split = f" x tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
     return f"experts ep {layout.dies // layout.expert_tp}{split}"
-
-
-def time_by_bound(parts: Breakdown) -> dict[str, float]:
-    """Return the shares of the step by what binds the rows that decide it, the largest first."""
-    shares: dict[str, float] = {"fixed": parts.overhead + parts.gaps}
-    for row in parts.rows:
-        if row.decides:
-            fixed = float(row.timed.fixed_time) * row.runs  # type: ignore[arg-type]
-            shares["fixed"] += fixed
-            shares[row.timed.roof] = shares.get(row.timed.roof, 0.0) + row.total - fixed
-    whole = sum(shares.values())
-    return dict(sorted(((name, time / whole) for name, time in shares.items()), key=lambda item: -item[1]))

@@ -1,14 +1,16 @@
 """What a report is: columns with units, rows of raw SI numbers, notes; no drawing."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; ``unit`` is an SI unit, "1" for a count, "%" for a share, "bar" for a drawn share.
+    """One column; ``unit`` is an SI unit, "1" for a count, "%" for a share, "bar" for a drawing.
 
-    On a narrow terminal columns go in order of ``spare``, the largest first; those of 0 stay.
+    A drawing is a share, both ends of a piece as shares, or text; it is for people only, as a column ``for_programs``
+    is for programs only.  On a narrow terminal columns go in order of ``spare``, the largest first; those of 0 stay.
     A ``group`` column is printed once above the rows that share its value.  Unit "row" means that
     each row names the unit of its cells under the key "unit".
     """
@@ -18,16 +20,23 @@ class Column:
     unit: str | None = None
     spare: int = 0
     group: bool = False
+    for_programs: bool = False
+
+
+#: width in cells -> lines of text
+Drawing = Callable[[int], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under columns."""
+    """Rows under columns; on a terminal a ``drawing`` stands above them, or in place of rows that ``are_drawn``."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[dict[str, Any], ...]
     notes: tuple[str, ...] = ()
+    drawing: Drawing | None = None
+    are_drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from perfmodel.errors import UsageError
 from perfmodel.report.render import RENDERERS, to_table
 from perfmodel.report.table import Document
 
-_ASCII = str.maketrans({"█": "#", "✓": "+", "✗": "x", "─": "-", "━": "-", "’": "'"})
+_ASCII = str.maketrans("█░▏▎▍▌▋▊▉✓✗─━│├└┌┐┘┤┬┴·’", "#=    ###+x--|++++++++.'")
 LOG = logging.getLogger("perfmodel")
 
 PIPED = 160  # columns where nobody's screen is the limit and COLUMNS says nothing

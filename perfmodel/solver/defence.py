@@ -1,6 +1,6 @@
 """What speaks for the best deployment: what others lose, what more would buy, how long it stays the best."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,11 +34,22 @@ def choices_of(join: Join) -> dict[str, str]:
     }
 
 
+def _different(joins: Iterable[Join]) -> list[Join]:
+    """Return the first of the joins that are alike in everything but sizes, slots and batch."""
+    found: dict[tuple[object, ...], Join] = {}
+    for join in joins:
+        mesh = join.decode.mesh
+        _, _, _, tp, draft, _, _ = np.unravel_index(join.decode.index, mesh.shape)
+        alike = (float(mesh.tp[tp]), float(mesh.draft[draft]), id(mesh.structure), join.mixed)
+        found.setdefault(alike, join)
+    return list(found.values())
+
+
 def lost(joins: Sequence[Join], request: Request, deployment: Callable[[Join], Deployment]) -> tuple[Lost, ...]:
     """Return the best deployment of every other choice in one respect, and the objective it loses."""
     best = choices_of(joins[0])
     first: dict[str, Join] = {}
-    for join in joins:
+    for join in _different(joins):
         for respect, word in choices_of(join).items():
             if word != best[respect]:
                 first.setdefault(word, join)
@@ -113,28 +124,31 @@ def holds(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, req
     range is no narrower than the true one.  None where nothing is drafted or instances are mixed.
     """
     accepted = cases.decode.acceptance
-    if not accepted or not accepted[0] or joins[0].mixed or len({join.decode.layout.draft for join in joins}) < 2:
+    rivals = [join for join in _different(joins) if not join.mixed][:COMPARED]
+    drafts = {join.decode.layout.draft for join in rivals}
+    if not accepted or not accepted[0] or joins[0].mixed or len(drafts) < 2:
         return None
-    chosen: dict[tuple[object, ...], Join] = {}
-    for join in joins:
-        if not join.mixed:
-            chosen.setdefault((join.decode.layout.draft, join.decode.layout.tp, join.decode.mesh.family), join)
-    rivals = list(chosen.values())[:COMPARED]
     grids = [alone(join.decode, cases.decode) for join in rivals]
     scales = np.linspace(0.0, 1.0, STEPS) / accepted[0]
     asked = int(np.argmin(np.abs(scales - 1)))
     scales[asked] = 1.0
-    wins = []
-    for scale in scales.tolist():
-        scaled = tuple(min(1.0, rate * scale) for rate in accepted)
-        leaders = [grid.leader(request.targets.tpot, 1 + sum(scaled[: grid.draft])) for grid in grids]
-        tried = [
-            (min(found, key=lambda join: join.key).key, place)
-            for place, leader in enumerate(leaders)
-            if leader is not None
-            and (found := joined([leader], columns[leader.mesh.family.kv_dtype], request, Tally()))
-        ]
-        wins.append(min(tried)[1] if tried else -1)
+    best: list[tuple[tuple[float, ...], int]] = [((np.inf,), -1)] * STEPS
+    for kv_dtype, prefills in columns.items():
+        places: dict[int, tuple[int, int]] = {}
+        leaders = []
+        for rival, grid in enumerate(grids):
+            if rivals[rival].decode.mesh.family.kv_dtype != kv_dtype:
+                continue
+            for step, scale in enumerate(scales.tolist()):
+                tokens = 1 + sum(min(1.0, rate * scale) for rate in accepted[: grid.draft])
+                leader = grid.leader(request.targets.tpot, tokens)
+                if leader is not None:
+                    places[id(leader)] = step, rival
+                    leaders.append(leader)
+        for join in joined(leaders, prefills, request, Tally()):
+            step, rival = places[id(join.decode)]
+            best[step] = min(best[step], (join.key, rival))
+    wins = [rival for _, rival in best]
     low = high = asked
     while low > 0 and wins[low - 1] == 0:
         low -= 1

@@ -135,21 +135,25 @@ def _joined_of_a_size(
     cost = prefill_servers * request.prices[0] + decode_servers * request.prices[1]
     ordered = keys(request, served, prefill_servers + decode_servers, cost, ttft)
     n, p = np.unravel_index(first_of(ordered, allowed), served.shape[1:])
-    joins: list[Join | None] = []
-    feasible = np.any(allowed, axis=(1, 2))
-    for at, leader in enumerate(leaders):
-        here = (at, n[at], p[at])
-        join = Join(
+    here = (np.arange(len(leaders)), n, p)
+    columns = [np.broadcast_to(each, served.shape)[here].tolist() for each in (counts, served, ttft, *ordered)]
+    feasible = np.any(allowed, axis=(1, 2)).tolist()
+    return [
+        Join(
             decode=leader,
-            prefill=prefills.plans[int(p[at])],
-            prefill_instances=int(counts[here]),
-            decode_instances=int(n[at]) + 1,
-            served=float(served[here]),
-            ttft=float(ttft[here]),
-            key=tuple(float(np.broadcast_to(key, served.shape)[here]) for key in ordered),
+            prefill=prefills.plans[prefill],
+            prefill_instances=int(count),
+            decode_instances=instances + 1,
+            served=rate,
+            ttft=first,
+            key=tuple(key),
         )
-        joins.append(join if feasible[at] else None)
-    return joins
+        if possible
+        else None
+        for leader, possible, instances, prefill, count, rate, first, *key in zip(
+            leaders, feasible, n.tolist(), p.tolist(), *columns, strict=True
+        )
+    ]
 
 
 def _room(

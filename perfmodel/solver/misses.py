@@ -4,10 +4,10 @@ import math
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.serving import Case, pool_point, usable_memory
-from perfmodel.solver.request import ROUNDING
+from perfmodel.solver.join import Prefills
+from perfmodel.solver.request import ROUNDING, Request
 from perfmodel.solver.search import Tally, describe, meshes
 from perfmodel.solver.space import Choices, too_many_tokens
 
@@ -36,28 +36,23 @@ def shortest_steps(
 def tell_misses(
     shortest: dict[int, tuple[float, str]],
     meeting: int,
-    prefills: tuple[NDArray[np.float64], NDArray[np.float64]],
+    prefills: Prefills,
     case: Case,
-    budget: tuple[int, int | None],
-    ttft: float | None,
+    request: Request,
     tally: Tally,
 ) -> None:
-    """Tally the shortest TTFT within the budget, or the fewest cards of one instance of each pool.
-
-    ``prefills`` are servers of an instance, and TTFT up to the first decode step, of each candidate; ``budget`` the
-    servers of both pools, or of decode alone and of prefill.
-    """
-    servers, spent = np.ceil(prefills[0] - ROUNDING), prefills[1]
-    own, cards = budget[1], case.rates.packages_per_server
+    """Tally the shortest TTFT within the budget, or the fewest cards of one instance of each pool."""
+    servers = np.ceil(prefills.servers - ROUNDING)
+    own, ttft, cards = request.prefill_servers, request.targets.ttft, case.rates.packages_per_server
     needed = math.inf
     for dies, (step, layout) in shortest.items():
         of_decode = -(-dies // case.rates.dies_per_server)
-        fitting = servers <= (budget[0] - of_decode if own is None else own)
+        fitting = servers <= (request.servers - of_decode if own is None else own)
         needed = min(needed, of_decode + float(servers.min()))
-        if ttft is not None and fitting.any() and (first := float(spent[fitting].min()) + step) > ttft:
+        if ttft is not None and fitting.any() and (first := float(prefills.ttft[fitting].min()) + step) > ttft:
             tally.miss("ttft", first, ttft, layout)
-    if own is None and budget[0] < needed < math.inf:
+    if own is None and request.servers < needed < math.inf:
         tally.count("cards", meeting)
-        tally.miss("cards", needed * cards, budget[0] * cards, "one instance of each pool")
+        tally.miss("cards", needed * cards, request.servers * cards, "one instance of each pool")
     elif not tally.refused.get("ttft"):
         tally.count("ttft", meeting if "ttft" in tally.closest else 0)

@@ -37,7 +37,7 @@ class Request:
 
     @property
     def by_ratio(self) -> bool:
-        """Whether rate over cost counts: then too few prefill servers, all full, may be better than enough."""
+        """Whether rate over cost counts: then too few prefill servers, all full, may be best."""
         return self.rate is None and self.objective in ("per-card", "cost", "energy")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.serving import Case, PoolPoint, first_token, pool_point, tokens_per_step, usable_memory
+from perfmodel.serving import Case, PoolPoint, first_token, footprint_of, pool_point, tokens_per_step, usable_memory
 from perfmodel.solver.plan import PoolPlan, Rejection
 from perfmodel.solver.space import (
     LARGEST_BATCH,
@@ -246,11 +246,26 @@ class _Best:
     ``rate`` is below zero where none fits; ``index`` is flat in the mesh.
     """
 
+    mesh: Mesh
     rate: Grid
     index: NDArray[np.int64]
     step_time: Grid
     too_large: int
     too_slow: int
+
+
+CUT_STEP = 8  # batches between those at which memory is looked at ahead
+
+
+def _cut(mesh: Mesh, case: Case, memory_limit: float) -> Mesh:
+    """Return a chunk without the batches at which none of its layouts fits: memory never falls with the batch."""
+    if len(mesh.batch) <= CUT_STEP:
+        return mesh
+    coarse = replace(mesh, batch=mesh.batch[::CUT_STEP], cores=mesh.cores[:1])
+    memory: Any = footprint_of(coarse.layout(), mesh.family, case).planned
+    fits = np.any(np.broadcast_to(memory <= memory_limit, coarse.shape), axis=tuple(range(len(coarse.shape) - 1)))
+    most = int(np.flatnonzero(fits)[-1] + 1) * CUT_STEP if fits.any() else CUT_STEP
+    return replace(mesh, batch=mesh.batch[:most])
 
 
 def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence[tuple[float, float]]) -> _Best:
@@ -278,6 +293,7 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence
     split = step[n, s, k, t, d, :, b].argmin(axis=-1)
     tpot = limits[0][0]
     return _Best(
+        mesh=mesh,
         rate=np.stack([rate for rate, _ in found]),
         index=np.ravel_multi_index((n, s, k, t, d, split, b), mesh.shape),
         step_time=steps[places],
@@ -352,12 +368,12 @@ def _leaders(
     _keep_freed_memory()
 
     def work(mesh: Mesh) -> _Best:
-        return _best_of_chunk(mesh, case, limit, limits)
+        return _best_of_chunk(_cut(mesh, case, limit), case, limit, limits)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for mesh, best in zip(chunks, pool.map(work, chunks), strict=True):
             tally.evaluated += math.prod(mesh.shape)
-            tally.count("memory", best.too_large)
+            tally.count("memory", best.too_large + math.prod(mesh.shape) - math.prod(best.mesh.shape))
             if limits[0][0] < np.inf:
                 tally.count("tpot", best.too_slow)
             for n, e, t, d in np.argwhere(best.rate > 0).tolist():
@@ -366,7 +382,7 @@ def _leaders(
                 if key not in leaders[n] or rate > leaders[n][key].requests_per_s:
                     leaders[n][key] = Leader(
                         key=key,
-                        mesh=mesh,
+                        mesh=best.mesh,
                         index=int(best.index[n, e, t, d]),
                         requests_per_s=rate,
                         step_time=float(best.step_time[n, e, t, d]),

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
@@ -15,6 +15,7 @@ from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Rejection, S
 from perfmodel.solver.request import ROUNDING, Cases, Request, value
 from perfmodel.solver.search import Tally, best_decode, decode_front, exact_pool, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
+from perfmodel.specs.deployment import KvDtype
 from perfmodel.units import Seconds
 
 UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards": "1", "rate": "1/s"}
@@ -100,35 +101,20 @@ def _sizes(case: Case, servers: int, domain: int | None) -> list[int]:
     return [part for part in parts if part >= fewest] + whole
 
 
-def _sides(cases: Cases, request: Request) -> tuple[list[int], list[int]]:
-    """Return the sizes of an instance that are searched, of prefill and of decode."""
+def _most_of_decode(request: Request) -> int:
+    """Return the servers that decode may have: one is left to prefill where it has no budget of its own."""
+    return max(1, request.servers - (request.prefill_servers is None))
+
+
+def _prefill_side(cases: Cases, request: Request, choices: Choices, tally: Tally) -> tuple[list[int], Prefills]:
+    """Return the sizes of a decode instance that are searched, and the prefill candidates."""
     own, (of_prefill, of_decode) = request.prefill_servers, request.domains
-    decode = _sizes(cases.decode, max(1, request.servers - (own is None)), of_decode)
+    decode_sizes = _sizes(cases.decode, _most_of_decode(request), of_decode)
     most = min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1))
-    return _sizes(cases.prefill, most, of_prefill), decode
-
-
-def _columns(cases: Cases, request: Request, choices: Choices, tally: Tally) -> Prefills:
-    """Return the prefill candidates."""
-    plans = prefill_options(cases.prefill, _sides(cases, request)[0], choices, tally, request.utilisation)
-    return prefill_columns(plans, cases.prefill, request.utilisation)
-
-
-def _tell_misses(cases: Cases, request: Request, tally: Tally) -> None:
-    """Go over the space once more for the shortest TTFT, and the smallest budget, of a pair of instances."""
-    for kv_dtype in request.choices.kv_dtypes:
-        choices = replace(request.choices, kv_dtypes=(kv_dtype,))
-        columns = _columns(cases, request, choices, Tally())
-        if not columns.plans:
-            continue
-        tell_misses(
-            *shortest_steps(cases.decode, _sides(cases, request)[1], request.targets.tpot, choices),
-            (columns.servers, columns.ttft),
-            cases.decode,
-            (request.servers, request.prefill_servers),
-            request.targets.ttft,
-            tally,
-        )
+    prefills = prefill_options(
+        cases.prefill, _sizes(cases.prefill, most, of_prefill), choices, tally, request.utilisation
+    )
+    return decode_sizes, prefill_columns(prefills, cases.prefill, request.utilisation)
 
 
 def searched(cases: Cases, request: Request, tally: Tally) -> Found:
@@ -138,14 +124,24 @@ def searched(cases: Cases, request: Request, tally: Tally) -> Found:
     for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         if request.serving != "mixed":
-            columns[kv_dtype] = _columns(cases, request, choices, tally)
+            decode_sizes, columns[kv_dtype] = _prefill_side(cases, request, choices, tally)
             limits = _step_limits(columns[kv_dtype], request.targets.ttft)
-            decodes = best_decode(cases.decode, _sides(cases, request)[1], request.targets.tpot, limits, choices, tally)
+            decodes = best_decode(cases.decode, decode_sizes, request.targets.tpot, limits, choices, tally)
             joins += joined(decodes, columns[kv_dtype], request, tally)
         if request.serving != "disaggregated":
             sizes = _sizes(cases.decode, request.servers, request.domains[1])
             joins += mixed_joins(cases, sizes, replace(request, choices=choices), tally)
     return sorted(joins, key=lambda join: join.key), columns
+
+
+def _tell_misses(cases: Cases, request: Request, columns: dict[str, Prefills], tally: Tally) -> None:
+    """Go over the space once more for the shortest TTFT, and the smallest budget, of a pair of instances."""
+    sizes = _sizes(cases.decode, _most_of_decode(request), request.domains[1])
+    for kv_dtype, prefills in columns.items():
+        if prefills.plans:
+            choices = replace(request.choices, kv_dtypes=(cast(KvDtype, kv_dtype),))
+            found = shortest_steps(cases.decode, sizes, request.targets.tpot, choices)
+            tell_misses(*found, prefills, cases.decode, request, tally)
 
 
 NEAR = 1e-3  # relative: so near the lowest TPOT few plans are left, and each search leads to a faster one
@@ -195,8 +191,8 @@ def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Sol
     else:
         tally = Tally()
         joins, columns = searched(cases, request, tally)
-    if not joins and request.serving != "mixed":
-        _tell_misses(cases, request, tally)
+    if not joins:
+        _tell_misses(cases, request, columns, tally)
     different: dict[tuple[object, ...], Join] = {}
     for join in joins:
         different.setdefault(join.decode.key, join)
@@ -236,9 +232,9 @@ def front(case: Case, request: Request, prefill_case: Case | None = None) -> lis
     if request.serving == "disaggregated":
         for kv_dtype in request.choices.kv_dtypes:
             choices = replace(request.choices, kv_dtypes=(kv_dtype,))
-            columns = _columns(cases, request, choices, Tally())
+            decode_sizes, columns = _prefill_side(cases, request, choices, Tally())
             steps = _step_limits(columns, request.targets.ttft)
-            for leaders in decode_front(case, _sides(cases, request)[1], limits, steps, choices):
+            for leaders in decode_front(case, decode_sizes, limits, steps, choices):
                 joins = joined(leaders, columns, request, Tally())
                 found += sorted(joins, key=lambda join: join.key)[:1]
     else:

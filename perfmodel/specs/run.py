@@ -13,7 +13,6 @@ Share = Annotated[float, Strict()]
 Money = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
 #: written back with their units, all digits kept, as they are read
 Time = Annotated[float, Unit("s"), Gt(0), PlainSerializer(lambda value: f"{value!r} s")]
-Rate = Annotated[float, Unit("1/s"), Gt(0), PlainSerializer(lambda value: f"{value!r} req/s")]
 
 
 def _per_second(value: Any) -> Any:
@@ -37,13 +36,23 @@ def _joined(value: Any) -> Any:
     return str(value)
 
 
+Rate = Annotated[
+    Annotated[float, Unit("1/s"), Gt(0), PlainSerializer(lambda value: f"{value!r} req/s")] | None,
+    BeforeValidator(_per_second, json_schema_input_type=str | float | None),
+]
+Names = Annotated[tuple[str, ...] | None, BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...] | None)]
+Acceptance = Annotated[
+    str | None, BeforeValidator(_joined, json_schema_input_type=str | float | tuple[float, ...] | None)
+]
+
+
 class RunSpec(Spec):
     """Keys of a run-spec; a key left out is as its option left out."""
 
     model: str | None = None
     on: str | None = None
     cards: Count | None = None
-    rate: Annotated[Rate | None, BeforeValidator(_per_second)] = None
+    rate: Rate = None
     isl: Count | None = None
     osl: Count | None = None
     tpot: Time | None = None
@@ -61,10 +70,10 @@ class RunSpec(Spec):
     allow_scale_out: Annotated[bool, Strict()] | None = None
     utilisation: Annotated[Share, Gt(0), Le(1)] | None = None
     kv: Literal["bf16", "int8", "any"] | None = None
-    acceptance: Annotated[str | None, BeforeValidator(_joined)] = None
+    acceptance: Acceptance = None
     stack: str | None = None
-    kernels: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
-    with_: Annotated[tuple[str, ...] | None, BeforeValidator(_listed), Field(alias="with")] = None
+    kernels: Names = None
+    with_: Annotated[Names, Field(alias="with")] = None
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
 

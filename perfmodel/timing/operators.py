@@ -61,16 +61,20 @@ class OpTime:
         return self.moved / self.whole_rate + self.whole_pass
 
     @property
+    def roofs(self) -> dict[str, Seconds]:
+        """Return what arithmetic, memory and link need, by name."""
+        return {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+
+    @property
     def roof(self) -> str:
         """The slowest of arithmetic, memory and link, for a row of plain numbers."""
-        roofs = {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+        roofs = self.roofs
         return max(roofs, key=lambda name: float(roofs[name]))  # type: ignore[arg-type]
 
     @property
     def bound(self) -> str:
         """What decides the time of a row of plain numbers: its roof, or its fixed cost."""
-        slowest = maximum(self.network_time, maximum(self.compute_time, self.memory_time))
-        return "fixed" if greater(self.fixed_time, slowest) else self.roof
+        return "fixed" if greater(self.fixed_time, self.roofs[self.roof]) else self.roof
 
 
 def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: bool = False) -> OpTime:

@@ -1,6 +1,6 @@
 """Rows -> parts -> lanes -> blocks -> one step."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -37,17 +37,33 @@ class PartTime:
 
 
 def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> PartTime:
-    """Return the time of a part's rows, one after the other.
+    """Return the time of a part's rows, one after the other."""
+    # two lanes share the pins only where each has a share of the cores
+    return add_rows((time_op(op, rates, core_share) for op in ops), rates, alone=core_share is WHOLE)
 
+
+def without_weights(row: OpTime, rates: Rates) -> OpTime:
+    """Return a row timed again with its weights in L2 already."""
+    return time_op(replace(row.op, weight_bytes=0.0), rates)
+
+
+def add_rows(
+    rows: Iterable[OpTime],
+    rates: Rates,
+    *,
+    alone: bool,
+    light: Callable[[OpTime, Rates], OpTime] = without_weights,
+) -> PartTime:
+    """Return the time of timed rows, one after the other, ``alone`` on the die's cores or on a share of them.
+
+    ``light`` times a row whose weights wait in L2.
     Each row is added and forgotten: on a grid, rows kept until the end would not stay in the caches.
     """
     busy, link, hbm, launches = Sum(), Sum(), Sum(), Sum()
-    # two lanes share the pins only where each has a share of the cores
-    alone = core_share is WHOLE
     ahead: list[OpTime] = []
     window: Seconds = 0.0
-    for op in ops:
-        row = time_op(op, rates, core_share)
+    for row in rows:
+        op = row.op
         if op.exchange is None:
             busy.add(row.work)
             busy.add(row.fixed_time)
@@ -64,18 +80,18 @@ def time_part(ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE) -> 
         busy=busy.value(),
         link=link.value(),
         hbm=hbm.value(),
-        spared=_spared(ahead, rates),
+        spared=_spared([(row, light(row, rates)) for row in ahead], rates),
         window=window,
         launches=launches.value(),
     )
 
 
-def _spared(ahead: list[OpTime], rates: Rates) -> Seconds:
-    """Return what rows save when as many of their weights as L2 holds are there already."""
+def _spared(ahead: list[tuple[OpTime, OpTime]], rates: Rates) -> Seconds:
+    """Return what rows save, timed with and without their weights, when L2 holds as many of these as it can."""
     if not ahead:
         return 0.0
-    saved = total(row.work - time_op(replace(row.op, weight_bytes=0.0), rates).work for row in ahead)
-    weights = total(row.op.weight_bytes for row in ahead)
+    saved = total(row.work - light.work for row, light in ahead)
+    weights = total(row.op.weight_bytes for row, _ in ahead)
     return saved * minimum(1.0, rates.l2_capacity / maximum(weights, 1.0))
 
 
@@ -107,16 +123,22 @@ def lanes(
     ledger: Ledger, block: Block, rates: Rates, attention_share: Fraction, experts_share: Fraction
 ) -> tuple[PartTime, PartTime]:
     """Return the attention lane and the experts lane of a block for one micro-batch."""
-    attention = join(time_part(ledger.parts[name], rates, attention_share) for name in block.attention)
-    parts = [time_part(ledger.parts[name], rates, experts_share) for name in block.experts]
+    shares = dict.fromkeys(block.attention, attention_share)
+    return lanes_of(block, lambda name: time_part(ledger.parts[name], rates, shares.get(name, experts_share)))
+
+
+def lanes_of(block: Block, timed: Callable[[str], PartTime]) -> tuple[PartTime, PartTime]:
+    """Return the lanes of a block for one micro-batch, from the time of each of its parts."""
+    attention = join(timed(name) for name in block.attention)
+    parts = [timed(name) for name in block.experts]
     if block.joined:
-        first, second = (time_part(ledger.parts[name], rates, experts_share) for name in block.joined)
+        first, second = (timed(name) for name in block.joined)
         parts.append(slower(first, second))
     experts = join(parts)
     if block.fused:
         experts = _hide(experts, join(parts[-len(block.fused) :]).busy)
     if block.beside:
-        shared = join(time_part(ledger.parts[name], rates, experts_share) for name in block.beside)
+        shared = join(timed(name) for name in block.beside)
         experts = _hide(join([experts, shared]), shared.busy)
     return attention, experts
 
@@ -201,7 +223,17 @@ def gap_and_overhead(family: Family, draft: Count, rates: Rates) -> tuple[Dimens
 
 
 def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rates) -> Seconds:
-    """Return the time of one step: all blocks and the overhead outside them.
+    """Return the time of one step: all blocks and the overhead outside them."""
+
+    def layer(block: Block) -> Seconds:
+        attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
+        return layer_time(block, family, attention, experts, rates)
+
+    return add_layers(ledger, family, rates, layer)
+
+
+def add_layers(ledger: Ledger, family: Family, rates: Rates, layer: Callable[[Block], Seconds]) -> Seconds:
+    """Return the time of one step from that of a layer of each block.
 
     Equal layers are timed once, and counts, gap and overhead meet before they meet a layer's time: of all
     quantities it alone has every axis.
@@ -212,8 +244,7 @@ def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rat
     for block in ledger.blocks:
         key = (block.attention, block.experts, block.joined, block.beside, block.fused, block.overlapped, block.passes)
         if key not in timed:
-            attention, experts = lanes(ledger, block, rates, *core_shares(block, family, attention_cores, rates))
-            timed[key] = layer_time(block, family, attention, experts, rates)
+            timed[key] = layer(block)
         counts[key] = counts.get(key, 0) + block.count
     times = (ledger.steps * gap * counts[key] * time for key, time in timed.items())
     return total([ledger.steps * overhead, *times])

@@ -12,8 +12,10 @@ from perfmodel.plan_report import PlanReport, PoolReport, Target, kinds
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.html import plots, topology
 from perfmodel.report.html.words import Words
+from perfmodel.report.memory import memory_table
+from perfmodel.report.operators import block_table, operator_table
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.step import block_table, extrapolations, memory_table, operator_table, sizes
+from perfmodel.report.step import extrapolations, sizes
 from perfmodel.report.table import Column, Table
 from perfmodel.report.what_if import what_if_tables
 from perfmodel.validation import Scored
@@ -84,7 +86,8 @@ def page(report: PlanReport, parts: Parts, *, file: str, remarks: Sequence[str] 
 
 def _columns(table: Table) -> list[Column]:
     by_row = any(column.unit == "row" for column in table.columns)
-    return [c for c in table.columns if c.unit != "bar" and not (by_row and c.key == "unit")]
+    shown = [c for c in table.columns if c.unit != "bar" and not (by_row and c.key == "unit")]
+    return [c for c in shown if any(row.get(c.key) is not None for row in table.rows)]
 
 
 def _head(table: Table) -> list[tuple[str, bool]]:
@@ -187,18 +190,18 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
         title=words.say("roofline.title"),
         lead=words.say("roofline.lead"),
         figures=(plots.roofline(report, words),),
-        tables=tuple(_of(pool, operator_table(pool.parts), words) for pool in pools),
+        tables=tuple(
+            _of(pool, operator_table(pool.parts, pool.parts.rows, [None] * len(pool.parts.rows)), words)
+            for pool in pools
+        ),
         notes=(words.say("roofline.note"),),
     )
-    held = {
-        pool.phase: memory_table(pool.resolved.plan, pool.resolved.scenario.case.rates)
-        for pool in report.pools.values()
-    }
+    held = {pool.phase: memory_table(pool.resolved.plan, pool.resolved.scenario.case) for pool in report.pools.values()}
     yield Section(
         name="memory",
         title=words.say("memory.title"),
         lead=words.say("memory.lead"),
-        figures=(plots.memory(held, report, words),),
+        figures=(plots.memory(report, words),),
         tables=tuple(_of(report.pools[phase], table, words) for phase, table in held.items()),
     )
     tornadoes = {output: plots.felt(output, report, words) for output in ("TPOT", "TTFT", "rate")}
@@ -232,6 +235,11 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
 def _of(pool: PoolReport, table: Table, words: Words) -> Table:
     """Return a table of one pool, named so."""
     return Table(f"{table.title}: {words.term(pool.phase)}", table.columns, table.rows, table.notes)
+
+
+def _operators(pool: PoolReport, words: Words) -> Table:
+    rows = pool.parts.rows
+    return _of(pool, operator_table(pool.parts, rows, [None] * len(rows)), words)
 
 
 def _targets(report: PlanReport, words: Words) -> Section:
@@ -367,15 +375,15 @@ def _streams(report: PlanReport, words: Words) -> Section:
     )
     for pool in report.pools.values():
         rows = [
-            {"lane": words.term(s.lane), "batch": s.micro_batch, "name": s.name, "start": s.start, "length": s.length}
-            for s in pool.timeline.spans
+            {"lane": words.term(s.stream), "batch": s.micro_batch, "name": s.name, "start": s.start, "length": s.time}
+            for s in pool.timeline.segments
         ]
         tables.append(_of(pool, Table(words.say("streams.title"), columns, tuple(rows)), words))
         tables.append(_of(pool, block_table(pool.parts), words))
     return Section(
         name="streams",
         title=words.say("streams.title"),
-        lead=words.say("streams.lead", layers=f"{report.pools['decode'].timeline.layers:g}"),
+        lead=words.say("streams.lead", layers=f"{report.pools['decode'].timeline.count:g}"),
         figures=tuple(plots.streams(pool, words) for pool in report.pools.values()),
         tables=tuple(tables),
         notes=(words.say("streams.note"),),

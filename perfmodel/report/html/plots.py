@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perfmodel.breakdown import WAITS, Row, deciding_times
+from perfmodel.breakdown import WAITS, Row
 from perfmodel.plan_report import PlanReport, PoolReport
 from perfmodel.report.html.words import Words
 from perfmodel.report.plan import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
-from perfmodel.report.table import Table
 from perfmodel.solver.plan import Deployment
 from perfmodel.specs.deployment import Phase
+from perfmodel.timeline import Stream, Timeline
 from perfmodel.validation import Result, Scored
 from perfmodel.what_if import Effect
 
@@ -191,8 +191,9 @@ def _said(x: float, text: str) -> dict[str, Any]:
 def parts_of_step(pool: PoolReport) -> dict[str, float]:
     """Return the time of a step by part of the model, the largest first, what is taken off last; they add up to it."""
     parts: dict[str, float] = {}
-    for name, time in deciding_times(pool.parts).items():
-        part = name if name in WAITS else name.split(".")[0]
+    waits = {row.name for row in pool.parts.rows if row.part == WAITS}
+    for name, time in pool.parts.by_operator().items():
+        part = name if name in waits else name.split(".")[0]
         parts[part] = parts.get(part, 0.0) + time
     return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
@@ -251,16 +252,21 @@ def _highest(times: Any) -> float:
     return highest
 
 
+def _idle(stream: Stream, drawn: Timeline) -> float:
+    """Return the time of a layer in which a stream does not work."""
+    return max(0.0, drawn.layer - stream.works)
+
+
 def streams(pool: PoolReport, words: Words) -> Figure:
     """Return the streams of one expert layer."""
     drawn = pool.timeline
     scale, unit = _readable(drawn.layer)
     lanes = {
-        lane: words.say("streams.lane", lane=words.term(lane), idle=format_quantity(max(0.0, drawn.idle(lane)), "s"))
-        for lane in drawn.lanes
+        one.name: words.say("streams.lane", lane=words.term(one.name), idle=format_quantity(_idle(one, drawn), "s"))
+        for one in drawn.streams
     }
     kinds: dict[tuple[str, int], list[Any]] = {}
-    for one in drawn.spans:
+    for one in drawn.segments:
         kinds.setdefault((one.name.split(".")[0], one.micro_batch), []).append(one)
     data = []
     for (part, batch), spans in kinds.items():
@@ -272,11 +278,11 @@ def streams(pool: PoolReport, words: Words) -> Figure:
                 "name": name,
                 "legendgroup": part,
                 "showlegend": batch == 1,
-                "y": [lanes[one.lane] for one in spans],
+                "y": [lanes[one.stream] for one in spans],
                 "base": [scale * one.start for one in spans],
-                "x": [scale * one.length for one in spans],
+                "x": [scale * one.time for one in spans],
                 "text": [
-                    words.say("streams.span", name=one.name, batch=batch, time=format_quantity(one.length, "s"))
+                    words.say("streams.span", name=one.name, batch=batch, time=format_quantity(one.time, "s"))
                     for one in spans
                 ],
                 "textposition": "none",
@@ -289,8 +295,8 @@ def streams(pool: PoolReport, words: Words) -> Figure:
             }
         )
     told = ", ".join(
-        words.say("streams.busy", lane=words.term(lane), share=_percent(1 - drawn.idle(lane) / drawn.layer))
-        for lane in drawn.lanes
+        words.say("streams.busy", lane=words.term(one.name), share=_percent(1 - _idle(one, drawn) / drawn.layer))
+        for one in drawn.streams
     )
     time = format_quantity(drawn.layer, "s")
     layout = _layout(
@@ -422,18 +428,28 @@ def _roof(x: list[float], y: list[float]) -> dict[str, Any]:
 MEMORY_COLOURS = (PHASES["decode"], PHASES["prefill"], VIOLET, GOLD, GREEN, "#9aa5b3", "#d3d9e0")
 
 
-def memory(tables: Mapping[Phase, Table], report: PlanReport, words: Words) -> Figure:
-    """Return what fills the memory of a die in each pool; ``tables`` are the same in numbers."""
-    phases = list(tables)
+def held_in(pool: PoolReport) -> dict[str, float]:
+    """Return what fills the memory of a pool's die, as planned; it adds up to all there is."""
+    point, rates = pool.resolved.point, pool.resolved.scenario.case.rates
+    held, usable, capacity = point.footprint, _f(point.usable), _f(rates.capacity)
+    filled = {"KV cache": held.kv, "exchange buffers": held.buffers, "working space": held.workspace}
+    parts = {name: _f(size) for name, size in filled.items()}
+    parts = {"weights": _f(held.planned) - sum(parts.values()), **parts, "runtime": _f(rates.runtime)}
+    return {**parts, "reserve": capacity - usable - parts["runtime"], "free": usable - _f(held.planned)}
+
+
+def memory(report: PlanReport, words: Words) -> Figure:
+    """Return what fills the memory of a die in each pool."""
+    phases = list(report.pools)
+    held = [held_in(pool) for pool in report.pools.values()]
     data = []
-    listed = [table.rows[:-1] for table in tables.values()]  # the last row is the sum
-    for rows, colour in zip(zip(*listed, strict=True), MEMORY_COLOURS, strict=True):
-        values = [row["planned"] for row in rows]
+    for name, colour in zip(held[0], MEMORY_COLOURS, strict=True):
+        values = [one[name] for one in held]
         data.append(
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": words.term(rows[0]["what"].split(" (")[0].split(",")[0]),
+                "name": words.term(name),
                 "y": [words.term(phase) for phase in phases],
                 "x": [value / 1e9 for value in values],
                 "text": [format_quantity(value, "B") for value in values],

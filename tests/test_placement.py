@@ -1,4 +1,4 @@
-"""One layer over time and the place of every die: nothing is lost, nothing is drawn twice."""
+"""The place of every die: nothing is lost, nothing is drawn twice."""
 
 from collections import Counter
 from typing import Any
@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 
 from perfmodel import catalog
-from perfmodel.breakdown import WAITS, deciding_times
 from perfmodel.placement import placement
-from perfmodel.scenario import Scenario, breakdown_of, case_of, ledger_of, resolve
+from perfmodel.scenario import Scenario, case_of, ledger_of, resolve
 from perfmodel.specs.evidence import Service
-from perfmodel.streams import SHARED_APART, timeline
 
 SERVICE = Service(
     system="cloudmatrix384", model="deepseek-v3", stack="cann-2025", isl=4096, osl=1024, acceptance=(0.7,)
@@ -31,52 +29,6 @@ def _resolved(name: str) -> Any:
     machine, _ = catalog.load_machine(SERVICE.system, SERVICE.stack)
     case = case_of(SERVICE, catalog.load_model(SERVICE.model).spec, machine.rates())
     return resolve(Scenario(case=case, phase=phase, layout=layout, tpot=None))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_streams_do_not_overlap_themselves_and_end_with_the_layer(name: str) -> None:
-    resolved = _resolved(name)
-    plan, case = resolved.plan, resolved.scenario.case
-    drawn = timeline(breakdown_of(resolved), ledger_of(plan, case, case.traffic), plan.family)
-    assert drawn.spans
-    for lane in drawn.lanes:
-        spans = sorted((span for span in drawn.spans if span.lane == lane), key=lambda span: span.start)
-        for before, after in zip(spans, spans[1:], strict=False):
-            assert before.start + before.length <= after.start + 1e-9 * drawn.layer
-        assert -1e-9 * drawn.layer <= drawn.idle(lane) < drawn.layer
-    ends = max(span.start + span.length for span in drawn.spans)
-    if plan.family.overlap == "none":
-        assert ends == pytest.approx(drawn.layer, rel=1e-9)
-    else:
-        assert ends <= drawn.layer * (1 + 1e-9)
-    assert {span.micro_batch for span in drawn.spans} == set(range(1, plan.family.micro + 1))
-    assert (SHARED_APART in drawn.lanes) == (plan.layout.shared_ranks > 0)
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_every_operator_of_the_layer_is_drawn_with_its_time(name: str) -> None:
-    resolved = _resolved(name)
-    plan, case = resolved.plan, resolved.scenario.case
-    parts = breakdown_of(resolved)
-    drawn = timeline(parts, ledger_of(plan, case, case.traffic), plan.family)
-    times: Counter[str] = Counter()
-    for span in drawn.spans:
-        times[span.name] += span.length
-    passes = plan.family.micro * (plan.layout.domains if plan.family.disaggregated else 1)
-    rows = {row.name: row for row in parts.rows if row.block == "moe_layer" and row.name not in WAITS}
-    assert times.keys() == rows.keys()
-    ahead = next(block.prefetched / block.count for block in parts.blocks if block.name == "moe_layer")
-    for one, row in rows.items():
-        each = row.total / row.runs
-        assert any(times[one] == pytest.approx(n * each, rel=1e-9) for n in (passes, plan.family.micro)) or (
-            ahead and row.timed.op.prefetched and times[one] < plan.family.micro * each
-        )
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_deciding_times_add_up_to_the_step(name: str) -> None:
-    parts = breakdown_of(_resolved(name))
-    assert sum(deciding_times(parts).values()) == pytest.approx(parts.step_time, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

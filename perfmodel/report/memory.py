@@ -1,0 +1,99 @@
+"""What fills the memory of a die, and the batch at which each limit is reached."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from perfmodel.headroom import Limit
+from perfmodel.ledger.footprint import kept_weights
+from perfmodel.report.table import Column, Table
+from perfmodel.scenario import ledger_of
+from perfmodel.serving import Case
+from perfmodel.solver.plan import PoolPlan
+from perfmodel.solver.space import LARGEST_BATCH
+
+
+def memory_table(plan: PoolPlan, case: Case) -> Table:
+    """Bytes of one die, planned and worst, weights by what they belong to; bars are shares of what is usable."""
+    held: Any = plan.point.footprint
+    rates: Any = case.rates
+    usable = float(plan.point.usable)  # type: ignore[arg-type]
+    weights: dict[tuple[bool, str], float] = {}
+    for apart, name, size in kept_weights(ledger_of(plan, case, case.traffic), plan.family):
+        weights[apart, name] = weights.get((apart, name), 0.0) + float(size)  # type: ignore[arg-type]
+    split = any(apart for apart, _ in weights)
+    rows: list[tuple[str, str, Any, Any]] = []
+    for apart in (False, True):
+        die = "die with experts alone" if apart else "die with attention" if split else "every die"
+        rows += [
+            (die, f"weights: {name}", size, size)
+            for (other, name), size in sorted(weights.items(), key=lambda item: -item[1])
+            if size and other == apart
+        ]
+        if not apart:
+            rows.append((die, "KV cache", held.kv, held.kv_worst))
+            rows.append((die, "working space", held.workspace, held.workspace))
+    fuller = "fuller die" if split else "every die"
+    rows += [
+        (fuller, "exchange buffers", held.buffers, held.buffers),
+        (fuller, "free", usable - held.planned, usable - held.worst),
+        (fuller, "usable", usable, usable),
+    ]
+    runtime, capacity = float(rates.runtime), float(rates.capacity)
+    reserve = capacity - usable - runtime
+    rows += [(fuller, "runtime", runtime, runtime), (fuller, "reserve", reserve, reserve)]
+    rows.append((fuller, "HBM as the driver reports it", capacity, capacity))
+    found = tuple(
+        {
+            "die": die,
+            "what": what,
+            "planned": float(planned),
+            "share": float(planned) / usable,
+            "bar": float(planned) / usable
+            if what not in ("runtime", "reserve", "usable") and planned < usable
+            else None,
+            "worst": float(worst),
+        }
+        for die, what, planned, worst in rows
+    )
+    columns = (
+        Column("die", "die", group=split, for_programs=not split),
+        Column("what", "memory of one die"),
+        Column("planned", "planned", "B"),
+        Column("share", "of usable", "%", spare=1),
+        Column("bar", "", "bar", spare=2),
+        Column("worst", "worst", "B"),
+    )
+    note = "weights include replicas; KV cache planned: mean + 3 sigma, worst: all requests at their longest"
+    return Table("Memory", columns, found, (note,))
+
+
+def limits_table(plan: PoolPlan, limits: Sequence[Limit]) -> Table:
+    """Return the largest batch that each limit allows by itself, with what is served there."""
+    rows = tuple(
+        {
+            "limit": one.name,
+            "batch": one.batch,
+            "step": one.step_time,
+            "tpot": one.tpot,
+            "rate": one.tokens_per_s_per_card,
+        }
+        for one in limits
+    )
+    decode = plan.family.phase == "decode"
+    columns = (
+        Column("limit", "limit on the batch of a dp rank"),
+        Column("batch", "allows", "1"),
+        Column("step", "step there", "s", spare=1),
+        *((Column("tpot", "TPOT there", "s"),) if decode else ()),
+        Column("rate", "tokens/s a card", "1/s"),
+    )
+    note = f"batch is {plan.layout.batch:,}; each limit alone, all else as it is; '-': none up to {LARGEST_BATCH:,}"
+    return Table("What limits the batch", columns, rows, (note,))
+
+
+def longest_context(plan: PoolPlan) -> float:
+    """Longest context of one request that still fits with the rest of the batch as planned."""
+    held: Any = plan.point.footprint
+    free = float(plan.point.usable) - float(held.planned)  # type: ignore[arg-type]
+    mean = float(held.kv) / plan.layout.batch
+    return max(0.0, (free + mean) / float(held.kv_bytes_per_token_of_die))
