@@ -342,11 +342,16 @@ def decode_front(
     case: Case, sizes: list[int], tpots: list[float], step_limits: list[float], choices: Choices
 ) -> list[list[Leader]]:
     """Return what ``best_decode`` does for each of several TPOT limits, in one pass over the space."""
-    limits = [(tpot, limit) for tpot in tpots for limit in step_limits]
+    tokens: Any = tokens_per_step(case.acceptance, len(case.acceptance))
+    limits = [  # those that no step within TPOT reaches are none
+        (tpot, limit)
+        for tpot in tpots
+        for limit in sorted({limit if limit < tpot * tokens else np.inf for limit in step_limits})
+    ]
     _, found = _leaders(case, sizes, limits, choices, Tally())
-    each = len(step_limits)
     return [
-        distinct([leader for some in found[at : at + each] for leader in some]) for at in range(0, len(found), each)
+        distinct([leader for (of, _), some in zip(limits, found, strict=True) if of == tpot for leader in some])
+        for tpot in tpots
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
-from perfmodel.serving import Case, FirstToken, fewest_dies, first_token
+from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, tokens_per_step
 from perfmodel.solver.defence import holds, lost, prices, unrounded
 from perfmodel.solver.join import Join, Prefills, joined, prefill_columns
 from perfmodel.solver.misses import shortest_steps, tell_misses
@@ -81,12 +81,17 @@ def deployment(join: Join, cases: Cases, utilisation: float) -> Deployment:
     )
 
 
-def _step_limits(prefills: Prefills, ttft: float | None) -> list[float]:
-    """Return the times that TTFT leaves for the first decode step, one for each prefill candidate."""
+def _step_limits(prefills: Prefills, request: Request, case: Case) -> list[float]:
+    """Return the times that TTFT leaves for the first decode step, one for each prefill candidate.
+
+    Those that no step within TPOT reaches are none.
+    """
+    ttft, tpot = request.targets.ttft, request.targets.tpot
     if ttft is None:
         return [math.inf]
-    left = sorted({ttft - spent for spent in prefills.ttft.tolist() if spent < ttft})
-    return left or [math.inf]
+    most: Any = math.inf if tpot is None else tpot * cast(Any, tokens_per_step(case.acceptance, len(case.acceptance)))
+    left = {ttft - spent for spent in prefills.ttft.tolist() if spent < ttft}
+    return sorted({limit if limit < most else math.inf for limit in left}) or [math.inf]
 
 
 def _sizes(case: Case, servers: int, domain: int | None) -> list[int]:
@@ -125,7 +130,7 @@ def searched(cases: Cases, request: Request, tally: Tally) -> Found:
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         if request.serving != "mixed":
             decode_sizes, columns[kv_dtype] = _prefill_side(cases, request, choices, tally)
-            limits = _step_limits(columns[kv_dtype], request.targets.ttft)
+            limits = _step_limits(columns[kv_dtype], request, cases.decode)
             decodes = best_decode(cases.decode, decode_sizes, request.targets.tpot, limits, choices, tally)
             joins += joined(decodes, columns[kv_dtype], request, tally)
         if request.serving != "disaggregated":
@@ -233,7 +238,8 @@ def front(case: Case, request: Request, prefill_case: Case | None = None) -> lis
         for kv_dtype in request.choices.kv_dtypes:
             choices = replace(request.choices, kv_dtypes=(kv_dtype,))
             decode_sizes, columns = _prefill_side(cases, request, choices, Tally())
-            steps = _step_limits(columns, request.targets.ttft)
+            longest = replace(request, targets=request.targets.model_copy(update={"tpot": limits[-1]}))
+            steps = _step_limits(columns, longest, case)
             for leaders in decode_front(case, decode_sizes, limits, steps, choices):
                 joins = joined(leaders, columns, request, Tally())
                 found += sorted(joins, key=lambda join: join.key)[:1]
