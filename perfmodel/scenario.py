@@ -1,12 +1,13 @@
 """One given layout -> checked, its open batch filled in, evaluated with plain numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import ValidationError
 
+from perfmodel.algebra import maximum
 from perfmodel.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
@@ -21,6 +22,8 @@ from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
+from perfmodel.uncertainty import Interval, PoolRange, interleaved
+from perfmodel.units import Fraction, Seconds
 
 #: an overlap left open: the fastest is taken
 FASTEST = "fastest"
@@ -37,6 +40,36 @@ class Scenario:
     precision: Precision = "w8a8"
     kv_dtype: KvDtype = "bf16"
     expert_weights: ExpertWeights = "int8"
+    #: a step of the other phase, where the same dies run both in turn
+    partner: PoolPoint | None = None
+
+    def _phases(self, point: PoolPoint) -> tuple[PoolPoint, PoolPoint]:
+        """Return the steps of prefill and of decode."""
+        assert self.partner is not None
+        return (self.partner, point) if self.phase == "decode" else (point, self.partner)
+
+    def tpot_of(self, point: PoolPoint) -> Seconds:
+        """Return the time per output token, with prefill steps in between where dies run both; in prefill its own."""
+        if self.partner is None or self.phase == "prefill":
+            return point.tpot
+        return mixed_time(self.partner, point)
+
+    def share_of(self, point: PoolPoint) -> Fraction:
+        """Return the part of the dies' time that this phase has: one where they run no other."""
+        if self.partner is None:
+            return 1.0
+        prefill, decode = self._phases(point)
+        of_decode = decode.tpot / mixed_time(prefill, decode)
+        return of_decode if self.phase == "decode" else 1 - of_decode
+
+    def held(self, point: PoolPoint) -> PoolPoint:
+        """Return a step with the memory of both phases where the same dies run both, see ``mixed_memory``."""
+        if self.partner is None:
+            return point
+        one, two = (step.footprint for step in self._phases(point))
+        names = ("weights", "buffers", "workspace")
+        most = {name: maximum(getattr(one, name), getattr(two, name)) for name in names}
+        return replace(point, footprint=replace(two, **most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +86,26 @@ class Resolved:
         return self.plan.point
 
     @property
+    def tpot(self) -> float:
+        """Time per output token, with prefill steps in between where the dies run both phases."""
+        return float(cast(Any, self.scenario.tpot_of(self.point)))
+
+    @property
+    def share(self) -> float:
+        """Part of the dies' time that this phase has; rates count all time."""
+        return float(cast(Any, self.scenario.share_of(self.point)))
+
+    @property
     def requests_per_s_per_card(self) -> float:
         """Requests per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return float(cast(Any, self.point.requests_per_s)) / dies
+        return self.share * float(cast(Any, self.point.requests_per_s)) / dies
 
     @property
     def tokens_per_s_per_card(self) -> float:
         """Output tokens, in prefill input tokens, per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return float(cast(Any, self.point.tokens_per_s)) / dies
+        return self.share * float(cast(Any, self.point.tokens_per_s)) / dies
 
     @property
     def fits(self) -> bool:
@@ -73,7 +116,7 @@ class Resolved:
     def meets_tpot(self) -> bool:
         """Whether TPOT is within its limit; true where there is none or the phase has no TPOT."""
         limit = self.scenario.tpot
-        return limit is None or self.scenario.phase != "decode" or bool(cast(Any, self.point.tpot) <= limit)
+        return limit is None or self.scenario.phase != "decode" or self.tpot <= limit
 
 
 def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
@@ -107,8 +150,25 @@ def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
     )
 
 
-def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates) -> Scenario:
-    """Return the conditions of a run of one pool as a scenario."""
+def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
+    """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
+    slower = min((one.kv_tier for one in rates.values()), key=lambda tier: float(cast(Any, tier.bandwidth)))
+    return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
+
+
+def in_turn(sure: PoolRange, other: PoolRange, resolved: Resolved) -> PoolRange:
+    """Return how sure a step is whose dies run the ``other`` phase in turn: TPOT with prefill in between, and rates."""
+    if resolved.scenario.phase == "prefill":
+        rate = sure.tokens_per_s
+        ends = {name: value * resolved.share for name, value in rate.as_dict().items()}
+        return replace(sure, tokens_per_s=Interval(**ends))
+    each = float(cast(Any, resolved.point.tokens_per_step))
+    added = resolved.tpot * each - float(cast(Any, resolved.point.step_time))
+    return replace(interleaved(sure, other, added), step_time=sure.step_time)
+
+
+def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates, partner: PoolPoint | None = None) -> Scenario:
+    """Return the conditions of a run of one pool as a scenario; ``partner`` as a scenario has it."""
     return Scenario(
         case=case_of(conditions, model, rates),
         phase=conditions.phase,
@@ -117,6 +177,7 @@ def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates) -> Sce
         precision=conditions.precision,
         kv_dtype=conditions.kv_dtype,
         expert_weights=conditions.expert_weights,
+        partner=partner,
     )
 
 
@@ -211,7 +272,7 @@ class Joined:
     @property
     def fits(self) -> bool:
         """Whether both pools are within their memory."""
-        return self.prefill.fits and self.decode.fits
+        return self.decode.fits and (self.mixed or self.prefill.fits)
 
     def quantities(self) -> dict[str, float]:
         """Return what a published row of a deployment may state.
@@ -227,8 +288,7 @@ class Joined:
     @property
     def tpot(self) -> float:
         """TPOT of the full batch of decode, with the prefill steps in between where the instances are mixed."""
-        prefill, decode = self.prefill.point, self.decode.point
-        return float(cast(Any, mixed_time(prefill, decode) if self.mixed else decode.tpot))
+        return self.decode.tpot
 
     @property
     def requests_per_s(self) -> float:
@@ -248,7 +308,7 @@ def of_deployment(
     """
     case = case_of(conditions, model, rates)
     cases = {"decode": case, "prefill": case if prefill_rates is None else replace(case, rates=prefill_rates)}
-    pools = {}
+    pools: dict[str, Resolved] = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
         layout = pool.layout.model_dump()
         if phase == "decode" and layout["batch"] is None and conditions.concurrency is not None:
@@ -262,6 +322,7 @@ def of_deployment(
                 precision=conditions.precision,
                 kv_dtype=conditions.kv_dtype,
                 expert_weights=conditions.expert_weights,
+                partner=pools["prefill"].point if conditions.mixed and phase == "decode" else None,
             )
         )
     return Joined(
@@ -321,7 +382,7 @@ def resolve(scenario: Scenario) -> Resolved:
         raise UsageError("\n".join(faults))
     family = _family(scenario, layout)
     if given is not None:
-        return Resolved(scenario=scenario, plan=exact_pool(layout, family, scenario.case), batch_chosen=False)
+        return Resolved(scenario=scenario, plan=_pool(layout, family, scenario), batch_chosen=False)
     if scenario.phase == "prefill":
         raise UsageError("batch: not given; prefill has no TPOT to choose it by; give --batch N, prompts per dp rank")
     if scenario.tpot is None:
@@ -343,16 +404,22 @@ def _fastest(scenario: Scenario) -> Resolved:
     return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -float(cast(Any, one.point.tokens_per_s))))
 
 
+def _pool(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
+    """Return a layout evaluated, with the memory of both phases where the same dies run both."""
+    plan = exact_pool(layout, family, scenario.case)
+    return replace(plan, point=scenario.held(plan.point))
+
+
 def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
     """Return the largest batch within both limits; batch 1 where none is."""
-    best = exact_pool(layout, family, scenario.case)
+    best = _pool(layout, family, scenario)
     limit = math.inf if scenario.tpot is None else scenario.tpot
     low, high = 1, LARGEST_BATCH
     while low < high:  # TPOT and memory never fall with the batch (property-tested)
         middle = (low + high + 1) // 2
-        plan = exact_pool(layout.model_copy(update={"batch": middle}), family, scenario.case)
-        point = cast(Any, plan.point)
-        if point.tpot <= limit and point.memory <= point.usable:
+        plan = _pool(layout.model_copy(update={"batch": middle}), family, scenario)
+        point: Any = plan.point
+        if cast(Any, scenario.tpot_of(point)) <= limit and point.memory <= point.usable:
             low, best = middle, plan
         else:
             high = middle - 1

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from perfmodel.catalog import beyond_layout
+from perfmodel.catalog import beyond_layout, load_model
 from perfmodel.planner import Asking, Planned
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
@@ -27,10 +27,11 @@ from perfmodel.report.step import (
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.serving import Case
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
-from perfmodel.solver.request import Objective, Request
+from perfmodel.solver.request import Request
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH
 from perfmodel.specs.deployment import LayoutSpec, Phase
+from perfmodel.specs.run import Objective
 
 SMALLEST_SHARE = 0.01
 HOUR = 3600
@@ -70,9 +71,9 @@ def explain_command(
     words = [
         "moeplan",
         "explain",
-        asking.model.name,
+        load_model(str(run.model)).word,
         "--on",
-        machine.system.spec.name,
+        machine.system.word,
         "--phase",
         pool.family.phase,
         "--dies",
@@ -615,7 +616,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document
     best = solution.best
     if best is None:
         return Document(
-            schema="moeplan.plan/1",
+            schema="moeplan.solution/1",
             title=f"{title}: no feasible plan",
             tables=(_missed(solution, request), _rejected(solution)),
             facts=facts,
@@ -652,7 +653,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document
         f"explain prefill: {facts['explain']['prefill']}",
     )
     return Document(
-        schema="moeplan.plan/1",
+        schema="moeplan.solution/1",
         title=title,
         tables=(
             _targets(facts),
