@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from perfmodel.units import Unit
+
 HTML = Path(__file__).resolve().parent.parent / "perfmodel" / "report" / "html"
 MOST_BYTES = 6e6
 SOLVE = "solve deepseek-v3 --on cloudmatrix384 --cards 160 --isl 4096 --osl 1024 --tpot 50ms --ttft 2s --kv any"

@@ -79,7 +79,8 @@ def command(
         str | None,
         typer.Option(
             "--serving",
-            help="disaggregated (default): pools apart; mixed: on the same dies in turn; any: the better of them.",
+            metavar="disaggregated|mixed|any",
+            help="Pools apart (default), mixed on the same dies in turn, or the better of them.",
         ),
     ] = None,
     kv: Annotated[
