@@ -43,9 +43,9 @@ def batch_limits(resolved: Resolved) -> list[Limit]:
     family = plan.family
     batches = np.arange(1, LARGEST_BATCH + 1)
     mesh = replace(Layout.of(plan.layout), batch=batches.astype(np.float64))
-    point: Any = resolved.scenario.held(pool_point(mesh, family, case))
+    point: Any = resolved.scenario.held(pool_point(mesh, family, case), mesh)
     tpot: Any = resolved.scenario.tpot_of(point)
-    rate: Any = point.tokens_per_s * resolved.scenario.share_of(point)
+    rate: Any = resolved.scenario.tokens_of(point)
     allowed: dict[str, Any] = {
         "memory as planned": point.memory <= point.usable,
         "memory, all requests at their longest": point.footprint.worst <= point.usable,

@@ -7,14 +7,13 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from perfmodel.algebra import maximum
 from perfmodel.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
-from perfmodel.solver.mixed import mixed_time
+from perfmodel.solver.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
@@ -23,7 +22,12 @@ from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overl
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
 from perfmodel.uncertainty import Interval, PoolRange, interleaved
-from perfmodel.units import Fraction, Seconds
+from perfmodel.units import Fraction, PerSecond, Seconds
+
+
+def _number(value: Any) -> float:
+    return float(value)
+
 
 #: an overlap left open: the fastest is taken
 FASTEST = "fastest"
@@ -62,14 +66,19 @@ class Scenario:
         of_decode = decode.tpot / mixed_time(prefill, decode)
         return of_decode if self.phase == "decode" else 1 - of_decode
 
-    def held(self, point: PoolPoint) -> PoolPoint:
-        """Return a step with the memory of both phases where the same dies run both, see ``mixed_memory``."""
+    def tokens_of(self, point: PoolPoint) -> PerSecond:
+        """Return output tokens, in prefill input tokens, per second of all time."""
+        if self.partner is None:
+            return point.tokens_per_s
+        return mixed_rate(*self._phases(point)) * point.tokens_per_request
+
+    def held(self, point: PoolPoint, layout: Layout) -> PoolPoint:
+        """Return a step with the memory of both phases where the same dies run both."""
         if self.partner is None:
             return point
-        one, two = (step.footprint for step in self._phases(point))
-        names = ("weights", "buffers", "workspace")
-        most = {name: maximum(getattr(one, name), getattr(two, name)) for name in names}
-        return replace(point, footprint=replace(two, **most))
+        prefill, decode = self._phases(point)
+        prompts = prefill.in_flight / prefill.tokens_per_request
+        return replace(point, footprint=mixed_footprint(prefill, decode, prompts / layout.ranks))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,24 +97,24 @@ class Resolved:
     @property
     def tpot(self) -> float:
         """Time per output token, with prefill steps in between where the dies run both phases."""
-        return float(cast(Any, self.scenario.tpot_of(self.point)))
+        return _number(self.scenario.tpot_of(self.point))
 
     @property
     def share(self) -> float:
-        """Part of the dies' time that this phase has; rates count all time."""
-        return float(cast(Any, self.scenario.share_of(self.point)))
+        """Part of the dies' time that this phase has where nothing waits."""
+        return _number(self.scenario.share_of(self.point))
 
     @property
     def requests_per_s_per_card(self) -> float:
         """Requests per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return self.share * float(cast(Any, self.point.requests_per_s)) / dies
+        return _number(self.scenario.tokens_of(self.point)) / _number(self.point.tokens_per_request) / dies
 
     @property
     def tokens_per_s_per_card(self) -> float:
         """Output tokens, in prefill input tokens, per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return self.share * float(cast(Any, self.point.tokens_per_s)) / dies
+        return _number(self.scenario.tokens_of(self.point)) / dies
 
     @property
     def fits(self) -> bool:
@@ -152,7 +161,9 @@ def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
 
 def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
     """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
-    slower = min((one.kv_tier for one in rates.values()), key=lambda tier: float(cast(Any, tier.bandwidth)))
+    slower: Any = min(
+        (one.kv_tier for one in rates.values()), key=lambda tier: (_number(tier.bandwidth), -_number(tier.latency))
+    )
     return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
 
 
@@ -160,10 +171,11 @@ def in_turn(sure: PoolRange, other: PoolRange, resolved: Resolved) -> PoolRange:
     """Return how sure a step is whose dies run the ``other`` phase in turn: TPOT with prefill in between, and rates."""
     if resolved.scenario.phase == "prefill":
         rate = sure.tokens_per_s
-        ends = {name: value * resolved.share for name, value in rate.as_dict().items()}
+        part = _number(resolved.scenario.tokens_of(resolved.point)) / _number(resolved.point.tokens_per_s)
+        ends = {name: value * part for name, value in rate.as_dict().items()}
         return replace(sure, tokens_per_s=Interval(**ends))
-    each = float(cast(Any, resolved.point.tokens_per_step))
-    added = resolved.tpot * each - float(cast(Any, resolved.point.step_time))
+    each = _number(resolved.point.tokens_per_step)
+    added = resolved.tpot * each - _number(resolved.point.step_time)
     return replace(interleaved(sure, other, added), step_time=sure.step_time)
 
 
@@ -294,7 +306,7 @@ class Joined:
     def requests_per_s(self) -> float:
         """Requests per second of the slower pool, or of the instances that run both phases."""
         if self.mixed:
-            return self.decode_requests_per_s * float(cast(Any, self.decode.point.tpot)) / self.tpot
+            return self.decode_instances * float(cast(Any, mixed_rate(self.prefill.point, self.decode.point)))
         return min(self.prefill_requests_per_s, self.decode_requests_per_s)
 
 
@@ -407,7 +419,7 @@ def _fastest(scenario: Scenario) -> Resolved:
 def _pool(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
     """Return a layout evaluated, with the memory of both phases where the same dies run both."""
     plan = exact_pool(layout, family, scenario.case)
-    return replace(plan, point=scenario.held(plan.point))
+    return replace(plan, point=scenario.held(plan.point, Layout.of(layout)))
 
 
 def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:

@@ -213,9 +213,9 @@ def _ttft(run: Run, found: Mapping[Phase, Resolved]) -> float | None:
     if "prefill" not in found:
         return None
     prefill = found["prefill"]
-    if run.mixed:
-        return _f(mixed_first_token(prefill.point, found["decode"].point, run.utilisation).ttft)
     case = prefill.scenario.case
+    if run.mixed:
+        return _f(mixed_first_token(prefill.point, found["decode"].point, case, run.utilisation).ttft)
     if "decode" in found:
         rates = joined_rates({phase: one.scenario.case.rates for phase, one in found.items()})
         case = replace(case, rates=rates["prefill"])
