@@ -19,7 +19,7 @@ def solved() -> dict:
 
 def test_solve_meets_its_target(solved: dict) -> None:
     facts = solved["facts"]
-    assert solved["schema"] == "moeplan.plan/1"
+    assert solved["schema"] == "moeplan.solution/1"
     assert facts["status"] == "optimal"
     assert facts["tpot_s"] <= 0.05
     assert facts["cards_used"] + facts["cards_idle"] == 32

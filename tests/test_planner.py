@@ -142,7 +142,8 @@ def test_mixed_serving_is_said_with_its_gap_and_its_prefill(moeplan: Run, tmp_pa
     assert facts["ttft_s"] <= 4
     assert facts["longest_gap_s"] == pytest.approx(facts["prefill"]["step_time_s"] + facts["decode"]["step_time_s"])
     assert facts["cards_used"] == facts["decode"]["cards"] <= 64
-    plan = catalog.load_plan(str(path))
+    plan, remarks = catalog.load_plan(str(path))
+    assert not remarks
     assert plan.conditions.mixed
     assert plan.predicted.tpot == pytest.approx(facts["tpot_s"])
     assert moeplan("explain", str(path), "--phase", "prefill").returncode == 0
