@@ -80,6 +80,18 @@ class Planned:
             return None
         return self.sure.chance(limit, _number(best.decode.point.tokens_per_step))
 
+    @property
+    def ttft_chance(self) -> float | None:
+        """Probability that TTFT is within what was asked for; None where nothing was, or there is no plan."""
+        limit = self.asking.request.targets.ttft
+        return None if self.joined is None or limit is None else chance(self.joined.ttfts, limit)
+
+    @property
+    def rate_chance(self) -> float | None:
+        """Probability that the rate asked for is served; None where none was, or there is no plan."""
+        rate = self.asking.request.rate
+        return None if self.joined is None or rate is None else chance(-self.joined.rates, -rate * (1 - 1e-9))
+
 
 def _number(value: Any) -> float:
     return float(value)
@@ -253,31 +265,46 @@ def asking_of(run: RunSpec) -> Asking:
 def planned(run: RunSpec) -> Planned:
     """Return the best plan for a run-spec, or why there is none, and how sure it is.
 
-    With a confidence the limit is tightened below the plan's own TPOT until the plan found meets the real
-    limit that often.  Raises ``UsageError`` where no plan does.
+    With a confidence the limits on TPOT and TTFT are tightened below the plan's own until the plan found meets each
+    real one that often.  Raises ``UsageError`` where no plan does.
     """
     asking = asking_of(run)
-    searched, limit = asking.request, asking.request.targets.tpot
+    searched, targets = asking.request, asking.request.targets
     for _ in range(TIGHTENINGS):
         solution = solve(asking.case, searched, asking.cases["prefill"])
         best = solution.best
         if best is None:
             return Planned(asking=asking, solution=solution)
         prefill, sure = _ranges(best, asking)
-        each = _number(best.decode.point.tokens_per_step)
-        if run.confidence is None or limit is None or sure.chance(limit, each) >= run.confidence:
-            return Planned(
-                asking=asking,
-                solution=solution,
-                sure=sure,
-                joined=_joined(best, prefill, sure, asking),
-                felt=_felt(best, asking),
+        joined = _joined(best, prefill, sure, asking)
+        tpots = sure.steps / _number(best.decode.point.tokens_per_step)
+        tighter = {
+            name: value * min(0.9999, limit / _quantile(samples, run.confidence))
+            for name, value, limit, samples in (
+                ("tpot", best.tpot, targets.tpot, tpots),
+                ("ttft", _number(best.first_token.ttft), targets.ttft, joined.ttfts),
             )
-        tighter = best.tpot * min(0.9999, limit / sure.tpot_at(run.confidence, each))
-        searched = replace(searched, targets=searched.targets.model_copy(update={"tpot": tighter}))
+            if limit is not None and run.confidence is not None and chance(samples, limit) < run.confidence
+        }
+        if not tighter:
+            return Planned(asking=asking, solution=solution, sure=sure, joined=joined, felt=_felt(best, asking))
+        searched = replace(searched, targets=searched.targets.model_copy(update=tighter))
     raise UsageError(
-        f"--confidence {run.confidence:g}: no plan found that meets --tpot so often; ask for less, or a longer --tpot"
+        f"--confidence {run.confidence:g}: no plan found that meets its limits so often; ask for less, or a longer "
+        "--tpot or --ttft"
     )
+
+
+def chance(samples: Any, limit: float) -> float:
+    """Return the part of samples within a limit."""
+    return _number((samples <= limit).mean())
+
+
+def _quantile(samples: Any, confidence: float) -> float:
+    """Return what so large a part of the samples stays within."""
+    import numpy as np
+
+    return float(np.quantile(samples, confidence))
 
 
 def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
