@@ -9,12 +9,12 @@ from perfmodel import __version__, catalog, inputs
 from perfmodel.errors import UsageError
 from perfmodel.machine import Machine
 from perfmodel.plan_file import plan_spec, pool_of
-from perfmodel.rates import Rates
-from perfmodel.sensitivity import Swing, swings
+from perfmodel.rates import Rates, joined_rates
+from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
 from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Solution
 from perfmodel.solver.request import Objective, Request
-from perfmodel.solver.solve import front, latencies, solve
+from perfmodel.solver.solve import felt, front, solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Phase, Targets
 from perfmodel.specs.evidence import DeploymentConditions
@@ -156,12 +156,6 @@ def _choices(
     )
 
 
-def _joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
-    """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
-    slower = min((one.kv_tier for one in rates.values()), key=lambda tier: float(cast(Any, tier.bandwidth)))
-    return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
-
-
 def _objective(run: RunSpec) -> Objective:
     return run.objective or ("cards" if run.rate else "throughput")
 
@@ -215,11 +209,8 @@ def asking_of(run: RunSpec) -> Asking:
             f"--with mtp={drafts}: acceptance is known for {len(positions)} position(s); give --acceptance with one "
             "value per position"
         )
-    rates: dict[Phase, Rates] = {"prefill": machines["prefill"].rates(), "decode": machines["decode"].rates()}
-    if same:
-        rates["prefill"] = rates["decode"]
-    else:
-        rates = _joined_rates(rates)
+    rates: dict[Phase, Rates] = {"decode": machines["decode"].rates()}
+    rates["prefill"] = rates["decode"] if same else joined_rates(machines["prefill"].rates(), rates["decode"])
     isl, osl = int(run.isl or 0), int(run.osl or 0)
     decode_case = inputs.case_of(loaded.spec, rates["decode"], isl, osl, positions, service)
     cases: dict[Phase, Case] = {"decode": decode_case, "prefill": replace(decode_case, rates=rates["prefill"])}
@@ -282,7 +273,7 @@ def planned(run: RunSpec) -> Planned:
                 searched=searched,
                 sure=sure,
                 joined=_joined(best, prefill, sure, asking),
-                felt=_felt(best, asking),
+                felt=felt(best, asking.machines, asking.cases, asking.request.utilisation, ("TPOT", "TTFT")),
             )
         tighter = best.tpot * min(0.9999, limit / sure.tpot_at(run.confidence, each))
         searched = replace(searched, targets=searched.targets.model_copy(update={"tpot": tighter}))
@@ -314,27 +305,6 @@ def _joined(best: Deployment, prefill: PoolRange, decode: PoolRange, asking: Ask
         decode_rate=best.decode_capacity * utilisation,
         asked=asking.request.rate,
     )
-
-
-def _felt(best: Deployment, asking: Asking) -> list[Swing]:
-    """Return what assumed inputs of either system do to TPOT and TTFT."""
-    found: list[Swing] = []
-    machines = list({id(machine): machine for machine in asking.machines.values()}.values())
-    for machine in machines:
-
-        def outputs(varied: Rates, machine: Machine = machine) -> dict[str, Any]:
-            def case(phase: Phase) -> Case:
-                given = asking.cases[phase]
-                if machine is not asking.machines[phase]:
-                    return given
-                between = varied.kv_tier if len(machines) == 1 else given.rates.kv_tier
-                return replace(given, rates=replace(varied, kv_tier=between))
-
-            tpot, ttft = latencies(best, (case("prefill"), case("decode")), asking.request.utilisation)
-            return {"TPOT": tpot, "TTFT": ttft}
-
-        found += swings(machine, outputs)
-    return found
 
 
 def front_of(found: Planned) -> list[FrontPoint]:

@@ -274,10 +274,10 @@ def test_a_faster_network_between_the_systems_never_costs_ttft() -> None:
     asking = planner.asking_of(ASKED)
     tier = asking.case.rates.kv_tier
     slow = replace(asking.case.rates, kv_tier=replace(tier, bandwidth=tier.bandwidth / 50))
-    from perfmodel.solver.solve import latencies
+    from perfmodel.solver.solve import outputs
 
     best = planner.planned(ASKED).solution.best
     assert best is not None
     cases = (asking.case, replace(asking.case, rates=slow))
-    times = [float(np.asarray(latencies(best, (one, asking.case), 0.8)[1])) for one in cases]
+    times = [float(np.asarray(outputs(best, (one, asking.case), 0.8)["TTFT"])) for one in cases]
     assert times[0] < times[1]

@@ -46,7 +46,7 @@ def command(
     """
     from perfmodel import catalog
     from perfmodel.report.what_if import reach_document, what_if_document
-    from perfmodel.what_if import Effect, Refusal, effect, hardware_changes, outcome, technique_changes, ways
+    from perfmodel.what_if import Effect, Refusal, effects, hardware_changes, outcome, technique_changes, ways
     from perfmodel.what_if import pairs as two_by_two
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
@@ -69,15 +69,13 @@ def command(
     before = outcome(run, ttft=run.ttft)
     if before is None:
         raise UsageError(f"{plan}: meets neither target nor memory at any batch; give another --tpot or --ttft")
-    results = [effect(run, before, change) for change in changes]
-    effects = sorted((one for one in results if isinstance(one, Effect)), key=lambda one: -one.gain)
+    results = effects(run, before, changes)
+    gains = sorted((one for one in results if isinstance(one, Effect)), key=lambda one: -one.gain)
     refused += [one for one in results if isinstance(one, Refusal)]
-    strongest = [one for one in effects if one.gain > 0 and one.change.by in ("layout", "stack", "to build")][
+    strongest = [one for one in gains if one.gain > 0 and one.change.by in ("layout", "stack", "to build")][
         :SHOWN_PAIRS
     ]
-    document = what_if_document(
-        run, plan, before, effects, refused, two_by_two(run, before, strongest) if pairs else []
-    )
+    document = what_if_document(run, plan, before, gains, refused, two_by_two(run, before, strongest) if pairs else [])
     options.show(document, format_, [])
 
 
@@ -118,8 +116,11 @@ def _goal(text: str | None) -> Any:
 
 def run_of(word: str, stack: str | None, acceptance: str | None, tpot: float | None, ttft: float | None) -> Any:
     """Return what is varied: a plan file, a published row of one pool, or a published deployment."""
+    from dataclasses import replace
+
     from perfmodel import catalog
     from perfmodel.plan_file import PHASES, conditions_of
+    from perfmodel.rates import joined_rates
     from perfmodel.scenario import of_deployment
     from perfmodel.what_if import Pool, Run
 
@@ -155,6 +156,9 @@ def run_of(word: str, stack: str | None, acceptance: str | None, tpot: float | N
         )
         machine = catalog.load_conditions(named)
         pools[phase] = Pool(conditions=_with_batch(named, model, machine), machine=machine)
+    if deployment is not None and deployment.prefill_system:
+        between = joined_rates(pools["prefill"].rates(), pools["decode"].rates()).kv_tier
+        pools["prefill"] = replace(pools["prefill"], kv_tier=between)
     first = next(iter(pools.values()))
     limit = tpot or first.conditions.tpot
     if limit is None and "decode" in pools:

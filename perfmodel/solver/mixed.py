@@ -19,18 +19,19 @@ from perfmodel.solver.space import too_many_tokens
 from perfmodel.units import Bytes, Fraction, Seconds
 
 
-def mixed_memory(prefill: PoolPoint, decode: PoolPoint) -> Bytes:
-    """Return the bytes planned on a die that runs both phases: weights and cache once, the larger working spaces.
+def mixed_footprint(prefill: PoolPoint, decode: PoolPoint) -> Footprint:
+    """Return the bytes on a die that runs both phases: weights and cache once, the larger working spaces.
 
     The cache is decode's: a prompt takes the place of a finished sequence.
     """
     one, two = prefill.footprint, decode.footprint
-    return (
-        maximum(one.weights, two.weights)
-        + two.kv
-        + maximum(one.buffers, two.buffers)
-        + maximum(one.workspace, two.workspace)
-    )
+    larger = {name: maximum(getattr(one, name), getattr(two, name)) for name in ("weights", "buffers", "workspace")}
+    return replace(two, **larger)
+
+
+def mixed_memory(prefill: PoolPoint, decode: PoolPoint) -> Bytes:
+    """Return the bytes planned on a die that runs both phases."""
+    return mixed_footprint(prefill, decode).planned
 
 
 def prompt_time(prefill: PoolPoint) -> Seconds:

@@ -1,11 +1,16 @@
 """Search both pools, join them, and return the best deployment with what speaks for it."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from perfmodel.algebra import minimum
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
+from perfmodel.machine import Machine
+from perfmodel.rates import Rates
+from perfmodel.sensitivity import Swing, swings
 from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, tokens_per_step
 from perfmodel.solver.defence import holds, lost, prices, unrounded
 from perfmodel.solver.join import Join, Prefills, joined, prefill_columns
@@ -15,8 +20,7 @@ from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Rejection, S
 from perfmodel.solver.request import ROUNDING, Cases, Request, value
 from perfmodel.solver.search import Tally, best_decode, decode_front, exact_pool, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
-from perfmodel.specs.deployment import KvDtype
-from perfmodel.units import Seconds
+from perfmodel.specs.deployment import KvDtype, Phase
 
 UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards": "1", "rate": "1/s"}
 
@@ -48,35 +52,83 @@ def first_token_of(
     return replace(_terms(prefill, prefill_case, utilisation), first_step=decode.point.step_time)
 
 
-def latencies(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> tuple[Seconds, Seconds]:
-    """Return TPOT and TTFT of a deployment, evaluated anew for cases of both pools whose rates may be arrays."""
+def outputs(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> dict[str, Any]:
+    """Return TPOT, TTFT and the requests a second at full load of a deployment.
+
+    They are evaluated anew for cases of both pools, prefill's first, whose rates may be arrays.
+    """
     prefill, decode = (
         exact_pool(pool.layout, pool.family, case)
         for pool, case in zip((best.prefill, best.decode), cases, strict=True)
     )
     terms = first_token_of(prefill, decode, cases[0], utilisation, best.mixed)
-    return mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot, terms.ttft
+    tpot: Any = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
+    rate = best.decode_instances * cast(Any, decode.point.requests_per_s) * cast(Any, decode.point.tpot) / tpot
+    if not best.mixed:
+        rate = minimum(rate, best.prefill_instances * cast(Any, prefill.point.requests_per_s))
+    return {"TPOT": tpot, "TTFT": terms.ttft, "rate": rate}
+
+
+def felt(
+    best: Deployment,
+    machines: Mapping[Phase, Machine],
+    cases: Mapping[Phase, Case],
+    utilisation: float,
+    wanted: Sequence[str],
+) -> list[Swing]:
+    """Return what assumed inputs of either system do to the ``wanted`` of ``outputs``."""
+    found: list[Swing] = []
+    different = list({id(machine): machine for machine in machines.values()}.values())
+    for machine in different:
+
+        def evaluate(varied: Rates, machine: Machine = machine) -> dict[str, Any]:
+            def case(phase: Phase) -> Case:
+                given = cases[phase]
+                if machine is not machines[phase]:
+                    return given
+                between = varied.kv_tier if len(different) == 1 else given.rates.kv_tier
+                return replace(given, rates=replace(varied, kv_tier=between))
+
+            every = outputs(best, (case("prefill"), case("decode")), utilisation)
+            return {name: every[name] for name in wanted}
+
+        found += swings(machine, evaluate)
+    return found
 
 
 def deployment(join: Join, cases: Cases, utilisation: float) -> Deployment:
     """Return a join evaluated with plain numbers."""
-    prefill, decode = join.prefill.plan(cases.prefill), join.decode.plan(cases.decode)
-    n_prefill, n_decode = join.prefill_instances, join.decode_instances
+    pools = join.prefill.plan(cases.prefill), join.decode.plan(cases.decode)
+    counts = join.prefill_instances, join.decode_instances
+    return deployment_of(pools, counts, cases.prefill, utilisation, served=join.served, mixed=join.mixed)
+
+
+def deployment_of(
+    pools: tuple[PoolPlan, PoolPlan],
+    counts: tuple[int, int],
+    prefill_case: Case,
+    utilisation: float,
+    *,
+    served: float,
+    mixed: bool,
+) -> Deployment:
+    """Return so many instances of two pools, prefill's first, that serve ``served`` requests a second."""
+    (prefill, decode), (n_prefill, n_decode) = pools, counts
     tpot = _number(decode.point.tpot)
-    added = _number(mixed_time(prefill.point, decode.point)) - tpot if join.mixed else 0.0
+    added = _number(mixed_time(prefill.point, decode.point)) - tpot if mixed else 0.0
     capacity = n_decode * _number(decode.point.requests_per_s) * tpot / (tpot + added)
     return Deployment(
         prefill=prefill,
         decode=decode,
         prefill_instances=n_prefill,
         decode_instances=n_decode,
-        requests_per_s=join.served,
-        prefill_capacity=capacity if join.mixed else n_prefill * _number(prefill.point.requests_per_s),
+        requests_per_s=served,
+        prefill_capacity=capacity if mixed else n_prefill * _number(prefill.point.requests_per_s),
         decode_capacity=capacity,
-        first_token=first_token_of(prefill, decode, cases.prefill, utilisation, join.mixed),
-        prefill_servers=0 if join.mixed else math.ceil(n_prefill * prefill.servers - ROUNDING),
+        first_token=first_token_of(prefill, decode, prefill_case, utilisation, mixed),
+        prefill_servers=0 if mixed else math.ceil(n_prefill * prefill.servers - ROUNDING),
         decode_servers=math.ceil(n_decode * decode.servers - ROUNDING),
-        mixed=join.mixed,
+        mixed=mixed,
         tpot_added=added,
     )
 
