@@ -187,7 +187,8 @@ def searched(cases: Cases, request: Request, tally: Tally) -> Found:
             joins += joined(decodes, columns[kv_dtype], request, tally)
         if request.serving != "disaggregated":
             sizes = _sizes(cases.decode, request.servers, request.domains[1])
-            joins += mixed_joins(cases, sizes, replace(request, choices=choices), tally)
+            asked = replace(request, choices=choices)
+            joins += mixed_joins(cases, sizes, asked, [request.targets.tpot], tally)[0]
     return sorted(joins, key=lambda join: join.key), columns
 
 
@@ -285,20 +286,19 @@ def front(case: Case, request: Request, prefill_case: Case | None = None) -> lis
     if middle is None:
         raise UsageError("front: no TPOT limit to lay it around; allowed: a request with one")
     limits = [middle * factor for factor in FRONT]
-    found: list[Join] = []
-    if request.serving == "disaggregated":
-        for kv_dtype in request.choices.kv_dtypes:
-            choices = replace(request.choices, kv_dtypes=(kv_dtype,))
+    each: list[list[Join]] = []
+    for kv_dtype in request.choices.kv_dtypes:
+        choices = replace(request.choices, kv_dtypes=(kv_dtype,))
+        if request.serving != "mixed":
             decode_sizes, columns = _prefill_side(cases, request, choices, Tally())
             longest = replace(request, targets=request.targets.model_copy(update={"tpot": limits[-1]}))
             steps = _step_limits(columns, longest, case)
-            for leaders in decode_front(case, decode_sizes, limits, steps, choices):
-                joins = joined(leaders, columns, request, Tally())
-                found += sorted(joins, key=lambda join: join.key)[:1]
-    else:
-        for limit in limits:
-            tried = replace(request, targets=request.targets.model_copy(update={"tpot": limit}))
-            found += searched(cases, tried, Tally())[0][:1]
+            leaders = decode_front(case, decode_sizes, limits, steps, choices)
+            each += [joined(some, columns, request, Tally()) for some in leaders]
+        if request.serving != "disaggregated":
+            sizes = _sizes(case, request.servers, request.domains[1])
+            each += mixed_joins(cases, sizes, replace(request, choices=choices), limits, Tally())
+    found = [min(joins, key=lambda join: join.key) for joins in each if joins]
     points = [_point(deployment(join, cases, request.utilisation), cases) for join in found]
     kept: list[FrontPoint] = []
     for point in sorted(points, key=lambda one: (one.tpot, -one.tokens_per_s_per_card)):
