@@ -81,7 +81,7 @@ def _solving(run: Any) -> list[str]:
             words.append(option)
             continue
         for one in value if isinstance(value, tuple) else (value,):
-            words += [option, _time(one) if name in ("tpot", "ttft") else f"{one}"]
+            words += [option, _time(one) if name in ("tpot", "ttft") else f"{one}".removesuffix(".0")]
     return words
 
 

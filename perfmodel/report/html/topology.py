@@ -47,10 +47,11 @@ def groups(report: PlanReport, words: Words) -> tuple[Group, ...]:
     for site in report.sites:
         inner = _joined_by(site)
         system = words.say("plan.system", system=short(site.machine.system.spec.title)) if len(report.sites) > 1 else ""
+        several = site.used[-1] - site.first > site.size
         for number, servers in groupby(site.used, key=lambda server: (server - 1 - site.first) // site.size):
             used = list(servers)
             free = site.size - len(used) if inner else 0
-            key = "plan.group" if inner else "plan.group_open"
+            key = "plan.group" if inner else "plan.group_numbered" if several else "plan.group_open"
             tier = words.term(inner.name) if inner else ""
             title = system + words.say(key, tier=tier, number=number + 1, used=len(used), free=free)
             drawings = tuple(_server(server, drawn[server], report, site, words) for server in used)
