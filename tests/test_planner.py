@@ -114,7 +114,7 @@ def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> No
             first += decode.step_time / 2 + prefill.step_time + decode.step_time
             if time <= tpot and memory <= usable and (ttft is None or first <= ttft):
                 best = max(best, rate)
-    found = mixed_joins(Cases(prefill=case, decode=case), [32], request, Tally())
+    found = mixed_joins(Cases(prefill=case, decode=case), [32], request, [tpot], Tally())[0]
     assert max((join.served for join in found), default=0.0) == pytest.approx(best * 0.8, rel=1e-12)
 
 
