@@ -1,7 +1,5 @@
 """Everything that the report of a plan shows, worked out once; drawing is left to ``perfmodel.report``."""
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -12,17 +10,16 @@ from perfmodel.breakdown import Breakdown, breakdown
 from perfmodel.machine import Machine
 from perfmodel.placement import Die, placement
 from perfmodel.rates import Rates
-from perfmodel.scenario import Resolved, ledger_of
+from perfmodel.scenario import Resolved, joined_rates, ledger_of
 from perfmodel.sensitivity import Swing
 from perfmodel.solver.join import divided
-from perfmodel.solver.mixed import mixed_footprint
 from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan
-from perfmodel.solver.solve import deployment_of, felt
+from perfmodel.solver.solve import deployment_of, felt, joined_sure
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.timeline import Timeline, timeline
-from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, interleaved, joined_range, pool_range
+from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, interleaved, pool_range
 from perfmodel.validation import Deployed, Published, Result, neighbours, place_of
 from perfmodel.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
 
@@ -188,6 +185,11 @@ def plan_report(
     ``UsageError`` where a layout cannot be.
     """
     resolved = {phase: resolved_of(pool, run.model) for phase, pool in run.pools.items()}
+    if len(_systems(run)) > 1:
+        case = resolved["prefill"].scenario.case
+        rates = joined_rates({phase: one.scenario.case.rates for phase, one in resolved.items()})
+        scenario = replace(resolved["prefill"].scenario, case=replace(case, rates=rates["prefill"]))
+        resolved["prefill"] = replace(resolved["prefill"], scenario=scenario)
     best = _deployment(plan, run, resolved)
     pools = {
         "prefill": _pool(run, "prefill", resolved, ideal, best.prefill_instances, best.prefill_utilisation, published),
@@ -197,15 +199,12 @@ def plan_report(
         added = best.tpot_added * _f(resolved["decode"].point.tokens_per_step)
         sure = interleaved(pools["decode"].sure, pools["prefill"].sure, added)
         pools["decode"] = replace(pools["decode"], sure=sure)
-    joined = joined_range(
-        prefill=pools["prefill"].sure,
-        decode=pools["decode"].sure,
-        first=best.first_token,
-        prefill_rate=math.inf if best.mixed else run.utilisation * best.prefill_capacity,
-        decode_rate=run.utilisation * best.decode_capacity,
-        asked=plan.asked.requests_per_s,
-    )
-    held = _held(best)
+    case = resolved["prefill"].scenario.case
+    sures = pools["prefill"].sure, pools["decode"].sure
+    joined = joined_sure(best, *sures, case, run.utilisation, plan.wanted.requests_per_s)
+    held: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
+    if best.mixed:
+        del held["prefill"]
     targets, chance = _targets(plan, run, best, held, pools["decode"].sure, joined)
     before = None if best.mixed else outcome(run, ttft=run.ttft)
     tried = [] if before is None else effects(run, before, changes)
@@ -243,32 +242,16 @@ def _deployment(plan: PlanSpec, run: Run, resolved: Mapping[Phase, Resolved]) ->
         mixed=run.mixed,
     )
     served = run.utilisation * min(found.prefill_capacity, found.decode_capacity)
-    asked = plan.asked.requests_per_s
+    asked = plan.wanted.requests_per_s
     return replace(found, requests_per_s=served if asked is None else min(served, asked))
 
 
-def _held(best: Deployment) -> dict[Phase, PoolPlan]:
-    if not best.mixed:
-        return {"prefill": best.prefill, "decode": best.decode}
-    point = replace(best.decode.point, footprint=mixed_footprint(best.prefill.point, best.decode.point))
-    return {"decode": replace(best.decode, point=point)}
-
-
 def _felt(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> tuple[Swing, ...]:
-    """Return what assumed inputs do to the outputs; what both systems have is moved on one of them, and named so."""
     machines = {phase: pool.machine for phase, pool in run.pools.items()}
     if len(_systems(run)) == 1:
         machines = dict.fromkeys(machines, machines["decode"])
     cases = {phase: one.scenario.case for phase, one in resolved.items()}
-    found = felt(best, machines, cases, run.utilisation, ("TPOT", "TTFT", "rate"))
-    twice = {name for name, count in Counter(one.name for one in found).items() if count > 1}
-    seen: set[str] = set()
-    named = []
-    for one in found:
-        where = "decode" if one.name in seen else "prefill"  # in the order of the machines
-        seen.add(one.name)
-        named.append(replace(one, name=f"{one.name} ({where})") if one.name in twice else one)
-    return tuple(sorted(named, key=lambda one: -one.largest))
+    return tuple(felt(best, machines, cases, run.utilisation, ("TPOT", "TTFT", "rate")))
 
 
 def _systems(run: Run) -> dict[str, tuple[Phase, ...]]:
@@ -293,7 +276,7 @@ def _sites(
         rates = resolved[phases[-1]].scenario.case.rates
         own = {phase: layout for phase, layout in layouts.items() if phase in phases}
         used = sum(servers[phase] for phase in phases)
-        given = plan.asked.cards
+        given = plan.wanted.cards
         if plan.run is not None and plan.run.prefill_on is not None and phases == ("prefill",):
             given = plan.run.prefill_cards
         budget = max(used, (given or 0) // rates.packages_per_server)
@@ -381,7 +364,7 @@ def _targets(
 ) -> tuple[tuple[Target, ...], float | None]:
     """Return the limits beside their predictions, and the probability that all of them are met at once."""
     tpots = decode.steps / _f(best.decode.point.tokens_per_step)
-    asked = plan.asked.requests_per_s
+    asked = plan.wanted.requests_per_s
     kept = {
         "tpot": None if run.tpot is None else tpots <= run.tpot,
         "ttft": None if run.ttft is None else joined.ttfts <= run.ttft,
@@ -420,7 +403,7 @@ def _targets(
 def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
     """Yield what was asked and chosen, the model, and every number of the machine that takes part."""
     conditions = plan.conditions.model_dump(exclude={"prefill", "decode"})
-    for key, value in {**plan.asked.model_dump(), **conditions}.items():
+    for key, value in {**plan.wanted.model_dump(), **conditions}.items():
         if value is not None and value not in ((), {}, []):
             yield _plain("the request", key, value, "asked")
     for phase, given in (("prefill", plan.conditions.prefill), ("decode", plan.conditions.decode)):

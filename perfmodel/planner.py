@@ -1,6 +1,5 @@
 """A run-spec answered: read what it names, search, and say how sure the best plan is."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -9,21 +8,21 @@ from perfmodel import __version__, catalog, inputs
 from perfmodel.errors import UsageError
 from perfmodel.machine import Machine
 from perfmodel.plan_file import plan_spec, pool_of
-from perfmodel.rates import Rates, joined_rates
+from perfmodel.rates import Rates
+from perfmodel.scenario import joined_rates
 from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
-from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Solution
-from perfmodel.solver.request import Objective, Request
-from perfmodel.solver.solve import felt, front, solve
+from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
+from perfmodel.solver.request import Request
+from perfmodel.solver.solve import felt, front, holds, joined_sure, solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Phase, Targets
 from perfmodel.specs.evidence import DeploymentConditions
 from perfmodel.specs.model import ModelSpec
-from perfmodel.specs.plan import Asked, PlanSpec
-from perfmodel.specs.run import RunSpec
-from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, joined_range, pool_range
+from perfmodel.specs.plan import PlanSpec
+from perfmodel.specs.run import RunSpec, Serving
+from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, pool_range
 
-UTILISATION, TOP = 0.8, 5
 SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
 
@@ -61,8 +60,6 @@ class Planned:
 
     asking: Asking
     solution: Solution
-    #: the request that found it: with a confidence its TPOT limit is tighter than what was asked
-    searched: Request
     sure: PoolRange | None = None
     joined: JoinedRange | None = None
     #: what assumed inputs do to TPOT and TTFT
@@ -88,7 +85,7 @@ def _number(value: Any) -> float:
 
 def _prices(run: RunSpec, machines: Mapping[Phase, Machine]) -> tuple[float, float]:
     """Return what a server of prefill and of decode costs: an hour's price, or watts; equal ones count servers."""
-    if _objective(run) == "energy":
+    if run.aim == "energy":
         watts = {phase: machine.system.spec.server_power for phase, machine in machines.items()}
         unknown = {machines[phase].system.spec.name for phase, power in watts.items() if power is None}
         if unknown:
@@ -128,7 +125,7 @@ def _domain(rates: Rates, allow_scale_out: bool) -> int | None:
     return None if allow_scale_out else int(rates.max_packages // rates.packages_per_server)
 
 
-def _machines(run: RunSpec, techniques: Mapping[str, str]) -> tuple[dict[Phase, Machine], tuple[str, ...]]:
+def _machines(run: RunSpec) -> tuple[dict[Phase, Machine], tuple[str, ...]]:
     """Return the machines of both pools before techniques are set on them, and remarks."""
     decode, remarks = catalog.load_machine(str(run.on), run.stack, run.kernels or ())
     if run.prefill_on is None:
@@ -156,15 +153,11 @@ def _choices(
     )
 
 
-def _objective(run: RunSpec) -> Objective:
-    return run.objective or ("cards" if run.rate else "throughput")
-
-
 def _check(run: RunSpec) -> None:
     """Refuse keys that contradict each other; raises ``UsageError``."""
     if run.cards is None and run.rate is None:
         raise UsageError("solve needs --cards N (a budget) or --rate R (requests per second)")
-    objective = _objective(run)
+    objective = run.aim
     if objective in ("cards", "tpot") and run.rate is None:
         wanted = {"cards": "fewest cards", "tpot": "lowest TPOT"}[objective]
         raise UsageError(f"--objective {objective} needs --rate: {wanted} for which rate?")
@@ -191,11 +184,12 @@ def asking_of(run: RunSpec) -> Asking:
     Raises ``UsageError`` and ``DataError`` as the options and files say.
     """
     _check(run)
+    run = run.filled()
     loaded = catalog.load_model(str(run.model))
     techniques = inputs.settings(run.with_)
     inputs.refuse_conflicts(techniques)
-    machines, remarks = _machines(run, techniques)
-    service, choices = _choices(techniques, machines, loaded.spec, run.kv or "bf16")
+    machines, remarks = _machines(run)
+    service, choices = _choices(techniques, machines, loaded.spec, str(run.kv))
     same = machines["prefill"] is machines["decode"]
     decode = catalog.set_techniques(machines["decode"], techniques)
     machines = {
@@ -209,8 +203,11 @@ def asking_of(run: RunSpec) -> Asking:
             f"--with mtp={drafts}: acceptance is known for {len(positions)} position(s); give --acceptance with one "
             "value per position"
         )
-    rates: dict[Phase, Rates] = {"decode": machines["decode"].rates()}
-    rates["prefill"] = rates["decode"] if same else joined_rates(machines["prefill"].rates(), rates["decode"])
+    rates: dict[Phase, Rates] = {"prefill": machines["prefill"].rates(), "decode": machines["decode"].rates()}
+    if same:
+        rates["prefill"] = rates["decode"]
+    else:
+        rates = joined_rates(rates)
     isl, osl = int(run.isl or 0), int(run.osl or 0)
     decode_case = inputs.case_of(loaded.spec, rates["decode"], isl, osl, positions, service)
     cases: dict[Phase, Case] = {"decode": decode_case, "prefill": replace(decode_case, rates=rates["prefill"])}
@@ -223,15 +220,15 @@ def asking_of(run: RunSpec) -> Asking:
         servers=_servers(run.cards, rates["decode"], names["decode"], "--cards", pools),
         rate=run.rate,
         targets=Targets(tpot=run.tpot, ttft=run.ttft),
-        utilisation=run.utilisation or UTILISATION,
-        objective=_objective(run),
+        utilisation=_number(run.utilisation),
+        objective=run.aim,
         choices=choices,
-        top=run.top or TOP,
+        top=int(_number(run.top)),
         prefill_servers=None
         if same
         else _servers(run.prefill_cards, rates["prefill"], names["prefill"], "--prefill-cards", 1),
         prices=_prices(run, machines),
-        serving=run.serving or "disaggregated",
+        serving=cast(Serving, run.serving),
         domains=(_domain(rates["prefill"], scale_out), _domain(rates["decode"], scale_out)),
     )
     bounds = [name for name, word in techniques.items() if catalog.technique_named(name).setting(word).bound]
@@ -263,16 +260,17 @@ def planned(run: RunSpec) -> Planned:
         solution = solve(asking.case, searched, asking.cases["prefill"])
         best = solution.best
         if best is None:
-            return Planned(asking=asking, solution=solution, searched=searched)
+            return Planned(asking=asking, solution=solution)
         prefill, sure = _ranges(best, asking)
         each = _number(best.decode.point.tokens_per_step)
         if run.confidence is None or limit is None or sure.chance(limit, each) >= run.confidence:
             return Planned(
                 asking=asking,
                 solution=solution,
-                searched=searched,
                 sure=sure,
-                joined=_joined(best, prefill, sure, asking),
+                joined=joined_sure(
+                    best, prefill, sure, asking.cases["prefill"], asking.request.utilisation, asking.request.rate
+                ),
                 felt=felt(best, asking.machines, asking.cases, asking.request.utilisation, ("TPOT", "TTFT")),
             )
         tighter = best.tpot * min(0.9999, limit / sure.tpot_at(run.confidence, each))
@@ -294,36 +292,34 @@ def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
     return prefill, decode
 
 
-def _joined(best: Deployment, prefill: PoolRange, decode: PoolRange, asking: Asking) -> JoinedRange:
-    """Return how sure TTFT and the rate of the best deployment are."""
-    utilisation = asking.request.utilisation
-    return joined_range(
-        prefill=prefill,
-        decode=decode,
-        first=best.first_token,
-        prefill_rate=math.inf if best.mixed else best.prefill_capacity * utilisation,
-        decode_rate=best.decode_capacity * utilisation,
-        asked=asking.request.rate,
-    )
-
-
 def front_of(found: Planned) -> list[FrontPoint]:
     """Return the front of throughput per card over TPOT around the limit asked for."""
     asking = found.asking
     return front(asking.case, asking.request, asking.cases["prefill"])
 
 
+def holds_of(found: Planned) -> Holds | None:
+    """Return over which acceptance the choice of the best plan holds."""
+    asking = found.asking
+    return holds(asking.case, found.solution.request, asking.cases["prefill"])
+
+
 def plan_of(found: Planned) -> PlanSpec | None:
-    """Return the file of the best plan, or None where there is none."""
+    """Return the file of the best plan, or None where there is none; files of the user's are named by their paths."""
     asking, best = found.asking, found.solution.best
     if best is None:
         return None
     case, family, machine = asking.case, best.decode.family, asking.machine
-    prefill = asking.machines["prefill"]
+    prefill, model = asking.machines["prefill"], catalog.load_model(str(asking.run.model)).word
+    apart = prefill is not machine
+    names = {"model": model, "on": machine.system.word, "stack": machine.stack.word}
+    names |= {"prefill_on": prefill.system.word, "prefill_stack": prefill.stack.word} if apart else {}
+    if asking.run.acceptance is None and case.model.acceptance:
+        names["acceptance"] = case.model.acceptance[0].name
     conditions = DeploymentConditions(
-        system=machine.system.spec.name,
-        model=case.model.name,
-        stack=machine.stack.spec.name,
+        system=machine.system.word,
+        model=model,
+        stack=machine.stack.word,
         kernels=tuple(asking.run.kernels or ()),
         techniques=catalog.on_machine_alone(asking.techniques),
         isl=cast(Any, case.isl),
@@ -339,22 +335,15 @@ def plan_of(found: Planned) -> PlanSpec | None:
         prefill=pool_of(best.prefill, best.prefill_instances),
         decode=pool_of(best.decode, best.decode_instances),
         mixed=best.mixed,
-        prefill_system=None if prefill is machine else prefill.system.spec.name,
-        prefill_stack=None if prefill is machine else prefill.stack.spec.name,
+        prefill_system=prefill.system.word if apart else None,
+        prefill_stack=prefill.stack.word if apart else None,
     )
-    files = catalog.digests(case.model.name, machine, asking.techniques)
-    files |= catalog.digests(case.model.name, prefill, asking.techniques)
+    files = catalog.digests(model, machine, asking.techniques)
+    files |= catalog.digests(model, prefill, asking.techniques)
     return plan_spec(
         best,
         conditions,
-        Asked(
-            cards=asking.run.cards,
-            requests_per_s=asking.request.rate,
-            ttft=asking.request.targets.ttft,
-            utilisation=asking.request.utilisation,
-            objective=asking.request.objective,
-        ),
-        run=asking.run,
+        run=asking.run.model_copy(update=names),
         machines=asking.machines,
         model=case.model,
         techniques=catalog.techniques(),

@@ -1,7 +1,7 @@
 """SUPPLY: chip x system x stack x kernels -> the rates of one die; no model in sight."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from perfmodel.algebra import Num, floor
@@ -237,9 +237,3 @@ def rates_of(
         packages_per_server=_whole(system.packages_per_server),
         max_packages=_whole(system.max_packages),
     )
-
-
-def joined_rates(prefill: Rates, decode: Rates) -> Rates:
-    """Return the rates of prefill where decode may be on another system: the cache takes the slower network."""
-    slower = min((prefill.kv_tier, decode.kv_tier), key=lambda tier: float(cast(Any, tier.bandwidth)))
-    return replace(prefill, kv_tier=slower)

@@ -26,6 +26,7 @@ def command(
     from pathlib import Path
 
     from perfmodel import catalog
+    from perfmodel.cli.what_if import given_of
     from perfmodel.report.html.page import Parts, page
 
     if not plan.lower().endswith(".json"):
@@ -34,14 +35,13 @@ def command(
         )
     path = Path(output)
     catalog.refuse_taken(path, force=force)  # before the work, and once more when the page is written
-    spec = catalog.load_plan(plan)
-    remarks = catalog.changed_since(spec)
+    given = given_of(plan)
     text = page(
-        report_of(plan, spec, front=front),
+        report_of(given.plan, given.run, front=front),
         Parts(**catalog.page_files()),
         file=Path(plan).name,
-        commands=commands_of(Path(plan).name, spec),
-        remarks=remarks,
+        commands=commands_of(Path(plan).name, given.plan),
+        remarks=given.remarks,
     )
     catalog.write_page(path, text, force=force)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
@@ -96,15 +96,13 @@ def _time(seconds: float) -> str:
     return short if abs(kept / seconds - 1) < 1e-15 else f"{seconds!r}s"
 
 
-def report_of(word: str, spec: Any, *, front: bool) -> Any:
+def report_of(spec: Any, run: Any, *, front: bool) -> Any:
     """Return everything that the page of a plan shows."""
     from perfmodel import catalog
-    from perfmodel.cli.what_if import run_of
     from perfmodel.plan_report import plan_report
     from perfmodel.validation import Published, deployed
     from perfmodel.what_if import Refusal, hardware_changes, technique_changes
 
-    run = run_of(word, None, None, None, None)
     tried: list[Any] = []
     if not run.mixed:  # their gain is that of pools apart
         tried += technique_changes(run, catalog.techniques().values(), catalog.kernel_set)

@@ -1,14 +1,12 @@
 """What the planner asks of a search."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from perfmodel.serving import Case
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
-
-Objective = Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"]
-Serving = Literal["disaggregated", "mixed", "any"]
+from perfmodel.specs.run import Objective, Serving
 
 ROUNDING = 1e-9
 NOTHING_SERVED = 1e-12
@@ -66,8 +64,7 @@ def keys(request: Request, served: Any, servers: Any, cost: Any, ttft: Any) -> t
 def value(request: Request, key: tuple[float, ...]) -> float:
     """Return the objective of a deployment from its first key, the more the better.
 
-    Requests a second; requests a second of a server, or for a unit of money an hour; or servers, or money, saved.
+    Requests a second; or, where an objective counts servers, money or watts, their inverse: what the same serves
+    for one of them.
     """
-    if request.by_ratio:
-        return 1 / key[0]
-    return -key[0]
+    return -key[0] if request.objective in ("throughput", "tpot") else 1 / key[0]
