@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from perfmodel import catalog, planner
 from perfmodel.serving import Case, usable_memory
 from perfmodel.solver.defence import choices_of
+from perfmodel.scenario import joined_rates
 from perfmodel.solver.join import packed
 from perfmodel.solver.mixed import mixed_joins
 from perfmodel.solver.request import Cases, Request
@@ -190,7 +191,7 @@ def test_two_systems_each_keep_their_budget_their_rates_and_the_slower_network()
     for slow in ("prefill", "decode"):
         tier = rates[slow].kv_tier
         slower = rates | {slow: replace(rates[slow], kv_tier=replace(tier, bandwidth=tier.bandwidth / 7))}
-        assert planner._joined_rates(slower)["prefill"].kv_tier.bandwidth == tier.bandwidth / 7
+        assert joined_rates(slower)["prefill"].kv_tier.bandwidth == tier.bandwidth / 7
     again = planner.planned(run.model_copy(update={"cards": 128})).solution.best
     assert again is not None
     assert again.requests_per_s >= best.requests_per_s
