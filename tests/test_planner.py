@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel import catalog, planner
+from perfmodel.scenario import joined_rates
 from perfmodel.serving import Case, usable_memory
 from perfmodel.solver.defence import choices_of
-from perfmodel.scenario import joined_rates
 from perfmodel.solver.join import packed
 from perfmodel.solver.mixed import mixed_joins
 from perfmodel.solver.request import Cases, Request
