@@ -63,7 +63,7 @@ def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:
     done = moeplan(*SOLVE, "--tpot", "1ms")
     assert done.returncode == 3
     assert "tpot" in done.stdout
-    assert "against" in done.stdout
+    assert "off by" in done.stdout
 
 
 @pytest.mark.parametrize(
