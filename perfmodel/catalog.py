@@ -344,6 +344,12 @@ def page_files(language: str = "en") -> dict[str, Any]:
     }
 
 
+def glossary(language: str) -> dict[str, Any]:
+    """Return the texts of results in a language, by their English."""
+    path = Path(__file__).resolve().parent / "report" / "lang" / f"{language}.yaml"
+    return cast("dict[str, Any]", yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
+
+
 def refuse_taken(path: Path, *, force: bool) -> None:
     """Raise ``UsageError`` where a file would be replaced and ``force`` is not given."""
     if path.exists() and not force:
