@@ -325,7 +325,7 @@ def read_plan(path: Path) -> PlanSpec:
     return spec
 
 
-def page_files(language: str = "en") -> dict[str, Any]:
+def page_files(language: str) -> dict[str, Any]:
     """Return what a page of HTML is made of: template, style, script, plotly.js and the words of a language.
 
     Raises ``UsageError`` where plotly is not installed.

@@ -27,6 +27,7 @@ def command(
 
     from perfmodel import catalog
     from perfmodel.report.html.page import Parts, page
+    from perfmodel.report.terminal import VOICE
 
     if not plan.lower().endswith(".json"):
         raise UsageError(
@@ -36,9 +37,8 @@ def command(
     catalog.refuse_taken(path, force=force)  # before the work, and once more when the page is written
     spec = catalog.load_plan(plan)
     remarks = catalog.changed_since(spec)
-    text = page(
-        report_of(plan, spec, front=front), Parts(**catalog.page_files()), file=Path(plan).name, remarks=remarks
-    )
+    parts = Parts(**catalog.page_files(VOICE.language), shared=VOICE.say)
+    text = page(report_of(plan, spec, front=front), parts, file=Path(plan).name, remarks=remarks)
     catalog.write_page(path, text, force=force)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 

@@ -11,8 +11,8 @@ from perfmodel.report.table import Document, Say, Table
 _BRANCH = re.compile(r"[ │├└─]*")
 _HOLE = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _NUMBER = r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?(?: ?(?:%|[kMGTPmunµ]?(?:i?B|FLOP|s|W)(?:/s)?)(?![A-Za-z]))?"
-#: kind of a hole -> what fills it; those of kind "term" and "any" are translated, "term" must be
-_KINDS = {"": rf"(?:{_NUMBER}|\S+?)", "n": _NUMBER, "term": ".+?", "any": ".+?"}
+#: kind of a hole -> what fills it; those of kind "term" and "any" are translated, "term" must be, "any" is one clause
+_KINDS = {"": rf"(?:{_NUMBER}|\S+?)", "n": _NUMBER, "term": ".+?", "any": "(?:(?!; ).)+?"}
 
 
 @dataclass(frozen=True, slots=True)

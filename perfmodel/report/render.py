@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from perfmodel.report.quantity import format_quantity
 from perfmodel.report.language import spoken
+from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Document, Say, Table, in_english
 from perfmodel.report.wrap import cells, longest, wrap
 
@@ -292,7 +292,7 @@ def to_table(document: Document, width: int, coloured: bool = False, say: Say = 
             console.print(drawn)
         notes = list(table.notes)
         if left_out:
-            listed = ", ".join(c.title or c.key for c in left_out)
+            listed = say(", ").join(c.title or c.key for c in left_out)
             notes.append(say("too narrow for {}; --format csv has them").format(listed))
         for note in notes:
             put(f"  {note}", hang="  ")

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -12,11 +12,12 @@ from perfmodel.plan_report import PlanReport, PoolReport, Target, kinds
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.html import plots, topology
 from perfmodel.report.html.words import Words
+from perfmodel.report.language import spoken_table
 from perfmodel.report.memory import memory_table
 from perfmodel.report.operators import block_table, operator_table
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import extrapolations, sizes
-from perfmodel.report.table import Column, Table
+from perfmodel.report.table import Column, Say, Table, in_english
 from perfmodel.report.what_if import what_if_tables
 from perfmodel.validation import Scored
 
@@ -32,6 +33,8 @@ class Parts:
     script: str
     plotly: str
     words: Mapping[str, Any]
+    #: what translates tables that other commands print too
+    shared: Say = in_english
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,11 @@ def page(report: PlanReport, parts: Parts, *, file: str, remarks: Sequence[str] 
     """Return the page of a report; ``file`` is the name of the plan, ``remarks`` go to its notes."""
     from jinja2 import Environment, StrictUndefined
 
-    words = Words(parts.words)
-    sections = tuple(_sections(report, words, remarks))
+    words = Words(parts.words, parts.shared)
+    sections = tuple(
+        replace(section, tables=tuple(spoken_table(table, words.shared) for table in section.tables))
+        for section in _sections(report, words, remarks)
+    )
     figures = {
         figure.name: {
             "data": figure.data,
@@ -153,7 +159,7 @@ def _answer(report: PlanReport, words: Words) -> tuple[str, str]:
     )
     missed = [_name(target, words) for target in report.targets if target.met is False]
     if missed:
-        return given, words.say("answer_missed", missed=", ".join(missed))
+        return given, words.say("answer_missed", missed=words.say("join").join(missed))
     if report.chance is None:
         return given, f"{words.say('answer_open')} {words.say('answer_fits')}"
     key = "answer_met" if report.chance >= SURE else "answer_met_unsure"
@@ -224,17 +230,17 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
     )
     yield _inputs(report, words)
     notes = [
-        f"{words.term(p.phase)}: {text}"
+        words.term(f"{p.phase} {text}")
         for p in pools
         for text in extrapolations(p.resolved.plan, p.resolved.scenario.case)
     ]
-    notes += [words.say("sure_words"), *remarks]
+    notes += [words.say("sure_words"), *map(words.term, remarks)]
     yield Section(name="notes", title=words.say("notes.title"), lead="", notes=tuple(notes))
 
 
 def _of(pool: PoolReport, table: Table, words: Words) -> Table:
     """Return a table of one pool, named so."""
-    return Table(f"{table.title}: {words.term(pool.phase)}", table.columns, table.rows, table.notes)
+    return Table(f"{words.shared(table.title)}: {words.term(pool.phase)}", table.columns, table.rows, table.notes)
 
 
 def _operators(pool: PoolReport, words: Words) -> Table:
@@ -305,7 +311,7 @@ def _range_bar(target: Target, label: str) -> Markup:
 
 def _topology(report: PlanReport, words: Words) -> Section:
     of = {phase: [die.server for die in report.dies if die.phase == phase] for phase in report.pools}
-    pools = ", ".join(
+    pools = words.say("join").join(
         words.say(
             "plan.label_pool",
             phase=words.term(phase),
@@ -327,7 +333,10 @@ def _topology(report: PlanReport, words: Words) -> Section:
             "groups": topology.groups(report, words),
             "kinds": topology.die_kinds(report, words),
             "legend": [
-                (phase, f"{words.term(phase)}: {pool.instances} × {sizes(pool.resolved.plan.layout.dies, rates)}")
+                (
+                    phase,
+                    f"{words.term(phase)}: {pool.instances} × {words.term(sizes(pool.resolved.plan.layout.dies, rates))}",
+                )
                 for phase, pool in report.pools.items()
             ],
         },
@@ -473,7 +482,7 @@ def _inputs(report: PlanReport, words: Words) -> Section:
     return Section(
         name="inputs",
         title=words.say("inputs.title"),
-        lead=words.say("inputs.lead", count=len(report.inputs), kinds=", ".join(counts)),
+        lead=words.say("inputs.lead", count=len(report.inputs), kinds=words.say("join").join(counts)),
         more={
             "inputs": groups,
             "files": report.plan.files,

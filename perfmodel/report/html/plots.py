@@ -11,6 +11,7 @@ from perfmodel.report.html.words import Words
 from perfmodel.report.plan import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
+from perfmodel.report.wrap import wrap
 from perfmodel.solver.plan import Deployment
 from perfmodel.specs.deployment import Phase
 from perfmodel.timeline import Stream, Timeline
@@ -108,7 +109,7 @@ def front(report: PlanReport, words: Words) -> Figure:
             "name": words.say("front.plans"),
             "x": [1e3 * point.tpot for point in points],
             "y": [point.tokens_per_s_per_card for point in points],
-            "text": [_broken(plan_in_words(point.deployment)) for point in points],
+            "text": [_broken(words.term(plan_in_words(point.deployment))) for point in points],
             "line": {"color": PHASES["decode"], "width": 2, "shape": "hv"},
             "marker": {"size": 8},
             "hovertemplate": hover,
@@ -159,12 +160,7 @@ HOVER_WIDTH = 60
 
 def _broken(text: str) -> str:
     """Return words on lines that fit beside a pointer."""
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > HOVER_WIDTH:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(lines)
+    return "<br>".join(wrap(text, HOVER_WIDTH))
 
 
 def _upright(x: float) -> dict[str, Any]:
@@ -294,7 +290,7 @@ def streams(pool: PoolReport, words: Words) -> Figure:
                 },
             }
         )
-    told = ", ".join(
+    told = words.say("join").join(
         words.say("streams.busy", lane=words.term(one.name), share=_percent(1 - _idle(one, drawn) / drawn.layer))
         for one in drawn.streams
     )
@@ -359,7 +355,7 @@ def roofline(report: PlanReport, words: Words) -> Figure:
                     words.say(
                         "roofline.point",
                         name=row.name,
-                        block=row.block.replace("_", " "),
+                        block=words.term(row.block.replace("_", " ")),
                         share=_percent(share),
                         bound=words.term(row.timed.bound),
                     )
@@ -372,7 +368,7 @@ def roofline(report: PlanReport, words: Words) -> Figure:
                     "size": [7 + 40 * share**0.5 / 2 for share in shares],
                     "line": {"width": 0.8, "color": "#ffffff"},
                 },
-                "hovertemplate": "%{fullData.name} %{text}<br>%{y:.3s}FLOP/s at %{x:.3g} FLOP/B<extra></extra>",
+                "hovertemplate": "%{fullData.name} %{text}<br>%{y:.3s}FLOP/s, %{x:.3g} FLOP/B<extra></extra>",
             }
         )
     low, high = (end(value for trace in data for value in trace["x"]) for end in (min, max))
@@ -458,7 +454,7 @@ def memory(report: PlanReport, words: Words) -> Figure:
                 "marker": {"color": colour},
             }
         )
-    told = ", ".join(
+    told = words.say("join").join(
         words.say(
             "memory.label_pool",
             phase=words.term(phase),
@@ -538,7 +534,7 @@ def worth(effects: Sequence[Effect], name: str, caption: str, words: Words) -> F
     shown = [one for one in effects if abs(one.gain) > SMALLEST][:MOST_BARS]
     if not shown:
         return None
-    names = [one.change.label for one in shown]
+    names = [words.term(one.change.label) for one in shown]
     data = []
     for by in dict.fromkeys(one.change.by for one in shown):
         own = [one for one in shown if one.change.by == by]
@@ -547,10 +543,17 @@ def worth(effects: Sequence[Effect], name: str, caption: str, words: Words) -> F
                 "type": "bar",
                 "orientation": "h",
                 "name": words.term(by),
-                "y": [one.change.label for one in own],
+                "y": [words.term(one.change.label) for one in own],
                 "x": [100 * one.gain for one in own],
                 "text": [
-                    _broken(words.say("worth.point", now=one.change.now, setting=one.change.setting, why=one.why))
+                    _broken(
+                        words.say(
+                            "worth.point",
+                            now=words.term(one.change.now),
+                            setting=one.change.setting,
+                            why=words.term(one.why),
+                        )
+                    )
                     for one in own
                 ],
                 "textposition": "none",

@@ -91,7 +91,7 @@ def holds(die: Die, group: int, words: Words) -> str:
         parts.append(words.say("plan.holds_slots", first=die.slots[0], last=die.slots[1]))
     if die.shared:
         parts.append(words.say("plan.holds_shared"))
-    return ", ".join(parts)
+    return words.say("join").join(parts)
 
 
 def group_of(pool: PoolReport) -> int:
@@ -122,7 +122,7 @@ def _server(number: int, dies: Sequence[Die], report: PlanReport, words: Words) 
         f'<svg class="server" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">',
         f'<rect class="box" x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="5"/>',
         f'<text class="name" x="{PAD}" y="14">{escape(words.say("plan.server", number=number))}</text>',
-        f'<text class="part" x="{width - PAD}" y="14" text-anchor="end">{escape(", ".join(instances))}</text>',
+        f'<text class="part" x="{width - PAD}" y="14" text-anchor="end">{escape(words.say("join").join(instances))}</text>',
     ]
     at_work = {(die.card, die.die): die for die in dies}
     for card in range(cards):

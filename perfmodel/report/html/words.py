@@ -20,9 +20,9 @@ class Words:
         return str(self.texts[key]).format(**values)
 
     def term(self, word: str) -> str:
-        """Return a word of a shared table or plot; one that is not listed stays as it is."""
+        """Return a word of a shared table or plot; one that is listed nowhere stays as it is."""
         return str(self.texts["terms"].get(word) or self.shared(word))
 
     def part(self, word: str) -> str:
-        """Return the name of a part of a step; one that is not listed stays as it is."""
-        return str(self.texts["parts"].get(word, word))
+        """Return the name of a part of a step; one that is listed nowhere stays as it is."""
+        return str(self.texts["parts"].get(word) or self.shared(word))
