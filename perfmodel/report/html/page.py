@@ -333,11 +333,9 @@ def _topology(report: PlanReport, words: Words) -> Section:
             "groups": topology.groups(report, words),
             "kinds": topology.die_kinds(report, words),
             "legend": [
-                (
-                    phase,
-                    f"{words.term(phase)}: {pool.instances} × {words.term(sizes(pool.resolved.plan.layout.dies, rates))}",
-                )
+                (phase, f"{words.term(phase)}: {pool.instances} × {size}")
                 for phase, pool in report.pools.items()
+                for size in [words.term(sizes(pool.resolved.plan.layout.dies, rates))]
             ],
         },
     )

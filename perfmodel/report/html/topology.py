@@ -107,9 +107,10 @@ def _server(number: int, dies: Sequence[Die], report: PlanReport, words: Words) 
     card_width = per_card * CELL + 4
     width = 2 * PAD + columns * (card_width + GAP) - GAP
     height = HEAD + -(-cards // columns) * (CELL + 4 + GAP) + PAD - GAP
-    instances = [
+    told = [
         f"{words.term(phase)} {span([d.instance for d in of])}" for phase, of in groupby(dies, key=lambda d: d.phase)
     ]
+    instances = words.say("join").join(told)
     label = words.say(
         "plan.server_label",
         number=number,
@@ -122,7 +123,7 @@ def _server(number: int, dies: Sequence[Die], report: PlanReport, words: Words) 
         f'<svg class="server" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">',
         f'<rect class="box" x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="5"/>',
         f'<text class="name" x="{PAD}" y="14">{escape(words.say("plan.server", number=number))}</text>',
-        f'<text class="part" x="{width - PAD}" y="14" text-anchor="end">{escape(words.say("join").join(instances))}</text>',
+        f'<text class="part" x="{width - PAD}" y="14" text-anchor="end">{escape(instances)}</text>',
     ]
     at_work = {(die.card, die.die): die for die in dies}
     for card in range(cards):
