@@ -12,16 +12,17 @@ from perfmodel.plan_file import plan_spec, pool_of
 from perfmodel.rates import Rates
 from perfmodel.sensitivity import Swing, swings
 from perfmodel.serving import Case
-from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Solution
+from perfmodel.solver.mixed import mixed_first_token
+from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
 from perfmodel.solver.request import Objective, Request
-from perfmodel.solver.solve import front, latencies, solve
+from perfmodel.solver.solve import front, holds, latencies, solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Phase, Targets
 from perfmodel.specs.evidence import DeploymentConditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec
 from perfmodel.specs.run import RunSpec
-from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, joined_range, pool_range
+from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, interval, joined_range, pool_range
 
 UTILISATION, TOP = 0.8, 5
 SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
@@ -61,8 +62,6 @@ class Planned:
 
     asking: Asking
     solution: Solution
-    #: the request that found it: with a confidence its TPOT limit is tighter than what was asked
-    searched: Request
     sure: PoolRange | None = None
     joined: JoinedRange | None = None
     #: what assumed inputs do to TPOT and TTFT
@@ -128,7 +127,7 @@ def _domain(rates: Rates, allow_scale_out: bool) -> int | None:
     return None if allow_scale_out else int(rates.max_packages // rates.packages_per_server)
 
 
-def _machines(run: RunSpec, techniques: Mapping[str, str]) -> tuple[dict[Phase, Machine], tuple[str, ...]]:
+def _machines(run: RunSpec) -> tuple[dict[Phase, Machine], tuple[str, ...]]:
     """Return the machines of both pools before techniques are set on them, and remarks."""
     decode, remarks = catalog.load_machine(str(run.on), run.stack, run.kernels or ())
     if run.prefill_on is None:
@@ -158,7 +157,9 @@ def _choices(
 
 def _joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
     """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
-    slower = min((one.kv_tier for one in rates.values()), key=lambda tier: float(cast(Any, tier.bandwidth)))
+    slower = min(
+        (one.kv_tier for one in rates.values()), key=lambda tier: (_number(tier.bandwidth), -_number(tier.latency))
+    )
     return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
 
 
@@ -200,7 +201,7 @@ def asking_of(run: RunSpec) -> Asking:
     loaded = catalog.load_model(str(run.model))
     techniques = inputs.settings(run.with_)
     inputs.refuse_conflicts(techniques)
-    machines, remarks = _machines(run, techniques)
+    machines, remarks = _machines(run)
     service, choices = _choices(techniques, machines, loaded.spec, run.kv or "bf16")
     same = machines["prefill"] is machines["decode"]
     decode = catalog.set_techniques(machines["decode"], techniques)
@@ -272,14 +273,13 @@ def planned(run: RunSpec) -> Planned:
         solution = solve(asking.case, searched, asking.cases["prefill"])
         best = solution.best
         if best is None:
-            return Planned(asking=asking, solution=solution, searched=searched)
+            return Planned(asking=asking, solution=solution)
         prefill, sure = _ranges(best, asking)
         each = _number(best.decode.point.tokens_per_step)
         if run.confidence is None or limit is None or sure.chance(limit, each) >= run.confidence:
             return Planned(
                 asking=asking,
                 solution=solution,
-                searched=searched,
                 sure=sure,
                 joined=_joined(best, prefill, sure, asking),
                 felt=_felt(best, asking),
@@ -306,7 +306,7 @@ def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
 def _joined(best: Deployment, prefill: PoolRange, decode: PoolRange, asking: Asking) -> JoinedRange:
     """Return how sure TTFT and the rate of the best deployment are."""
     utilisation = asking.request.utilisation
-    return joined_range(
+    found = joined_range(
         prefill=prefill,
         decode=decode,
         first=best.first_token,
@@ -314,6 +314,15 @@ def _joined(best: Deployment, prefill: PoolRange, decode: PoolRange, asking: Ask
         decode_rate=best.decode_capacity * utilisation,
         asked=asking.request.rate,
     )
+    if not best.mixed:
+        return found
+    steps = decode.steps - best.tpot_added * _number(best.decode.point.tokens_per_step) * prefill.relative
+    points = (
+        replace(best.prefill.point, step_time=cast(Any, prefill.steps)),
+        replace(best.decode.point, step_time=cast(Any, steps)),
+    )
+    ttfts: Any = mixed_first_token(*points, asking.cases["prefill"], utilisation).ttft
+    return replace(found, ttfts=ttfts, ttft=interval(ttfts))
 
 
 def _felt(best: Deployment, asking: Asking) -> list[Swing]:
@@ -333,14 +342,21 @@ def _felt(best: Deployment, asking: Asking) -> list[Swing]:
             tpot, ttft = latencies(best, (case("prefill"), case("decode")), asking.request.utilisation)
             return {"TPOT": tpot, "TTFT": ttft}
 
-        found += swings(machine, outputs)
-    return found
+        pool = "" if len(machines) == 1 else "prefill: " if machine is asking.machines["prefill"] else "decode: "
+        found += [replace(one, name=pool + one.name) for one in swings(machine, outputs)]
+    return sorted(found, key=lambda one: -one.largest)
 
 
 def front_of(found: Planned) -> list[FrontPoint]:
     """Return the front of throughput per card over TPOT around the limit asked for."""
     asking = found.asking
     return front(asking.case, asking.request, asking.cases["prefill"])
+
+
+def holds_of(found: Planned) -> Holds | None:
+    """Return over which acceptance the choice of the best plan holds."""
+    asking = found.asking
+    return holds(asking.case, found.solution.request, asking.cases["prefill"])
 
 
 def plan_of(found: Planned) -> PlanSpec | None:

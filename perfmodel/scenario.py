@@ -13,7 +13,7 @@ from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
-from perfmodel.solver.mixed import mixed_time
+from perfmodel.solver.mixed import mixed_rate, mixed_time
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
@@ -234,7 +234,7 @@ class Joined:
     def requests_per_s(self) -> float:
         """Requests per second of the slower pool, or of the instances that run both phases."""
         if self.mixed:
-            return self.decode_requests_per_s * float(cast(Any, self.decode.point.tpot)) / self.tpot
+            return self.decode_instances * float(cast(Any, mixed_rate(self.prefill.point, self.decode.point)))
         return min(self.prefill_requests_per_s, self.decode_requests_per_s)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from perfmodel.algebra import greater, minimum, total, where
+from perfmodel.algebra import greater, maximum, minimum, total, where
 from perfmodel.formulas import serving as formulas
 from perfmodel.formulas.collectives import kv_transfer_exposed
 from perfmodel.formulas.experts import gated_feed_forward_bytes
@@ -159,24 +159,30 @@ class FirstToken:
         return self.frontend + self.batch_formation + self.residual + self.prefill + self.kv_transfer + self.first_step
 
 
+def frontend_wait(prefill: PoolPoint, case: Case, arrivals: PerSecond) -> Seconds:
+    """Return the time of a request in the front ends of an instance that takes so many a second."""
+    if prefill.frontend_rate is None or case.rates.frontend_rate is None:
+        return 0.0
+    return formulas.frontend_time(
+        processes=case.rates.frontends,
+        rate=case.rates.frontend_rate,
+        utilisation=arrivals / prefill.frontend_rate,
+    )
+
+
 def first_token(
     *, prefill: PoolPoint, layout: Layout, case: Case, utilisation: Fraction, decode_step: Seconds
 ) -> FirstToken:
     """Return the terms of TTFT with the prefill pool at a given utilisation.
 
-    The dies of a data-parallel rank share the sending of a prompt's cache evenly.
+    The dies of a data-parallel rank share the sending of their batch's cache evenly, and a die of decode takes a
+    whole prompt: the longer of both.  Errs high where decode splits its cache.
     """
     prompts = layout.batch * layout.ranks
-    cache = prefill.footprint.kv_bytes_per_token * case.isl / (layout.tp * layout.cp)
+    cache = prefill.footprint.kv_bytes_per_token * case.isl
     layers = case.model.num_hidden_layers if case.rates.layered_kv_transfer else 1
     return FirstToken(
-        frontend=0.0
-        if prefill.frontend_rate is None or case.rates.frontend_rate is None
-        else formulas.frontend_time(
-            processes=case.rates.frontends,
-            rate=case.rates.frontend_rate,
-            utilisation=utilisation * prefill.requests_per_s / prefill.frontend_rate,
-        ),
+        frontend=frontend_wait(prefill, case, utilisation * prefill.requests_per_s),
         batch_formation=formulas.batch_formation_wait(
             prompts=prompts, arrival_rate=utilisation * prefill.requests_per_s
         ),
@@ -186,7 +192,7 @@ def first_token(
         ),
         prefill=prefill.step_time,
         kv_transfer=kv_transfer_exposed(
-            payload=cache * layout.batch,
+            payload=cache * maximum(layout.batch / (layout.tp * layout.cp), 1),
             bandwidth=case.rates.kv_tier.bandwidth,
             latency=case.rates.kv_tier.latency,
             compute=prefill.step_time,

@@ -106,13 +106,16 @@ def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> No
             each = prefill.step_time * case.isl / prefill.in_flight
             time = decode.tpot + decode.in_flight * each / case.osl
             one, two = prefill.footprint, decode.footprint
-            memory = max(one.weights, two.weights) + two.kv
+            prompts = prefill.in_flight / case.isl
+            at_once = max(1.0, prompts * layout.tp / layout.dies)
+            cache = min(two.kv_mean + (two.kv - two.kv_mean) * math.sqrt(at_once), two.kv_worst)
+            memory = max(one.weights, two.weights) + cache
             memory += max(one.buffers, two.buffers) + max(one.workspace, two.workspace)
             rate = decode.in_flight / (time * case.osl)
-            prompts = prefill.in_flight / case.isl
-            first = (prompts - 1) / (2 * 0.8 * rate) + 0.8 * rate * each * prefill.step_time / 2
-            first += decode.step_time / 2 + prefill.step_time + decode.step_time
-            if time <= tpot and memory <= usable and (ttft is None or first <= ttft):
+            busy = 0.8 * rate * each
+            first = (prompts - 1) / (2 * 0.8 * rate) + busy * prefill.step_time / 2
+            first += (1 - busy) * decode.step_time / 2 + prefill.step_time
+            if time <= tpot and memory <= usable and prompts <= decode.in_flight and (ttft is None or first <= ttft):
                 best = max(best, rate)
     found = mixed_joins(Cases(prefill=case, decode=case), [32], request, Tally())
     assert max((join.served for join in found), default=0.0) == pytest.approx(best * 0.8, rel=1e-12)

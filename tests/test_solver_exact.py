@@ -15,7 +15,7 @@ from perfmodel.ledger.records import Family, Layout
 from perfmodel.serving import Case, PoolPoint, first_token, usable_memory
 from perfmodel.solver import search, space
 from perfmodel.solver.join import joined
-from perfmodel.solver.mixed import mixed_first_token, mixed_memory, mixed_time
+from perfmodel.solver.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time
 from perfmodel.solver.plan import PoolPlan, Solution
 from perfmodel.solver.request import Request
 from perfmodel.solver.search import Tally, exact_pool
@@ -440,10 +440,12 @@ def mixed_deployments(one: Space) -> dict[tuple[LayoutSpec, LayoutSpec, Family],
             if a.shared_ranks or (a.dies, a.tp, a.redundant, a.expert_tp) != (b.dies, b.tp, b.redundant, b.expert_tp):
                 continue
             time = float(mixed_time(prefill.point, decode.point))
-            first = float(mixed_first_token(prefill.point, decode.point, asked.utilisation).ttft)
-            if mixed_memory(prefill.point, decode.point) > usable or time > tpot or first > ttft:
+            first = float(mixed_first_token(prefill.point, decode.point, case, asked.utilisation).ttft)
+            prompts = prefill.point.in_flight / case.isl
+            foot = mixed_footprint(prefill.point, decode.point, prompts * a.tp / a.dies)
+            if foot.planned > usable or prompts > decode.point.in_flight or time > tpot or first > ttft:
                 continue
-            rate = float(decode.point.in_flight) / (time * case.osl) * asked.utilisation
+            rate = float(mixed_rate(prefill.point, decode.point)) * asked.utilisation
             for count in range(1, asked.servers * of_server + 1):
                 servers = -(-count * a.dies // of_server)
                 served = count * rate if asked.rate is None else min(count * rate, asked.rate)

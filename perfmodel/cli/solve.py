@@ -119,7 +119,10 @@ def command(
         bool, typer.Option("--allow-scale-out", help="Let an instance leave its supernode or server group.")
     ] = False,
     front: Annotated[
-        bool, typer.Option("--front", help="Add the best plan of every TPOT: a table and a plot of the front.")
+        bool,
+        typer.Option(
+            "--front", help="Add the most per card at every TPOT, and over which acceptance the choice holds."
+        ),
     ] = False,
     top: Annotated[int, typer.Option("--top", help="Plans shown, the best included.")] = 5,
     with_: options.WithOption = None,
@@ -191,7 +194,8 @@ def command(
         top=top,
     )
     answer = planner.planned(run)
-    document = plan_document(answer, planner.front_of(answer) if front else ())
+    looked = (planner.front_of(answer), planner.holds_of(answer)) if front and answer.solution.best else ((), None)
+    document = plan_document(answer, *looked)
     remarks = answer.asking.remarks
     if output is not None:
         remarks = (*remarks, _written(output, planner.plan_of(answer)))

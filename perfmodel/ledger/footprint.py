@@ -18,7 +18,7 @@ OCCUPANCY_SIGMAS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Footprint:
-    """Bytes on one die; ``kv`` is mean + 3 sigma, ``kv_worst`` all requests at their longest.
+    """Bytes on one die; ``kv`` is ``kv_mean`` + 3 sigma, ``kv_worst`` all requests at their longest.
 
     ``kv_bytes_per_token`` is of the whole model, ``kv_bytes_per_token_of_die`` what one die keeps of
     it: all of a latent cache, its own key-value heads of a grouped one.
@@ -27,6 +27,7 @@ class Footprint:
     weights: Bytes
     kv: Bytes
     kv_worst: Bytes
+    kv_mean: Bytes
     kv_bytes_per_token: Bytes
     kv_bytes_per_token_of_die: Bytes
     buffers: Bytes
@@ -100,12 +101,14 @@ def footprint(
     per_token = cache_bytes_per_die(model.attention, family, layout.tp) * layers
     per_token = per_token * layout.kv_resident / (layout.cp * layout.dcp)
     if family.phase == "prefill":
-        planned = worst = layout.batch * (traffic.isl + block_tokens)
+        mean = planned = worst = layout.batch * (traffic.isl + block_tokens)
     else:
         worst = layout.batch * (traffic.isl + traffic.osl + layout.draft + block_tokens)
+        each = traffic.isl + traffic.osl / 2 + block_tokens / 2
+        mean = layout.batch * each
         bound = occupancy_bound(
             sequences=layout.batch,
-            mean=traffic.isl + traffic.osl / 2 + block_tokens / 2,
+            mean=each,
             spread=length_spread(osl=traffic.osl),
             sigmas=OCCUPANCY_SIGMAS,
         )
@@ -125,6 +128,7 @@ def footprint(
         expert_weights=apart,
         kv=planned * per_token,
         kv_worst=worst * per_token,
+        kv_mean=mean * per_token,
         kv_bytes_per_token=cache_bytes(model.attention, family) * layers,
         kv_bytes_per_token_of_die=per_token,
         buffers=buffers,

@@ -30,6 +30,9 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
             if size and other == apart
         ]
         if not apart:
+            rest = float(held.weights) - sum(size for (other, _), size in weights.items() if not other)
+            if rest > 1:  # of mixed serving, where prefill may keep more
+                rows.append((die, "weights that prefill alone keeps", rest, rest))
             rows.append((die, "KV cache", held.kv, held.kv_worst))
             rows.append((die, "working space", held.workspace, held.workspace))
     fuller = "fuller die" if split else "every die"

@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from perfmodel.catalog import beyond_layout
 from perfmodel.planner import Asking, Planned
@@ -26,13 +26,16 @@ from perfmodel.report.step import (
 )
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.serving import Case
+from perfmodel.solver.mixed import mixed_time
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
 from perfmodel.solver.request import Objective, Request
 from perfmodel.solver.search import exact_pool
+from perfmodel.solver.solve import footprint_of_both
 from perfmodel.solver.space import LARGEST_BATCH
 from perfmodel.specs.deployment import LayoutSpec, Phase
 
 SMALLEST_SHARE = 0.01
+FULL = 0.02  # of a load: pools so near each other are both full
 HOUR = 3600
 TTFT_DEFINITION = (
     "TTFT = batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
@@ -40,8 +43,14 @@ TTFT_DEFINITION = (
 )
 NO_TTFT = "no --ttft given: prefill batches grow as long as they gain rate, and prompts wait for them; give one"
 MIXED_TTFT = (
-    "TTFT = batch formation + residual of the running prefill and decode step + prefill + first decode step, means at "
-    "the utilisation limit"
+    "TTFT = batch formation + residual of the running prefill or decode step + prefill, which makes the first token; "
+    "means at the utilisation limit"
+)
+MIXED_UNTESTED = "mixed serving is closed form alone: no published row of it is on file"
+OVERFULL = "decode runs out of memory where all its requests are at their longest at once: some are then preempted"
+CHANCES = (
+    "chances and intervals hold the stated ranges of inputs, no queues and no faults; for whole deployments beside "
+    "published ones see moeplan validate"
 )
 
 
@@ -102,10 +111,14 @@ def explain_command(
     return shlex.join(words)
 
 
-def _pool_facts(
-    pool: PoolPlan, case: Case, ideal: Rates, instances: int, utilisation: float, tpot: float | None
-) -> dict[str, Any]:
-    rates = case.rates
+def _pool_facts(answer: Planned, phase: Phase) -> dict[str, Any]:
+    best, cases, ideal = _best(answer), answer.asking.cases, answer.ideal[phase]
+    pool, instances, utilisation = (
+        (best.decode, best.decode_instances, best.decode_utilisation)
+        if phase == "decode"
+        else (best.prefill, best.prefill_instances, best.prefill_utilisation)
+    )
+    case, rates = cases[phase], cases[phase].rates
     dies = pool.layout.dies * instances
     return {
         "instances": instances,
@@ -121,7 +134,7 @@ def _pool_facts(
         "memory_usable_B": _f(pool.point.usable),
         "memory_share": _f(pool.point.memory / pool.point.usable),
         "time_by_bound": time_by_bound(plan_breakdown(pool, case, ideal)),
-        "stopped_by": _stopped_by(pool, case, tpot),
+        "stopped_by": _stopped_by(best, phase, cases, answer.solution.request),
     }
 
 
@@ -131,8 +144,7 @@ def _facts(answer: Planned) -> dict[str, Any]:
     request, decode = asking.request, answer.asking.cases["decode"]
     cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in _servers(best).items()}
     used, budget = sum(cards.values()), sum(_budget(answer).values())
-    terms, ideal = best.first_token, answer.ideal
-    limit = answer.searched.targets.tpot
+    terms = best.first_token
     return {
         "requests_per_s": best.requests_per_s,
         "tokens_per_s": best.requests_per_s * decode.osl,
@@ -162,12 +174,8 @@ def _facts(answer: Planned) -> dict[str, Any]:
         "cost": _cost(answer, best),
         "unrounded_requests_per_s": answer.solution.unrounded,
         "longest_context": longest_context(best.decode),
-        "prefill": _pool_facts(
-            best.prefill, cases["prefill"], ideal["prefill"], best.prefill_instances, best.prefill_utilisation, None
-        ),
-        "decode": _pool_facts(
-            best.decode, decode, ideal["decode"], best.decode_instances, best.decode_utilisation, limit
-        ),
+        "prefill": _pool_facts(answer, "prefill"),
+        "decode": _pool_facts(answer, "decode"),
     }
 
 
@@ -282,7 +290,8 @@ def _pools(answer: Planned, facts: dict[str, Any]) -> Table:
     row("overlap", None, lambda _, pool: overlap_words(pool))
     row("step time", "s", fact("step_time_s"))
     row("where it goes", None, lambda name, _: _shares(facts[name]["time_by_bound"]))
-    row("tokens/s per card of the pool", "1/s", fact("tokens_per_s_per_card_of_pool"))
+    alone = "tokens/s per card while it runs alone" if best.mixed else "tokens/s per card of the pool"
+    row(alone, "1/s", fact("tokens_per_s_per_card_of_pool"))
     row("load", "%", fact("utilisation"))
     row("memory of what is usable", "%", fact("memory_share"))
     row("a larger batch is stopped by", None, fact("stopped_by"))
@@ -292,7 +301,7 @@ def _pools(answer: Planned, facts: dict[str, Any]) -> Table:
         Column("prefill", "prefill", "row"),
         Column("decode", "decode", "row"),
     )
-    notes = ["tokens/s per card of the pool: at full batch, as published results count; prefill counts input tokens"]
+    notes = [f"{alone}: at full batch, as published results count; prefill counts input tokens"]
     if best.mixed:
         notes.append("mixed: both columns are the same instances, which run prefill and decode steps in turn")
     return Table("Plan", columns, tuple(rows), tuple(notes))
@@ -302,18 +311,29 @@ def _shares(shares: dict[str, float]) -> str:
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share >= SMALLEST_SHARE)
 
 
-def _stopped_by(pool: PoolPlan, case: Case, tpot: float | None) -> str:
+def _stopped_by(best: Deployment, phase: Phase, cases: Mapping[Phase, Case], request: Request) -> str:
     """Return what one more sequence per rank would break."""
+    pool = best.decode if phase == "decode" else best.prefill
+    tpot, rate = request.targets.tpot, request.rate
     if pool.layout.batch >= LARGEST_BATCH:
         return f"the search, which ends at {LARGEST_BATCH}"
     layout = pool.layout.model_copy(update={"batch": pool.layout.batch + 1})
-    point: Any = exact_pool(layout, pool.family, case).point
-    broken = ["memory"] if point.memory > point.usable else []
-    if pool.family.phase == "decode":
-        if tpot is not None and point.tpot > tpot:
-            broken.append("TPOT")
-        return " and ".join(broken) or "TTFT, or no gain in the whole plan"
-    return " and ".join(broken) or "TTFT (longer batches only wait longer)"
+    more = exact_pool(layout, pool.family, cases[phase])
+    prefill, decode = (more, best.decode) if phase == "prefill" else (best.prefill, more)
+    time: Any = mixed_time(prefill.point, decode.point) if best.mixed else more.point.tpot
+    memory: Any = footprint_of_both(prefill, decode).planned if best.mixed else more.point.memory
+    broken = ["memory"] if memory > cast(Any, more.point.usable) else []
+    if tpot is not None and time > tpot and (phase == "decode" or best.mixed):
+        broken.append("TPOT")
+    if broken:
+        return " and ".join(broken)
+    if phase == "prefill":
+        return "TTFT (longer batches only wait longer)"
+    if rate is not None and best.requests_per_s >= rate * (1 - FULL):
+        return "no gain: the rate asked for is served"
+    if not best.mixed and best.decode_utilisation < best.prefill_utilisation * (1 - FULL):
+        return "no gain: prefill sets the rate"
+    return "TTFT, or no gain in the whole plan"
 
 
 def counts_in_words(best: Deployment) -> str:
@@ -424,8 +444,8 @@ VALUED: dict[Objective, str] = {
     "throughput": "req/s",
     "tpot": "req/s",
     "per-card": "req/s per card",
-    "cards": "servers",
-    "cost": "value for money",
+    "cards": "req/s per server",
+    "cost": "tokens for the money",
     "energy": "tokens per joule",
 }
 
@@ -486,6 +506,21 @@ def _bought(answer: Planned) -> Table:
     return Table("What more of a limit buys", columns, rows, (note,))
 
 
+def _of_domains(answer: Planned) -> tuple[str, ...]:
+    """Return how a budget beyond one supernode or server group is divided."""
+    request, found = answer.asking.request, []
+    for servers, domain in ((request.prefill_servers, request.domains[0]), (request.servers, request.domains[1])):
+        if servers is None or domain is None or servers <= domain:
+            continue
+        whole, rest = divmod(servers, domain)
+        more = f" and one of {rest}, which must be for sale in part" if rest else ""
+        found.append(
+            f"the budget is {whole} supernodes or server groups of {domain} servers{more}; no instance leaves its own "
+            "(--allow-scale-out), and between them the cache takes the network that joins them"
+        )
+    return tuple(found)
+
+
 def _choice_holds(found: Holds | None) -> tuple[str, ...]:
     """Return over which acceptance the choice stays the best."""
     if found is None:
@@ -496,23 +531,28 @@ def _choice_holds(found: Holds | None) -> tuple[str, ...]:
         if words
     ]
     return (
-        f"the structure of decode stays the best of {found.compared} compared for a first-draft acceptance of "
-        f"{found.lowest:.2f} to {found.highest:.2f} (asked: {found.asked:.2f})" + "".join(f"; {end}" for end in ends),
+        f"the structure of decode stays that of the best plan for a first-draft acceptance of {found.lowest:.3g} to "
+        f"{found.highest:.3g} (asked: {found.asked:.3g}; steps of 0.025)" + "".join(f"; {end}" for end in ends),
     )
 
 
-def front_table(points: Sequence[FrontPoint], best: Deployment, rates: Rates) -> Table:
-    """Return the front of throughput over TPOT, the chosen plan marked."""
+def front_table(points: Sequence[FrontPoint], answer: Planned, facts: dict[str, Any]) -> Table:
+    """Return the front of throughput over TPOT, and the chosen plan among it."""
+    best, most = _best(answer), points[-1].tokens_per_s_per_card
+    shown = [(one.tpot, one.tokens_per_s_per_card, one.deployment, "") for one in points]
+    own = facts["tokens_per_s_per_card_of_deployment"]
+    shown = [one for one in shown if one[2].decode.layout != best.decode.layout or one[1] > own * (1 + SMALLEST_SHARE)]
+    shown.append((best.tpot, own, best, "<- chosen"))
     rows = tuple(
         {
-            "tpot": one.tpot,
-            "rate": one.tokens_per_s_per_card,
-            "bar": one.tokens_per_s_per_card / points[-1].tokens_per_s_per_card,
-            "plan": counts_in_words(one.deployment),
-            "decode": layout_words(one.deployment.decode),
-            "chosen": "<- chosen" if one.deployment.decode.layout == best.decode.layout else "",
+            "tpot": tpot,
+            "rate": rate,
+            "bar": rate / most,
+            "plan": counts_in_words(deployment),
+            "decode": layout_words(deployment.decode),
+            "chosen": chosen,
         }
-        for one in points
+        for tpot, rate, deployment, chosen in sorted(shown, key=lambda one: one[:2])
     )
     columns = (
         Column("tpot", "TPOT", "s"),
@@ -522,8 +562,12 @@ def front_table(points: Sequence[FrontPoint], best: Deployment, rates: Rates) ->
         Column("decode", "decode layout", spare=1),
         Column("chosen", ""),
     )
-    note = "tokens/s per card in use, sustained; each is the best plan within its TPOT, none beats another in both"
-    return Table("Front of throughput over TPOT", columns, rows, (note,))
+    notes = [
+        "tokens/s per card in use, sustained: the most within each TPOT on this budget, whatever rate was asked for"
+    ]
+    if answer.asking.run.confidence is not None:
+        notes.append("points are predictions, met with even odds; the chosen plan meets its TPOT more often")
+    return Table("Front of throughput over TPOT", columns, rows, tuple(notes))
 
 
 def _missed(solution: Solution, request: Request) -> Table:
@@ -531,6 +575,7 @@ def _missed(solution: Solution, request: Request) -> Table:
     closest = {r.constraint: r for r in solution.rejections}
     asked = (("tpot", "TPOT", "s", request.targets.tpot), ("ttft", "TTFT", "s", request.targets.ttft))
     rows = []
+    passed = "rate" in closest  # what falls short of the rate has met the limits before it
     for key, name, unit, limit in (*asked, ("rate", "requests per second", "1/s", request.rate)):
         if limit is None:
             continue
@@ -539,7 +584,7 @@ def _missed(solution: Solution, request: Request) -> Table:
         rows.append(
             {
                 "target": name,
-                "met": "✗" if known else "not the limit that binds",
+                "met": "not the limit that binds" if not known or (passed and key != "rate") else "✗",
                 "limit": format_quantity(limit, unit),
                 "closest": format_quantity(miss.closest, unit) if miss and known else "-",
                 "off": miss.closest / limit - 1 if miss and known else None,
@@ -561,11 +606,9 @@ def _rejected(solution: Solution) -> Table:
         {
             "constraint": r.constraint,
             "refused": r.count,
-            "closest": (
-                f"{format_quantity(r.closest, r.unit)} against {format_quantity(r.limit, r.unit)}"
-                if math.isfinite(r.closest)
-                else "-"
-            ),
+            "closest": format_quantity(r.closest, r.unit) if math.isfinite(r.closest) else "-",
+            "limit": format_quantity(r.limit, r.unit) if math.isfinite(r.closest) else "-",
+            "off": r.closest / r.limit - 1 if math.isfinite(r.closest) else None,
             "layout": r.layout,
         }
         for r in solution.rejections
@@ -574,12 +617,15 @@ def _rejected(solution: Solution) -> Table:
         Column("constraint", "constraint"),
         Column("refused", "plans refused", "1"),
         Column("closest", "closest miss"),
-        Column("layout", "by"),
+        Column("limit", "limit"),
+        Column("off", "off by", "%"),
+        Column("layout", "by", spare=1),
     )
-    return Table("Refused", columns, rows)
+    note = "closest miss: of pools where they are joined, else told only where nothing is feasible"
+    return Table("Refused", columns, rows, (note,) if rows else ())
 
 
-def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document:
+def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Holds | None = None) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
     solution, asking, request = answer.solution, answer.asking, answer.asking.request
     cases, run = asking.cases, asking.run
@@ -634,7 +680,8 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document
     }
     facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in front]
     tightened: tuple[str, ...] = ()
-    if run.confidence is not None and (limit := answer.searched.targets.tpot) is not None:
+    limit = solution.request.targets.tpot
+    if run.confidence is not None and limit is not None and limit < (run.tpot or math.inf):
         tightened = (
             f"decode is to meet TPOT with a chance of {run.confidence:.0%}: searched, and counted as refused, under a "
             f"TPOT limit of {limit * 1e3:.1f} ms",
@@ -643,8 +690,12 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document
         count,
         *budget,
         *tightened,
+        *_of_domains(answer),
         *((NO_TTFT,) if request.targets.ttft is None else ()),
-        *_choice_holds(solution.holds),
+        *((MIXED_UNTESTED,) if best.mixed else ()),
+        *((OVERFULL,) if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"] else ()),
+        CHANCES,
+        *_choice_holds(holds),
         f"draft acceptance: {asking.acceptance}",
         *(f"decode {text}" for text in extrapolations(best.decode, cases["decode"])),
         *(f"prefill {text}" for text in extrapolations(best.prefill, cases["prefill"])),
@@ -660,7 +711,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = ()) -> Document
             _totals(facts, best, cases),
             _ttft(facts, best.mixed),
             memory_table(best.decode, asking.case),
-            *((front_table(front, best, asking.case.rates),) if front else ()),
+            *((front_table(front, answer, facts),) if front else ()),
             _rivals(answer),
             _lost(answer),
             _bought(answer),

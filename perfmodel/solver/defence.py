@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.serving import tokens_per_step
 from perfmodel.solver.join import Join, Prefills, joined
-from perfmodel.solver.plan import Deployment, Holds, Lost, Price
+from perfmodel.solver.plan import Deployment, Lost, Price
 from perfmodel.solver.request import Cases, Request, value
 from perfmodel.solver.search import Leader, Tally, alone, refitted
 
 MORE_TPOT = 1e-3  # s
 MORE_TTFT = 0.1  # of the limit
-COMPARED = 16  # structures whose rates are followed over acceptance
-STEPS = 41  # of acceptance from 0 to 1
 
 
 def choices_of(join: Join) -> dict[str, str]:
@@ -97,9 +96,11 @@ def prices(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, re
 def unrounded(joins: Sequence[Join], columns: dict[str, Prefills], request: Request) -> float | None:
     """Return the rate of the budget were instances divisible: no whole numbers can do better with these instances.
 
-    None for a given rate, for two budgets, and of mixed instances.
+    None for a given rate, another objective, two budgets, and of mixed instances.
     """
-    if request.rate is not None or request.prefill_servers is not None or joins[0].mixed:
+    if request.objective != "throughput" or request.rate is not None or request.prefill_servers is not None:
+        return None
+    if joins[0].mixed:
         return None
     rates = []
     for kv_dtype, prefills in columns.items():
@@ -116,57 +117,36 @@ def _early(prefills: Prefills, request: Request) -> Any:
     return slice(None) if limit is None else prefills.ttft < limit
 
 
-def holds(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, request: Request) -> Holds | None:
-    """Return over which acceptance of the first draft position the structure of the best decode stays the best.
+TIED = 24  # deployments of one rate and cost whose batches are lowered before one is chosen
 
-    All positions scale together, at most to 1.  The batches and core splits of each structure are chosen anew; sizes,
-    slots and prefill's candidates stay, and structures beyond the first ``COMPARED`` are not followed, so that the
-    range is no narrower than the true one.  None where nothing is drafted or instances are mixed.
+
+def relieved(joins: Sequence[Join], cases: Cases, request: Request) -> list[Join]:
+    """Return the best deployments with no fuller batch of decode than their rate needs, best first.
+
+    Where prefill or the rate asked for sets what is served, a full batch of decode gains nothing: a smaller one has
+    the shorter TPOT, and memory to spare.  Of deployments equal in objective and cost the shortest TPOT is then first.
     """
-    accepted = cases.decode.acceptance
-    rivals = [join for join in _different(joins) if not join.mixed][:COMPARED]
-    drafts = {join.decode.layout.draft for join in rivals}
-    if not accepted or not accepted[0] or joins[0].mixed or len(drafts) < 2:
-        return None
-    grids = [alone(join.decode, cases.decode) for join in rivals]
-    scales = np.linspace(0.0, 1.0, STEPS) / accepted[0]
-    asked = int(np.argmin(np.abs(scales - 1)))
-    scales[asked] = 1.0
-    best: list[tuple[tuple[float, ...], int]] = [((np.inf,), -1)] * STEPS
-    for kv_dtype, prefills in columns.items():
-        places: dict[int, tuple[int, int]] = {}
-        leaders = []
-        for rival, grid in enumerate(grids):
-            if rivals[rival].decode.mesh.family.kv_dtype != kv_dtype:
-                continue
-            for step, scale in enumerate(scales.tolist()):
-                tokens = 1 + sum(min(1.0, rate * scale) for rate in accepted[: grid.draft])
-                leader = grid.leader(request.targets.tpot, tokens)
-                if leader is not None:
-                    places[id(leader)] = step, rival
-                    leaders.append(leader)
-        for join in joined(leaders, prefills, request, Tally()):
-            step, rival = places[id(join.decode)]
-            best[step] = min(best[step], (join.key, rival))
-    wins = [rival for _, rival in best]
-    low = high = asked
-    while low > 0 and wins[low - 1] == 0:
-        low -= 1
-    while high < len(wins) - 1 and wins[high + 1] == 0:
-        high += 1
-    return Holds(
-        lowest=float(scales[low] * accepted[0]),
-        highest=float(scales[high] * accepted[0]),
-        asked=accepted[0],
-        below=_words(rivals, wins, low - 1),
-        above=_words(rivals, wins, high + 1),
-        compared=len(rivals),
-    )
+    shown = max(request.top, TIED)
+    first = [_relieved(join, cases, request) for join in joins[:shown]]
+    decoded = {id(join): _tpot(join, cases) for join in first}
+
+    def order(join: Join) -> tuple[float, ...]:
+        return (*(float(f"{key:.9g}") for key in join.key[:2]), decoded[id(join)])
+
+    return [*sorted(first, key=order), *joins[shown:]]
 
 
-def _words(rivals: Sequence[Join], wins: Sequence[int], at: int) -> str:
-    """Return the choices of a rival that the best has otherwise."""
-    if not 0 <= at < len(wins) or wins[at] < 0:
-        return ""
-    best, other = choices_of(rivals[0]), choices_of(rivals[wins[at]])
-    return ", ".join(word for respect, word in other.items() if word != best[respect])
+def _tpot(join: Join, cases: Cases) -> float:
+    each: Any = tokens_per_step(cases.decode.acceptance, join.decode.layout.draft)
+    return join.decode.step_time / float(each) + join.tpot_added
+
+
+def _relieved(join: Join, cases: Cases, request: Request) -> Join:
+    full = join.decode_instances * join.decode.requests_per_s * request.utilisation
+    if join.mixed or join.served >= full * (1 - 1e-6):
+        return join
+    needed = join.served / (join.decode_instances * request.utilisation)
+    found = alone(join.decode, cases.decode).shortest(needed)
+    if found is None:
+        return join
+    return replace(join, decode=found, ttft=join.ttft + found.step_time - join.decode.step_time)

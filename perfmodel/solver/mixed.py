@@ -8,28 +8,31 @@ from typing import Any, cast
 
 import numpy as np
 
-from perfmodel.algebra import maximum
+from perfmodel.algebra import maximum, minimum, sqrt
 from perfmodel.formulas.serving import batch_formation_wait, mixed_tpot, residual_wait
 from perfmodel.ledger.footprint import Footprint
-from perfmodel.serving import Case, FirstToken, PoolPoint, pool_point, usable_memory
+from perfmodel.serving import Case, FirstToken, PoolPoint, frontend_wait, pool_point, usable_memory
 from perfmodel.solver.join import Join, first_of, packed
 from perfmodel.solver.request import ROUNDING, Cases, Request, keys
 from perfmodel.solver.search import CORES, Grid, Leader, Mesh, Tally, highest, meshes
 from perfmodel.solver.space import too_many_tokens
-from perfmodel.units import Bytes, Fraction, Seconds
+from perfmodel.units import Count, Fraction, PerSecond, Seconds
 
 
-def mixed_memory(prefill: PoolPoint, decode: PoolPoint) -> Bytes:
-    """Return the bytes planned on a die that runs both phases: weights and cache once, the larger working spaces.
+def mixed_footprint(prefill: PoolPoint, decode: PoolPoint, together: Count) -> Footprint:
+    """Return the bytes on a die that runs both phases: weights and cache once, the larger working spaces.
 
-    The cache is decode's: a prompt takes the place of a finished sequence.
+    The cache is decode's: a prompt takes the place of a finished sequence.  ``together`` prompts enter a rank at once
+    and stay in step, so the spread of what a rank holds is that of so many times fewer sequences.
     """
     one, two = prefill.footprint, decode.footprint
-    return (
-        maximum(one.weights, two.weights)
-        + two.kv
-        + maximum(one.buffers, two.buffers)
-        + maximum(one.workspace, two.workspace)
+    spread = (two.kv - two.kv_mean) * sqrt(maximum(together, 1))
+    return replace(
+        two,
+        weights=maximum(one.weights, two.weights),
+        kv=minimum(two.kv_mean + spread, two.kv_worst),
+        buffers=maximum(one.buffers, two.buffers),
+        workspace=maximum(one.workspace, two.workspace),
     )
 
 
@@ -48,21 +51,30 @@ def mixed_time(prefill: PoolPoint, decode: PoolPoint) -> Seconds:
     )
 
 
-def mixed_first_token(prefill: PoolPoint, decode: PoolPoint, utilisation: Fraction) -> FirstToken:
+def mixed_rate(prefill: PoolPoint, decode: PoolPoint) -> PerSecond:
+    """Return the requests a second of an instance at full load; its front ends may take fewer."""
+    rate = decode.in_flight / (mixed_time(prefill, decode) * decode.tokens_per_request)
+    return rate if prefill.frontend_rate is None else minimum(rate, prefill.frontend_rate)
+
+
+def mixed_first_token(prefill: PoolPoint, decode: PoolPoint, case: Case, utilisation: Fraction) -> FirstToken:
     """Return the terms of TTFT of an instance at a part of its full rate.
 
-    A full batch of prompts waits for half a decode step, and for a prefill step with the chance that one runs.
+    A full batch of prompts waits for the end of the step that runs, prefill or decode; the prefill step makes the
+    first token, on the dies that go on with it.
     """
-    arrivals = utilisation * decode.in_flight / (mixed_time(prefill, decode) * decode.tokens_per_request)
+    arrivals = utilisation * mixed_rate(prefill, decode)
+    busy = arrivals * prompt_time(prefill)
     return FirstToken(
+        frontend=frontend_wait(prefill, case, arrivals),
         batch_formation=batch_formation_wait(
             prompts=prefill.in_flight / prefill.tokens_per_request, arrival_rate=arrivals
         ),
-        residual=residual_wait(utilisation=arrivals * prompt_time(prefill), service_time=prefill.step_time)
-        + decode.step_time / 2,
+        residual=residual_wait(utilisation=busy, service_time=prefill.step_time)
+        + residual_wait(utilisation=1 - busy, service_time=decode.step_time),
         prefill=prefill.step_time,
         kv_transfer=0.0,
-        first_step=decode.step_time,
+        first_step=0.0,
     )
 
 
@@ -101,7 +113,7 @@ def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Pr
         layout: Any = mesh.layout()
         foot = point.footprint
         each: list[Any] = [layout.dies, layout.tp, layout.redundant, mesh.structure.keys.get("expert_tp", 1)]
-        each += [prompt_time(point), foot.buffers, foot.workspace, foot.weights, point.step_time, point.in_flight]
+        each += [prompt_time(point), foot.buffers, foot.workspace, foot.weights, point.in_flight, point.step_time]
         size = math.prod(mesh.shape)
         tally.evaluated += size
         filled = (np.broadcast_to(one, mesh.shape).ravel() for one in (*each, number))
@@ -109,13 +121,13 @@ def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Pr
     rows = np.concatenate(columns, axis=1).T
     kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
     order = np.argsort(kind_of.ravel(), kind="stable")
-    felt = slice(4, 10 if request.targets.ttft is not None else 8)  # only TTFT feels the length of a step
+    felt = slice(4, 10 if request.targets.ttft is not None else 9)  # only TTFT feels the length of a step
     each_kind = np.split(rows[order], np.cumsum(np.bincount(kind_of.ravel()))[:-1])
     for kind, own in zip(kinds.tolist(), each_kind, strict=True):
         dies, tp, redundant, split = map(int, kind)
         found[dies, tp, redundant, split] = []
         for index in _unbeaten(own[:, felt]):
-            each_prompt, buffers, workspace, weights, step, in_flight, number, place = own[index, 4:].tolist()
+            each_prompt, buffers, workspace, weights, in_flight, step, number, place = own[index, 4:].tolist()
             leader = Leader(
                 key=(*kind, index),
                 mesh=chunks[int(number)],
@@ -161,6 +173,7 @@ def _stacked(prompts: dict[tuple[int, int, int], _Prompt], shape: tuple[int, ...
         tokens_per_request=case.isl,
         footprint=Footprint(**foot),
         usable=usable_memory(case.rates),
+        frontend_rate=None if case.rates.frontend_rate is None else case.rates.frontends * case.rates.frontend_rate,
     )
 
 
@@ -198,10 +211,14 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
         chosen = {place: rows[depth] for place, rows in together.items() if depth < len(rows)}
         prefill: Any = _stacked(chosen, (sizes, 1, slots, tps, 1, 1, 1), case)
         time: Any = np.broadcast_to(cast(Any, mixed_time(prefill, best)), grid)
-        ttft: Any = np.broadcast_to(cast(Any, mixed_first_token(prefill, best, request.utilisation).ttft), grid)
-        rate = point.in_flight / (time * case.osl)
-        allowed = ~np.isnan(time) & ~busy
-        memory = np.broadcast_to(cast(Any, mixed_memory(prefill, best)), grid)
+        terms = mixed_first_token(prefill, best, case, request.utilisation)
+        ttft: Any = np.broadcast_to(cast(Any, terms.ttft), grid)
+        rate = np.broadcast_to(cast(Any, mixed_rate(prefill, best)), grid)
+        prompts_at_once = prefill.in_flight / prefill.tokens_per_request
+        # as many prompts at once as there are sequences whose places they take
+        allowed = ~np.isnan(time) & ~busy & (prompts_at_once <= point.in_flight)
+        foot = mixed_footprint(prefill, best, prompts_at_once / cast(Any, mesh.layout().ranks))
+        memory = np.broadcast_to(cast(Any, foot.planned), grid)
         for name, values, limit in (
             ("memory", memory, usable),
             ("tpot", time, request.targets.tpot),
@@ -251,7 +268,7 @@ def _bound(rate: Any, time: Any, decode: PoolPoint, usable: float, request: Requ
     """Return rates that no slower prefill step passes: those within TPOT and decode's own memory, else none."""
     limit = math.inf if request.targets.tpot is None else request.targets.tpot
     fits = np.broadcast_to(cast(Any, decode.memory) <= usable, np.shape(rate))
-    return np.where(fits & (time <= limit), rate, -1.0)
+    return np.where(fits & (time <= limit), rate, -1.0)  # not a number where there is no prefill step: never within
 
 
 def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, request: Request) -> Together:
@@ -262,8 +279,7 @@ def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, requ
     sizes, _, slots, tps, *_ = mesh.shape
     first = {place: rows[0] for place, rows in together.items() if rows}
     fastest: Any = _stacked(first, (sizes, 1, slots, tps, 1, 1, 1), case)
-    rate: Any = cast(Any, decode.in_flight) / (cast(Any, mixed_time(fastest, decode)) * decode.tokens_per_request)
-    most = np.nan_to_num(rate).max(axis=(1, 4, 5, 6)) * request.utilisation
+    most = np.nan_to_num(cast(Any, mixed_rate(fastest, decode))).max(axis=(1, 4, 5, 6)) * request.utilisation
     isl = float(cast(Any, case.isl))
     return {
         place: [one for one in rows if one.step_time + (one.in_flight / isl - 1) / (2 * most[place]) <= limit]

@@ -5,7 +5,8 @@ from enum import StrEnum
 from typing import Any, cast
 
 from perfmodel.ledger.records import Family
-from perfmodel.serving import Case, FirstToken, PoolPoint
+from perfmodel.serving import FirstToken, PoolPoint
+from perfmodel.solver.request import Request
 from perfmodel.specs.deployment import LayoutSpec
 
 
@@ -118,7 +119,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holds:
-    """Over which acceptance the structure of the best decode instance stays the best of those compared."""
+    """Over which acceptance of the first draft position the structure of the best decode instance stays the best."""
 
     lowest: float
     highest: float
@@ -127,7 +128,6 @@ class Holds:
     #: what is better beyond either end, in words; empty where nothing is down to 0 or up to 1
     below: str
     above: str
-    compared: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +135,8 @@ class Solution:
     """The answer."""
 
     status: Status
-    case: Case
-    #: case of the prefill pool, where it runs on another system
-    prefill_case: Case
+    #: what was searched in the end: for the lowest TPOT its limit is what was found
+    request: Request
     evaluated: int
     best: Deployment | None
     alternatives: tuple[Deployment, ...]
@@ -148,5 +147,3 @@ class Solution:
     prices: tuple[Price, ...] = ()
     #: requests a second that the best two instances would serve were their counts not whole
     unrounded: float | None = None
-    #: (lowest, highest) acceptance of the first draft position at which the choice stays the best of those compared
-    holds: "Holds | None" = None

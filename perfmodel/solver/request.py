@@ -66,8 +66,7 @@ def keys(request: Request, served: Any, servers: Any, cost: Any, ttft: Any) -> t
 def value(request: Request, key: tuple[float, ...]) -> float:
     """Return the objective of a deployment from its first key, the more the better.
 
-    Requests a second; requests a second of a server, or for a unit of money an hour; or servers, or money, saved.
+    Requests a second; or, where an objective counts servers, money or watts, their inverse: what the same serves
+    for one of them.
     """
-    if request.by_ratio:
-        return 1 / key[0]
-    return -key[0]
+    return -key[0] if request.objective in ("throughput", "tpot") else 1 / key[0]

@@ -268,8 +268,17 @@ def _cut(mesh: Mesh, case: Case, memory_limit: float) -> Mesh:
     return replace(mesh, batch=mesh.batch[:most])
 
 
-def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence[tuple[float, float]]) -> _Best:
-    """Return the highest rates under each pair of limits on TPOT and on the step.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a plan is to meet: TPOT, the step, and the acceptance at which both count, where not the case's."""
+
+    tpot: float = math.inf
+    step: float = math.inf
+    acceptance: tuple[float, ...] | None = None
+
+
+def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence[Limits]) -> _Best:
+    """Return the highest rates under each of several limits.
 
     At one batch the rate falls with the step time and memory does not feel the core split, so the
     split with the shortest step is taken first, whatever the limits.
@@ -281,17 +290,21 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence
     refused = too_large | too_many_tokens(mesh.layout(), mesh.family)
     steps = best.step_time.squeeze(CORES)
     found = []
-    within: dict[float, Grid] = {}
-    for tpot, limit in limits:
-        if tpot not in within:
-            late = refused | (best.tpot > tpot)
-            within = {tpot: np.where(late, -1.0, best.requests_per_s).squeeze(CORES)}
-        rates = within[tpot]
-        found.append(highest(rates if limit == np.inf else np.where(steps <= limit, rates, -1.0)))
+    within: Grid | None = None
+    last: tuple[object, ...] = ()
+    for one in limits:
+        if within is None or last != (one.tpot, one.acceptance):
+            last = (one.tpot, one.acceptance)
+            more: Any = 1.0
+            if one.acceptance is not None:
+                more = cast(Any, tokens_per_step(one.acceptance, mesh.layout().draft)) / point.tokens_per_step
+            late = refused | (best.tpot > one.tpot * more)
+            within = np.where(late, -1.0, best.requests_per_s * more).squeeze(CORES)
+        found.append(highest(within if one.step == np.inf else np.where(steps <= one.step, within, -1.0)))
     places = tuple(np.stack(axis) for axis in zip(*(place for _, place in found), strict=True))
     n, s, k, t, d, b = places
     split = step[n, s, k, t, d, :, b].argmin(axis=-1)
-    tpot = limits[0][0]
+    tpot = limits[0].tpot
     return _Best(
         mesh=mesh,
         rate=np.stack([rate for rate, _ in found]),
@@ -331,27 +344,33 @@ def best_decode(
     decode step.
     """
     time_limit = np.inf if tpot is None else tpot
-    chunks, found = _leaders(case, sizes, [(time_limit, limit) for limit in step_limits], choices, tally)
+    limits = [Limits(tpot=time_limit, step=limit) for limit in step_limits]
+    chunks, found = _leaders(case, sizes, limits, choices, tally)
     leaders = [leader for each in found for leader in each]
     if not leaders:
         _nearest_misses(case, chunks, float(cast(Any, usable_memory(case.rates))), time_limit, tally)
     return distinct(leaders)
 
 
-def decode_front(
-    case: Case, sizes: list[int], tpots: list[float], step_limits: list[float], choices: Choices
+def leaders_of(
+    case: Case, sizes: list[int], asked: Sequence[Limits], step_limits: list[float], choices: Choices
 ) -> list[list[Leader]]:
-    """Return what ``best_decode`` does for each of several TPOT limits, in one pass over the space."""
-    tokens: Any = tokens_per_step(case.acceptance, len(case.acceptance))
-    limits = [  # those that no step within TPOT reaches are none
-        (tpot, limit)
-        for tpot in tpots
-        for limit in sorted({limit if limit < tpot * tokens else np.inf for limit in step_limits})
-    ]
+    """Return what ``best_decode`` does for each of several limits, in one pass over the space.
+
+    Each is taken with every step limit that a step within its TPOT can reach.
+    """
+    limits: list[Limits] = []
+    own: list[int] = []
+    for one in asked:
+        accepted = one.acceptance or case.acceptance
+        longest: Any = one.tpot * cast(Any, tokens_per_step(accepted, len(accepted)))
+        for step in sorted({limit if limit < longest else np.inf for limit in step_limits}):
+            limits.append(replace(one, step=step))
+        own.append(len(limits))
     _, found = _leaders(case, sizes, limits, choices, Tally())
     return [
-        distinct([leader for (of, _), some in zip(limits, found, strict=True) if of == tpot for leader in some])
-        for tpot in tpots
+        distinct([leader for some in found[start:end] for leader in some])
+        for start, end in zip([0, *own[:-1]], own, strict=True)
     ]
 
 
@@ -361,9 +380,9 @@ def distinct(leaders: list[Leader]) -> list[Leader]:
 
 
 def _leaders(
-    case: Case, sizes: list[int], limits: list[tuple[float, float]], choices: Choices, tally: Tally
+    case: Case, sizes: list[int], limits: Sequence[Limits], choices: Choices, tally: Tally
 ) -> tuple[list[Mesh], list[list[Leader]]]:
-    """Return the chunks of the space, and the leaders under each pair of limits on TPOT and on the step.
+    """Return the chunks of the space, and the leaders under each of several limits.
 
     Chunks are worked by as many threads as cores; results keep the order of the chunks.
     """
@@ -379,7 +398,7 @@ def _leaders(
         for mesh, best in zip(chunks, pool.map(work, chunks), strict=True):
             tally.evaluated += math.prod(mesh.shape)
             tally.count("memory", best.too_large + math.prod(mesh.shape) - math.prod(best.mesh.shape))
-            if limits[0][0] < np.inf:
+            if limits[0].tpot < np.inf:
                 tally.count("tpot", best.too_slow)
             for n, e, t, d in np.argwhere(best.rate > 0).tolist():
                 dies, rate = int(mesh.experts.dies[e]), float(best.rate[n, e, t, d])
@@ -482,17 +501,13 @@ class Alone:
     step_time: Grid
     fits: NDArray[np.bool_]
     in_flight: Grid
+    tokens_per_step: float
     osl: float
 
-    @property
-    def draft(self) -> int:
-        """Its draft tokens."""
-        return self.origin.layout.draft
-
-    def leader(self, tpot: float | None, tokens_per_step: float) -> Leader | None:
-        """Return it at the highest rate under a TPOT limit with so many tokens a step, none where no batch does."""
-        time = self.step_time / tokens_per_step
-        rate = np.where(self.fits & (time <= (np.inf if tpot is None else tpot)), self.in_flight / time, -1.0)
+    def leader(self, tpot: float) -> Leader | None:
+        """Return it at the highest rate under a TPOT limit, none where no batch does."""
+        time = self.step_time / self.tokens_per_step
+        rate = np.where(self.fits & (time <= tpot), self.in_flight / time, -1.0)
         index = int(rate.argmax())
         if rate.flat[index] <= 0:
             return None
@@ -502,6 +517,21 @@ class Alone:
             index=index,
             requests_per_s=float(rate.flat[index]) / self.osl,
             step_time=float(self.step_time.flat[index]),
+        )
+
+    def shortest(self, requests_per_s: float) -> Leader | None:
+        """Return it at the shortest step that finishes so many requests a second, none where no batch does."""
+        rate = self.in_flight * self.tokens_per_step / (self.step_time * self.osl)
+        steps = np.where(self.fits & (rate >= requests_per_s * (1 - 1e-9)), self.step_time, np.inf)
+        index = int(steps.argmin())
+        if not np.isfinite(steps.flat[index]):
+            return None
+        return replace(
+            self.origin,
+            mesh=self.mesh,
+            index=index,
+            requests_per_s=float(rate.flat[index]),
+            step_time=float(steps.flat[index]),
         )
 
 
@@ -529,6 +559,7 @@ def alone(leader: Leader, case: Case) -> Alone:
         step_time=np.broadcast_to(point.step_time, one.shape),
         fits=np.broadcast_to(fits, one.shape),
         in_flight=np.broadcast_to(point.in_flight, one.shape),
+        tokens_per_step=float(cast(Any, tokens_per_step(case.acceptance, layout.draft))),
         osl=float(cast(Any, case.osl)),
     )
 
@@ -538,5 +569,4 @@ def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
 
     Everything else of its layout stays; the leader itself where no batch does.
     """
-    each: Any = tokens_per_step(case.acceptance, leader.layout.draft)
-    return alone(leader, case).leader(tpot, each) or leader
+    return alone(leader, case).leader(tpot) or leader

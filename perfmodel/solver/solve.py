@@ -1,19 +1,21 @@
 """Search both pools, join them, and return the best deployment with what speaks for it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from perfmodel.errors import UsageError
+from perfmodel.ledger.footprint import Footprint
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, tokens_per_step
-from perfmodel.solver.defence import holds, lost, prices, unrounded
+from perfmodel.solver.defence import choices_of, lost, prices, relieved, unrounded
 from perfmodel.solver.join import Join, Prefills, joined, prefill_columns
 from perfmodel.solver.misses import shortest_steps, tell_misses
-from perfmodel.solver.mixed import mixed_first_token, mixed_joins, mixed_time
-from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan, Rejection, Solution, Status
+from perfmodel.solver.mixed import mixed_first_token, mixed_footprint, mixed_joins, mixed_rate, mixed_time
+from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Rejection, Solution, Status
 from perfmodel.solver.request import ROUNDING, Cases, Request, value
-from perfmodel.solver.search import Tally, best_decode, decode_front, exact_pool, prefill_options
+from perfmodel.solver.search import Leader, Limits, Tally, best_decode, exact_pool, leaders_of, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.specs.deployment import KvDtype
 from perfmodel.units import Seconds
@@ -44,7 +46,7 @@ def first_token_of(
 ) -> FirstToken:
     """Return the terms of TTFT of two pools, or of instances that run both phases."""
     if mixed:
-        return mixed_first_token(prefill.point, decode.point, utilisation)
+        return mixed_first_token(prefill.point, decode.point, prefill_case, utilisation)
     return replace(_terms(prefill, prefill_case, utilisation), first_step=decode.point.step_time)
 
 
@@ -62,9 +64,12 @@ def deployment(join: Join, cases: Cases, utilisation: float) -> Deployment:
     """Return a join evaluated with plain numbers."""
     prefill, decode = join.prefill.plan(cases.prefill), join.decode.plan(cases.decode)
     n_prefill, n_decode = join.prefill_instances, join.decode_instances
-    tpot = _number(decode.point.tpot)
-    added = _number(mixed_time(prefill.point, decode.point)) - tpot if join.mixed else 0.0
-    capacity = n_decode * _number(decode.point.requests_per_s) * tpot / (tpot + added)
+    added, rate = 0.0, _number(decode.point.requests_per_s)
+    if join.mixed:
+        added = _number(mixed_time(prefill.point, decode.point)) - _number(decode.point.tpot)
+        rate = _number(mixed_rate(prefill.point, decode.point))
+        decode = replace(decode, point=replace(decode.point, footprint=footprint_of_both(prefill, decode)))
+    capacity = n_decode * rate
     return Deployment(
         prefill=prefill,
         decode=decode,
@@ -79,6 +84,12 @@ def deployment(join: Join, cases: Cases, utilisation: float) -> Deployment:
         mixed=join.mixed,
         tpot_added=added,
     )
+
+
+def footprint_of_both(prefill: PoolPlan, decode: PoolPlan) -> Footprint:
+    """Return the bytes on a die of mixed instances."""
+    prompts = cast(Any, prefill.point.in_flight) / prefill.point.tokens_per_request
+    return mixed_footprint(prefill.point, decode.point, prompts / Layout.of(decode.layout).ranks)
 
 
 def _step_limits(prefills: Prefills, request: Request, case: Case) -> list[float]:
@@ -150,20 +161,28 @@ def _tell_misses(cases: Cases, request: Request, columns: dict[str, Prefills], t
 
 
 NEAR = 1e-3  # relative: so near the lowest TPOT few plans are left, and each search leads to a faster one
+PASSED = 32  # limits in one pass over the space
 SHORTEST = 1 / 64  # of a plan's TPOT: nothing is that much faster
 
 
 def _lowest_tpot(cases: Cases, request: Request) -> tuple[Found, Request, Tally]:
-    """Return the joins of the lowest TPOT: limits halve what is left to a thousandth, then step from plan to plan."""
+    """Return the joins of the lowest TPOT: limits divide what is left to a thousandth, then step from plan to plan."""
     tally = Tally()
     found = searched(cases, request, tally)
     if not found[0]:
         return found, request, tally
     high = _tpot_of(found[0][0], cases)
     low, asked = high * SHORTEST, request
+    while request.serving == "disaggregated" and high / low > 1 + NEAR:
+        limits = [low * (high / low) ** (step / PASSED) for step in range(1, PASSED + 1)]
+        best = _best_of_each(cases, request, [Limits(tpot=limit) for limit in limits])
+        place = next((at for at, one in enumerate(best) if one is not None), None)
+        if place is None:
+            break  # rounding: only what was found before is left
+        low = limits[place - 1] if place else low
+        high = min(high, _tpot_of(cast(Join, best[place]), cases))
+    middle = high * (1 + ROUNDING)
     while low < high * (1 - ROUNDING):
-        near = high / low < 1 + NEAR
-        middle = high * (1 - ROUNDING) if near else math.sqrt(low * high)
         tried = replace(request, targets=request.targets.model_copy(update={"tpot": middle}))
         counted = Tally()
         other = searched(cases, tried, counted)
@@ -172,6 +191,8 @@ def _lowest_tpot(cases: Cases, request: Request) -> tuple[Found, Request, Tally]
             high = _tpot_of(other[0][0], cases)
         else:
             low = middle
+        near = high / low < 1 + NEAR
+        middle = high * (1 - ROUNDING) if near else math.sqrt(low * high)
     return found, asked, tally
 
 
@@ -201,12 +222,10 @@ def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Sol
     different: dict[tuple[object, ...], Join] = {}
     for join in joins:
         different.setdefault(join.decode.key, join)
-    top = list(different.values())[: request.top]
+    top = relieved(list(different.values()), cases, request)[: request.top]
     shown = [deployment(join, cases, request.utilisation) for join in top]
     return Solution(
         status=Status.OPTIMAL if shown else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,
-        case=case,
-        prefill_case=cases.prefill,
         evaluated=tally.evaluated,
         best=shown[0] if shown else None,
         alternatives=tuple(shown[1:]),
@@ -215,44 +234,98 @@ def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Sol
         lost=lost(joins, request, lambda join: deployment(join, cases, request.utilisation)) if shown else (),
         prices=prices(joins, columns, cases, request) if shown else (),
         unrounded=unrounded(joins, columns, request) if shown else None,
-        holds=holds(joins, columns, cases, request) if shown else None,
+        request=request,
     )
 
 
 #: TPOT limits of a front over the limit asked for: from a quarter to nearly three times as long
 FRONT = tuple(2 ** (step / 4) for step in range(-8, 7))
+STEPS = 41  # of acceptance from 0 to 1
+
+
+def _best_of_each(cases: Cases, request: Request, asked: Sequence[Limits]) -> list[Join | None]:
+    """Return the best deployment under each of several limits, in one pass over the space; pools apart."""
+    longest = max(one.tpot for one in asked)
+    best: list[Join | None] = [None] * len(asked)
+    for kv_dtype in request.choices.kv_dtypes:
+        choices = replace(request.choices, kv_dtypes=(kv_dtype,))
+        decode_sizes, columns = _prefill_side(cases, request, choices, Tally())
+        loosest = replace(request, targets=request.targets.model_copy(update={"tpot": longest}))
+        steps = _step_limits(columns, loosest, cases.decode)
+        for place, leaders in enumerate(leaders_of(cases.decode, decode_sizes, asked, steps, choices)):
+            joins = joined(_fastest_of_a_size(leaders), columns, request, Tally())
+            best[place] = min((one for one in (*joins, best[place]) if one), key=lambda one: one.key, default=None)
+    return best
+
+
+def _fastest_of_a_size(leaders: list[Leader]) -> list[Leader]:
+    """Return the leaders that none of their size beats in both step and rate."""
+    kept: list[Leader] = []
+    rate: dict[float, float] = {}
+    for leader in sorted(leaders, key=lambda one: (one.step_time, -one.requests_per_s)):
+        if leader.requests_per_s > rate.get(leader.servers, 0.0):
+            rate[leader.servers] = leader.requests_per_s
+            kept.append(leader)
+    return kept
 
 
 def front(case: Case, request: Request, prefill_case: Case | None = None) -> list[FrontPoint]:
-    """Return the best deployment under TPOT limits from short to long, without those that another beats.
+    """Return the most tokens a second of a card within TPOT limits from short to long, on the same budget.
 
-    A point is beaten where another has no longer TPOT and no fewer tokens a second of a card.
+    A point is left out where another has no longer TPOT and no fewer tokens a second of a card.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
     middle = request.targets.tpot
     if middle is None:
         raise UsageError("front: no TPOT limit to lay it around; allowed: a request with one")
     limits = [middle * factor for factor in FRONT]
-    found: list[Join] = []
-    if request.serving == "disaggregated":
-        for kv_dtype in request.choices.kv_dtypes:
-            choices = replace(request.choices, kv_dtypes=(kv_dtype,))
-            decode_sizes, columns = _prefill_side(cases, request, choices, Tally())
-            longest = replace(request, targets=request.targets.model_copy(update={"tpot": limits[-1]}))
-            steps = _step_limits(columns, longest, case)
-            for leaders in decode_front(case, decode_sizes, limits, steps, choices):
-                joins = joined(leaders, columns, request, Tally())
-                found += sorted(joins, key=lambda join: join.key)[:1]
-    else:
+    request = replace(request, objective="per-card", rate=None)
+    found: list[Join | None] = []
+    if request.serving != "mixed":
+        found += _best_of_each(cases, request, [Limits(tpot=limit) for limit in limits])
+    if request.serving != "disaggregated":
         for limit in limits:
-            tried = replace(request, targets=request.targets.model_copy(update={"tpot": limit}))
-            found += searched(cases, tried, Tally())[0][:1]
-    points = [_point(deployment(join, cases, request.utilisation), cases) for join in found]
+            targets = request.targets.model_copy(update={"tpot": limit})
+            found += searched(cases, replace(request, targets=targets, serving="mixed"), Tally())[0][:1]
+    points = [_point(deployment(join, cases, request.utilisation), cases) for join in found if join is not None]
     kept: list[FrontPoint] = []
     for point in sorted(points, key=lambda one: (one.tpot, -one.tokens_per_s_per_card)):
         if not kept or point.tokens_per_s_per_card > kept[-1].tokens_per_s_per_card * (1 + ROUNDING):
             kept.append(point)
     return kept
+
+
+def holds(case: Case, request: Request, prefill_case: Case | None = None) -> Holds | None:
+    """Return over which acceptance of the first draft position the structure of decode stays that of the best plan.
+
+    Every plan of the space is compared at each of ``STEPS`` acceptances; all positions scale together, at most to 1.
+    The ends are the last steps at which it is the best.  None where nothing is drafted, TPOT is open or instances may
+    be mixed.
+    """
+    cases = Cases(prefill=prefill_case or case, decode=case)
+    accepted, tpot = case.acceptance, request.targets.tpot
+    if not accepted or not accepted[0] or tpot is None or request.serving != "disaggregated":
+        return None
+    steps = [step / (STEPS - 1) for step in range(STEPS)]
+    asked = min(range(STEPS), key=lambda step: abs(steps[step] - accepted[0]))
+    steps[asked] = accepted[0]
+    scaled = [tuple(min(1.0, rate * step / accepted[0]) for rate in accepted) for step in steps]
+    best = _best_of_each(cases, request, [Limits(tpot=tpot, acceptance=one) for one in scaled])
+    words = [None if join is None else choices_of(join) for join in best]
+    chosen = words[asked]
+    if chosen is None:
+        return None
+    low = high = asked
+    while low > 0 and words[low - 1] == chosen:
+        low -= 1
+    while high < STEPS - 1 and words[high + 1] == chosen:
+        high += 1
+
+    def other(step: int) -> str:
+        found = words[step] if 0 <= step < STEPS else None
+        return ", ".join(word for respect, word in (found or {}).items() if word != chosen[respect])
+
+    return Holds(lowest=steps[low], highest=steps[high], asked=accepted[0], below=other(low - 1), above=other(high + 1))
 
 
 def _point(best: Deployment, cases: Cases) -> FrontPoint:
