@@ -82,7 +82,12 @@ LEGEND_BELOW = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yancho
 def _layout(x: str, *, y: str = "", legend: bool = False, **more: Any) -> dict[str, Any]:
     return {
         "xaxis": {"title": {"text": x}, "zeroline": True, "automargin": True, **more.pop("xaxis", {})},
-        "yaxis": {"title": {"text": y, "standoff": 12}, "automargin": True, "ticklabelstandoff": 6, **more.pop("yaxis", {})},
+        "yaxis": {
+            "title": {"text": y, "standoff": 12},
+            "automargin": True,
+            "ticklabelstandoff": 6,
+            **more.pop("yaxis", {}),
+        },
         "showlegend": legend,
         "margin": {"l": 8, "r": 16, "t": 34 if legend else 8, "b": 44},
         **more,
