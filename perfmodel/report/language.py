@@ -84,16 +84,23 @@ class Glossary:
     def _whole(self, text: str) -> str | None:
         if text in self.texts:
             return self.texts[text]
+        clauses, *lists = self.joints.items()
+        if (
+            found := self._listed(text, *clauses)
+        ) is not None:  # before patterns, so that none takes two clauses for one
+            return found
         for pattern in self.patterns:
             if all(part in text for part in pattern.fixed) and (match := pattern.found.fullmatch(text)):
                 filled = self._filled(pattern.kinds, match.groupdict())
                 if filled is not None:
                     return pattern.becomes.format(**filled)
-        for joint, becomes in self.joints.items():
-            parts = [self.find(part) for part in text.split(joint)] if joint in text else []
-            if parts and None not in parts:
-                return becomes.join(part for part in parts if part is not None)
-        return None
+        return next((found for one in lists if (found := self._listed(text, *one)) is not None), None)
+
+    def _listed(self, text: str, joint: str, becomes: str) -> str | None:
+        if joint not in text:
+            return None
+        parts = [self.find(part) for part in text.split(joint)]
+        return None if None in parts else becomes.join(part for part in parts if part is not None)
 
     def _filled(self, kinds: Mapping[str, str], holes: Mapping[str, str]) -> dict[str, str] | None:
         filled = {}

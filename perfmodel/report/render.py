@@ -87,7 +87,7 @@ def to_markdown(document: Document, width: int, say: Say = in_english) -> str:
     for table in document.tables:
         lines += [f"## {table.title}", ""]
         columns = [column for column in _shown(table) if column.key != "unit" or not _by_row(table)]
-        lines.append("| " + " | ".join(c.title or say("what") for c in columns) + " |")
+        lines.append("| " + " | ".join(c.title or say("what", "#what") for c in columns) + " |")
         lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:
             texts = [_cell(row, c).replace("|", "\\|") for c in columns]

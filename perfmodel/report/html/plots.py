@@ -362,7 +362,7 @@ def roofline(report: PlanReport, words: Words) -> Figure:
                         name=row.name,
                         block=words.term(row.block.replace("_", " ")),
                         share=_percent(share),
-                        bound=words.term(row.timed.bound),
+                        bound=words.term(row.timed.bound, "bound"),
                     )
                     for row, share in zip(rows, shares, strict=True)
                 ],
@@ -547,7 +547,7 @@ def worth(effects: Sequence[Effect], name: str, caption: str, words: Words) -> F
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": words.term(by),
+                "name": words.term(by, "by"),
                 "y": [words.term(one.change.label) for one in own],
                 "x": [100 * one.gain for one in own],
                 "text": [

@@ -19,9 +19,9 @@ class Words:
         """Return a text with its values put in."""
         return str(self.texts[key]).format(**values)
 
-    def term(self, word: str) -> str:
+    def term(self, word: str, key: str = "") -> str:
         """Return a word of a shared table or plot; one that is listed nowhere stays as it is."""
-        return str(self.texts["terms"].get(word) or self.shared(word))
+        return str(self.texts["terms"].get(word) or self.shared(word, key))
 
     def part(self, word: str) -> str:
         """Return the name of a part of a step; one that is listed nowhere stays as it is."""
