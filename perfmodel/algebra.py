@@ -130,6 +130,24 @@ def greater(a: Num, b: Num) -> Switch:
     return cast(Switch, x > y)
 
 
+def is_array(value: Num) -> bool:
+    """Return whether a value is one of many."""
+    return _KINDS[type(value)] == _ARRAY
+
+
+def never_greater(a: Num, b: Num) -> bool:
+    """Return whether ``a`` is known to exceed ``b`` nowhere; of symbols nothing is known.
+
+    >>> never_greater(1.0, 2.0), never_greater(2.0, 1.0)
+    (True, False)
+    """
+    x, y = cast(Any, a), cast(Any, b)
+    kind = _joint_kind(x, y)
+    if kind == _NUMBER:
+        return bool(x <= y)
+    return kind == _ARRAY and bool((x <= y).all())
+
+
 def where(condition: Switch, then: Num, otherwise: Num) -> Num:
     """Return ``then`` where the condition holds, else ``otherwise``; both sides are evaluated."""
     c, x, y = cast(Any, condition), cast(Any, then), cast(Any, otherwise)

@@ -15,6 +15,7 @@ from typing import Any, cast, get_args
 import yaml
 from pydantic import ValidationError
 
+from perfmodel import __version__
 from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.folders import FOLDERS as _FOLDERS
 from perfmodel.folders import names as names
@@ -23,7 +24,7 @@ from perfmodel.machine import Known, Machine
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
-from perfmodel.plan_file import PHASES, check_settings, conditions_of
+from perfmodel.plan_file import PHASES, check_settings, conditions_of, moved
 from perfmodel.solver.space import Choices
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
@@ -109,6 +110,14 @@ class Loaded:
     notes: tuple[str, ...]
     path: Path
 
+    @property
+    def word(self) -> str:
+        """What finds the file again: its name where it is on file, else its path as given."""
+        if self.path.parent in {_root() / folder for folder in _FOLDERS.values()}:
+            return str(self.spec.name)
+        text = str(self.path)
+        return text if "/" in text or text.endswith((".yaml", ".yml")) else f"./{text}"
+
 
 def load_chip(name: str) -> Loaded:
     """Return a chip."""
@@ -183,15 +192,20 @@ def settings_in(conditions: Conditions, machine: Machine, model: ModelSpec) -> d
     return {name: setting for name, setting in found.items() if setting != MIXED}
 
 
-def load_plan(path: str) -> PlanSpec:
-    """Return the plan in a file, its techniques checked against its layouts and its stack.
+def load_plan(path: str) -> tuple[PlanSpec, tuple[str, ...]]:
+    """Return the plan in a file, its techniques checked against its layouts and its stack, and remarks.
 
-    Raises ``DataError`` where they differ or the file is no plan.
+    Remarks say what is not as it was when the plan was written: the program's version, data files, the prediction.
+    Raises ``DataError`` where settings differ or the file is no plan.
     """
     plan = read_plan(Path(path))
     machines = {phase: load_conditions(conditions_of(plan.conditions, phase)) for phase in PHASES}
-    check_settings(plan, machines, load_model(plan.conditions.model).spec, techniques(), path)
-    return plan
+    model = load_model(plan.conditions.model).spec
+    check_settings(plan, machines, model, techniques(), path)
+    remarks = changed_since(plan)
+    if plan.version != __version__:
+        remarks.append(f"{path}: written by version {plan.version}, read by {__version__}")
+    return plan, (*remarks, *moved(plan, machines, model, path))
 
 
 def searched(
@@ -281,7 +295,7 @@ def changed_since(plan: PlanSpec) -> list[str]:
     """Return a remark for each data file that is not what it was when a plan was written."""
     remarks = []
     for name, digest in plan.files.items():
-        path = Path(name) if Path(name).is_absolute() else _root() / name
+        path = Path(name) if name.startswith(("/", "./")) else _root() / name
         if not path.is_file():
             remarks.append(f"{name}: the plan was made from it, and it is not on file any more")
         elif sha256(path.read_bytes()).hexdigest() != digest:
@@ -312,6 +326,7 @@ def read_plan(path: Path) -> PlanSpec:
     """
     reader = _Reader(path, recorded=lambda _: False)
     data = reader.read()
+    refuse_no_plan(path, data)
     try:
         spec = PlanSpec.model_validate(data)
     except ValidationError as error:
@@ -321,8 +336,52 @@ def read_plan(path: Path) -> PlanSpec:
         raise
     for place, kind in _REFERENCES["deployments"].items():
         reader.check_reference(place, kind, spec)
+    for place, kind in _REFERENCES["runs"].items() if spec.run is not None else ():
+        reader.check_reference(("run", *place), kind, spec)
+    reader.finish()
+    _check_agreement(reader, spec)
     reader.finish()
     return spec
+
+
+def refuse_no_plan(path: Path, data: Mapping[str, Any] | None = None) -> None:
+    """Raise ``DataError`` where a file holds a document of a command or a run-spec in place of a plan or a result."""
+    data = _Reader(path, recorded=_nothing).read() if data is None else data
+    form = data.get("schema")
+    if isinstance(form, str) and form.startswith("moeplan."):
+        found, write = f"a document of form {form}, as --format json prints it", "write one with moeplan solve ... -o"
+    elif data.keys() & set(EITHER) and {"model", "on"} & data.keys():
+        name = "" if path.suffix.lower() in (".yaml", ".yml") else f"name it {path.stem}.yaml, then "
+        found, write = "a run-spec, what solve is asked", f"{name}write one with moeplan solve {path.stem}.yaml -o"
+    else:
+        return
+    raise DataError(f"{path}:1: {found}; allowed: a plan file; {write} PLAN.json")
+
+
+#: keys of a run-spec, their kind of file, and what the conditions of its plan call them
+_AGREEING: dict[str, tuple[str | None, str]] = {
+    "model": ("models", "model"),
+    "on": ("systems", "system"),
+    "stack": ("stacks", "stack"),
+    "prefill_on": ("systems", "prefill_system"),
+    "prefill_stack": ("stacks", "prefill_stack"),
+    **{key: (None, key) for key in ("isl", "osl", "tpot")},
+}
+
+
+def _check_agreement(reader: "_Reader", plan: PlanSpec) -> None:
+    """Note each key in which what was asked is not what the plan's conditions say."""
+    if plan.run is None:
+        return
+    for key, (kind, name) in _AGREEING.items():
+        asked, held = getattr(plan.run, key), getattr(plan.conditions, name)
+        files = [word if kind is None or word is None else _load(kind, word).path for word in (asked, held)]
+        if asked is not None and files[0] != files[1]:
+            reader.fault(
+                ("run", key), f"{asked!r}, but conditions.{name} is {held!r}; allowed: the same; change either"
+            )
+    if plan.asked is not None and plan.asked != plan.wanted:
+        reader.fault(("asked",), "differs from what run says; allowed: the same; leave it out, run alone counts")
 
 
 def page_files(language: str) -> dict[str, Any]:
@@ -364,7 +423,7 @@ def write_page(path: Path, text: str, *, force: bool) -> None:
 
 def write_plan(path: Path, plan: PlanSpec) -> None:
     """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
-    _write_whole(path, plan.model_dump_json(indent=2, by_alias=True) + "\n")
+    _write_whole(path, plan.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -380,16 +439,21 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def digests(model: str, machine: Machine, techniques: Iterable[str] = ()) -> dict[str, str]:
-    """Return the SHA-256 of every data file that a prediction is made from, by its path below the data's root."""
-    loaded = [load_model(model), load_chip(machine.chip.spec.name), load_system(machine.system.spec.name)]
-    loaded += [load_stack(machine.stack.spec.name), load_terms(machine.terms.spec.name)]
-    loaded += [load_kernels(name) for name in dict.fromkeys(known.spec.name for known in machine.kernels)]
+    """Return the SHA-256 of every data file that a prediction is made from.
+
+    Files on file are named by their path below the data's root, files of the user's by their path as given.
+    """
+    loaded = [load_model(model), load_chip(machine.chip.word), load_system(machine.system.word)]
+    loaded += [load_stack(machine.stack.word), load_terms(machine.terms.word)]
+    loaded += [load_kernels(name) for name in dict.fromkeys(known.word for known in machine.kernels)]
     loaded += [load_technique(name) for name in techniques]
     return {_below_root(one.path): sha256(one.path.read_bytes()).hexdigest() for one in loaded}
 
 
 def _below_root(path: Path) -> str:
-    return str(path.relative_to(_root())) if path.is_relative_to(_root()) else str(path)
+    if path.is_relative_to(_root()):
+        return str(path.relative_to(_root()))
+    return str(path) if path.is_absolute() else f"./{path}"
 
 
 def load_terms(name: str) -> Loaded:
@@ -617,7 +681,7 @@ def ideal(machine: Machine) -> Machine:
 
 
 def _known(loaded: Loaded) -> Known[Any]:
-    return Known(spec=loaded.spec, figures=loaded.figures)
+    return Known(spec=loaded.spec, figures=loaded.figures, word=loaded.word)
 
 
 @lru_cache(maxsize=256)
@@ -697,7 +761,8 @@ def _say(fault: Any, spec_type: type[Spec]) -> str:
         case "missing":
             return "is missing; required; add it"
         case "extra_forbidden":
-            return f"unknown key{did_you_mean(str(fault['loc'][-1]), _keys(spec_type))}"
+            word = str(fault["loc"][-1])
+            return f"unknown key{did_you_mean(word, [key for key in _keys(spec_type) if key != word])}"
         case "greater_than" | "greater_than_equal" | "less_than_equal":
             return f"found {found!r}; {fault['msg'].replace('Input should be', 'allowed:')}"
         case "literal_error":

@@ -43,13 +43,15 @@ def batch_limits(resolved: Resolved) -> list[Limit]:
     family = plan.family
     batches = np.arange(1, LARGEST_BATCH + 1)
     mesh = replace(Layout.of(plan.layout), batch=batches.astype(np.float64))
-    point: Any = pool_point(mesh, family, case)
+    point: Any = resolved.scenario.held(pool_point(mesh, family, case), mesh)
+    tpot: Any = resolved.scenario.tpot_of(point)
+    rate: Any = resolved.scenario.tokens_of(point)
     allowed: dict[str, Any] = {
         "memory as planned": point.memory <= point.usable,
         "memory, all requests at their longest": point.footprint.worst <= point.usable,
     }
     if family.phase == "decode" and target is not None:
-        allowed[f"TPOT of {target * 1e3:g} ms"] = point.tpot <= target
+        allowed[f"TPOT of {target * 1e3:g} ms"] = tpot <= target
     measured = most_dispatched(case.rates, family)
     if measured is not None:
         tokens: Any = dispatched_tokens(mesh, family)
@@ -59,8 +61,8 @@ def batch_limits(resolved: Resolved) -> list[Limit]:
     cards = plan.layout.dies / case.rates.dies_per_package
     served = {
         "step_time": point.step_time,
-        "tpot": point.tpot if family.phase == "decode" else None,
-        "tokens_per_s_per_card": point.tokens_per_s / cards,
+        "tpot": tpot if family.phase == "decode" else None,
+        "tokens_per_s_per_card": rate / cards,
     }
     limits = []
     for name, mask in allowed.items():

@@ -18,6 +18,8 @@ class Known(Generic[S]):
 
     spec: S
     figures: Mapping[str, Figure]
+    #: what the catalogue finds its file by: a name on file, or the path of a file of the user's
+    word: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,23 @@
 """Two runs beside each other: what differs, what each difference is worth, and where the time goes."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from perfmodel.errors import UsageError
-from perfmodel.scenario import Resolved, breakdown_of
+from perfmodel.plan_file import PHASES, served
+from perfmodel.scenario import Joined, Resolved, breakdown_of, in_turn
 from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import Conditions
-from perfmodel.what_if import Pool, Run, resolved_of
+from perfmodel.specs.evidence import Conditions, DeploymentConditions
+from perfmodel.specs.plan import Asked
+from perfmodel.specs.run import RunSpec
+from perfmodel.uncertainty import pool_range
+from perfmodel.what_if import Pool, Run, as_it_is, resolved_of, resolved_pools
+
+HOUR = 3600
+#: instances of each pool; none of what is no deployment
+Instances = Mapping[Phase, int]
 
 #: keys that make sense only together, by the name they are shown under
 TOGETHER: dict[str, tuple[str, ...]] = {
@@ -19,15 +28,103 @@ MACHINE = ("system", "stack", "kernels", "techniques")
 SHARED = ("isl", "osl", "acceptance", "precision", "kv_dtype", "expert_weights", "balanced", "prefix_hit", "isl_spread")
 
 
+#: keys of a layout that both phases of mixed instances share
+OF_WEIGHTS = ("dies", "tp", "redundant", "expert_tp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A deployment of whole instances at the load allowed, or at the rate asked for; cards are of whole servers."""
+
+    #: instances in the field's short form, such as 5P2D
+    name: str
+    cards: float
+    servers: int
+    requests_per_s: float
+    tokens_per_s_per_card: float
+    tpot: float
+    ttft: float
+    #: highest load of either pool, and requests per second asked for
+    utilisation: float
+    asked: float | None
+    #: in the money of the run-spec, where it states a price
+    per_hour: float | None
+    per_million_tokens: float | None
+    #: probability that TPOT is within its limit, where there is one
+    chance: float | None
+
+
+def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: RunSpec | None) -> Whole:
+    """Return what a deployment does whose pools are set up as ``run``, at the prices of a run-spec."""
+    pools = resolved_pools(run)
+    prefill, decode = pools["prefill"], pools["decode"]
+    joined = Joined(
+        prefill=prefill,
+        decode=decode,
+        prefill_instances=conditions.prefill.instances,
+        decode_instances=conditions.decode.instances,
+        mixed=run.mixed,
+    )
+    counts: dict[Phase, int] = {"decode": joined.decode_instances}
+    if not run.mixed:
+        counts["prefill"] = joined.prefill_instances
+    rates = {phase: pools[phase].scenario.case.rates for phase in counts}
+    servers = {
+        phase: math.ceil(count * pools[phase].plan.layout.dies / rates[phase].dies_per_server)
+        for phase, count in counts.items()
+    }
+    cards = {phase: number * rates[phase].packages_per_server for phase, number in servers.items()}
+    requests = served(asked, joined)
+    tokens = requests * conditions.osl
+    cost = None
+    if priced is not None and priced.price is not None:
+        prices = {"decode": priced.price, "prefill": priced.prefill_price or priced.price}
+        cost = sum(prices[phase] * number for phase, number in cards.items())
+    return Whole(
+        name=f"{counts['decode']} mixed" if run.mixed else f"{counts['prefill']}P{counts['decode']}D",
+        cards=sum(cards.values()),
+        servers=sum(servers.values()),
+        requests_per_s=requests,
+        tokens_per_s_per_card=tokens / sum(cards.values()),
+        tpot=decode.tpot,
+        ttft=cast(float, as_it_is(run).ttft),
+        utilisation=asked.utilisation,
+        asked=asked.requests_per_s,
+        per_hour=cost,
+        per_million_tokens=None if cost is None else cost / (tokens * HOUR) * 1e6,
+        chance=None if conditions.tpot is None else _chance(run, pools, conditions.tpot),
+    )
+
+
+def _chance(run: Run, pools: Mapping[Phase, Resolved], limit: float) -> float:
+    """Return the probability that the TPOT of decode is within a limit."""
+    ranges = {
+        phase: pool_range(run.pools[phase].machine, one.plan.layout, one.plan.family, one.scenario.case)
+        for phase, one in pools.items()
+        if phase == "decode" or run.mixed
+    }
+    decode, sure = pools["decode"], ranges["decode"]
+    if run.mixed:
+        sure = in_turn(sure, ranges["prefill"], decode)
+    return sure.chance(limit, float(cast(Any, decode.point.tokens_per_step)))
+
+
+def shared_phases(first: Run, second: Run) -> tuple[Phase, ...]:
+    """Return the phases of which both runs have a pool, in order."""
+    return tuple(phase for phase in PHASES if phase in first.pools and phase in second.pools)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing in which two pools differ, and the rate per card that it is worth.
+    """One thing in which two pools, or two deployments as wholes, differ, and the rate per card that it is worth.
 
-    ``alone`` is the change of the first pool's rate when it alone takes the second's value, ``back`` that of the
-    second's when it alone goes back; none where a layout is not possible so.
+    ``alone`` is the change of the first's rate when it alone takes the second's value, ``back`` that of the second's
+    when it alone goes back; none where a layout is not possible so.  The rate is that of the pool, of mixed instances
+    that of both phases.
     """
 
-    phase: Phase
+    #: none where the deployments differ as wholes
+    phase: Phase | None
     name: str
     first: str
     second: str
@@ -68,21 +165,58 @@ def _with(pool: Pool, keys: Mapping[str, Any], of_layout: bool) -> Pool:
     return replace(pool, conditions=conditions.model_copy(update=dict(keys)))
 
 
-def _rate(pool: Pool, run: Run) -> float:
-    return resolved_of(pool, run.model).tokens_per_s_per_card
+def _rate(pool: Pool, phase: Phase, run: Run) -> float:
+    if not run.mixed:
+        return resolved_of(pool, run.model).tokens_per_s_per_card
+    return as_it_is(_shareable(replace(run, pools={**run.pools, phase: pool}))).requests_per_s_per_card
 
 
-def _gain(start: Pool, changed: Pool, run: Run) -> float | None:
+def _shareable(run: Run) -> Run:
+    """Return a run; raise ``UsageError`` where its instances are mixed and its pools hold weights differently."""
+    layouts = [pool.conditions.layout for pool in run.pools.values()]
+    if run.mixed and any(len({getattr(layout, key) for layout in layouts}) > 1 for key in OF_WEIGHTS):
+        raise UsageError(f"mixed instances; allowed: one {', '.join(OF_WEIGHTS)} for both phases")
+    return run
+
+
+def _gain(start: Pool, changed: Pool, phase: Phase, run: Run) -> float | None:
     try:
-        return _rate(changed, run) / _rate(start, run) - 1
+        return _rate(changed, phase, run) / _rate(start, phase, run) - 1
     except UsageError:
         return None
 
 
-def differences(first: Run, second: Run) -> list[Difference]:
-    """Return everything in which the pools of two runs differ, with what it is worth on either side."""
-    found = []
-    for phase in first.pools.keys() & second.pools.keys():
+def _serving(first: Run, second: Run) -> Iterator[Difference]:
+    """Yield whether prefill has dies of its own, where two deployments differ in that."""
+    runs = (first, second)
+    if first.mixed == second.mixed or any(len(run.pools) < len(PHASES) for run in runs):
+        return
+    gains: list[float | None] = []
+    for run in runs:
+        try:
+            other = as_it_is(_shareable(replace(run, mixed=not run.mixed)))
+            gains.append(other.requests_per_s_per_card / as_it_is(run).requests_per_s_per_card - 1)
+        except UsageError:
+            gains.append(None)
+    words = ["mixed" if run.mixed else "disaggregated" for run in runs]
+    yield Difference(phase=None, name="serving", first=words[0], second=words[1], alone=gains[0], back=gains[1])
+
+
+def _instances(first: Instances, second: Instances) -> Iterator[Difference]:
+    """Yield each pool of which two deployments have more and fewer instances; rates per card do not feel that."""
+    for phase in PHASES:
+        if first and second and first[phase] != second[phase]:
+            words = [str(one[phase]) for one in (first, second)]
+            yield Difference(phase=phase, name="instances", first=words[0], second=words[1], alone=None, back=None)
+
+
+def differences(first: Run, second: Run, instances: tuple[Instances, Instances]) -> list[Difference]:
+    """Return everything in which two runs differ, with what it is worth on either side; what wholes differ in first.
+
+    ``instances`` are those of each pool, none where a run is no deployment.
+    """
+    found = list(_instances(*instances))
+    for phase in shared_phases(first, second):
         one, two = first.pools[phase], second.pools[phase]
         machines = [[(key, getattr(pool.conditions, key)) for key in MACHINE] for pool in (one, two)]
         if machines[0] != machines[1]:
@@ -94,8 +228,8 @@ def differences(first: Run, second: Run) -> list[Difference]:
                     name="machine",
                     first=words[0],
                     second=words[1],
-                    alone=_gain(one, _on(one, two), first),
-                    back=_gain(two, _on(two, one), second),
+                    alone=_gain(one, _on(one, two), phase, first),
+                    back=_gain(two, _on(two, one), phase, second),
                 )
             )
         for name, a, b, keys, of_layout in _changes(one, two):
@@ -106,11 +240,12 @@ def differences(first: Run, second: Run) -> list[Difference]:
                     name=name,
                     first=a,
                     second=b,
-                    alone=_gain(one, _with(one, keys, of_layout), first),
-                    back=_gain(two, _with(two, returned, of_layout), second),
+                    alone=_gain(one, _with(one, keys, of_layout), phase, first),
+                    back=_gain(two, _with(two, returned, of_layout), phase, second),
                 )
             )
-    return sorted(found, key=lambda each: (each.phase, -abs(each.alone or 0.0)))
+    ordered = sorted(found, key=lambda each: (each.phase or "", -abs(each.alone or 0.0)))
+    return [*_serving(first, second), *ordered]
 
 
 def _on(pool: Pool, other: Pool) -> Pool:
@@ -122,9 +257,9 @@ def _on(pool: Pool, other: Pool) -> Pool:
 def row_differences(first: Run, second: Run) -> list[RowDifference]:
     """Return the card-seconds that each operator takes of a token in both runs, the largest difference first."""
     found = []
-    for phase in first.pools.keys() & second.pools.keys():
+    for phase in shared_phases(first, second):
         costs = [_card_seconds(resolved_of(run.pools[phase], run.model)) for run in (first, second)]
-        for name in costs[0].keys() | costs[1].keys():
+        for name in dict.fromkeys((*costs[0], *costs[1])):
             found.append(
                 RowDifference(phase=phase, name=name, first=costs[0].get(name, 0.0), second=costs[1].get(name, 0.0))
             )
@@ -138,6 +273,16 @@ def _card_seconds(resolved: Resolved) -> dict[str, float]:
     return {name: time * each for name, time in parts.by_operator().items()}
 
 
-def conditions_differ(first: Conditions, second: Conditions) -> bool:
-    """Return whether two pools serve other requests, so that their rates do not compare."""
-    return first.model != second.model or first.isl != second.isl or first.osl != second.osl
+def served_otherwise(first: Conditions, second: Conditions) -> list[str]:
+    """Return in words what two pools serve otherwise, so that their rates do not compare."""
+    keys = ("model", "isl", "osl", "acceptance")
+    return [
+        f"{key} {_said(first, key)} and {_said(second, key)}" for key in keys if _said(first, key) != _said(second, key)
+    ]
+
+
+def _said(conditions: Conditions, key: str) -> str:
+    value = getattr(conditions, key)
+    if key != "acceptance":
+        return str(value)
+    return ", ".join(map(str, value[: conditions.layout.draft])) or "none"  # what no draft uses changes nothing

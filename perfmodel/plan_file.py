@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from perfmodel.errors import DataError, did_you_mean
+from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.machine import Machine
+from perfmodel.scenario import Joined, of_deployment
 from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
@@ -47,7 +48,6 @@ def pool_of(plan: PoolPlan, instances: int) -> Pool:
 def plan_spec(
     best: Deployment,
     conditions: DeploymentConditions,
-    asked: Asked,
     *,
     run: RunSpec,
     machines: Mapping[Phase, Machine],
@@ -57,14 +57,11 @@ def plan_spec(
     files: Mapping[str, str],
 ) -> PlanSpec:
     """Return the file of a plan that the solver found under some conditions."""
-    each = {phase: machine.rates().dies_per_package for phase, machine in machines.items()}
-    cards = best.decode_instances * best.decode.layout.dies / each["decode"]
-    if not best.mixed:
-        cards += best.prefill_instances * best.prefill.layout.dies / each["prefill"]
+    each = {phase: machine.rates().packages_per_server for phase, machine in machines.items()}
+    cards = best.prefill_servers * each["prefill"] + best.decode_servers * each["decode"]
     return PlanSpec(
         version=version,
         conditions=conditions,
-        asked=asked,
         run=run,
         techniques={
             phase: settings(conditions_of(conditions, phase), machines[phase], model, techniques.values())
@@ -78,6 +75,33 @@ def plan_spec(
         ),
         files=dict(files),
     )
+
+
+SAME = 1e-6  # relative difference up to which a prediction is the same
+
+
+def served(wanted: Asked, joined: Joined) -> float:
+    """Return the requests per second of a plan: those of its slower pool at the load allowed, or those asked for."""
+    most = wanted.utilisation * joined.requests_per_s
+    return most if wanted.requests_per_s is None else min(most, wanted.requests_per_s)
+
+
+def moved(plan: PlanSpec, machines: Mapping[Phase, Machine], model: ModelSpec, where: str) -> list[str]:
+    """Return a remark for each predicted number that is not what it was when the plan was written.
+
+    Layouts that cannot be any more are not remarked on: whoever sets them up says why.
+    """
+    try:
+        joined = of_deployment(plan.conditions, model, machines["decode"].rates(), machines["prefill"].rates())
+    except UsageError:
+        return []
+    now = {"TPOT": (joined.tpot * 1e3, plan.predicted.tpot * 1e3, " ms")}
+    now["requests per second"] = (served(plan.wanted, joined), plan.predicted.requests_per_s, "")
+    return [
+        f"{where}: {name} is {value:.6g}{unit} now, {then:.6g}{unit} when the plan was written"
+        for name, (value, then, unit) in now.items()
+        if abs(value - then) > SAME * abs(then)
+    ]
 
 
 def check_settings(

@@ -149,7 +149,7 @@ def plan_report(
         "decode": plan.conditions.decode.instances,
     }
     full = {phase: instances[phase] * _f(one.point.requests_per_s) for phase, one in resolved.items()}
-    asked = plan.asked.requests_per_s
+    asked = plan.wanted.requests_per_s
     served = min([run.utilisation * rate for rate in full.values()] + ([] if asked is None else [asked]))
     pools = {
         phase: _pool(run, phase, one, ideal[phase], instances[phase], served / full[phase], published)
@@ -226,7 +226,7 @@ def _targets(
     """Return the limits beside their predictions, and the probability that all of them are met at once."""
     decode = pools["decode"]
     tpots = decode.sure.steps / _f(decode.resolved.point.tokens_per_step)
-    asked = plan.asked.requests_per_s
+    asked = plan.wanted.requests_per_s
     kept = {
         "tpot": None if run.tpot is None else tpots <= run.tpot,
         "ttft": None if run.ttft is None else joined.ttfts <= run.ttft,
@@ -304,7 +304,7 @@ def _outputs(
 def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
     """Yield what was asked and chosen, the model, and every number of the machine that takes part."""
     conditions = plan.conditions.model_dump(exclude={"prefill", "decode"})
-    for key, value in {**plan.asked.model_dump(), **conditions}.items():
+    for key, value in {**plan.wanted.model_dump(), **conditions}.items():
         if value is not None and value not in ((), {}, []):
             yield _plain("the request", key, value, "asked")
     for phase, given in (("prefill", plan.conditions.prefill), ("decode", plan.conditions.decode)):

@@ -10,21 +10,21 @@ from perfmodel.errors import UsageError
 from perfmodel.machine import Machine
 from perfmodel.plan_file import plan_spec, pool_of
 from perfmodel.rates import Rates
+from perfmodel.scenario import joined_rates
 from perfmodel.sensitivity import Swing, swings
 from perfmodel.serving import Case
 from perfmodel.solver.mixed import mixed_first_token
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
-from perfmodel.solver.request import Objective, Request
+from perfmodel.solver.request import Request
 from perfmodel.solver.solve import front, holds, latencies, solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Phase, Targets
 from perfmodel.specs.evidence import DeploymentConditions
 from perfmodel.specs.model import ModelSpec
-from perfmodel.specs.plan import Asked, PlanSpec
-from perfmodel.specs.run import RunSpec
+from perfmodel.specs.plan import PlanSpec
+from perfmodel.specs.run import RunSpec, Serving
 from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, interval, joined_range, pool_range
 
-UTILISATION, TOP = 0.8, 5
 SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
 
@@ -87,7 +87,7 @@ def _number(value: Any) -> float:
 
 def _prices(run: RunSpec, machines: Mapping[Phase, Machine]) -> tuple[float, float]:
     """Return what a server of prefill and of decode costs: an hour's price, or watts; equal ones count servers."""
-    if _objective(run) == "energy":
+    if run.aim == "energy":
         watts = {phase: machine.system.spec.server_power for phase, machine in machines.items()}
         unknown = {machines[phase].system.spec.name for phase, power in watts.items() if power is None}
         if unknown:
@@ -155,23 +155,11 @@ def _choices(
     )
 
 
-def _joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
-    """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
-    slower = min(
-        (one.kv_tier for one in rates.values()), key=lambda tier: (_number(tier.bandwidth), -_number(tier.latency))
-    )
-    return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
-
-
-def _objective(run: RunSpec) -> Objective:
-    return run.objective or ("cards" if run.rate else "throughput")
-
-
 def _check(run: RunSpec) -> None:
     """Refuse keys that contradict each other; raises ``UsageError``."""
     if run.cards is None and run.rate is None:
         raise UsageError("solve needs --cards N (a budget) or --rate R (requests per second)")
-    objective = _objective(run)
+    objective = run.aim
     if objective in ("cards", "tpot") and run.rate is None:
         wanted = {"cards": "fewest cards", "tpot": "lowest TPOT"}[objective]
         raise UsageError(f"--objective {objective} needs --rate: {wanted} for which rate?")
@@ -198,11 +186,12 @@ def asking_of(run: RunSpec) -> Asking:
     Raises ``UsageError`` and ``DataError`` as the options and files say.
     """
     _check(run)
+    run = run.filled()
     loaded = catalog.load_model(str(run.model))
     techniques = inputs.settings(run.with_)
     inputs.refuse_conflicts(techniques)
     machines, remarks = _machines(run)
-    service, choices = _choices(techniques, machines, loaded.spec, run.kv or "bf16")
+    service, choices = _choices(techniques, machines, loaded.spec, str(run.kv))
     same = machines["prefill"] is machines["decode"]
     decode = catalog.set_techniques(machines["decode"], techniques)
     machines = {
@@ -220,7 +209,7 @@ def asking_of(run: RunSpec) -> Asking:
     if same:
         rates["prefill"] = rates["decode"]
     else:
-        rates = _joined_rates(rates)
+        rates = joined_rates(rates)
     isl, osl = int(run.isl or 0), int(run.osl or 0)
     decode_case = inputs.case_of(loaded.spec, rates["decode"], isl, osl, positions, service)
     cases: dict[Phase, Case] = {"decode": decode_case, "prefill": replace(decode_case, rates=rates["prefill"])}
@@ -233,15 +222,15 @@ def asking_of(run: RunSpec) -> Asking:
         servers=_servers(run.cards, rates["decode"], names["decode"], "--cards", pools),
         rate=run.rate,
         targets=Targets(tpot=run.tpot, ttft=run.ttft),
-        utilisation=run.utilisation or UTILISATION,
-        objective=_objective(run),
+        utilisation=_number(run.utilisation),
+        objective=run.aim,
         choices=choices,
-        top=run.top or TOP,
+        top=int(_number(run.top)),
         prefill_servers=None
         if same
         else _servers(run.prefill_cards, rates["prefill"], names["prefill"], "--prefill-cards", 1),
         prices=_prices(run, machines),
-        serving=run.serving or "disaggregated",
+        serving=cast(Serving, run.serving),
         domains=(_domain(rates["prefill"], scale_out), _domain(rates["decode"], scale_out)),
     )
     bounds = [name for name, word in techniques.items() if catalog.technique_named(name).setting(word).bound]
@@ -360,16 +349,21 @@ def holds_of(found: Planned) -> Holds | None:
 
 
 def plan_of(found: Planned) -> PlanSpec | None:
-    """Return the file of the best plan, or None where there is none."""
+    """Return the file of the best plan, or None where there is none; files of the user's are named by their paths."""
     asking, best = found.asking, found.solution.best
     if best is None:
         return None
     case, family, machine = asking.case, best.decode.family, asking.machine
-    prefill = asking.machines["prefill"]
+    prefill, model = asking.machines["prefill"], catalog.load_model(str(asking.run.model)).word
+    apart = prefill is not machine
+    names = {"model": model, "on": machine.system.word, "stack": machine.stack.word}
+    names |= {"prefill_on": prefill.system.word, "prefill_stack": prefill.stack.word} if apart else {}
+    if asking.run.acceptance is None and case.model.acceptance:
+        names["acceptance"] = case.model.acceptance[0].name
     conditions = DeploymentConditions(
-        system=machine.system.spec.name,
-        model=case.model.name,
-        stack=machine.stack.spec.name,
+        system=machine.system.word,
+        model=model,
+        stack=machine.stack.word,
         kernels=tuple(asking.run.kernels or ()),
         techniques=catalog.on_machine_alone(asking.techniques),
         isl=cast(Any, case.isl),
@@ -385,22 +379,15 @@ def plan_of(found: Planned) -> PlanSpec | None:
         prefill=pool_of(best.prefill, best.prefill_instances),
         decode=pool_of(best.decode, best.decode_instances),
         mixed=best.mixed,
-        prefill_system=None if prefill is machine else prefill.system.spec.name,
-        prefill_stack=None if prefill is machine else prefill.stack.spec.name,
+        prefill_system=prefill.system.word if apart else None,
+        prefill_stack=prefill.stack.word if apart else None,
     )
-    files = catalog.digests(case.model.name, machine, asking.techniques)
-    files |= catalog.digests(case.model.name, prefill, asking.techniques)
+    files = catalog.digests(model, machine, asking.techniques)
+    files |= catalog.digests(model, prefill, asking.techniques)
     return plan_spec(
         best,
         conditions,
-        Asked(
-            cards=asking.run.cards,
-            requests_per_s=asking.request.rate,
-            ttft=asking.request.targets.ttft,
-            utilisation=asking.request.utilisation,
-            objective=asking.request.objective,
-        ),
-        run=asking.run,
+        run=asking.run.model_copy(update=names),
         machines=asking.machines,
         model=case.model,
         techniques=catalog.techniques(),

@@ -1,7 +1,7 @@
 """One given layout -> checked, its open batch filled in, evaluated with plain numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
 from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
-from perfmodel.solver.mixed import mixed_rate, mixed_time
+from perfmodel.solver.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
@@ -21,6 +21,13 @@ from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
+from perfmodel.uncertainty import Interval, PoolRange, interleaved
+from perfmodel.units import Fraction, PerSecond, Seconds
+
+
+def _number(value: Any) -> float:
+    return float(value)
+
 
 #: an overlap left open: the fastest is taken
 FASTEST = "fastest"
@@ -37,6 +44,41 @@ class Scenario:
     precision: Precision = "w8a8"
     kv_dtype: KvDtype = "bf16"
     expert_weights: ExpertWeights = "int8"
+    #: a step of the other phase, where the same dies run both in turn
+    partner: PoolPoint | None = None
+
+    def _phases(self, point: PoolPoint) -> tuple[PoolPoint, PoolPoint]:
+        """Return the steps of prefill and of decode."""
+        assert self.partner is not None
+        return (self.partner, point) if self.phase == "decode" else (point, self.partner)
+
+    def tpot_of(self, point: PoolPoint) -> Seconds:
+        """Return the time per output token, with prefill steps in between where dies run both; in prefill its own."""
+        if self.partner is None or self.phase == "prefill":
+            return point.tpot
+        return mixed_time(self.partner, point)
+
+    def share_of(self, point: PoolPoint) -> Fraction:
+        """Return the part of the dies' time that this phase has: one where they run no other."""
+        if self.partner is None:
+            return 1.0
+        prefill, decode = self._phases(point)
+        of_decode = decode.tpot / mixed_time(prefill, decode)
+        return of_decode if self.phase == "decode" else 1 - of_decode
+
+    def tokens_of(self, point: PoolPoint) -> PerSecond:
+        """Return output tokens, in prefill input tokens, per second of all time."""
+        if self.partner is None:
+            return point.tokens_per_s
+        return mixed_rate(*self._phases(point)) * point.tokens_per_request
+
+    def held(self, point: PoolPoint, layout: Layout) -> PoolPoint:
+        """Return a step with the memory of both phases where the same dies run both."""
+        if self.partner is None:
+            return point
+        prefill, decode = self._phases(point)
+        prompts = prefill.in_flight / prefill.tokens_per_request
+        return replace(point, footprint=mixed_footprint(prefill, decode, prompts / layout.ranks))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +95,26 @@ class Resolved:
         return self.plan.point
 
     @property
+    def tpot(self) -> float:
+        """Time per output token, with prefill steps in between where the dies run both phases."""
+        return _number(self.scenario.tpot_of(self.point))
+
+    @property
+    def share(self) -> float:
+        """Part of the dies' time that this phase has where nothing waits."""
+        return _number(self.scenario.share_of(self.point))
+
+    @property
     def requests_per_s_per_card(self) -> float:
         """Requests per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return float(cast(Any, self.point.requests_per_s)) / dies
+        return _number(self.scenario.tokens_of(self.point)) / _number(self.point.tokens_per_request) / dies
 
     @property
     def tokens_per_s_per_card(self) -> float:
         """Output tokens, in prefill input tokens, per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return float(cast(Any, self.point.tokens_per_s)) / dies
+        return _number(self.scenario.tokens_of(self.point)) / dies
 
     @property
     def fits(self) -> bool:
@@ -73,7 +125,7 @@ class Resolved:
     def meets_tpot(self) -> bool:
         """Whether TPOT is within its limit; true where there is none or the phase has no TPOT."""
         limit = self.scenario.tpot
-        return limit is None or self.scenario.phase != "decode" or bool(cast(Any, self.point.tpot) <= limit)
+        return limit is None or self.scenario.phase != "decode" or self.tpot <= limit
 
 
 def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:
@@ -107,8 +159,28 @@ def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
     )
 
 
-def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates) -> Scenario:
-    """Return the conditions of a run of one pool as a scenario."""
+def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
+    """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
+    slower: Any = min(
+        (one.kv_tier for one in rates.values()), key=lambda tier: (_number(tier.bandwidth), -_number(tier.latency))
+    )
+    return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
+
+
+def in_turn(sure: PoolRange, other: PoolRange, resolved: Resolved) -> PoolRange:
+    """Return how sure a step is whose dies run the ``other`` phase in turn: TPOT with prefill in between, and rates."""
+    if resolved.scenario.phase == "prefill":
+        rate = sure.tokens_per_s
+        part = _number(resolved.scenario.tokens_of(resolved.point)) / _number(resolved.point.tokens_per_s)
+        ends = {name: value * part for name, value in rate.as_dict().items()}
+        return replace(sure, tokens_per_s=Interval(**ends))
+    each = _number(resolved.point.tokens_per_step)
+    added = resolved.tpot * each - _number(resolved.point.step_time)
+    return replace(interleaved(sure, other, added), step_time=sure.step_time)
+
+
+def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates, partner: PoolPoint | None = None) -> Scenario:
+    """Return the conditions of a run of one pool as a scenario; ``partner`` as a scenario has it."""
     return Scenario(
         case=case_of(conditions, model, rates),
         phase=conditions.phase,
@@ -117,6 +189,7 @@ def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates) -> Sce
         precision=conditions.precision,
         kv_dtype=conditions.kv_dtype,
         expert_weights=conditions.expert_weights,
+        partner=partner,
     )
 
 
@@ -211,7 +284,7 @@ class Joined:
     @property
     def fits(self) -> bool:
         """Whether both pools are within their memory."""
-        return self.prefill.fits and self.decode.fits
+        return self.decode.fits and (self.mixed or self.prefill.fits)
 
     def quantities(self) -> dict[str, float]:
         """Return what a published row of a deployment may state.
@@ -227,8 +300,7 @@ class Joined:
     @property
     def tpot(self) -> float:
         """TPOT of the full batch of decode, with the prefill steps in between where the instances are mixed."""
-        prefill, decode = self.prefill.point, self.decode.point
-        return float(cast(Any, mixed_time(prefill, decode) if self.mixed else decode.tpot))
+        return self.decode.tpot
 
     @property
     def requests_per_s(self) -> float:
@@ -248,7 +320,7 @@ def of_deployment(
     """
     case = case_of(conditions, model, rates)
     cases = {"decode": case, "prefill": case if prefill_rates is None else replace(case, rates=prefill_rates)}
-    pools = {}
+    pools: dict[str, Resolved] = {}
     for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
         layout = pool.layout.model_dump()
         if phase == "decode" and layout["batch"] is None and conditions.concurrency is not None:
@@ -262,6 +334,7 @@ def of_deployment(
                 precision=conditions.precision,
                 kv_dtype=conditions.kv_dtype,
                 expert_weights=conditions.expert_weights,
+                partner=pools["prefill"].point if conditions.mixed and phase == "decode" else None,
             )
         )
     return Joined(
@@ -321,7 +394,7 @@ def resolve(scenario: Scenario) -> Resolved:
         raise UsageError("\n".join(faults))
     family = _family(scenario, layout)
     if given is not None:
-        return Resolved(scenario=scenario, plan=exact_pool(layout, family, scenario.case), batch_chosen=False)
+        return Resolved(scenario=scenario, plan=_pool(layout, family, scenario), batch_chosen=False)
     if scenario.phase == "prefill":
         raise UsageError("batch: not given; prefill has no TPOT to choose it by; give --batch N, prompts per dp rank")
     if scenario.tpot is None:
@@ -343,16 +416,22 @@ def _fastest(scenario: Scenario) -> Resolved:
     return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -float(cast(Any, one.point.tokens_per_s))))
 
 
+def _pool(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
+    """Return a layout evaluated, with the memory of both phases where the same dies run both."""
+    plan = exact_pool(layout, family, scenario.case)
+    return replace(plan, point=scenario.held(plan.point, Layout.of(layout)))
+
+
 def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
     """Return the largest batch within both limits; batch 1 where none is."""
-    best = exact_pool(layout, family, scenario.case)
+    best = _pool(layout, family, scenario)
     limit = math.inf if scenario.tpot is None else scenario.tpot
     low, high = 1, LARGEST_BATCH
     while low < high:  # TPOT and memory never fall with the batch (property-tested)
         middle = (low + high + 1) // 2
-        plan = exact_pool(layout.model_copy(update={"batch": middle}), family, scenario.case)
-        point = cast(Any, plan.point)
-        if point.tpot <= limit and point.memory <= point.usable:
+        plan = _pool(layout.model_copy(update={"batch": middle}), family, scenario)
+        point: Any = plan.point
+        if cast(Any, scenario.tpot_of(point)) <= limit and point.memory <= point.usable:
             low, best = middle, plan
         else:
             high = middle - 1

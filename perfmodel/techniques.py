@@ -68,14 +68,14 @@ def _changed(part: Known[Any], values: Mapping[str, Any], technique: Technique, 
         figure = technique.figures.get(f"{where}.{path}")
         if figure is not None:
             figures[path] = figure
-    return Known(spec=spec, figures=figures) if values else part
+    return replace(part, spec=spec, figures=figures) if values else part
 
 
 def _only(known: Known[KernelSetSpec], operator: str) -> Known[KernelSetSpec]:
     """Return a kernel set that gives one operator class alone."""
     others = {name: None for name in known.spec.classes() if name != operator}
     figures = {path: figure for path, figure in known.figures.items() if path.split(".")[0] not in others}
-    return Known(spec=known.spec.model_copy(update=others), figures=figures)
+    return replace(known, spec=known.spec.model_copy(update=others), figures=figures)
 
 
 def with_setting(

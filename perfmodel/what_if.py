@@ -10,8 +10,9 @@ import numpy as np
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
 from perfmodel.machine import Known, Machine
-from perfmodel.scenario import Resolved, breakdown_of, of_conditions, resolve
+from perfmodel.scenario import Resolved, breakdown_of, joined_rates, of_conditions, resolve
 from perfmodel.serving import first_token, pool_point, usable_memory
+from perfmodel.solver.mixed import mixed_first_token
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, too_many_tokens
 from perfmodel.specs.base import value_at, with_value
 from perfmodel.specs.deployment import Phase
@@ -125,6 +126,15 @@ def resolved_of(pool: Pool, model: ModelSpec) -> Resolved:
     return resolve(of_conditions(pool.conditions, model, pool.machine.rates()))
 
 
+def resolved_pools(run: Run) -> dict[Phase, Resolved]:
+    """Return the pools of a run as they are, each beside the other's step where the same dies run both."""
+    found = {phase: resolved_of(pool, run.model) for phase, pool in run.pools.items()}
+    if not run.mixed:
+        return found
+    points = {"prefill": found["decode"].point, "decode": found["prefill"].point}
+    return {phase: resolve(replace(one.scenario, partner=points[phase])) for phase, one in found.items()}
+
+
 # --- the best batch of a pool at a target ---------------------------------------------------------
 
 
@@ -183,17 +193,19 @@ def outcome(run: Run, *, ttft: float | None) -> Outcome | None:
 
 def as_it_is(run: Run) -> Outcome:
     """Return a run at the batches it states."""
-    return _joined(run, {phase: resolved_of(pool, run.model) for phase, pool in run.pools.items()})
+    return _joined(run, resolved_pools(run))
 
 
 def _joined(run: Run, found: Mapping[Phase, Resolved]) -> Outcome:
     """Return pools in the proportion in which each feeds the other, both fully loaded.
 
     A request costs 1/r_p card-seconds of prefill and 1/r_d of decode; together they do 1 / (1/r_p + 1/r_d) a card.
-    Whole instances, idle cards and the utilisation limit are left out: they are the same on both sides.
+    Mixed instances do what their decode steps leave time for.  Whole instances, idle cards and the utilisation limit
+    are left out: they are the same on both sides.
     """
-    rate = 1 / sum(1 / one.requests_per_s_per_card for one in found.values())
-    tpot = _f(found["decode"].point.tpot) if "decode" in found else None
+    rates = [one.requests_per_s_per_card for one in found.values()]
+    rate = found["decode"].requests_per_s_per_card if run.mixed else 1 / sum(1 / each for each in rates)
+    tpot = found["decode"].tpot if "decode" in found else None
     return Outcome(pools=found, requests_per_s_per_card=rate, tpot=tpot, ttft=_ttft(run, found))
 
 
@@ -201,10 +213,16 @@ def _ttft(run: Run, found: Mapping[Phase, Resolved]) -> float | None:
     if "prefill" not in found:
         return None
     prefill = found["prefill"]
+    case = prefill.scenario.case
+    if run.mixed:
+        return _f(mixed_first_token(prefill.point, found["decode"].point, case, run.utilisation).ttft)
+    if "decode" in found:
+        rates = joined_rates({phase: one.scenario.case.rates for phase, one in found.items()})
+        case = replace(case, rates=rates["prefill"])
     terms = first_token(
         prefill=prefill.point,
         layout=Layout.of(prefill.plan.layout),
-        case=prefill.scenario.case,
+        case=case,
         utilisation=run.utilisation,
         decode_step=_f(found["decode"].point.step_time) if "decode" in found else 0.0,
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import sympy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel import algebra
@@ -17,6 +17,7 @@ BINARY = [
 ]
 
 
+@settings(deadline=None)  # the first symbol imports SymPy
 @given(VALUES, VALUES)
 def test_numbers_arrays_and_symbols_agree(x: float, y: float) -> None:
     a, b = sympy.symbols("a b", positive=True)

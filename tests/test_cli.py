@@ -19,7 +19,7 @@ def solved() -> dict:
 
 def test_solve_meets_its_target(solved: dict) -> None:
     facts = solved["facts"]
-    assert solved["schema"] == "moeplan.plan/1"
+    assert solved["schema"] == "moeplan.solution/1"
     assert facts["status"] == "optimal"
     assert facts["tpot_s"] <= 0.05
     assert facts["cards_used"] + facts["cards_idle"] == 32
@@ -63,7 +63,7 @@ def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:
     done = moeplan(*SOLVE, "--tpot", "1ms")
     assert done.returncode == 3
     assert "tpot" in done.stdout
-    assert "against" in done.stdout
+    assert "off by" in done.stdout
 
 
 @pytest.mark.parametrize(

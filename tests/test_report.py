@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from perfmodel.units import Unit
+
 HTML = Path(__file__).resolve().parent.parent / "perfmodel" / "report" / "html"
 MOST_BYTES = 6e6
 SOLVE = "solve deepseek-v3 --on cloudmatrix384 --cards 160 --isl 4096 --osl 1024 --tpot 50ms --ttft 2s --kv any"
@@ -103,7 +105,7 @@ def test_targets_show_the_numbers_of_the_plan(made: tuple[Path, dict[str, Any]],
     for name, key in (("tpot", "tpot"), ("ttft", "ttft"), ("rate", "requests_per_s")):
         assert float(shown[name]["data-value"]) == pytest.approx(plan["predicted"][key], rel=1e-9)
     assert float(shown["tpot"]["data-limit"]) == plan["conditions"]["tpot"]
-    assert float(shown["ttft"]["data-limit"]) == plan["asked"]["ttft"]
+    assert float(shown["ttft"]["data-limit"]) == Unit("s").read(plan["run"]["ttft"])
     assert 0 < float(shown["chance"]["data-value"]) < 1
     text = next(one["text"] for one in _classed(page, "answer"))
     assert f"{plan['predicted']['tokens_per_s_per_card']:.0f} per card" in text

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perfmodel.cli import options
-from perfmodel.cli.what_if import run_of
+from perfmodel.cli.what_if import given_of
 from perfmodel.errors import UsageError
 
 
@@ -18,16 +18,21 @@ def command(
 
     Example: moeplan compare cm384-decode-4k-b96 xds-colocated-decode
     """
-    from perfmodel.plan_compare import differences, row_differences
+    from perfmodel.plan_compare import differences, row_differences, shared_phases
     from perfmodel.report.plan_compare import compare_document
 
-    runs = [run_of(word, None, None, None, None) for word in (first, second)]
-    if not runs[0].pools.keys() & runs[1].pools.keys():
+    one, two = given_of(first), given_of(second)
+    if not shared_phases(one.run, two.run):
         raise UsageError(
-            f"{first} is of {', '.join(runs[0].pools)}, {second} of {', '.join(runs[1].pools)}; "
+            f"{first} is of {', '.join(one.run.pools)}, {second} of {', '.join(two.run.pools)}; "
             "allowed: two with a pool of the same phase"
         )
     found = compare_document(
-        runs[0], runs[1], (first, second), differences(runs[0], runs[1]), row_differences(runs[0], runs[1])
+        one.run,
+        two.run,
+        (first, second),
+        (one.whole, two.whole),
+        differences(one.run, two.run, (one.instances, two.instances)),
+        row_differences(one.run, two.run),
     )
-    options.show(found, format_, [])
+    options.show(found, format_, [*one.remarks, *two.remarks])

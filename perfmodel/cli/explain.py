@@ -126,6 +126,7 @@ def command(
     """
     from perfmodel import catalog
     from perfmodel.report.step import View, step_document
+    from perfmodel.scenario import in_turn
     from perfmodel.sensitivity import swings
     from perfmodel.uncertainty import pool_range
 
@@ -146,6 +147,9 @@ def command(
     felt = (
         swings(machine, lambda varied: outputs(resolved.plan, replace(case, rates=varied))) if view.whole_step else []
     )
+    sure = pool_range(machine, resolved.plan.layout, resolved.plan.family, case)
+    if (between := subject.between) is not None:
+        sure = in_turn(sure, pool_range(machine, between.plan.layout, between.plan.family, case), resolved)
     document = step_document(
         resolved,
         catalog.ideal(machine).rates(),
@@ -154,7 +158,7 @@ def command(
         name=subject.name,
         acceptance=subject.acceptance,
         felt=felt,
-        sure=pool_range(machine, resolved.plan.layout, resolved.plan.family, case),
+        sure=sure,
         view=view,
     )
     options.show(document, format_, [*subject.remarks])
@@ -165,7 +169,12 @@ def command(
 def _formula(names: list[str], subject: Any, format_: options.Format) -> None:
     """Show closed forms of numbers of the report."""
     from perfmodel.report.closed_form import formula_document
+    from perfmodel.scenario import resolve
 
+    resolved, remarks = subject.resolved, list(subject.remarks)
+    if subject.between is not None:
+        resolved = resolve(replace(resolved.scenario, partner=None))
+        remarks.append(f"{subject.name}: mixed; the forms are of a {subject.conditions.phase} step alone")
     title = f"{subject.model.name} {subject.conditions.phase} on {subject.machine.system.spec.name}"
-    document = formula_document(names, subject.resolved, subject.machine, title=title)
-    options.show(document, format_, [*subject.remarks])
+    document = formula_document(names, resolved, subject.machine, title=title)
+    options.show(document, format_, remarks)

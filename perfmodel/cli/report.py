@@ -26,6 +26,7 @@ def command(
     from pathlib import Path
 
     from perfmodel import catalog
+    from perfmodel.cli.what_if import given_of
     from perfmodel.report.html.page import Parts, page
     from perfmodel.report.terminal import VOICE
 
@@ -35,21 +36,23 @@ def command(
         )
     path = Path(output)
     catalog.refuse_taken(path, force=force)  # before the work, and once more when the page is written
-    spec = catalog.load_plan(plan)
-    remarks = catalog.changed_since(spec)
-    parts = Parts(**catalog.page_files(VOICE.language), shared=VOICE.say)
-    text = page(report_of(plan, spec, front=front), parts, file=Path(plan).name, remarks=remarks)
+    given = given_of(plan)
+    text = page(
+        report_of(plan, given.plan, given.run, front=front),
+        Parts(**catalog.page_files(VOICE.language), shared=VOICE.say),
+        file=Path(plan).name,
+        remarks=given.remarks,
+    )
     catalog.write_page(path, text, force=force)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
-def report_of(word: str, spec: Any, *, front: bool) -> Any:
+def report_of(word: str, spec: Any, run: Any, *, front: bool) -> Any:
     """Return everything that the page of a plan shows.
 
     Raises ``UsageError`` for mixed serving and for pools on two systems.
     """
     from perfmodel import catalog
-    from perfmodel.cli.what_if import run_of
     from perfmodel.plan_report import plan_report
     from perfmodel.validation import Published, deployed
     from perfmodel.what_if import Refusal, hardware_changes, technique_changes
@@ -59,7 +62,6 @@ def report_of(word: str, spec: Any, *, front: bool) -> Any:
             f"{word}: mixed serving, or pools on two systems; allowed: two pools on one system; see moeplan explain "
             f"{word}"
         )
-    run = run_of(word, None, None, None, None)
     tried = [*technique_changes(run, catalog.techniques().values(), catalog.kernel_set)]
     tried += hardware_changes(run, catalog.chips())
     chip = run.pools["decode"].machine.chip.spec.name

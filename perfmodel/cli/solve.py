@@ -18,6 +18,8 @@ class CachePrecision(StrEnum):
     any = "any"
 
 
+#: keys that belong to the system that a key names
+SOFTWARE = {"on": ("stack", "kernels"), "prefill_on": ("prefill_stack",)}
 MODEL_HELP = "Model, see 'moeplan list models'; a run-spec, '-' for one from stdin; or a plan file, to find it again."
 
 
@@ -31,27 +33,22 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
 
     given = {name for name in context.params if name != "model" and options.typed(context, name)}
     if word.lower().endswith(".json"):
-        plan = catalog.load_plan(word)
+        plan, remarks = catalog.load_plan(word)
         if plan.run is None:
             raise UsageError(f"{word}: holds no run-spec; allowed: a plan that solve -o wrote, or a run-spec")
-        found = plan.run.model_dump(exclude=given, exclude_none=True)
+        for text in remarks:
+            options.remark(text)
+        # software belongs to its system: another system comes with its own
+        others = {key for system, keys in SOFTWARE.items() if system in given for key in keys}
+        found = plan.run.model_dump(exclude=given | others, exclude_none=True)
     else:
         path = None if word == "-" else Path(word)
         if path is not None and not catalog.is_run(path):
             return None
         found = catalog.load_run(path, given).model_dump(exclude=given, exclude_none=True)
-    for name, kind in (("kv", CachePrecision), ("serving", Serving)):
-        if name in found:
-            found[name] = kind(found[name])
+    if "kv" in found:
+        found["kv"] = CachePrecision(found["kv"])
     return found
-
-
-class Serving(StrEnum):
-    """Whether prefill and decode have dies of their own."""
-
-    disaggregated = "disaggregated"
-    mixed = "mixed"
-    any = "any"
 
 
 def command(
@@ -75,10 +72,17 @@ def command(
             "energy (where power is on file), tpot (lowest at --rate).",
         ),
     ] = None,
-    utilisation: Annotated[float, typer.Option("--utilisation", help="Highest load of either pool.")] = 0.8,
+    utilisation: Annotated[
+        float | None, typer.Option("--utilisation", help="Highest load of either pool; default: 0.8.")
+    ] = None,
     serving: Annotated[
-        Serving, typer.Option("--serving", help="Pools apart, mixed on the same dies in turn, or the better of them.")
-    ] = Serving.disaggregated,
+        str | None,
+        typer.Option(
+            "--serving",
+            metavar="disaggregated|mixed|any",
+            help="Pools apart (default), mixed on the same dies in turn, or the better of them.",
+        ),
+    ] = None,
     kv: Annotated[
         CachePrecision, typer.Option("--kv", help="KV cache precision; any: the better of those the stack has.")
     ] = CachePrecision.bf16,
@@ -124,7 +128,7 @@ def command(
             "--front", help="Add the most per card at every TPOT, and over which acceptance the choice holds."
         ),
     ] = False,
-    top: Annotated[int, typer.Option("--top", help="Plans shown, the best included.")] = 5,
+    top: Annotated[int | None, typer.Option("--top", help="Plans shown, the best included; default: 5.")] = None,
     with_: options.WithOption = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the best plan to a file.")
@@ -150,12 +154,13 @@ def command(
         raise UsageError(
             f"solve needs {', '.join(missing)}; for example --on cloudmatrix384 --isl 4096 --osl 1024 --tpot 50ms"
         )
-    if not 0 < utilisation <= 1:
+    if utilisation is not None and not 0 < utilisation <= 1:
         raise UsageError(f"--utilisation: {utilisation}; allowed: above 0, at most 1")
-    if objective is not None:
-        from perfmodel.solver.request import Objective
+    from perfmodel.specs.run import Objective, RunSpec, Serving
 
-        inputs.known(objective, list(get_args(Objective)), "--objective")
+    for name, word, allowed in (("objective", objective, Objective), ("serving", serving, Serving)):
+        if word is not None:
+            inputs.known(word, list(get_args(allowed)), f"--{name}")
     inputs.positive(top, "--top")
     if confidence is not None and not 0.5 <= confidence <= 0.99:
         raise UsageError(f"--confidence: {confidence:g}; allowed: from 0.5 to 0.99")
@@ -165,7 +170,6 @@ def command(
     from perfmodel import planner
     from perfmodel.report.plan import plan_document
     from perfmodel.solver.plan import Status
-    from perfmodel.specs.run import RunSpec
 
     run = RunSpec.model_construct(
         model=model,
@@ -178,7 +182,7 @@ def command(
         ttft=inputs.quantity(ttft, "s", "--ttft"),
         objective=objective,
         utilisation=utilisation,
-        serving=serving.value,
+        serving=serving,
         kv=kv.value,
         acceptance=acceptance,
         stack=stack,
@@ -196,10 +200,9 @@ def command(
     answer = planner.planned(run)
     looked = (planner.front_of(answer), planner.holds_of(answer)) if front and answer.solution.best else ((), None)
     document = plan_document(answer, *looked)
-    remarks = answer.asking.remarks
+    options.show(document, format_, list(answer.asking.remarks))
     if output is not None:
-        remarks = (*remarks, _written(output, planner.plan_of(answer)))
-    options.show(document, format_, list(remarks))
+        options.remark(_written(output, planner.plan_of(answer)))
     if answer.solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
 
@@ -213,7 +216,8 @@ def _written(output: str, plan: Any) -> str:
     if plan is None:
         return f"{output}: not written: there is no plan"
     catalog.write_plan(Path(output), plan)
-    return f"{output}: written; see moeplan explain {output}, moeplan what-if {output}"
+    also = "" if plan.conditions.mixed else f", moeplan what-if {output}"
+    return f"{output}: written; see moeplan explain {output}{also}"
 
 
 def _plain(text: str) -> bool:

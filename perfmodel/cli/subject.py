@@ -30,6 +30,9 @@ class Subject:
     model: "ModelSpec"
     machine: "Machine"
     resolved: "Resolved"
+    #: conditions of the other phase, and its step, where the same dies run both in turn
+    other: "Conditions | None" = None
+    between: "Resolved | None" = None
     #: whether a published row vouches for the techniques it runs with
     vouched: bool = False
     remarks: tuple[str, ...] = ()
@@ -85,10 +88,13 @@ def of_plan(path: str, given: Mapping[str, Any]) -> Subject:
     from perfmodel.plan_file import conditions_of
 
     inputs.known(given["phase"], PHASES, "--phase")
-    plan = catalog.load_plan(path)
+    plan, remarks = catalog.load_plan(path)
     conditions = conditions_of(plan.conditions, given["phase"])
-    subject = _set_up(conditions, given, name=path, acceptance=f"plan {path}")
-    return replace(subject, remarks=(*subject.remarks, *catalog.changed_since(plan)))
+    other = None
+    if plan.conditions.mixed:
+        other = conditions_of(plan.conditions, "prefill" if given["phase"] == "decode" else "decode")
+    subject = _set_up(conditions, given, name=path, acceptance=f"plan {path}", other=other)
+    return replace(subject, remarks=(*subject.remarks, *remarks))
 
 
 def _by_hand(given: Mapping[str, Any]) -> Subject:
@@ -143,8 +149,19 @@ def _dies(given: Mapping[str, Any], rates: Any) -> int:
     return int(given[name] * each[name])
 
 
-def _set_up(conditions: Any, given: Mapping[str, Any], *, name: str, acceptance: str, vouched: bool = False) -> Subject:
-    """Return conditions with the stack, kernel sets, acceptance and techniques that options give, evaluated."""
+def _set_up(
+    conditions: Any,
+    given: Mapping[str, Any],
+    *,
+    name: str,
+    acceptance: str,
+    vouched: bool = False,
+    other: "Conditions | None" = None,
+) -> Subject:
+    """Return conditions with the stack, kernel sets, acceptance and techniques that options give, evaluated.
+
+    ``other`` are those of the other phase where the same dies run both in turn; what both share follows.
+    """
     from perfmodel import catalog
     from perfmodel.scenario import of_conditions, resolve
     from perfmodel.techniques import inapplicable, with_setting
@@ -168,16 +185,31 @@ def _set_up(conditions: Any, given: Mapping[str, Any], *, name: str, acceptance:
     held = {} if vouched else catalog.settings_in(conditions, machine, model)
     catalog.refuse_lacking({**held, **chosen}, machine)
     conditions = checked_conditions(**conditions.model_dump())
+    rates = machine.rates()
+    between = None if other is None else resolve(of_conditions(_beside(conditions, other), model, rates))
+    partner = None if between is None else between.point
     return Subject(
         name=name,
         acceptance=acceptance,
         conditions=conditions,
         model=model,
         machine=machine,
-        resolved=resolve(of_conditions(conditions, model, machine.rates())),
+        resolved=resolve(of_conditions(conditions, model, rates, partner)),
+        other=other,
+        between=between,
         vouched=vouched,
         remarks=loaded.notes,
     )
+
+
+def _beside(conditions: Any, other: Any) -> Any:
+    """Return conditions of the other phase on the same dies: what all pools share, and where the weights lie."""
+    from perfmodel.plan_compare import OF_WEIGHTS
+    from perfmodel.specs.evidence import Service
+
+    shared = {key: getattr(conditions, key) for key in Service.model_fields}
+    layout = other.layout.model_copy(update={key: getattr(conditions.layout, key) for key in OF_WEIGHTS})
+    return other.model_copy(update={**shared, "layout": layout})
 
 
 def other_than(subject: Subject, word: str) -> Subject:
@@ -242,6 +274,7 @@ def _changed(subject: Subject, text: str, unchanged: Mapping[str, Any]) -> Subje
         name=f"with {text}",
         acceptance=subject.acceptance,
         vouched=subject.vouched,
+        other=subject.other,
     )
 
 

@@ -1,12 +1,19 @@
 """`moeplan what-if`: what each technique and each hardware figure is worth to a plan."""
 
-from typing import Annotated, Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+
+if TYPE_CHECKING:
+    from perfmodel.plan_compare import Instances, Whole
+    from perfmodel.specs.plan import PlanSpec
+    from perfmodel.what_if import Run
 
 SHOWN_PAIRS = 6
 
@@ -51,9 +58,12 @@ def command(
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    run = run_of(plan, stack, acceptance, *limits)
+    given = given_of(plan, stack, acceptance, *limits)
+    run = given.run
     if run.mixed:
-        raise UsageError(f"{plan}: mixed serving; allowed: pools apart; see moeplan explain {plan}, moeplan compare")
+        again = f"moeplan solve {plan} --with TECHNIQUE=SETTING -o OTHER.json"
+        fix = "" if given.plan is None else f"; search again with a change, {again}, and see moeplan compare"
+        raise UsageError(f"{plan}: mixed serving; allowed: pools apart{fix}")
     wanted = _techniques(only)
     found = list(technique_changes(run, wanted, catalog.kernel_set))
     changes = [one for one in found if not isinstance(one, Refusal)]
@@ -62,7 +72,7 @@ def command(
         changes += hardware_changes(run, catalog.chips())
     if goal is not None:
         sets, nearest = ways(run, goal, changes)
-        options.show(reach_document(run, plan, goal, sets, nearest), format_, [])
+        options.show(reach_document(run, plan, goal, sets, nearest), format_, list(given.remarks))
         if not sets:
             raise typer.Exit(EXIT_INFEASIBLE)
         return
@@ -75,10 +85,9 @@ def command(
     strongest = [one for one in effects if one.gain > 0 and one.change.by in ("layout", "stack", "to build")][
         :SHOWN_PAIRS
     ]
-    document = what_if_document(
-        run, plan, before, effects, refused, two_by_two(run, before, strongest) if pairs else []
-    )
-    options.show(document, format_, [])
+    together = two_by_two(run, before, strongest) if pairs else []
+    document = what_if_document(run, plan, before, effects, refused, together, given.whole)
+    options.show(document, format_, list(given.remarks))
 
 
 def _techniques(only: str | None) -> list[Any]:
@@ -116,20 +125,42 @@ def _goal(text: str | None) -> Any:
     return Goal(**values)
 
 
-def run_of(word: str, stack: str | None, acceptance: str | None, tpot: float | None, ttft: float | None) -> Any:
-    """Return what is varied: a plan file, a published row of one pool, or a published deployment."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a word names: a plan file, a published row of one pool, or a published deployment, set up."""
+
+    run: "Run"
+    plan: "PlanSpec | None" = None
+    #: both pools together, and the instances of each, where there are two
+    whole: "Whole | None" = None
+    instances: "Instances" = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def given_of(
+    word: str,
+    stack: str | None = None,
+    acceptance: str | None = None,
+    tpot: float | None = None,
+    ttft: float | None = None,
+) -> Given:
+    """Return what a word names, with another stack, acceptance and limits where they are given."""
     from perfmodel import catalog
+    from perfmodel.plan_compare import whole_of
     from perfmodel.plan_file import PHASES, conditions_of
     from perfmodel.scenario import of_deployment
-    from perfmodel.what_if import Pool, Run
+    from perfmodel.specs.plan import Asked
+    from perfmodel.what_if import Pool, Run, as_it_is
 
-    asked_ttft, utilisation = None, 0.8
+    plan, asked, remarks = None, Asked(), cast(tuple[str, ...], ())
     batches: dict[str, int] = {}
     if word.lower().endswith(".json"):
-        plan = catalog.load_plan(word)
+        plan, remarks = catalog.load_plan(word)
         deployment: Any = plan.conditions
-        asked_ttft, utilisation = plan.asked.ttft, plan.asked.utilisation
+        asked = plan.wanted
     else:
+        if word.lower().endswith((".yaml", ".yml")):
+            catalog.refuse_no_plan(Path(word))
         kind, loaded = catalog.find(word, ("evidence", "deployments"))
         deployment = loaded.spec.conditions if kind == "deployments" else None
     if deployment is None:
@@ -156,19 +187,19 @@ def run_of(word: str, stack: str | None, acceptance: str | None, tpot: float | N
         machine = catalog.load_conditions(named)
         pools[phase] = Pool(conditions=_with_batch(named, model, machine), machine=machine)
     first = next(iter(pools.values()))
-    limit = tpot or first.conditions.tpot
-    if limit is None and "decode" in pools:
-        from perfmodel.what_if import resolved_of
-
-        limit = float(resolved_of(pools["decode"], model).point.tpot)  # type: ignore[arg-type]
-    return Run(
+    run = Run(
         model=model,
         pools=pools,
-        tpot=limit,
-        ttft=ttft or asked_ttft,
-        utilisation=utilisation,
+        tpot=tpot or first.conditions.tpot,
+        ttft=ttft or asked.ttft,
+        utilisation=asked.utilisation,
         mixed=deployment is not None and deployment.mixed,
     )
+    whole = None if deployment is None else whole_of(deployment, run, asked, plan.run if plan else None)
+    if run.tpot is None and "decode" in pools:
+        run = replace(run, tpot=as_it_is(run).tpot)
+    instances: Any = {} if deployment is None else {phase: getattr(deployment, phase).instances for phase in PHASES}
+    return Given(run=run, plan=plan, whole=whole, instances=instances, remarks=remarks)
 
 
 def _with_batch(conditions: Any, model: Any, machine: Any) -> Any:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from perfmodel.catalog import beyond_layout
+from perfmodel.catalog import beyond_layout, load_model
 from perfmodel.planner import Asking, Planned
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
@@ -28,11 +28,12 @@ from perfmodel.report.table import Column, Document, Table
 from perfmodel.serving import Case
 from perfmodel.solver.mixed import mixed_time
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
-from perfmodel.solver.request import Objective, Request
+from perfmodel.solver.request import Request
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.solve import footprint_of_both
 from perfmodel.solver.space import LARGEST_BATCH
 from perfmodel.specs.deployment import LayoutSpec, Phase
+from perfmodel.specs.run import Objective
 
 SMALLEST_SHARE = 0.01
 FULL = 0.02  # of a load: pools so near each other are both full
@@ -79,9 +80,9 @@ def explain_command(
     words = [
         "moeplan",
         "explain",
-        asking.model.name,
+        load_model(str(run.model)).word,
         "--on",
-        machine.system.spec.name,
+        machine.system.word,
         "--phase",
         pool.family.phase,
         "--dies",
@@ -102,9 +103,10 @@ def explain_command(
             words += ["--set", f"{key}={json.dumps(value)}"]
     for name, setting in beyond_layout(asking.techniques).items():
         words += ["--with", f"{name}={setting}"]
-    if run.acceptance:
+    if run.acceptance and run.acceptance not in [table.name for table in asking.model.acceptance[:1]]:
         words += ["--acceptance", run.acceptance]
-    if stack := run.prefill_stack if apart else run.stack:
+    stack = run.prefill_stack if apart else run.stack
+    if stack and stack != machine.system.spec.default_stack:
         words += ["--stack", stack]
     for name in () if apart else run.kernels or ():
         words += ["--kernels", name]
@@ -661,7 +663,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Hold
     best = solution.best
     if best is None:
         return Document(
-            schema="moeplan.plan/1",
+            schema="moeplan.solution/1",
             title=f"{title}: no feasible plan",
             tables=(_missed(solution, request), _rejected(solution)),
             facts=facts,
@@ -703,7 +705,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Hold
         f"explain prefill: {facts['explain']['prefill']}",
     )
     return Document(
-        schema="moeplan.plan/1",
+        schema="moeplan.solution/1",
         title=title,
         tables=(
             _targets(facts),

@@ -3,50 +3,96 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.plan_compare import Difference, RowDifference, conditions_differ
+from perfmodel.plan_compare import Difference, RowDifference, Whole, served_otherwise, shared_phases
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.what_if import Run, as_it_is, resolved_of
+from perfmodel.what_if import Run, resolved_pools
 
-SHOWN_ROWS = 12
+SHOWN_ROWS = 12  # of each pool; the others are summed
+BESIDE = (
+    Column("what", ""),
+    Column("first", "first", "row"),
+    Column("second", "second", "row"),
+    Column("unit", "unit"),
+    Column("change", "second over first", "%"),
+)
 
 
-def _totals(first: Run, second: Run) -> Table:
-    outcomes = [as_it_is(run) for run in (first, second)]
-    rows: list[dict[str, Any]] = []
+def _row(what: str, unit: str | None, first: Any, second: Any) -> dict[str, Any]:
+    known = unit is not None and first is not None and second is not None
+    change = second / first - 1 if known and first else None
+    return {"what": what, "unit": unit, "first": first, "second": second, "change": change}
 
-    def row(what: str, unit: str, values: Sequence[float | None]) -> None:
-        a, b = values
-        if a is not None and b is not None:
-            rows.append({"what": what, "unit": unit, "first": a, "second": b, "change": b / a - 1})
 
-    for phase in first.pools.keys() & second.pools.keys():
-        pools = [resolved_of(run.pools[phase], run.model) for run in (first, second)]
-        row(f"{phase} tokens per second and card", "1/s", [pool.tokens_per_s_per_card for pool in pools])
-        row(f"step of {phase}", "s", [float(pool.point.step_time) for pool in pools])  # type: ignore[arg-type]
-        row(f"memory of a die, {phase}", "B", [float(pool.point.memory) for pool in pools])  # type: ignore[arg-type]
-    row("TPOT", "s", [one.tpot for one in outcomes])
-    row("TTFT", "s", [one.ttft for one in outcomes])
-    columns = (
-        Column("what", ""),
-        Column("first", "first", "row"),
-        Column("second", "second", "row"),
-        Column("unit", "unit"),
-        Column("change", "second over first", "%"),
+def _wholes(first: Whole | None, second: Whole | None) -> Table:
+    """Return two deployments as wholes; nothing where one of them is a pool alone."""
+    if first is None or second is None:
+        return Table("The deployments", BESIDE, ())
+    numbers = (
+        ("cards", "1", "cards"),
+        ("servers", "1", "servers"),
+        ("requests per second, sustained", "1/s", "requests_per_s"),
+        ("output tokens/s per card of the deployment, sustained", "1/s", "tokens_per_s_per_card"),
+        ("TPOT", "s", "tpot"),
+        ("chance of meeting its limit", "%", "chance"),
+        ("TTFT", "s", "ttft"),
+        ("cost an hour, in the money of its price", "1", "per_hour"),
+        ("cost of a million output tokens", "1", "per_million_tokens"),
     )
-    return Table("Side by side", columns, tuple(rows))
+    rows = [_row("deployment", None, first.name, second.name)]
+    for what, unit, key in numbers:
+        a, b = getattr(first, key), getattr(second, key)
+        if a is not None and b is not None:
+            rows.append(_row(what, unit, a, b))
+    loads = [
+        f"{one.utilisation:.0%}" + ("" if one.asked is None else f", {one.asked:g} req/s asked")
+        for one in (first, second)
+    ]
+    note = f"sustained: at the load allowed, or the rate asked for: {loads[0]}; {loads[1]}; cards are of whole servers"
+    return Table("The deployments", BESIDE, tuple(rows), (note,))
+
+
+def _pools(first: Run, second: Run, wholes: bool) -> Table:
+    """Return the pools beside each other; TPOT of pools alone where there are no two deployments."""
+    rows: list[dict[str, Any]] = []
+    sides = [resolved_pools(run) for run in (first, second)]
+    for phase in shared_phases(first, second):
+        pools = [side[phase] for side in sides]
+        rows.append(_row(f"{phase} tokens per second and card", "1/s", *(pool.tokens_per_s_per_card for pool in pools)))
+        rows.append(_row(f"step of {phase}", "s", *(float(pool.point.step_time) for pool in pools)))  # type: ignore[arg-type]
+        rows.append(_row(f"memory of a die, {phase}", "B", *(float(pool.point.memory) for pool in pools)))  # type: ignore[arg-type]
+        if phase == "decode" and not wholes:
+            rows.append(_row("TPOT", "s", *(pool.tpot for pool in pools)))
+    notes = ("mixed instances: tokens count all time, prefill and decode; memory holds both",)
+    return Table("The pools", BESIDE, tuple(rows), notes if first.mixed or second.mixed else ())
+
+
+def _largest(rows: Sequence[RowDifference]) -> list[dict[str, Any]]:
+    """Return the rows of each pool that differ most, and the sum of its others, so that they add up."""
+    found = []
+    for phase in dict.fromkeys(row.phase for row in rows):
+        own = [row for row in rows if row.phase == phase]
+        pieces = [(row.name, row.first, row.second) for row in own[:SHOWN_ROWS]]
+        if rest := own[SHOWN_ROWS:]:
+            pieces.append((f"{len(rest)} more", sum(row.first for row in rest), sum(row.second for row in rest)))
+        pieces.append(("all", sum(row.first for row in own), sum(row.second for row in own)))
+        found += [
+            {"phase": phase, "row": name, "first": a, "second": b, "change": b - a} for name, a, b in pieces if a or b
+        ]
+    return found
 
 
 def compare_document(
     first: Run,
     second: Run,
     names: tuple[str, str],
+    wholes: tuple[Whole | None, Whole | None],
     differences: Sequence[Difference],
     rows: Sequence[RowDifference],
 ) -> Document:
-    """Return totals of both, what differs with what it is worth, and the operators that move most."""
+    """Return both as wholes and by pool, what differs with what it is worth, and the operators that move most."""
     differing = tuple(
         {
-            "phase": one.phase,
+            "phase": one.phase or "both",
             "what": one.name,
             "first": one.first,
             "second": one.second,
@@ -54,17 +100,6 @@ def compare_document(
             "back": one.back,
         }
         for one in differences
-    )
-    shown = tuple(
-        {
-            "phase": one.phase,
-            "row": one.name,
-            "first": one.first,
-            "second": one.second,
-            "change": one.second - one.first,
-        }
-        for one in rows[:SHOWN_ROWS]
-        if one.first != one.second
     )
     columns = (
         Column("phase", "pool"),
@@ -81,22 +116,27 @@ def compare_document(
         Column("second", "second", "s"),
         Column("change", "difference", "s"),
     )
-    notes = [
+    notes = (
         f"first: {names[0]}; second: {names[1]}",
-        "worth: change of the pool's tokens per second and card at the batches as they are; '-': not possible alone",
-        "operators: card-seconds of one token (of input in prefill), rows that decide; they add up to its cost",
-    ]
-    shared = first.pools.keys() & second.pools.keys()
-    if any(conditions_differ(first.pools[one].conditions, second.pools[one].conditions) for one in shared):
-        notes.append("the two serve other lengths or models: read rates with care")
+        "worth: change of tokens per second and card of the pool, of mixed instances or of serving of both pools in "
+        "proportion, at the batches as they are; '-': not possible alone, or rates per card do not feel it",
+        "operators: card-seconds of one token (of input in prefill), rows that decide; 'all' is their sum, its cost",
+    )
+    otherwise = dict.fromkeys(
+        words
+        for phase in shared_phases(first, second)
+        for words in served_otherwise(first.pools[phase].conditions, second.pools[phase].conditions)
+    )
+    warned = f"; rates do not compare: {'; '.join(otherwise)}" if otherwise else ""
     return Document(
         schema="moeplan.compare/1",
-        title=f"{names[0]} against {names[1]}",
+        title=f"{names[0]} against {names[1]}{warned}",
         tables=(
-            _totals(first, second),
+            _wholes(*wholes),
+            _pools(first, second, None not in wholes),
             Table("What differs, and what it is worth", columns, differing),
-            Table("Where the time of a token goes", row_columns, shown),
+            Table("Where the time of a token goes", row_columns, tuple(_largest(rows))),
         ),
-        facts={"first": names[0], "second": names[1], "differences": len(differing)},
-        notes=tuple(notes),
+        facts={"first": names[0], "second": names[1], "differences": len(differing), "comparable": not otherwise},
+        notes=notes,
     )

@@ -15,7 +15,7 @@ FACTS = {
         *("step_time_s", "step_time_interval_s", "tokens_per_s", "tokens_per_s_per_card"),
         *("memory_planned_B", "memory_usable_B"),
     ),
-    "moeplan.plan/1": ("status",),
+    "moeplan.solution/1": ("status",),
     "moeplan.compare/1": ("first", "second", "differences"),
     "moeplan.list/1": ("count",),
     "moeplan.show/1": ("kind", "name", "values"),

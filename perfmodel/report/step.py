@@ -209,8 +209,8 @@ def _facts(resolved: Resolved, parts: Breakdown, sure: PoolRange, *, model: str,
         "acceptance": list(case.acceptance),
         "step_time_s": float(point.step_time),
         "step_time_interval_s": sure.step_time.as_dict(),
-        "tokens_per_s": float(point.tokens_per_s),
-        "tokens_per_s_per_card": float(point.tokens_per_s) / cards,
+        "tokens_per_s": resolved.tokens_per_s_per_card * cards,
+        "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
         "tokens_per_s_per_card_interval": {end: value / cards for end, value in sure.tokens_per_s.as_dict().items()},
         "memory_planned_B": float(point.memory),
         "memory_usable_B": float(point.usable),
@@ -218,9 +218,9 @@ def _facts(resolved: Resolved, parts: Breakdown, sure: PoolRange, *, model: str,
         "time_by_bound": time_by_bound(parts),
     }
     if plan.family.phase == "decode":
-        facts["tpot_s"] = float(point.tpot)
+        facts["tpot_s"] = resolved.tpot
         facts["tpot_target_s"] = tpot
-        facts["tpot_met"] = None if tpot is None else bool(float(point.tpot) <= tpot)
+        facts["tpot_met"] = None if tpot is None else resolved.meets_tpot
         facts["tpot_interval_s"] = sure.tpot.as_dict()
         if tpot is not None:
             facts["tpot_chance"] = sure.chance(tpot, float(point.tokens_per_step))
@@ -255,6 +255,12 @@ def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> T
 def _notes(resolved: Resolved) -> tuple[str, ...]:
     plan, point = resolved.plan, resolved.plan.point
     notes = extrapolations(plan, resolved.scenario.case)
+    if resolved.scenario.partner is not None:
+        notes.insert(
+            0,
+            "mixed: the same dies run both phases in turn; TPOT has prefill in between, memory holds both, rates count "
+            f"all time, {plan.family.phase} has {resolved.share:.0%} of it; operators are of its step alone",
+        )
     if not resolved.fits:
         over = float(point.memory - point.usable) / 1e9  # type: ignore[arg-type]
         notes.insert(0, f"does not fit: planned memory is {over:.1f} GB over what a die can use")

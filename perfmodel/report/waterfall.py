@@ -22,7 +22,7 @@ def totals_table(first: Resolved, second: Resolved, names: tuple[str, str]) -> T
     add("batch of a dp rank", "1", lambda one: one.plan.layout.batch)
     add("step time", "s", lambda one: one.point.step_time)
     if first.plan.family.phase == "decode":
-        add("TPOT", "s", lambda one: one.point.tpot)
+        add("TPOT", "s", lambda one: one.tpot)
     add("tokens/s per card of the instance", "1/s", lambda one: one.tokens_per_s_per_card)
     add("memory of one die", "B", lambda one: one.point.memory)
     columns = (

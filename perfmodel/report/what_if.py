@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from perfmodel.plan_compare import Whole
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.specs.deployment import Phase
-from perfmodel.what_if import Effect, Goal, Outcome, Pair, Refusal, Run, Way
+from perfmodel.what_if import Effect, Goal, Outcome, Pair, Refusal, Run, Way, as_it_is
 
 PHASES: tuple[Phase, ...] = ("decode", "prefill")
 
@@ -66,8 +67,12 @@ def what_if_document(
     effects: Sequence[Effect],
     refused: Sequence[Refusal],
     together: Sequence[Pair],
+    whole: Whole | None = None,
 ) -> Document:
-    """Return the changes ranked by gain, those that change nothing, those refused, and pairs where asked for."""
+    """Return the changes ranked by gain, those that change nothing, those refused, and pairs where asked for.
+
+    ``whole`` is the deployment that is varied; what it does as it is comes first.
+    """
     both = len(run.pools) > 1
     ranked, cannot = what_if_tables(run, effects, refused)
     pair_rows = tuple(
@@ -94,17 +99,31 @@ def what_if_document(
         Column("alone", "product of both alone", "%"),
         Column("extra", "extra", "%"),
     )
+    stands = (
+        Column("deployment", "deployment"),
+        Column("requests_per_s", "req/s, sustained", "1/s"),
+        Column("sustained", "tokens/s per card, sustained", "1/s"),
+    )
+    as_given = _rate_row(run, as_it_is(run))
+    if whole is not None:
+        as_given |= {
+            "deployment": whole.name,
+            "requests_per_s": whole.requests_per_s,
+            "sustained": whole.tokens_per_s_per_card,
+        }
     limit = f"TPOT within {run.tpot * 1e3:.4g} ms" if run.tpot is not None else "no TPOT limit"
     wait = run.ttft
     within = f", TTFT within {wait:.3g} s" if wait is not None else ", prefill batches never raised"
     proportion = (
         "rates are of both pools fully loaded, in the proportion in which one feeds the other: 1 / (1/r_prefill + "
-        "1/r_decode) of rates per card; whole instances, idle cards and the utilisation limit are left out",
+        "1/r_decode) of rates per card; whole instances, idle cards, the load limit and the rate asked for are left "
+        "out of all but what is sustained as it is",
     )
     return Document(
         schema="moeplan.what-if/1",
         title=f"What if: {name}",
         tables=(
+            Table("As it is", (*(stands if whole is not None else ()), *start), (as_given,)),
             Table("Without any change, at its best batch", start, (here,)),
             ranked,
             Table("Two together", pair_columns, pair_rows),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.serving import tokens_per_step
-from perfmodel.solver.join import Join, Prefills, joined
+from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
 from perfmodel.solver.plan import Deployment, Lost, Price
 from perfmodel.solver.request import Cases, Request, value
 from perfmodel.solver.search import Leader, Tally, alone, refitted
@@ -80,7 +80,7 @@ def prices(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, re
         longer = replace(request, targets=request.targets.model_copy(update={"tpot": tpot + MORE_TPOT}))
         leader = refitted(best.decode, cases.decode, tpot + MORE_TPOT)
         found.append(Price(limit="+1 ms of TPOT", gain=gain([best.decode, leader], longer)))
-    leaders = list({id(join.decode): join.decode for join in joins if not join.mixed}.values())
+    leaders = fastest_of_a_size([join.decode for join in joins if not join.mixed])
     if ttft is not None:
         looser = replace(request, targets=request.targets.model_copy(update={"ttft": ttft * (1 + MORE_TTFT)}))
         found.append(Price(limit="+10 % of TTFT", gain=gain(leaders, looser)))

@@ -64,6 +64,17 @@ def prefill_columns(plans: list[Leader], case: Case, utilisation: float) -> Pref
     )
 
 
+def fastest_of_a_size(leaders: list[Leader]) -> list[Leader]:
+    """Return the leaders that none of their size beats in both step and rate."""
+    kept: list[Leader] = []
+    rate: dict[float, float] = {}
+    for leader in sorted(leaders, key=lambda one: (one.step_time, -one.requests_per_s)):
+        if leader.requests_per_s > rate.get(leader.servers, 0.0):
+            rate[leader.servers] = leader.requests_per_s
+            kept.append(leader)
+    return kept
+
+
 def joined(decodes: list[Leader], prefills: Prefills, request: Request, tally: Tally) -> list[Join]:
     """Return the best deployment of each decode instance with any prefill instance, where there is one.
 

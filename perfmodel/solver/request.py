@@ -1,14 +1,12 @@
 """What the planner asks of a search."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from perfmodel.serving import Case
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
-
-Objective = Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"]
-Serving = Literal["disaggregated", "mixed", "any"]
+from perfmodel.specs.run import Objective, Serving
 
 ROUNDING = 1e-9
 NOTHING_SERVED = 1e-12

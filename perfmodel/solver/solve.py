@@ -10,12 +10,12 @@ from perfmodel.ledger.footprint import Footprint
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, tokens_per_step
 from perfmodel.solver.defence import choices_of, lost, prices, relieved, unrounded
-from perfmodel.solver.join import Join, Prefills, joined, prefill_columns
+from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined, prefill_columns
 from perfmodel.solver.misses import shortest_steps, tell_misses
 from perfmodel.solver.mixed import mixed_first_token, mixed_footprint, mixed_joins, mixed_rate, mixed_time
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Rejection, Solution, Status
 from perfmodel.solver.request import ROUNDING, Cases, Request, value
-from perfmodel.solver.search import Leader, Limits, Tally, best_decode, exact_pool, leaders_of, prefill_options
+from perfmodel.solver.search import Limits, Tally, best_decode, exact_pool, leaders_of, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.specs.deployment import KvDtype
 from perfmodel.units import Seconds
@@ -253,20 +253,9 @@ def _best_of_each(cases: Cases, request: Request, asked: Sequence[Limits]) -> li
         loosest = replace(request, targets=request.targets.model_copy(update={"tpot": longest}))
         steps = _step_limits(columns, loosest, cases.decode)
         for place, leaders in enumerate(leaders_of(cases.decode, decode_sizes, asked, steps, choices)):
-            joins = joined(_fastest_of_a_size(leaders), columns, request, Tally())
+            joins = joined(fastest_of_a_size(leaders), columns, request, Tally())
             best[place] = min((one for one in (*joins, best[place]) if one), key=lambda one: one.key, default=None)
     return best
-
-
-def _fastest_of_a_size(leaders: list[Leader]) -> list[Leader]:
-    """Return the leaders that none of their size beats in both step and rate."""
-    kept: list[Leader] = []
-    rate: dict[float, float] = {}
-    for leader in sorted(leaders, key=lambda one: (one.step_time, -one.requests_per_s)):
-        if leader.requests_per_s > rate.get(leader.servers, 0.0):
-            rate[leader.servers] = leader.requests_per_s
-            kept.append(leader)
-    return kept
 
 
 def front(case: Case, request: Request, prefill_case: Case | None = None) -> list[FrontPoint]:

@@ -7,21 +7,21 @@ from pydantic import Field
 
 from perfmodel.specs.base import Spec
 from perfmodel.specs.evidence import DeploymentConditions
-from perfmodel.specs.run import RunSpec
+from perfmodel.specs.run import UTILISATION, RunSpec
 
 
 class Asked(Spec):
-    """What the plan was asked to meet; TPOT stands with the conditions."""
+    """What a plan was asked to meet; TPOT stands with the conditions."""
 
     cards: int | None = None
     requests_per_s: Annotated[float, Gt(0)] | None = None
     ttft: Annotated[float, Gt(0)] | None = None
-    utilisation: Annotated[float, Gt(0), Le(1)] = 0.8
+    utilisation: Annotated[float, Gt(0), Le(1)] = UTILISATION
     objective: str = "throughput"
 
 
 class Predicted(Spec):
-    """What was predicted for the plan when it was written; SI units."""
+    """What was predicted for the plan when it was written; SI units, cards of whole servers."""
 
     tpot: float
     ttft: float
@@ -36,11 +36,26 @@ class PlanSpec(Spec):
     format: Literal["moeplan.plan/1"] = "moeplan.plan/1"
     version: str
     conditions: DeploymentConditions
-    asked: Asked
     #: the run-spec that found it, where a search did: with it and the files the plan can be found again
     run: RunSpec | None = None
+    #: what a plan that no search found is to meet; of others the run-spec says it
+    asked: Asked | None = None
     #: setting of every technique on file, pool by pool
     techniques: dict[Literal["prefill", "decode"], dict[str, str]]
     predicted: Predicted
-    #: data file -> SHA-256 of its content
+    #: data file -> SHA-256 of its content: below the data's root, or as given where it starts with './' or '/'
     files: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def wanted(self) -> Asked:
+        """What the plan was asked to meet."""
+        if self.run is None:
+            return self.asked or Asked()
+        run = self.run.filled()
+        return Asked(
+            cards=run.cards,
+            requests_per_s=run.rate,
+            ttft=run.ttft,
+            utilisation=run.utilisation or UTILISATION,
+            objective=run.aim,
+        )

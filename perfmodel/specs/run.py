@@ -8,6 +8,11 @@ from pydantic import BeforeValidator, Field, PlainSerializer, Strict
 from perfmodel.specs.base import Spec
 from perfmodel.units import Unit
 
+Objective = Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"]
+Serving = Literal["disaggregated", "mixed", "any"]
+#: load of either pool at most, and plans shown, where a run-spec leaves them out
+UTILISATION, TOP = 0.8, 5
+
 Count = Annotated[int, Strict(), Gt(0)]
 Share = Annotated[float, Strict()]
 Money = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
@@ -57,8 +62,8 @@ class RunSpec(Spec):
     osl: Count | None = None
     tpot: Time | None = None
     ttft: Time | None = None
-    objective: Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"] | None = None
-    serving: Literal["disaggregated", "mixed", "any"] | None = None
+    objective: Objective | None = None
+    serving: Serving | None = None
     #: what a card costs an hour, in any money
     price: Money | None = None
     #: another system for the prefill pool: its budget in cards, price and stack
@@ -76,6 +81,23 @@ class RunSpec(Spec):
     with_: Annotated[Names, Field(alias="with")] = None
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
+
+    @property
+    def aim(self) -> Objective:
+        """What the search is for; with a rate alone the fewest cards."""
+        return self.objective or ("cards" if self.rate else "throughput")
+
+    def filled(self) -> "RunSpec":
+        """Return it with the defaults of keys left out, so that a later default does not move its answer."""
+        defaults: dict[str, Any] = {
+            "objective": self.aim,
+            "serving": "disaggregated",
+            "allow_scale_out": False,
+            "utilisation": UTILISATION,
+            "kv": "bf16",
+            "top": TOP,
+        }
+        return self.model_copy(update={key: value for key, value in defaults.items() if getattr(self, key) is None})
 
 
 #: what a search cannot do without

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from perfmodel.algebra import greater, maximum
+from perfmodel.algebra import greater, is_array, maximum, never_greater
 from perfmodel.formulas import kernels as formulas
 from perfmodel.formulas import roofline
 from perfmodel.ledger.records import Op
@@ -39,6 +39,9 @@ class OpTime:
     core_share: Fraction = WHOLE
     #: time without the fixed cost
     work: Seconds
+    #: on a mesh of core splits, in place of it where the cores limit every share: what all of them would need, a share
+    #: of them as many times longer; without the axis of the split it is added up before it is divided
+    whole_work: Seconds | None = None
 
     @property
     def time(self) -> Seconds:
@@ -87,7 +90,8 @@ def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: boo
     timed = _time_op(op, rates, core_share, repeated)
     if factor is None:
         return timed
-    return replace(timed, work=timed.work * factor, fixed_time=timed.fixed_time * factor)
+    whole = None if timed.whole_work is None else timed.whole_work * factor
+    return replace(timed, work=timed.work * factor, whole_work=whole, fixed_time=timed.fixed_time * factor)
 
 
 def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
@@ -127,21 +131,14 @@ def _through_memory(op: Op, rates: Rates) -> Bytes:
 
 def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
     moved = _through_memory(op, rates)
-    stream = moved / _streaming(rates, kernel.stream, core_share)
-    if repeated:
-        stream = formulas.weight_stream_time(
-            stored=moved,
-            resident=kernel.resident,
-            rate=_streaming(rates, kernel.stream, core_share),
-            resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
-        )
     compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine), efficiency=kernel.compute)
-    if kernel.tile_rows is not None and kernel.tile_columns is not None:
+    tiled = kernel.tile_rows
+    if tiled is not None and kernel.tile_columns is not None:
         compute = compute / formulas.wave_share(
             matrices=op.matrices,
             rows=op.rows,
             columns=op.columns,
-            tile_rows=kernel.tile_rows,
+            tile_rows=tiled,
             tile_columns=kernel.tile_columns,
             cores=rates.cube_cores * core_share,
         )
@@ -151,17 +148,37 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         bandwidth=rates.hbm_bandwidth,
     )
     hidden = formulas.hidden_share(rows=op.rows, overlap_rows=kernel.overlap_rows)
-    return OpTime(
+    timed = OpTime(
         op=op,
         whole_compute=compute,
         whole_pass=passes,
-        stream_time=stream,
         fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
-        work=formulas.overlapped_time(first=stream, second=compute / core_share, hidden=hidden) + passes / core_share,
+        work=0.0,
     )
+    if not repeated and tiled is None and _cores_limit(rates, kernel.stream, core_share):
+        # all of it grows with one over the share, which alone of its factors has the axis of the core split
+        whole = moved / maximum(rates.core_stream, rates.hbm_bandwidth * kernel.stream)
+        work = formulas.overlapped_time(first=whole, second=compute, hidden=hidden) + passes
+        return replace(timed, whole_work=work)
+    stream = moved / _streaming(rates, kernel.stream, core_share)
+    if repeated:
+        stream = formulas.weight_stream_time(
+            stored=moved,
+            resident=kernel.resident,
+            rate=_streaming(rates, kernel.stream, core_share),
+            resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
+        )
+    work = formulas.overlapped_time(first=stream, second=compute / core_share, hidden=hidden) + passes / core_share
+    return replace(timed, stream_time=stream, work=work)
+
+
+def _cores_limit(rates: Rates, stream: Fraction, core_share: Fraction) -> bool:
+    """Return whether every share of a mesh of shares streams less than the pins give; not asked of a single share."""
+    measured = rates.hbm_bandwidth * stream
+    return is_array(core_share) and never_greater(core_share * maximum(rates.core_stream, measured), measured)
 
 
 def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_share: Fraction) -> OpTime:

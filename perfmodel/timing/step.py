@@ -59,12 +59,17 @@ def add_rows(
     ``light`` times a row whose weights wait in L2.
     Each row is added and forgotten: on a grid, rows kept until the end would not stay in the caches.
     """
-    busy, link, hbm, launches = Sum(), Sum(), Sum(), Sum()
+    busy, link, hbm, launches, whole = Sum(), Sum(), Sum(), Sum(), Sum()
+    share: Fraction = WHOLE
     ahead: list[OpTime] = []
     window: Seconds = 0.0
     for row in rows:
         op = row.op
-        if op.exchange is None:
+        if row.whole_work is not None:
+            whole.add(row.whole_work)
+            busy.add(row.fixed_time)
+            share = row.core_share
+        elif op.exchange is None:
             busy.add(row.work)
             busy.add(row.fixed_time)
         else:
@@ -76,6 +81,8 @@ def add_rows(
             ahead.append(row)
         if rates.eager:
             launches.add(op.kernels if op.exchange is None else where(greater(op.exchange.group, 1), 1, 0))
+    if share is not WHOLE:
+        busy.add(whole.value() / share)
     return PartTime(
         busy=busy.value(),
         link=link.value(),
