@@ -46,6 +46,7 @@ second says so, where stderr is a terminal, and takes the line back when it is d
 | `FORCE_COLOR` | any value but 0: colour also where the output is no terminal; `NO_COLOR` comes first |
 | `TERM=dumb` | no colour, no progress |
 | `COLUMNS` | width of tables and help; by default that of the terminal, 160 where output is no terminal |
+| `MOEPLAN_LANG` | language of tables, markdown and the page of `report`: en or zh; `--lang` comes first |
 | `MOEPLAN_MEASUREMENTS` | folder with the public tables, for `accuracy` |
 | `MOEPLAN_DEBUG` | any value: an internal error shows where it came from |
 

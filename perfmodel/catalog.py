@@ -384,7 +384,7 @@ def _check_agreement(reader: "_Reader", plan: PlanSpec) -> None:
         reader.fault(("asked",), "differs from what run says; allowed: the same; leave it out, run alone counts")
 
 
-def page_files(language: str = "en") -> dict[str, Any]:
+def page_files(language: str) -> dict[str, Any]:
     """Return what a page of HTML is made of: template, style, script, plotly.js and the words of a language.
 
     Raises ``UsageError`` where plotly is not installed.
@@ -401,6 +401,12 @@ def page_files(language: str = "en") -> dict[str, Any]:
         "plotly": library.read_text(encoding="utf-8"),
         "words": yaml.load((folder / f"words.{language}.yaml").read_text(encoding="utf-8"), Loader=_Loader),
     }
+
+
+def glossary(language: str) -> dict[str, Any]:
+    """Return the texts of results in a language, by their English."""
+    path = Path(__file__).resolve().parent / "report" / "lang" / f"{language}.yaml"
+    return cast("dict[str, Any]", yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
 
 
 def refuse_taken(path: Path, *, force: bool) -> None:

@@ -16,7 +16,7 @@ from perfmodel.cli.app import program
 from perfmodel.report.drawings import gantt
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.render import RENDERERS
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.table import Column, Document, Table, in_english
 from perfmodel.report.terminal import Terminal
 from perfmodel.scenario import Resolved, breakdown_of, ledger_of, of_evidence, resolve
 from perfmodel.timeline import OTHER_DOMAINS, Timeline, timeline
@@ -313,7 +313,7 @@ def test_points_lie_where_their_work_and_time_put_them(explain: Explain) -> None
     assert len(set(marks)) == len(marks) == len(points) > 20
     drawn = table_of(document, "Roofline").drawing
     assert drawn is not None
-    lines = drawn(80)
+    lines = drawn(80, in_english)
     assert all(len(line) <= 80 for line in lines)
     assert {"a", "t", "v"} <= set("".join(lines))  # far from others, so hidden by none
 

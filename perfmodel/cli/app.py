@@ -7,7 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel import __version__
-from perfmodel.cli import accuracy, calibrate, compare, doctor, explain, gains, init, inspect, report, solve, validate
+from perfmodel.cli import (
+    accuracy,
+    calibrate,
+    compare,
+    doctor,
+    explain,
+    gains,
+    init,
+    inspect,
+    options,
+    report,
+    solve,
+    validate,
+)
 from perfmodel.cli import what_if as what_if
 from perfmodel.cli.shape import Command, Group
 from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError
@@ -47,6 +60,13 @@ def _told(context: typer.Context, param: typer.CallbackParam, given: bool) -> bo
     return given
 
 
+def _spoken(context: typer.Context, param: typer.CallbackParam, given: options.Language | None) -> Any:
+    """Note --lang, which stands before the command or after it; what is typed comes before the environment."""
+    if given is not None and (options.typed(context, str(param.name), "COMMANDLINE") or "lang" not in context.meta):
+        context.meta["lang"] = given.value
+    return given
+
+
 @app.callback(help=HELP)
 def root(
     version: Annotated[
@@ -61,6 +81,16 @@ def root(
             "--verbose", "-v", callback=_told, expose_value=False, help="Say on stderr which files are read, and when."
         ),
     ] = False,
+    lang: Annotated[
+        options.Language | None,
+        typer.Option(
+            "--lang",
+            callback=_spoken,
+            expose_value=False,
+            envvar="MOEPLAN_LANG",
+            help="Language of tables, markdown and the page of report.",
+        ),
+    ] = None,
 ) -> None:
     """Options before the command."""
 
@@ -85,7 +115,7 @@ for _command in app.registered_commands:
 def program() -> Any:
     """Return the program with all its commands; --quiet and --verbose may stand after a command as well."""
     group: Any = typer.main.get_command(app)
-    everywhere = [param for param in group.params if param.name in ("quiet", "verbose")]
+    everywhere = [param for param in group.params if param.name in ("quiet", "verbose", "lang")]
     for command in group.commands.values():
         command.params += everywhere
     return group

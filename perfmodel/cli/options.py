@@ -19,6 +19,13 @@ class Format(StrEnum):
     markdown = "markdown"
 
 
+class Language(StrEnum):
+    """Languages of results."""
+
+    en = "en"
+    zh = "zh"
+
+
 class KvDtype(StrEnum):
     """Precision of the KV cache; INT8 leaves the rope part in BF16."""
 
@@ -178,7 +185,7 @@ def remark(text: str) -> None:
     Terminal().remark(text)
 
 
-def typed(context: typer.Context, name: str) -> bool:
-    """Return whether the user gave an option or argument."""
+def typed(context: typer.Context, name: str, *sources: str) -> bool:
+    """Return whether the user gave an option or argument, by one of these sources where any are named."""
     source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+    return source is not None and source.name in (sources or ("COMMANDLINE", "ENVIRONMENT"))

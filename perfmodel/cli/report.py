@@ -28,6 +28,7 @@ def command(
     from perfmodel import catalog
     from perfmodel.cli.what_if import given_of
     from perfmodel.report.html.page import Parts, page
+    from perfmodel.report.terminal import VOICE
 
     if not plan.lower().endswith(".json"):
         raise UsageError(
@@ -38,7 +39,7 @@ def command(
     given = given_of(plan)
     text = page(
         report_of(given.plan, given.run, front=front),
-        Parts(**catalog.page_files()),
+        Parts(**catalog.page_files(VOICE.language), shared=VOICE.say),
         file=Path(plan).name,
         commands=commands_of(Path(plan).name, given.plan),
         remarks=given.remarks,

@@ -219,10 +219,11 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command as --quiet and --verbose ask, with a sign of life where it takes long."""
-        from perfmodel.report.terminal import LOG, PROGRESS, listen
+        from perfmodel.report.terminal import LOG, PROGRESS, VOICE, listen
 
         quiet = ctx.meta.get("quiet", False)
         listen(quiet=quiet, verbose=ctx.meta.get("verbose", False), start=START)
+        VOICE.use(ctx.meta.get("lang", VOICE.language))
         LOG.debug("started %s", ctx.command_path)
         try:
             if not quiet:

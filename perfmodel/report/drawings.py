@@ -7,6 +7,8 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from perfmodel.report.quantity import format_quantity
+from perfmodel.report.table import Say, in_english
+from perfmodel.report.wrap import cells as cells_of
 from perfmodel.report.wrap import wrap
 from perfmodel.timeline import OTHER_DOMAINS, Timeline
 
@@ -16,12 +18,13 @@ _ROWS = 18  # lines of a plot
 _TICKS = 4
 
 
-def gantt(found: Timeline, width: int) -> list[str]:
+def gantt(found: Timeline, width: int, say: Say = in_english) -> list[str]:
     """Return a line per stream: a letter per operator where it runs, a dot where the stream waits, and what they mean.
 
     A cell shows what runs longest in it.  Odd micro-batches are lower case, even ones upper case.
     """
-    label = max(len(stream.name) for stream in found.streams) + 2
+    heads = {stream.name: say(stream.name) for stream in found.streams}
+    label = max(map(cells_of, heads.values())) + 2
     cells = min(width, WIDEST) - label - 2
     letters: dict[str | None, str] = {None: "·"}
     unused = iter(ascii_lowercase)
@@ -32,16 +35,17 @@ def gantt(found: Timeline, width: int) -> list[str]:
             if operator not in letters:
                 letters[operator] = "-" if operator == OTHER_DOMAINS else next(unused, "+")
             text += letters[operator] if micro_batch % 2 else letters[operator].upper()
-        lines.append(f"{stream.name.ljust(label)}│{text}│")
-    names = [f"{letter}\N{NO-BREAK SPACE}{operator or 'waits'}" for operator, letter in letters.items()]
+        head = heads[stream.name]
+        lines.append(f"{head}{' ' * (label - cells_of(head))}│{text}│")
+    names = [f"{letter}\N{NO-BREAK SPACE}{say(operator or 'waits')}" for operator, letter in letters.items()]
     told = [", ".join([*names[1:], names[0]])]
     short = list(dict.fromkeys(one.name for one in found.segments if one.name not in letters))
-    told += [f"too short to draw: {', '.join(short)}"] if short else []
+    told += [say(f"too short to draw: {', '.join(short)}")] if short else []
     if any(one.micro_batch > 1 for one in found.segments):
-        told.append("lower case: odd micro-batches, upper case: even ones")
+        told.append(say("lower case: odd micro-batches, upper case: even ones"))
     for stream in found.streams:
         waits = f", waits {format_quantity(stream.waits, 's')} for {stream.waits_for}" if stream.waits_for else ""
-        told.append(f"{stream.name}: works {format_quantity(stream.works, 's')}{waits}")
+        told.append(say(f"{stream.name}: works {format_quantity(stream.works, 's')}{waits}"))
     return lines + [line for text in told for line in wrap(f"  {text}", width, hang="  ")]
 
 

@@ -283,5 +283,5 @@ def roofline_table(rows: Sequence[Row], rates: Any, whole: str = "step") -> Tabl
         columns,
         tuple(found),
         tuple(notes),
-        drawing=lambda width: roofline(found, used, memory, width),
+        drawing=lambda width, _: roofline(found, used, memory, width),
     )

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from perfmodel.report.language import spoken
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.table import Column, Document, Say, Table, in_english
 from perfmodel.report.wrap import cells, longest, wrap
 
 GAPS = (3, 2, 1)  # between columns of an aligned table; the narrower ones before the columns are given up
@@ -79,13 +80,14 @@ def to_csv(document: Document, width: int) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def to_markdown(document: Document, width: int) -> str:
+def to_markdown(document: Document, width: int, say: Say = in_english) -> str:
     """Return pipe tables with formatted numbers, no drawings."""
+    document = spoken(document, say)
     lines = [f"# {document.title}", ""]
     for table in document.tables:
         lines += [f"## {table.title}", ""]
         columns = [column for column in _shown(table) if column.key != "unit" or not _by_row(table)]
-        lines.append("| " + " | ".join(c.title or "what" for c in columns) + " |")
+        lines.append("| " + " | ".join(c.title or say("what", "#what") for c in columns) + " |")
         lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:
             texts = [_cell(row, c).replace("|", "\\|") for c in columns]
@@ -251,10 +253,10 @@ def _marked(text: str, style: str = "") -> Any:
     return marked
 
 
-def to_table(document: Document, width: int, coloured: bool = False) -> str:
+def to_table(document: Document, width: int, coloured: bool = False, say: Say = in_english) -> str:
     """Return aligned text that wraps at spaces to the width, on a very narrow terminal one block per row.
 
-    ``coloured`` adds bold headings and the colour of ticks and crosses, nothing else.
+    ``coloured`` adds bold headings and the colour of ticks and crosses, nothing else; ``say`` translates.
     """
     from rich.console import Console
     from rich.text import Text
@@ -271,34 +273,36 @@ def to_table(document: Document, width: int, coloured: bool = False) -> str:
         _environ={},
     )
 
-    def say(text: str, style: str = "", hang: str = "") -> None:
+    def put(text: str, style: str = "", hang: str = "") -> None:
         for line in wrap(text, width, hang):
             console.print(Text(line, style=style))
 
-    say(document.title, "bold")
+    document = spoken(document, say)
+    put(document.title, "bold")
     for table in document.tables:
         if not table.rows:
             continue
         console.print()
         if table.title:
-            say(table.title, "bold")
-        for line in table.drawing(width) if table.drawing else ():
+            put(table.title, "bold")
+        for line in table.drawing(width, say) if table.drawing else ():
             console.print(Text(line))
         columns, left_out = _fitting(table, width) if not table.are_drawn else ([], [])
         for drawn in _drawing(table, columns, width) if columns else ():
             console.print(drawn)
         notes = list(table.notes)
         if left_out:
-            notes.append(f"too narrow for {', '.join(c.title or c.key for c in left_out)}; --format csv has them")
+            listed = say(", ").join(c.title or c.key for c in left_out)
+            notes.append(say("too narrow for {}; --format csv has them").format(listed))
         for note in notes:
-            say(f"  {note}", hang="  ")
+            put(f"  {note}", hang="  ")
     if document.notes:
         console.print()
     for note in document.notes:
-        if note.startswith("explain "):  # a command to copy stays on one line
+        if ": moeplan explain " in note:  # a command to copy stays on one line
             console.print(Text(f"- {note}"))
         else:
-            say(f"- {note}", hang="  ")
+            put(f"- {note}", hang="  ")
     return "\n".join(
         _TRAILING.sub(lambda found: found[0].replace(" ", ""), line) for line in out.getvalue().splitlines()
     )

@@ -294,7 +294,7 @@ def _timeline_table(resolved: Resolved, parts: Breakdown) -> Table:
         for one in found.segments
     )
     title = f"Timeline of one {longest.replace('_', ' ')}, {format_quantity(found.layer, 's')}"
-    return Table(title, columns, rows, drawing=lambda width: gantt(found, width), are_drawn=True)
+    return Table(title, columns, rows, drawing=lambda width, say: gantt(found, width, say), are_drawn=True)
 
 
 def shared_words(plan: PoolPlan) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,19 @@ class Column:
     for_programs: bool = False
 
 
-#: width in cells -> lines of text
-Drawing = Callable[[int], Sequence[str]]
+class Say(Protocol):
+    """An English text, and of cells the key of their column -> the same in the reader's language."""
+
+    def __call__(self, text: str, key: str = "") -> str: ...
+
+
+def in_english(text: str, key: str = "") -> str:  # noqa: ARG001 - as every ``Say``
+    """Return a text as it is."""
+    return text
+
+
+#: width in cells, language -> lines of text
+Drawing = Callable[[int, Say], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from time import monotonic
 from typing import Any
 
 from perfmodel.errors import UsageError
-from perfmodel.report.render import RENDERERS, to_table
-from perfmodel.report.table import Document
+from perfmodel.report.language import Glossary
+from perfmodel.report.render import RENDERERS, to_markdown, to_table
+from perfmodel.report.table import Document, Say, in_english
 
 _ASCII = str.maketrans("█░▏▎▍▌▋▊▉✓✗─━│├└┌┐┘┤┬┴·’", "#=    ###+x--|++++++++.'")
 LOG = logging.getLogger("perfmodel")
 
+ENGLISH = "en"  # what texts are written in
 PIPED = 160  # columns where nobody's screen is the limit and COLUMNS says nothing
 PATIENCE = 1.0  # seconds of silence that need no explanation
 
@@ -62,7 +64,9 @@ class Terminal:
         LOG.debug("worked out; drawing as %s", self.format)
         width = shutil.get_terminal_size((100 if sys.stdout.isatty() else PIPED, 24)).columns
         if self.format == "table":
-            write(to_table(document, width, coloured(sys.stdout)))
+            write(to_table(document, width, coloured(sys.stdout), VOICE.say))
+        elif self.format == "markdown":
+            write(to_markdown(document, width, VOICE.say))
         else:
             write(RENDERERS[self.format](document, width))
 
@@ -128,4 +132,21 @@ class Progress:
                 self._shown = False
 
 
+@dataclass(slots=True)
+class Voice:
+    """The language of results; programs read keys and numbers, which have none."""
+
+    language: str = ENGLISH
+    say: Say = in_english
+
+    def use(self, language: str) -> None:
+        """Speak a language from now on."""
+        self.language = language
+        if language != ENGLISH:
+            from perfmodel import catalog
+
+            self.say = Glossary.of(catalog.glossary(language)).say
+
+
 PROGRESS = Progress()  # one process has one terminal
+VOICE = Voice()

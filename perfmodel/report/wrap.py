@@ -5,8 +5,10 @@ import re
 #: Chinese, Japanese and Korean characters, which may stand at either end of a line
 _WIDE = "\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6"
 _WIDE += "\U00020000-\U0003fffd"
+_OPENING = "（「『【《“‘"  # never last on a line
 _CLOSING = "、。，．：；？！）」』】》”’"  # never first on a line
-_PIECE = re.compile(f"[ \t]*(?:[{_WIDE}]|[^ \t{_WIDE}]+)[{_CLOSING}]*")
+_ASCII = ",.;:?!)%"  # nor these behind a wide character
+_PIECE = re.compile(f"[ \t]*[{_OPENING}]*(?:[{_WIDE}][{_CLOSING}{_ASCII}]*|[^ \t{_WIDE}]+)[{_CLOSING}]*")
 #: the space between a number and its unit, which holds them together
 _BOUND = re.compile(r"(?<=\d) (?=(?:%|[kMGTP]?i?B(?:/s)?|[mnuµ]?s|[kMGTP]?FLOP(?:/s)?)(?![A-Za-z0-9]))")
 _HELD = "\N{NO-BREAK SPACE}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -11,11 +11,12 @@ from perfmodel.plan_report import PlanReport, PoolReport, Target, kinds
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.html import plots, topology
 from perfmodel.report.html.words import Words
+from perfmodel.report.language import spoken_table
 from perfmodel.report.memory import memory_table
 from perfmodel.report.operators import block_table, operator_table
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import extrapolations, sizes
-from perfmodel.report.table import Column, Table
+from perfmodel.report.table import Column, Say, Table, in_english
 from perfmodel.report.what_if import what_if_tables
 from perfmodel.validation import Scored
 
@@ -31,6 +32,8 @@ class Parts:
     script: str
     plotly: str
     words: Mapping[str, Any]
+    #: what translates tables that other commands print too
+    shared: Say = in_english
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +65,11 @@ def page(
     """
     from jinja2 import Environment, StrictUndefined
 
-    words = Words(parts.words)
-    sections = tuple(_sections(report, words, commands, remarks))
+    words = Words(parts.words, parts.shared)
+    sections = tuple(
+        replace(section, tables=tuple(spoken_table(table, words.shared) for table in section.tables))
+        for section in _sections(report, words, commands, remarks)
+    )
     figures = {
         figure.name: {
             "data": figure.data,
@@ -166,7 +172,7 @@ def _answer(report: PlanReport, words: Words) -> tuple[str, str]:
     )
     missed = [_name(target, report, words) for target in report.targets if target.met is False]
     if missed:
-        return given, words.say("answer_missed", missed=", ".join(missed))
+        return given, words.say("answer_missed", missed=words.say("join").join(missed))
     if report.chance is None:
         return given, f"{words.say('answer_open')} {words.say('answer_fits')}"
     key = "answer_met" if report.chance >= SURE else "answer_met_unsure"
@@ -251,17 +257,17 @@ def _sections(
         more={"commands": [(words.say(f"next.{name}"), line) for name, line in commands]},
     )
     notes = [
-        f"{words.term(p.phase)}: {text}"
+        words.term(f"{p.phase} {text}")
         for p in pools
         for text in extrapolations(p.resolved.plan, p.resolved.scenario.case)
     ]
-    notes += [words.say("sure_words"), *remarks]
+    notes += [words.say("sure_words"), *map(words.term, remarks)]
     yield Section(name="notes", title=words.say("notes.title"), lead="", notes=tuple(notes))
 
 
 def _of(pool: PoolReport, table: Table, words: Words) -> Table:
     """Return a table of one pool, named so."""
-    return _named(table, words.term(pool.phase))
+    return Table(f"{words.shared(table.title)}: {words.term(pool.phase)}", table.columns, table.rows, table.notes)
 
 
 def _named(table: Table, name: str) -> Table:
@@ -356,7 +362,7 @@ def _range_bar(target: Target, label: str) -> Markup:
 
 def _topology(report: PlanReport, words: Words) -> Section:
     of = {phase: [die.server for die in report.dies if die.phase == phase] for phase in report.own}
-    pools = ", ".join(
+    pools = words.say("join").join(
         words.say(
             "plan.label_pool",
             phase=topology.called(phase, report, words),
@@ -377,12 +383,9 @@ def _topology(report: PlanReport, words: Words) -> Section:
             "groups": topology.groups(report, words),
             "kinds": topology.die_kinds(report, words),
             "legend": [
-                (
-                    phase,
-                    f"{topology.called(phase, report, words)}: {pool.instances} × "
-                    f"{sizes(pool.resolved.plan.layout.dies, pool.rates)}",
-                )
+                (phase, f"{topology.called(phase, report, words)}: {pool.instances} × {size}")
                 for phase, pool in report.own.items()
+                for size in [words.term(sizes(pool.resolved.plan.layout.dies, pool.rates))]
             ],
         },
     )
@@ -536,7 +539,7 @@ def _inputs(report: PlanReport, words: Words) -> Section:
     return Section(
         name="inputs",
         title=words.say("inputs.title"),
-        lead=words.say("inputs.lead", count=len(report.inputs), kinds=", ".join(counts)),
+        lead=words.say("inputs.lead", count=len(report.inputs), kinds=words.say("join").join(counts)),
         more={
             "inputs": groups,
             "files": report.plan.files,

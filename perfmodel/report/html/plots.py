@@ -13,6 +13,7 @@ from perfmodel.report.html.words import Words
 from perfmodel.report.plan import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
+from perfmodel.report.wrap import wrap
 from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
 from perfmodel.timeline import Stream, Timeline
@@ -83,7 +84,12 @@ LEGEND_BELOW = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yancho
 def _layout(x: str, *, y: str = "", legend: bool = False, **more: Any) -> dict[str, Any]:
     return {
         "xaxis": {"title": {"text": x}, "zeroline": True, "automargin": True, **more.pop("xaxis", {})},
-        "yaxis": {"title": {"text": y}, "automargin": True, "ticklabelstandoff": 6, **more.pop("yaxis", {})},
+        "yaxis": {
+            "title": {"text": y, "standoff": 12},
+            "automargin": True,
+            "ticklabelstandoff": 6,
+            **more.pop("yaxis", {}),
+        },
         "showlegend": legend,
         "margin": {"l": 8, "r": 16, "t": 34 if legend else 8, "b": 44},
         **more,
@@ -110,7 +116,7 @@ def front(report: PlanReport, words: Words) -> Figure:
             "name": words.say("front.plans"),
             "x": [1e3 * point.tpot for point in points],
             "y": [point.tokens_per_s_per_card for point in points],
-            "text": [_broken(plan_in_words(point.deployment)) for point in points],
+            "text": [_broken(words.term(plan_in_words(point.deployment))) for point in points],
             "line": {"color": PHASES["decode"], "width": 2, "shape": "hv"},
             "marker": {"size": 8},
             "hovertemplate": hover,
@@ -161,12 +167,7 @@ HOVER_WIDTH = 60
 
 def _broken(text: str) -> str:
     """Return words on lines that fit beside a pointer."""
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > HOVER_WIDTH:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(lines)
+    return "<br>".join(wrap(text, HOVER_WIDTH))
 
 
 def _upright(x: float) -> dict[str, Any]:
@@ -296,7 +297,7 @@ def streams(pool: PoolReport, words: Words) -> Figure:
                 },
             }
         )
-    told = ", ".join(
+    told = words.say("join").join(
         words.say("streams.busy", lane=words.term(one.name), share=_percent(1 - _idle(one, drawn) / drawn.layer))
         for one in drawn.streams
     )
@@ -363,9 +364,9 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
                     words.say(
                         "roofline.point",
                         name=row.name,
-                        block=row.block.replace("_", " "),
+                        block=words.term(row.block.replace("_", " ")),
                         share=_percent(share),
-                        bound=words.term(row.timed.bound),
+                        bound=words.term(row.timed.bound, "bound"),
                     )
                     for row, share in zip(rows, shares, strict=True)
                 ],
@@ -376,7 +377,7 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
                     "size": [7 + 40 * share**0.5 / 2 for share in shares],
                     "line": {"width": 0.8, "color": "#ffffff"},
                 },
-                "hovertemplate": "%{fullData.name} %{text}<br>%{y:.3s}FLOP/s at %{x:.3g} FLOP/B<extra></extra>",
+                "hovertemplate": "%{fullData.name} %{text}<br>%{y:.3s}FLOP/s, %{x:.3g} FLOP/B<extra></extra>",
             }
         )
     low, high = (end(value for trace in data for value in trace["x"]) for end in (min, max))
@@ -462,7 +463,7 @@ def memory(report: PlanReport, words: Words) -> Figure:
                 "marker": {"color": colour},
             }
         )
-    told = ", ".join(
+    told = words.say("join").join(
         words.say(
             "memory.label_pool",
             phase=name,
@@ -542,7 +543,7 @@ def worth(effects: Sequence[Effect], name: str, caption: str, words: Words) -> F
     shown = [one for one in effects if abs(one.gain) > SMALLEST][:MOST_BARS]
     if not shown:
         return None
-    names = [one.change.label for one in shown]
+    names = [words.term(one.change.label) for one in shown]
     data = []
     for by in dict.fromkeys(one.change.by for one in shown):
         own = [one for one in shown if one.change.by == by]
@@ -550,11 +551,18 @@ def worth(effects: Sequence[Effect], name: str, caption: str, words: Words) -> F
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": words.term(by),
-                "y": [one.change.label for one in own],
+                "name": words.term(by, "by"),
+                "y": [words.term(one.change.label) for one in own],
                 "x": [100 * one.gain for one in own],
                 "text": [
-                    _broken(words.say("worth.point", now=one.change.now, setting=one.change.setting, why=one.why))
+                    _broken(
+                        words.say(
+                            "worth.point",
+                            now=words.term(one.change.now),
+                            setting=one.change.setting,
+                            why=words.term(one.why),
+                        )
+                    )
                     for one in own
                 ],
                 "textposition": "none",

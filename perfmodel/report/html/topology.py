@@ -106,7 +106,7 @@ def holds(die: Die, group: int, words: Words) -> str:
         parts.append(words.say("plan.holds_slots", first=die.slots[0], last=die.slots[1]))
     if die.shared:
         parts.append(words.say("plan.holds_shared"))
-    return ", ".join(parts)
+    return words.say("join").join(parts)
 
 
 def group_of(pool: PoolReport) -> int:
@@ -121,10 +121,11 @@ def _server(number: int, dies: Sequence[Die], report: PlanReport, site: Site, wo
     card_width = per_card * CELL + 4
     width = 2 * PAD + columns * (card_width + GAP) - GAP
     height = HEAD + -(-cards // columns) * (CELL + 4 + GAP) + PAD - GAP
-    instances = [
+    told = [
         f"{called(phase, report, words)} {span([d.instance for d in of])}"
         for phase, of in groupby(dies, key=lambda d: d.phase)
     ]
+    instances = words.say("join").join(told)
     label = words.say(
         "plan.server_label",
         number=number,
@@ -137,7 +138,7 @@ def _server(number: int, dies: Sequence[Die], report: PlanReport, site: Site, wo
         f'<svg class="server" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">',
         f'<rect class="box" x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="5"/>',
         f'<text class="name" x="{PAD}" y="14">{escape(words.say("plan.server", number=number))}</text>',
-        f'<text class="part" x="{width - PAD}" y="14" text-anchor="end">{escape(", ".join(instances))}</text>',
+        f'<text class="part" x="{width - PAD}" y="14" text-anchor="end">{escape(instances)}</text>',
     ]
     at_work = {(die.card, die.die): die for die in dies}
     for card in range(cards):
