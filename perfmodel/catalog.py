@@ -775,10 +775,10 @@ def _say(fault: Any, spec_type: type[Spec]) -> str:
 def _keys(spec_type: Any, seen: frozenset[str] = frozenset()) -> list[str]:
     keys: list[str] = []
     for name, info in spec_type.model_fields.items():
-        keys.append(name)
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, Spec):
-            keys += _keys(inner)
+        keys.append(info.alias or name)
+        for inner in (info.annotation, *get_args(info.annotation)):  # what may be left out is a union with None
+            if isinstance(inner, type) and issubclass(inner, Spec):
+                keys += _keys(inner)
     return keys
 
 
