@@ -1,6 +1,6 @@
 """What each die of a deployment holds: its place in the system, its rank, its expert slots."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,25 +29,36 @@ class Die:
 
 
 def placement(
-    pools: Mapping[Phase, tuple[LayoutSpec, int]], model: ModelSpec, rates: Rates
-) -> tuple[tuple[Die, ...], int]:
-    """Return the dies of all instances of all pools, and the servers that they are on.
+    pools: Mapping[Phase, LayoutSpec],
+    domains: Sequence[Mapping[Phase, int]],
+    model: ModelSpec,
+    rates: Rates,
+    *,
+    size: int = 0,
+    first: int = 0,
+) -> tuple[Die, ...]:
+    """Return the dies of all instances of all pools.
 
-    ``pools`` are layouts with their instances; each pool begins on a server of its own.  Within an instance dies play
+    ``domains`` say how many instances each domain has of each pool; a domain is of ``size`` servers, and servers count
+    on from ``first``.  Each pool of a domain begins on a server of its own.  Within an instance dies play
     their parts in order: dies for attention before those for experts alone, routed ranks before ranks that hold only
     shared experts, and slots in order of their number.  That order is a convention: times do not depend on it.
     """
     per_server = int(cast(Any, rates.dies_per_server))
     found: list[Die] = []
-    first = 0
-    for phase, (layout, instances) in pools.items():
-        found += _pool(phase, layout, instances, first, model, rates)
-        first += -(-layout.dies * instances // per_server)
-    return tuple(found), first
+    before = dict.fromkeys(pools, 0)
+    for number, counts in enumerate(domains):
+        at = first + number * size
+        for phase, instances in counts.items():
+            layout = pools[phase]
+            found += _pool(phase, layout, range(before[phase], before[phase] + instances), at, model, rates)
+            at += -(-layout.dies * instances // per_server)
+            before[phase] += instances
+    return tuple(found)
 
 
 def _pool(
-    phase: Phase, layout: LayoutSpec, instances: int, first: int, model: ModelSpec, rates: Rates
+    phase: Phase, layout: LayoutSpec, instances: range, first: int, model: ModelSpec, rates: Rates
 ) -> Iterator[Die]:
     per_card = int(cast(Any, rates.dies_per_package))
     per_server = int(cast(Any, rates.dies_per_server))
@@ -58,9 +69,9 @@ def _pool(
     slots = model.experts.n_routed_experts + layout.redundant
     each = -(-slots // (routed_to - routed_from))
     everywhere = bool(model.experts.n_shared_experts) and not layout.shared_ranks
-    for instance in range(instances):
+    for nth, instance in enumerate(instances):
         for at in range(layout.dies):
-            place = first * per_server + instance * layout.dies + at
+            place = first * per_server + nth * layout.dies + at
             start = (at - routed_from) * each
             routed = routed_from <= at < routed_to and start < slots
             yield Die(

@@ -6,25 +6,24 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from perfmodel.algebra import minimum
 from perfmodel.breakdown import Breakdown, breakdown
-from perfmodel.ledger.records import Layout
 from perfmodel.machine import Machine
 from perfmodel.placement import Die, placement
 from perfmodel.rates import Rates
-from perfmodel.scenario import Resolved, ledger_of
-from perfmodel.sensitivity import Swing, swings
-from perfmodel.serving import FirstToken, first_token
-from perfmodel.solver.plan import FrontPoint
-from perfmodel.solver.search import exact_pool
+from perfmodel.scenario import Resolved, joined_rates, ledger_of
+from perfmodel.sensitivity import Swing
+from perfmodel.solver.join import divided
+from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan
+from perfmodel.solver.solve import deployment_of, felt, joined_sure
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.timeline import Timeline, timeline
-from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, joined_range, pool_range
+from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, interleaved, pool_range
 from perfmodel.validation import Deployed, Published, Result, neighbours, place_of
-from perfmodel.what_if import Change, Effect, Refusal, Run, effect, outcome, resolved_of
+from perfmodel.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
 
+HOUR = 3600
 LAYER = "moe_layer"  # block that is shown over time
 NEIGHBOURS = 5  # published rows beside each pool
 
@@ -65,9 +64,38 @@ class PoolReport:
     near: tuple[tuple[Result, float], ...]
 
     @property
+    def rates(self) -> Rates:
+        """Rates of its machine."""
+        return self.resolved.scenario.case.rates
+
+    @property
     def cards(self) -> float:
         """Packages of all instances."""
-        return self.instances * self.resolved.plan.layout.dies / self.resolved.scenario.case.rates.dies_per_package
+        return self.instances * self.resolved.plan.layout.dies / self.rates.dies_per_package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One system of a plan, in groups of servers that no instance leaves."""
+
+    machine: Machine
+    rates: Rates
+    #: phases of the pools on it
+    phases: tuple[Phase, ...]
+    #: servers of a group, and those in use by number, which counts on from system to system
+    size: int
+    first: int
+    used: tuple[int, ...]
+    #: cards of the budget that are in no server in use; none where there was no budget
+    idle: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a plan costs, in the money of its prices."""
+
+    per_hour: float
+    per_million_tokens: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +119,19 @@ class PlanReport:
     plan: PlanSpec
     run: Run
     pools: Mapping[Phase, PoolReport]
-    requests_per_s: float
-    first: FirstToken
+    best: Deployment
     joined: JoinedRange
     targets: tuple[Target, ...]
     #: probability that every limit on TPOT, TTFT and rate is met at once; none where there is no limit
     chance: float | None
+    #: what each kind of die holds, by pool; mixed instances are decode's
+    held: Mapping[Phase, PoolPlan]
     dies: tuple[Die, ...]
-    servers: int
+    sites: tuple[Site, ...]
+    #: none where the run that found the plan has no price
+    cost: Cost | None
     felt: tuple[Swing, ...]
-    #: what changes are worth at the same targets, the largest gain first
+    #: what changes are worth at the same targets, the largest gain first; nothing for mixed serving
     effects: tuple[Effect, ...]
     refused: tuple[Refusal, ...]
     deployed: tuple[Deployed, ...]
@@ -108,9 +139,19 @@ class PlanReport:
     inputs: tuple[Input, ...]
 
     @property
+    def own(self) -> Mapping[Phase, PoolReport]:
+        """Pools with dies of their own: mixed instances are decode's."""
+        return {phase: self.pools[phase] for phase in self.held}
+
+    @property
+    def requests_per_s(self) -> float:
+        """Requests per second, sustained."""
+        return self.best.requests_per_s
+
+    @property
     def cards(self) -> float:
         """Packages of both pools."""
-        return sum(pool.cards for pool in self.pools.values())
+        return sum(pool.cards for pool in self.own.values())
 
     @property
     def tokens_per_s(self) -> float:
@@ -144,63 +185,161 @@ def plan_report(
     ``UsageError`` where a layout cannot be.
     """
     resolved = {phase: resolved_of(pool, run.model) for phase, pool in run.pools.items()}
-    instances: dict[Phase, int] = {
-        "prefill": plan.conditions.prefill.instances,
-        "decode": plan.conditions.decode.instances,
-    }
-    full = {phase: instances[phase] * _f(one.point.requests_per_s) for phase, one in resolved.items()}
-    asked = plan.wanted.requests_per_s
-    served = min([run.utilisation * rate for rate in full.values()] + ([] if asked is None else [asked]))
+    if len(_systems(run)) > 1:
+        case = resolved["prefill"].scenario.case
+        rates = joined_rates({phase: one.scenario.case.rates for phase, one in resolved.items()})
+        scenario = replace(resolved["prefill"].scenario, case=replace(case, rates=rates["prefill"]))
+        resolved["prefill"] = replace(resolved["prefill"], scenario=scenario)
+    best = _deployment(plan, run, resolved)
     pools = {
-        phase: _pool(run, phase, one, ideal[phase], instances[phase], served / full[phase], published)
-        for phase, one in resolved.items()
+        "prefill": _pool(run, "prefill", resolved, ideal, best.prefill_instances, best.prefill_utilisation, published),
+        "decode": _pool(run, "decode", resolved, ideal, best.decode_instances, best.decode_utilisation, published),
     }
-    first = first_token(
-        prefill=resolved["prefill"].point,
-        layout=Layout.of(resolved["prefill"].plan.layout),
-        case=resolved["prefill"].scenario.case,
-        utilisation=run.utilisation,
-        decode_step=resolved["decode"].point.step_time,
-    )
-    joined = joined_range(
-        prefill=pools["prefill"].sure,
-        decode=pools["decode"].sure,
-        first=first,
-        prefill_rate=run.utilisation * full["prefill"],
-        decode_rate=run.utilisation * full["decode"],
-        asked=asked,
-    )
-    targets, chance = _targets(plan, run, pools, served, first, joined)
-    before = outcome(run, ttft=run.ttft)
-    tried = [] if before is None else [effect(run, before, change) for change in changes]
-    layouts = {phase: (one.plan.layout, instances[phase]) for phase, one in resolved.items()}
-    dies, servers = placement(layouts, run.model, resolved["decode"].scenario.case.rates)
+    if best.mixed:
+        added = best.tpot_added * _f(resolved["decode"].point.tokens_per_step)
+        sure = interleaved(pools["decode"].sure, pools["prefill"].sure, added)
+        pools["decode"] = replace(pools["decode"], sure=sure)
+    case = resolved["prefill"].scenario.case
+    sures = pools["prefill"].sure, pools["decode"].sure
+    joined = joined_sure(best, *sures, case, run.utilisation, plan.wanted.requests_per_s)
+    held: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
+    if best.mixed:
+        del held["prefill"]
+    targets, chance = _targets(plan, run, best, held, pools["decode"].sure, joined)
+    before = None if best.mixed else outcome(run, ttft=run.ttft)
+    tried = [] if before is None else effects(run, before, changes)
+    dies, sites = _sites(plan, run, best, resolved)
     return PlanReport(
         plan=plan,
         run=run,
-        pools=pools,
-        requests_per_s=served,
-        first=first,
+        pools=cast(Any, pools),
+        best=best,
         joined=joined,
         targets=targets,
         chance=chance,
+        held=held,
         dies=dies,
-        servers=servers,
-        felt=tuple(swings(run.pools["decode"].machine, lambda rates: _outputs(resolved, rates, run, instances))),
+        sites=sites,
+        cost=_cost(plan, best, resolved),
+        felt=_felt(run, best, resolved),
         effects=tuple(sorted((one for one in tried if isinstance(one, Effect)), key=lambda one: -one.gain)),
-        refused=(*refused, *(one for one in tried if isinstance(one, Refusal))),
+        refused=() if best.mixed else (*refused, *(one for one in tried if isinstance(one, Refusal))),
         deployed=tuple(deployed),
         front=tuple(front),
         inputs=tuple(_inputs(plan, run)),
     )
 
 
+def _deployment(plan: PlanSpec, run: Run, resolved: Mapping[Phase, Resolved]) -> Deployment:
+    """Return a plan as the solver states one, at the rate that its load and what was asked allow."""
+    conditions = plan.conditions
+    found = deployment_of(
+        (resolved["prefill"].plan, resolved["decode"].plan),
+        (conditions.prefill.instances, conditions.decode.instances),
+        resolved["prefill"].scenario.case,
+        run.utilisation,
+        served=0.0,
+        mixed=run.mixed,
+    )
+    served = run.utilisation * min(found.prefill_capacity, found.decode_capacity)
+    asked = plan.wanted.requests_per_s
+    return replace(found, requests_per_s=served if asked is None else min(served, asked))
+
+
+def _felt(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> tuple[Swing, ...]:
+    machines = {phase: pool.machine for phase, pool in run.pools.items()}
+    if len(_systems(run)) == 1:
+        machines = dict.fromkeys(machines, machines["decode"])
+    cases = {phase: one.scenario.case for phase, one in resolved.items()}
+    return tuple(felt(best, machines, cases, run.utilisation, ("TPOT", "TTFT", "rate")))
+
+
+def _systems(run: Run) -> dict[str, tuple[Phase, ...]]:
+    """Return the phases on each system; prefill's comes first where there are two."""
+    found: dict[str, tuple[Phase, ...]] = {}
+    for phase in ("prefill", "decode"):
+        name = run.pools[phase].machine.system.spec.name
+        found[name] = (*found.get(name, ()), phase)
+    return found
+
+
+def _sites(
+    plan: PlanSpec, run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]
+) -> tuple[tuple[Die, ...], tuple[Site, ...]]:
+    """Return the place of every die, and the systems that they are on."""
+    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    layouts = {phase: one.plan.layout for phase, one in resolved.items() if servers[phase]}
+    dies: list[Die] = []
+    sites: list[Site] = []
+    first = 0
+    for phases in _systems(run).values():
+        rates = resolved[phases[-1]].scenario.case.rates
+        own = {phase: layout for phase, layout in layouts.items() if phase in phases}
+        used = sum(servers[phase] for phase in phases)
+        given = plan.wanted.cards
+        if plan.run is not None and plan.run.prefill_on is not None and phases == ("prefill",):
+            given = plan.run.prefill_cards
+        budget = max(used, (given or 0) // rates.packages_per_server)
+        size = int(rates.max_packages // rates.packages_per_server)
+        counts: dict[Phase, int] = {"prefill": best.prefill_instances, "decode": best.decode_instances}
+        domains = _domains({phase: (counts[phase], resolved[phase].plan.servers) for phase in own}, budget, size)
+        found = placement(own, domains, run.model, rates, size=size, first=first)
+        dies += found
+        sites.append(
+            Site(
+                machine=run.pools[phases[-1]].machine,
+                rates=rates,
+                phases=phases,
+                size=size,
+                first=first,
+                used=tuple(sorted({die.server for die in found})),
+                idle=None if given is None else max(0, given - used * rates.packages_per_server),
+            )
+        )
+        first = max(die.server for die in found)
+    return tuple(dies), tuple(sites)
+
+
+def _domains(pools: Mapping[Phase, tuple[int, float]], servers: int, size: int) -> list[dict[Phase, int]]:
+    """Return how many instances each domain has of each pool; all in one where an instance leaves its domain.
+
+    ``pools`` are the instances of each and the servers of one.
+    """
+    (phase, (count, each)), *rest = pools.items()
+    if rest:
+        ((other, (number, own)),) = rest
+        shares = divided((count, number), (each, own), servers, size)
+        found: list[dict[Phase, int]] = [{phase: a, other: b} for a, b in shares]
+    else:
+        found = [{phase: b} for _, b in divided((0, count), (1.0, each), servers, size)]
+    return found or [{name: count for name, (count, _) in pools.items()}]
+
+
+def _cost(plan: PlanSpec, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Cost | None:
+    if plan.run is None or plan.run.price is None:
+        return None
+    each: dict[Phase, float] = {"prefill": plan.run.prefill_price or plan.run.price, "decode": plan.run.price}
+    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    hour = sum(
+        each[phase] * servers[phase] * one.scenario.case.rates.packages_per_server for phase, one in resolved.items()
+    )
+    tokens = best.requests_per_s * float(plan.conditions.osl) * HOUR
+    return Cost(per_hour=hour, per_million_tokens=hour / tokens * 1e6)
+
+
 def _pool(
-    run: Run, phase: Phase, one: Resolved, ideal: Rates, instances: int, load: float, published: Sequence[Published]
+    run: Run,
+    phase: Phase,
+    resolved: Mapping[Phase, Resolved],
+    ideal: Mapping[Phase, Rates],
+    instances: int,
+    load: float,
+    published: Sequence[Published],
 ) -> PoolReport:
+    one = resolved[phase]
     machine, case, layout = run.pools[phase].machine, one.scenario.case, one.plan.layout
     ledger = ledger_of(one.plan, case, case.traffic)
-    parts = breakdown(ledger, one.plan.family, layout.attention_cores, case.rates, ideal)
+    parts = breakdown(ledger, one.plan.family, layout.attention_cores, case.rates, ideal[phase])
     at = place_of(run.pools[phase].conditions, machine, one)
     return PoolReport(
         phase=phase,
@@ -218,14 +357,13 @@ def _pool(
 def _targets(
     plan: PlanSpec,
     run: Run,
-    pools: Mapping[Phase, PoolReport],
-    served: float,
-    first: FirstToken,
+    best: Deployment,
+    held: Mapping[Phase, PoolPlan],
+    decode: PoolRange,
     joined: JoinedRange,
 ) -> tuple[tuple[Target, ...], float | None]:
     """Return the limits beside their predictions, and the probability that all of them are met at once."""
-    decode = pools["decode"]
-    tpots = decode.sure.steps / _f(decode.resolved.point.tokens_per_step)
+    tpots = decode.steps / _f(best.decode.point.tokens_per_step)
     asked = plan.wanted.requests_per_s
     kept = {
         "tpot": None if run.tpot is None else tpots <= run.tpot,
@@ -234,68 +372,29 @@ def _targets(
     }
     chances = {name: None if met is None else float(np.mean(met)) for name, met in kept.items()}
     limited = [met for met in kept.values() if met is not None]
+
+    def served(name: Any, value: Any, limit: float | None, unit: str, interval: Interval) -> Target:
+        chance = chances[name]
+        return Target(name=name, phase=None, value=_f(value), limit=limit, unit=unit, interval=interval, chance=chance)
+
     found = [
-        Target(
-            name="tpot",
-            phase=None,
-            value=_f(decode.resolved.point.tpot),
-            limit=run.tpot,
-            unit="s",
-            interval=decode.sure.tpot,
-            chance=chances["tpot"],
-        ),
-        Target(
-            name="ttft",
-            phase=None,
-            value=_f(first.ttft),
-            limit=run.ttft,
-            unit="s",
-            interval=joined.ttft,
-            chance=chances["ttft"],
-        ),
-        Target(
-            name="rate",
-            phase=None,
-            value=served,
-            limit=asked,
-            unit="1/s",
-            interval=joined.requests_per_s,
-            chance=chances["rate"],
-        ),
+        served("tpot", best.tpot, run.tpot, "s", decode.tpot),
+        served("ttft", best.first_token.ttft, run.ttft, "s", joined.ttft),
+        served("rate", best.requests_per_s, asked, "1/s", joined.requests_per_s),
     ]
-    for phase, pool in pools.items():
-        point = pool.resolved.point
-        found.append(
-            Target(
-                name="memory",
-                phase=phase,
-                value=_f(point.memory),
-                limit=_f(point.usable),
-                unit="B",
-                interval=None,
-                chance=None,
-            )
+    found += [
+        Target(
+            name="memory",
+            phase=phase,
+            value=_f(pool.point.memory),
+            limit=_f(pool.point.usable),
+            unit="B",
+            interval=None,
+            chance=None,
         )
+        for phase, pool in held.items()
+    ]
     return tuple(found), float(np.mean(np.logical_and.reduce(limited))) if limited else None
-
-
-def _outputs(
-    resolved: Mapping[Phase, Resolved], rates: Rates, run: Run, instances: Mapping[Phase, int]
-) -> dict[str, Any]:
-    """Return what assumed inputs may move: TPOT, TTFT, and requests per second of both pools together."""
-    points, cases = {}, {}
-    for phase, one in resolved.items():
-        cases[phase] = replace(one.scenario.case, rates=rates)
-        points[phase] = exact_pool(one.plan.layout, one.plan.family, cases[phase]).point
-    first = first_token(
-        prefill=points["prefill"],
-        layout=Layout.of(resolved["prefill"].plan.layout),
-        case=cases["prefill"],
-        utilisation=run.utilisation,
-        decode_step=points["decode"].step_time,
-    )
-    full = [instances[phase] * cast(Any, point.requests_per_s) for phase, point in points.items()]
-    return {"TPOT": points["decode"].tpot, "TTFT": first.ttft, "rate": minimum(*full)}
 
 
 # --- inputs ----------------------------------------------------------------------------------------
@@ -314,19 +413,19 @@ def _inputs(plan: PlanSpec, run: Run) -> Iterator[Input]:
         for key, value in settings.items():
             yield _plain(f"techniques of {phase}", key, value, "chosen")
     yield from _of_model(run.model)
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for pool in run.pools.values():
         used: dict[str, set[str]] = {}
         for name, known in pool.machine.kernels_of().items():
             used.setdefault(known.spec.name, set()).add(name)
         for part in pool.machine.parts:
             name = part.spec.name
-            if name in seen or (part in pool.machine.kernels and name not in used):
+            if part in pool.machine.kernels and name not in used:
                 continue
-            seen.add(name)
             for path, figure in part.figures.items():
-                if name in used and path.split(".")[0] not in used[name]:
+                if (name, path) in seen or (name in used and path.split(".")[0] not in used[name]):
                     continue
+                seen.add((name, path))
                 source = part.spec.sources.get(figure.source)
                 yield Input(
                     group=part.spec.title,

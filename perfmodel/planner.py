@@ -1,6 +1,5 @@
 """A run-spec answered: read what it names, search, and say how sure the best plan is."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,19 +10,18 @@ from perfmodel.machine import Machine
 from perfmodel.plan_file import plan_spec, pool_of
 from perfmodel.rates import Rates
 from perfmodel.scenario import joined_rates
-from perfmodel.sensitivity import Swing, swings
+from perfmodel.sensitivity import Swing
 from perfmodel.serving import Case
-from perfmodel.solver.mixed import mixed_first_token
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
 from perfmodel.solver.request import Request
-from perfmodel.solver.solve import front, holds, latencies, solve
+from perfmodel.solver.solve import felt, front, holds, joined_sure, solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Phase, Targets
 from perfmodel.specs.evidence import DeploymentConditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import RunSpec, Serving
-from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, interval, joined_range, pool_range
+from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, pool_range
 
 SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
@@ -79,6 +77,18 @@ class Planned:
         if self.sure is None or limit is None or best is None:
             return None
         return self.sure.chance(limit, _number(best.decode.point.tokens_per_step))
+
+    @property
+    def ttft_chance(self) -> float | None:
+        """Probability that TTFT is within what was asked for; None where nothing was, or there is no plan."""
+        limit = self.asking.request.targets.ttft
+        return None if self.joined is None or limit is None else chance(self.joined.ttfts, limit)
+
+    @property
+    def rate_chance(self) -> float | None:
+        """Probability that the rate asked for is served; None where none was, or there is no plan."""
+        rate = self.asking.request.rate
+        return None if self.joined is None or rate is None else chance(-self.joined.rates, -rate * (1 - 1e-9))
 
 
 def _number(value: Any) -> float:
@@ -253,31 +263,54 @@ def asking_of(run: RunSpec) -> Asking:
 def planned(run: RunSpec) -> Planned:
     """Return the best plan for a run-spec, or why there is none, and how sure it is.
 
-    With a confidence the limit is tightened below the plan's own TPOT until the plan found meets the real
-    limit that often.  Raises ``UsageError`` where no plan does.
+    With a confidence the limits on TPOT and TTFT are tightened below the plan's own until the plan found meets each
+    real one that often.  Raises ``UsageError`` where no plan does.
     """
     asking = asking_of(run)
-    searched, limit = asking.request, asking.request.targets.tpot
+    searched, targets = asking.request, asking.request.targets
     for _ in range(TIGHTENINGS):
         solution = solve(asking.case, searched, asking.cases["prefill"])
         best = solution.best
         if best is None:
             return Planned(asking=asking, solution=solution)
         prefill, sure = _ranges(best, asking)
-        each = _number(best.decode.point.tokens_per_step)
-        if run.confidence is None or limit is None or sure.chance(limit, each) >= run.confidence:
+        joined = joined_sure(
+            best, prefill, sure, asking.cases["prefill"], asking.request.utilisation, asking.request.rate
+        )
+        tpots = sure.steps / _number(best.decode.point.tokens_per_step)
+        tighter = {
+            name: value * min(0.9999, limit / _quantile(samples, run.confidence))
+            for name, value, limit, samples in (
+                ("tpot", best.tpot, targets.tpot, tpots),
+                ("ttft", _number(best.first_token.ttft), targets.ttft, joined.ttfts),
+            )
+            if limit is not None and run.confidence is not None and chance(samples, limit) < run.confidence
+        }
+        if not tighter:
             return Planned(
                 asking=asking,
                 solution=solution,
                 sure=sure,
-                joined=_joined(best, prefill, sure, asking),
-                felt=_felt(best, asking),
+                joined=joined,
+                felt=felt(best, asking.machines, asking.cases, asking.request.utilisation, ("TPOT", "TTFT")),
             )
-        tighter = best.tpot * min(0.9999, limit / sure.tpot_at(run.confidence, each))
-        searched = replace(searched, targets=searched.targets.model_copy(update={"tpot": tighter}))
+        searched = replace(searched, targets=searched.targets.model_copy(update=tighter))
     raise UsageError(
-        f"--confidence {run.confidence:g}: no plan found that meets --tpot so often; ask for less, or a longer --tpot"
+        f"--confidence {run.confidence:g}: no plan found that meets its limits so often; ask for less, or a longer "
+        "--tpot or --ttft"
     )
+
+
+def chance(samples: Any, limit: float) -> float:
+    """Return the part of samples within a limit."""
+    return _number((samples <= limit).mean())
+
+
+def _quantile(samples: Any, confidence: float) -> float:
+    """Return what so large a part of the samples stays within."""
+    import numpy as np
+
+    return float(np.quantile(samples, confidence))
 
 
 def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
@@ -290,50 +323,6 @@ def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
     if best.mixed:
         decode = interleaved(decode, prefill, best.tpot_added * _number(best.decode.point.tokens_per_step))
     return prefill, decode
-
-
-def _joined(best: Deployment, prefill: PoolRange, decode: PoolRange, asking: Asking) -> JoinedRange:
-    """Return how sure TTFT and the rate of the best deployment are."""
-    utilisation = asking.request.utilisation
-    found = joined_range(
-        prefill=prefill,
-        decode=decode,
-        first=best.first_token,
-        prefill_rate=math.inf if best.mixed else best.prefill_capacity * utilisation,
-        decode_rate=best.decode_capacity * utilisation,
-        asked=asking.request.rate,
-    )
-    if not best.mixed:
-        return found
-    steps = decode.steps - best.tpot_added * _number(best.decode.point.tokens_per_step) * prefill.relative
-    points = (
-        replace(best.prefill.point, step_time=cast(Any, prefill.steps)),
-        replace(best.decode.point, step_time=cast(Any, steps)),
-    )
-    ttfts: Any = mixed_first_token(*points, asking.cases["prefill"], utilisation).ttft
-    return replace(found, ttfts=ttfts, ttft=interval(ttfts))
-
-
-def _felt(best: Deployment, asking: Asking) -> list[Swing]:
-    """Return what assumed inputs of either system do to TPOT and TTFT."""
-    found: list[Swing] = []
-    machines = list({id(machine): machine for machine in asking.machines.values()}.values())
-    for machine in machines:
-
-        def outputs(varied: Rates, machine: Machine = machine) -> dict[str, Any]:
-            def case(phase: Phase) -> Case:
-                given = asking.cases[phase]
-                if machine is not asking.machines[phase]:
-                    return given
-                between = varied.kv_tier if len(machines) == 1 else given.rates.kv_tier
-                return replace(given, rates=replace(varied, kv_tier=between))
-
-            tpot, ttft = latencies(best, (case("prefill"), case("decode")), asking.request.utilisation)
-            return {"TPOT": tpot, "TTFT": ttft}
-
-        pool = "" if len(machines) == 1 else "prefill: " if machine is asking.machines["prefill"] else "decode: "
-        found += [replace(one, name=pool + one.name) for one in swings(machine, outputs)]
-    return sorted(found, key=lambda one: -one.largest)
 
 
 def front_of(found: Planned) -> list[FrontPoint]:

@@ -59,6 +59,7 @@ def _strata() -> Values:
     return np.array([NORMAL.inv_cdf((i + 0.5) / SAMPLES) for i in range(SAMPLES)])
 
 
+@lru_cache(maxsize=1024)
 def _normals(name: str) -> Values:
     """Return the normal samples of a number: one point in each of equally likely strata, in random order.
 
@@ -66,6 +67,7 @@ def _normals(name: str) -> Values:
     Source: [mckay1979]; the same points in every run.
     """
     shuffled: Values = np.random.default_rng(zlib.crc32(name.encode())).permutation(_strata())
+    shuffled.flags.writeable = False  # one array for all that ask
     return shuffled
 
 

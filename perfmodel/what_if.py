@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Literal
 
 import numpy as np
@@ -271,7 +271,7 @@ def technique_changes(run: Run, techniques: Iterable[Technique], kernel_set: Ker
 def _setter(technique: Technique, name: str, model: ModelSpec, kernel_set: KernelSets) -> Callable[[Pool], Pool]:
     def apply(pool: Pool) -> Pool:
         conditions, machine = with_setting(technique, name, pool.conditions, pool.machine, model, kernel_set)
-        return Pool(conditions=conditions, machine=machine)
+        return replace(pool, conditions=conditions, machine=machine)
 
     return apply
 
@@ -300,8 +300,8 @@ def hardware_changes(run: Run, chips: Iterable[Known[ChipSpec]]) -> Iterator[Cha
             by="hardware",
             apply=lambda pool, part=part, paths=paths: _raised(pool, part, paths),  # type: ignore[misc]
         )
-    here = next(iter(run.pools.values())).machine.chip.spec
-    for chip in chips:
+    heres = {pool.machine.chip.spec.name: pool.machine.chip.spec for pool in run.pools.values()}
+    for chip, here in product(chips, heres.values()):
         spec = chip.spec
         alike = spec.package == here.package and spec.die.hbm.capacity == here.die.hbm.capacity
         if alike and spec.name != here.name:
@@ -310,7 +310,7 @@ def hardware_changes(run: Run, chips: Iterable[Known[ChipSpec]]) -> Iterator[Cha
                 setting=spec.name,
                 now=here.name,
                 acts_on="all peaks of the die",
-                phases=phases,
+                phases=tuple(phase for phase in phases if run.pools[phase].machine.chip.spec.name == here.name),
                 by="hardware",
                 apply=lambda pool, chip=chip: replace(pool, machine=replace(pool.machine, chip=chip)),  # type: ignore[misc]
             )
@@ -340,11 +340,23 @@ def changed(run: Run, changes: Iterable[Change]) -> Run:
 # --- effects -----------------------------------------------------------------------------------
 
 
-def effect(run: Run, before: Outcome, change: Change, *, together: Iterable[Change] = ()) -> Effect | Refusal:
+#: samples of the card-seconds of a request in each pool
+Costs = Mapping[Phase, Any]
+
+
+def effects(run: Run, before: Outcome, changes: Iterable[Change]) -> list[Effect | Refusal]:
+    """Return what each change alone does, see ``effect``."""
+    costs = _costs(run, before)
+    return [effect(run, before, change, costs=costs) for change in changes]
+
+
+def effect(
+    run: Run, before: Outcome, change: Change, *, together: Iterable[Change] = (), costs: Costs | None = None
+) -> Effect | Refusal:
     """Return what a change, with others ``together``, does at the same target; batches and splits are chosen anew.
 
-    ``before`` is the run without it at its own best.  The interval carries the stated ranges of all inputs through
-    both sides at once, at the batches chosen.
+    ``before`` is the run without it at its own best, ``costs`` its costs where they are known.  The interval carries
+    the stated ranges of all inputs through both sides at once, at the batches chosen.
     """
     try:
         other = changed(run, (*together, change))
@@ -353,8 +365,9 @@ def effect(run: Run, before: Outcome, change: Change, *, together: Iterable[Chan
         return Refusal(change=change, why="; ".join(str(error).splitlines()))
     if after is None:
         return Refusal(change=change, why="meets neither target nor memory at any batch")
-    samples = _cost_samples(other, after) if other.pools else np.ones(1)
-    ratios = _cost_samples(run, before) / samples
+    costs = _costs(run, before) if costs is None else costs
+    same = {phase: cost for phase, cost in costs.items() if _is_same(phase, before, after, run, other)}
+    ratios = _summed(costs) / _summed(_costs(other, after, same))
     gain = after.requests_per_s_per_card / before.requests_per_s_per_card - 1
     return Effect(
         change=change,
@@ -366,14 +379,24 @@ def effect(run: Run, before: Outcome, change: Change, *, together: Iterable[Chan
     )
 
 
-def _cost_samples(run: Run, found: Outcome) -> Any:
-    """Return samples of the card-seconds of a request."""
-    costs: Any = 0.0
-    for phase, resolved in found.pools.items():
+def _costs(run: Run, found: Outcome, known: Costs | None = None) -> Costs:
+    """Return the costs of a run, those of some pools being known."""
+    costs = dict(known or {})
+    for phase in found.pools.keys() - costs.keys():
+        resolved = found.pools[phase]
         plan, case = resolved.plan, resolved.scenario.case
-        sure = pool_range(run.pools[phase].machine, plan.layout, plan.family, case)
-        costs = costs + sure.relative / found.rate(phase)
+        costs[phase] = pool_range(run.pools[phase].machine, plan.layout, plan.family, case).relative / found.rate(phase)
     return costs
+
+
+def _summed(costs: Costs) -> Any:
+    return sum(costs[phase] for phase in sorted(costs))
+
+
+def _is_same(phase: Phase, before: Outcome, after: Outcome, run: Run, other: Run) -> bool:
+    """Return whether a change leaves a pool as it was, its batch and core split included."""
+    one, two = before.pools[phase].plan.layout, after.pools[phase].plan.layout
+    return other.pools[phase] is run.pools[phase] and one == two
 
 
 def reason(before: Outcome, after: Outcome, other: Run, run: Run) -> str:
@@ -381,6 +404,8 @@ def reason(before: Outcome, after: Outcome, other: Run, run: Run) -> str:
     words = []
     for phase, old in before.pools.items():
         new = after.pools[phase]
+        if _is_same(phase, before, after, run, other):
+            continue
         now = _at_batch_of(old, other.pools[phase], run.model)
         words += _moved_rows(old, now, phase if len(before.pools) > 1 else "")
         if old.plan.layout.batch != new.plan.layout.batch:

@@ -37,9 +37,9 @@ def test_every_slot_and_rank_has_its_dies(name: str, instances: int) -> None:
     resolved = _resolved(name)
     plan, case = resolved.plan, resolved.scenario.case
     layout = plan.layout
-    dies, servers = placement({plan.family.phase: (layout, instances)}, case.model, case.rates)
+    dies = placement({plan.family.phase: layout}, [{plan.family.phase: instances}], case.model, case.rates)
     assert len(dies) == len({(die.server, die.card, die.die) for die in dies}) == instances * layout.dies
-    assert max(die.server for die in dies) == servers
+    assert len({die.server for die in dies}) == -(-instances * layout.dies // 16)
     for number in range(1, instances + 1):
         own = [die for die in dies if die.instance == number]
         slots = [slot for die in own if die.slots for slot in range(die.slots[0], die.slots[1] + 1)]
@@ -55,7 +55,22 @@ def test_every_slot_and_rank_has_its_dies(name: str, instances: int) -> None:
 def test_small_instances_share_a_server_and_pools_do_not() -> None:
     resolved = _resolved("link")
     layout, case = resolved.plan.layout.model_copy(update={"dies": 4, "tp": 1}), resolved.scenario.case
-    dies, servers = placement({"prefill": (layout, 3), "decode": (layout, 2)}, case.model, case.rates)
-    assert servers == 2
+    pools: Any = {"prefill": layout, "decode": layout}
+    dies = placement(pools, [{"prefill": 3, "decode": 2}], case.model, case.rates)
+    assert {die.server for die in dies} == {1, 2}
     assert {die.server for die in dies if die.phase == "prefill"} == {1}
     assert {die.server for die in dies if die.phase == "decode"} == {2}
+
+
+def test_instances_stay_within_their_domain_and_keep_their_numbers() -> None:
+    resolved = _resolved("serial")
+    layout, case = resolved.plan.layout, resolved.scenario.case
+    pools: Any = {"prefill": layout, "decode": layout}  # 8 servers each, in domains of 20
+    domains: Any = [{"prefill": 1, "decode": 1}, {"decode": 2}]
+    dies = placement(pools, domains, case.model, case.rates, size=20, first=5)
+    spans: dict[Any, set[int]] = {}
+    for die in dies:
+        spans.setdefault((die.phase, die.instance), set()).add((die.server - 6) // 20)
+    assert spans == {("prefill", 1): {0}, ("decode", 1): {0}, ("decode", 2): {1}, ("decode", 3): {1}}
+    assert min(die.server for die in dies) == 6
+    assert len({(die.server, die.card, die.die) for die in dies}) == len(dies) == 4 * layout.dies

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel import catalog, planner
+from perfmodel.scenario import joined_rates
 from perfmodel.serving import Case, usable_memory
 from perfmodel.solver.defence import choices_of
 from perfmodel.solver.join import packed
@@ -127,7 +128,7 @@ def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> No
             first += (1 - busy) * decode.step_time / 2 + prefill.step_time
             if time <= tpot and memory <= usable and prompts <= decode.in_flight and (ttft is None or first <= ttft):
                 best = max(best, rate)
-    found = mixed_joins(Cases(prefill=case, decode=case), [32], request, Tally())
+    found = mixed_joins(Cases(prefill=case, decode=case), [32], request, [tpot], Tally())[0]
     assert max((join.served for join in found), default=0.0) == pytest.approx(best * 0.8, rel=1e-12)
 
 
@@ -190,7 +191,7 @@ def test_two_systems_each_keep_their_budget_their_rates_and_the_slower_network()
     for slow in ("prefill", "decode"):
         tier = rates[slow].kv_tier
         slower = rates | {slow: replace(rates[slow], kv_tier=replace(tier, bandwidth=tier.bandwidth / 7))}
-        assert planner._joined_rates(slower)["prefill"].kv_tier.bandwidth == tier.bandwidth / 7
+        assert joined_rates(slower)["prefill"].kv_tier.bandwidth == tier.bandwidth / 7
     again = planner.planned(run.model_copy(update={"cards": 128})).solution.best
     assert again is not None
     assert again.requests_per_s >= best.requests_per_s
@@ -322,10 +323,10 @@ def test_a_faster_network_between_the_systems_never_costs_ttft() -> None:
     asking = planner.asking_of(ASKED)
     tier = asking.case.rates.kv_tier
     slow = replace(asking.case.rates, kv_tier=replace(tier, bandwidth=tier.bandwidth / 50))
-    from perfmodel.solver.solve import latencies
+    from perfmodel.solver.solve import outputs
 
     best = planner.planned(ASKED).solution.best
     assert best is not None
     cases = (asking.case, replace(asking.case, rates=slow))
-    times = [float(np.asarray(latencies(best, (one, asking.case), 0.8)[1])) for one in cases]
+    times = [float(np.asarray(outputs(best, (one, asking.case), 0.8)["TTFT"])) for one in cases]
     assert times[0] < times[1]

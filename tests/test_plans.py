@@ -265,11 +265,14 @@ def test_the_answer_is_shown_before_the_plan_is_written(moe: Command, tmp_path: 
     assert said.order[-1] == "document"  # the path cannot be written: the answer is there all the same
 
 
-def test_another_system_comes_with_its_own_software(folder: Path, moe: Command) -> None:
-    path, _ = plan_of(folder, "disaggregated")
-    found = moe("solve", path, "--on", "atlas-800i-a2-64gb-hccs", "--cards", "64", "--tpot", "100ms").document
-    assert found is not None
-    assert "--stack" not in found.facts["explain"]["decode"]
+def test_another_system_comes_with_its_own_software(moe: Command, tmp_path: Path) -> None:
+    path = str(tmp_path / "p.json")
+    here = moe("solve", "deepseek-v3", "--on", SYSTEM, *WORDS, "--stack", "cann-2026", "-o", path).document
+    there = moe("solve", path, "--on", "atlas-800i-a2-64gb-hccs", "--tpot", "100ms").document
+    assert here is not None
+    assert there is not None
+    assert "--stack cann-2026" in here.facts["explain"]["decode"]
+    assert "--stack" not in there.facts["explain"]["decode"]
 
 
 # --- what a plan file says ------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:
     unused = [
         key for key in words if not re.search(rf"['\"]{re.escape(key)}['\"]", code) and key not in ("terms", "parts")
     ]
-    families = ("targets.", "roofline.", "inputs.")  # keys that are put together from a name
+    families = ("targets.", "roofline.", "inputs.", "facts.", "next.")  # keys that are put together from a name
     assert [key for key in unused if not key.startswith(families)] == []
 
 
@@ -193,7 +193,6 @@ def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:
         (("nowhere.json", "-o", "new.html"), 2, "cannot be read"),
         (("plan.txt",), 2, "ends in .json"),
         (("broken.json", "-o", "new.html"), 4, "broken.json:1:"),
-        (("mixed.json", "-o", "new.html", "--no-front"), 2, "mixed serving"),
         (("plan.json", "-o", "nowhere/report.html", "--no-front"), 2, "cannot be written"),
         (("plan.json", "-o", "report.html"), 2, "is there already"),
     ],
@@ -203,10 +202,6 @@ def test_bad_input_is_told_and_nothing_is_left(
 ) -> None:
     shutil.copy(made[0].with_name("plan.json"), tmp_path)
     (tmp_path / "broken.json").write_text('{"format": "moeplan.plan/1"}')
-    mixed = json.loads((tmp_path / "plan.json").read_text())
-    mixed["conditions"]["mixed"] = True
-    mixed["conditions"]["prefill"]["instances"] = mixed["conditions"]["decode"]["instances"]
-    (tmp_path / "mixed.json").write_text(json.dumps(mixed))
     (tmp_path / "report.html").write_text("mine")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     done = subprocess.run(
@@ -218,6 +213,89 @@ def test_bad_input_is_told_and_nothing_is_left(
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {name: text for name, text in after.items() if name in before} == before
     assert after.keys() <= before.keys()
+
+
+# --- mixed serving, and two systems ------------------------------------------------------------------
+
+
+OTHERS = {
+    "mixed": "--serving mixed --price 2",
+    "two": "--prefill-on atlas-800i-a2-64gb-hccs --prefill-cards 64 --price 2 --prefill-price 1 --confidence 0.8",
+}
+SHORT = "solve deepseek-v3 --on cloudmatrix384 --cards 32 --isl 1024 --osl 512 --tpot 50ms"
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """A page without a front, its plan, and what the search said of it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    plan, out = folder / "plan.json", folder / "report.html"
+    done = _run(*SHORT.split(), *OTHERS[request.param].split(), "-o", str(plan), "--format", "json")
+    assert done.returncode == 0, done.stderr
+    made = _run("report", str(plan), "-o", str(out), "--no-front")
+    assert made.returncode == 0, made.stderr
+    return out, json.loads(plan.read_text()), json.loads(done.stdout)["facts"]
+
+
+def test_targets_and_costs_are_those_of_the_search(other: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+    path, plan, facts = other
+    page = Read(path.read_text(encoding="utf-8"))
+    assert page.faults == []
+    shown = {one["data-name"]: float(one["data-value"]) for one in page.elements if one.get("data-name")}
+    for name in ("tpot", "ttft"):
+        assert shown[name] == pytest.approx(facts[f"{name}_s"], rel=1e-9)
+        assert shown[name] == pytest.approx(plan["predicted"][name], rel=1e-9)
+    assert shown["rate"] == pytest.approx(facts["requests_per_s"], rel=1e-9)
+    assert shown["per_hour"] == pytest.approx(facts["cost"]["per_hour"])
+    assert shown["per_million"] == pytest.approx(facts["cost"]["per_million_tokens"])
+    assert shown["idle"] == facts["cards_idle"]
+    if plan["conditions"].get("mixed"):
+        assert shown["longest_gap"] == pytest.approx(facts["longest_gap_s"])
+    else:
+        assert shown["confidence"] == plan["run"]["confidence"]
+    chance = next(one["text"] for one in _classed(page, "answer"))
+    assert f"{facts['tokens_per_s']:,.0f} output tokens" in chance
+
+
+def test_every_die_of_any_plan_is_drawn_once(other: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+    path, plan, _ = other
+    page, pools = Read(path.read_text(encoding="utf-8")), plan["conditions"]
+    own = ["decode"] if pools.get("mixed") else ["prefill", "decode"]
+    wanted = sum(pools[phase]["instances"] * pools[phase]["layout"]["dies"] for phase in own)
+    told = [one["text"] for one in page.elements if one["tag"] == "title" and "g" in one["inside"]]
+    places = {re.match(r"server (\d+), card (\d+), die (\d+)", text).groups() for text in told}  # type: ignore[union-attr]
+    assert len(places) == len(told) == wanted
+    networks = [one["aria-label"] for one in _classed(page, "network")]
+    assert len(networks) == (1 if pools.get("mixed") else 2)
+
+
+def test_the_command_on_the_page_finds_the_plan_again(other: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+    path, plan, facts = other
+    page = Read(path.read_text(encoding="utf-8"))
+    at = next(i for i, one in enumerate(page.elements) if one["tag"] == "code" and "dd" in one["inside"])
+    words = []
+    for one in page.elements[at + 1 :]:
+        if one["tag"] != "span":
+            break
+        words.append(one["text"])
+    assert words[0] == "moeplan"
+    again = json.loads(_run(*words[1:], "--format", "json").stdout)["facts"]
+    assert {key: again[key] for key in ("tpot_s", "ttft_s", "cost")} == {
+        key: facts[key] for key in ("tpot_s", "ttft_s", "cost")
+    }
+    assert plan["run"]["model"] in words
+
+
+def test_pages_of_other_plans_draw_themselves(browser: Any, other: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+    tab, told = _visit(browser, other[0], viewport={"width": 375, "height": 800})
+    assert told == []
+    drawn = set(tab.evaluate("[...document.querySelectorAll('.plot')].map((one) => one.dataset.figure)"))
+    if other[1]["conditions"].get("mixed"):
+        assert drawn == PLOTS - {"worth-gain", "worth-loss"}
+    else:
+        assert drawn >= {"roofline-prefill", "roofline-decode", "memory", "step-prefill"}
+    tab.click("#open")
+    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 # --- in a browser ------------------------------------------------------------------------------------
@@ -338,13 +416,19 @@ def test_keyboard_reaches_the_page_and_focus_is_seen(browser: Any, made: tuple[P
 
 def test_paper_is_light_and_has_no_buttons(browser: Any, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     tab, told = _visit(browser, made[0], color_scheme="dark")
+    tab.click("summary")
     tab.emulate_media(media="print")
     assert sum(_colour(tab)) > 700
     assert not tab.is_visible("button")
     assert not tab.is_visible("nav")
+    tab.evaluate(
+        "addEventListener('beforeprint', () => { window.shut = document.querySelector('details:not([open])'); })"
+    )
     tab.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
     pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
-    assert 4 <= pages <= 16
+    assert 20 <= pages <= 50
+    assert tab.evaluate("window.shut") is None  # every table is on paper
+    assert tab.evaluate("[...document.querySelectorAll('details')].filter((one) => one.open).length") == 1
     assert told == []
 
 

@@ -44,7 +44,7 @@ def schema(moeplan, kind: str) -> Draft202012Validator:
 
 
 def test_every_command_is_checked() -> None:
-    assert {words[0] for words in COMMANDS} == set(program().commands)
+    assert {words[0] for words in COMMANDS} == set(program().commands) - {"report"}  # which writes a page
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

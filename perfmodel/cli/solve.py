@@ -92,7 +92,7 @@ def command(
     confidence: Annotated[
         float | None,
         typer.Option(
-            "--confidence", help="Least chance of meeting --tpot, like 0.9; default: the prediction meets it."
+            "--confidence", help="Least chance of meeting --tpot, and --ttft, like 0.9; default: the prediction does."
         ),
     ] = None,
     price: Annotated[float | None, typer.Option("--price", help="What a card costs an hour, in any money.")] = None,

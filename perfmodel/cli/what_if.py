@@ -53,7 +53,7 @@ def command(
     """
     from perfmodel import catalog
     from perfmodel.report.what_if import reach_document, what_if_document
-    from perfmodel.what_if import Effect, Refusal, effect, hardware_changes, outcome, technique_changes, ways
+    from perfmodel.what_if import Effect, Refusal, effects, hardware_changes, outcome, technique_changes, ways
     from perfmodel.what_if import pairs as two_by_two
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
@@ -79,15 +79,14 @@ def command(
     before = outcome(run, ttft=run.ttft)
     if before is None:
         raise UsageError(f"{plan}: meets neither target nor memory at any batch; give another --tpot or --ttft")
-    results = [effect(run, before, change) for change in changes]
-    effects = sorted((one for one in results if isinstance(one, Effect)), key=lambda one: -one.gain)
+    results = effects(run, before, changes)
+    gains = sorted((one for one in results if isinstance(one, Effect)), key=lambda one: -one.gain)
     refused += [one for one in results if isinstance(one, Refusal)]
-    strongest = [one for one in effects if one.gain > 0 and one.change.by in ("layout", "stack", "to build")][
+    strongest = [one for one in gains if one.gain > 0 and one.change.by in ("layout", "stack", "to build")][
         :SHOWN_PAIRS
     ]
-    together = two_by_two(run, before, strongest) if pairs else []
-    document = what_if_document(run, plan, before, effects, refused, together, given.whole)
-    options.show(document, format_, list(given.remarks))
+    document = what_if_document(run, plan, before, gains, refused, two_by_two(run, before, strongest) if pairs else [])
+    options.show(document, format_, [])
 
 
 def _techniques(only: str | None) -> list[Any]:

@@ -232,7 +232,7 @@ def _between(ends: dict[str, float] | None, width: int) -> str:
 
 
 def _targets(facts: dict[str, Any]) -> Table:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")):
         target = facts[f"{key}_target_s"]
         value = facts[f"{key}_s"]
@@ -241,6 +241,7 @@ def _targets(facts: dict[str, Any]) -> Table:
             {
                 "target": name,
                 "met": "no limit given" if met is None else ("✓" if met else "✗"),
+                "unit": "s",
                 "value": value,
                 "limit": target,
                 "room": None if target is None else 1 - value / target,
@@ -249,11 +250,27 @@ def _targets(facts: dict[str, Any]) -> Table:
                 "chance": facts.get(f"{key}_chance"),
             }
         )
+    if (rate := facts["rate_asked_per_s"]) is not None:
+        ends = facts.get("requests_per_s_interval")
+        rows.append(
+            {
+                "target": "requests per second",
+                "met": "✓",
+                "unit": "1/s",
+                "value": facts["requests_per_s"],
+                "limit": rate,
+                "room": facts["requests_per_s"] / rate - 1,
+                "interval50": "-" if ends is None else span_in_words(ends, 50),
+                "interval": "-" if ends is None else span_in_words(ends, 90),
+                "chance": facts.get("rate_chance"),
+            }
+        )
     columns = (
         Column("target", "target"),
         Column("met", "met"),
-        Column("value", "predicted", "s"),
-        Column("limit", "limit", "s"),
+        Column("unit", "unit"),
+        Column("value", "predicted", "row"),
+        Column("limit", "limit", "row"),
         Column("room", "room", "%"),
         Column("interval50", "50 % interval", spare=1),
         Column("interval", "90 % interval"),
@@ -572,8 +589,9 @@ def front_table(points: Sequence[FrontPoint], answer: Planned, facts: dict[str, 
     return Table("Front of throughput over TPOT", columns, rows, tuple(notes))
 
 
-def _missed(solution: Solution, request: Request) -> Table:
-    """Return each limit that was asked for, and the nearest that any plan came to it."""
+def _missed(solution: Solution) -> Table:
+    """Return each limit that was searched under, and the nearest that any plan came to it."""
+    request = solution.request
     closest = {r.constraint: r for r in solution.rejections}
     asked = (("tpot", "TPOT", "s", request.targets.tpot), ("ttft", "TTFT", "s", request.targets.ttft))
     rows = []
@@ -641,6 +659,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Hold
         "osl": asking.case.osl,
         "acceptance": asking.acceptance,
         "objective": request.objective,
+        "rate_asked_per_s": request.rate,
         "plans_evaluated": solution.evaluated,
         "utilisation_limit": request.utilisation,
         "confidence": run.confidence,
@@ -665,7 +684,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Hold
         return Document(
             schema="moeplan.solution/1",
             title=f"{title}: no feasible plan",
-            tables=(_missed(solution, request), _rejected(solution)),
+            tables=(_missed(solution), _rejected(solution)),
             facts=facts,
             notes=(count, *budget),
         )
@@ -675,19 +694,22 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Hold
         facts["tpot_chance"] = answer.tpot_chance
     if answer.joined is not None:
         facts["ttft_interval_s"] = answer.joined.ttft.as_dict()
+        facts["ttft_chance"] = answer.ttft_chance
+        facts["rate_chance"] = answer.rate_chance
         facts["requests_per_s_interval"] = answer.joined.requests_per_s.as_dict()
     facts["explain"] = {
         "decode": explain_command(best.decode, asking, tpot=None if best.mixed else request.targets.tpot),
         "prefill": explain_command(best.prefill, asking, tpot=None),
     }
     facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in front]
-    tightened: tuple[str, ...] = ()
-    limit = solution.request.targets.tpot
-    if run.confidence is not None and limit is not None and limit < (run.tpot or math.inf):
-        tightened = (
-            f"decode is to meet TPOT with a chance of {run.confidence:.0%}: searched, and counted as refused, under a "
-            f"TPOT limit of {limit * 1e3:.1f} ms",
-        )
+    asked, under = request.targets, solution.request.targets
+    pairs = (("TPOT", asked.tpot, under.tpot), ("TTFT", asked.ttft, under.ttft))
+    tightened = tuple(
+        f"{name} is to be met with a chance of {run.confidence:.0%}: searched, and counted as refused, under a limit "
+        f"of {format_quantity(limit, 's')}"
+        for name, wanted, limit in pairs
+        if run.confidence is not None and limit is not None and wanted is not None and limit < wanted
+    )
     notes = (
         count,
         *budget,

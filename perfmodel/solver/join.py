@@ -1,5 +1,6 @@
 """Join the pools: integer prefill and decode instances on a budget or for a rate."""
 
+import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, cast
@@ -218,6 +219,35 @@ def packed(size: float, beside: float, servers: int, domain: int | None) -> NDAr
     # fewer of the other never leave less room
     found: NDArray[np.float64] = np.maximum.accumulate(best[::-1])[::-1]
     return found
+
+
+def divided(
+    counts: tuple[int, int], sizes: tuple[float, float], servers: int, domain: int | None
+) -> list[tuple[int, int]]:
+    """Return how many instances of two sizes each domain takes, as many as it can from the first on.
+
+    ``servers`` fall into domains of equal size, the last one smaller, and no instance spans two.  Nothing where they
+    do not pack.
+
+    >>> divided((1, 4), (2.0, 3.0), 16, 8)
+    [(1, 2), (0, 2)]
+    """
+    beside, own = counts
+    shares: list[tuple[int, int]] = []
+    while beside or own:
+        room = min(servers, domain or servers)
+        servers -= room
+        for share in range(min(beside, int(room / sizes[0] + ROUNDING)), -1, -1):
+            left = room - math.ceil(share * sizes[0] - ROUNDING)
+            taken = min(own, int(left / sizes[1] + ROUNDING))
+            after = packed(sizes[1], sizes[0], servers, domain) if servers else np.zeros(1)
+            if beside - share < len(after) and after[beside - share] >= own - taken:
+                break
+        else:
+            return []
+        shares.append((share, taken))
+        beside, own = beside - share, own - taken
+    return shares
 
 
 def first_of(ordered: tuple[NDArray[np.float64], ...], allowed: NDArray[np.bool_]) -> NDArray[np.intp]:

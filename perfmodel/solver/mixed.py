@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
@@ -188,14 +189,25 @@ class _Instance:
     added: float
 
 
-def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tuple[list[_Instance], Tally]:
-    """Return the best instance of each size, tp and draft of a chunk, over all prefill steps that go with it."""
+#: best instances of a chunk under each TPOT limit
+OfLimit = list[list[_Instance]]
+
+
+def _of_mesh(
+    mesh: Mesh, prompts: Prompts, cases: Cases, request: Request, tpots: Sequence[float | None]
+) -> tuple[OfLimit, Tally]:
+    """Return the best instance of each size, tp and draft of a chunk, over all prefill steps that go with it.
+
+    They are found for each of several limits on TPOT in one pass.
+    """
     case, tally = cases.decode, Tally()
     point: Any = pool_point(mesh.layout(), mesh.family, case)
     steps = np.broadcast_to(point.step_time, mesh.shape)
     best: Any = replace(point, step_time=steps.min(axis=CORES, keepdims=True))
     grid = best.step_time.shape
+    tpot = np.broadcast_to(best.tpot, grid)
     usable = float(cast(Any, usable_memory(case.rates)))
+    fits = np.broadcast_to(cast(Any, best.memory) <= usable, grid)
     busy = np.broadcast_to(np.asarray(too_many_tokens(mesh.layout(), mesh.family)), grid)
     sizes, _, slots, tps, *_ = mesh.shape
     split = mesh.structure.keys.get("expert_tp", 1)
@@ -206,8 +218,11 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
         for n, k, t in np.ndindex(sizes, slots, tps)
     }
     together = _in_time(together, best, mesh, case, request)
-    instances: dict[tuple[int, int, int], _Instance] = {}
+    instances: list[dict[tuple[int, int, int], _Instance]] = [{} for _ in tpots]
+    left = set(range(len(tpots)))
     for depth in range(max(map(len, together.values()), default=0)):
+        if not left:
+            break
         chosen = {place: rows[depth] for place, rows in together.items() if depth < len(rows)}
         prefill: Any = _stacked(chosen, (sizes, 1, slots, tps, 1, 1, 1), case)
         time: Any = np.broadcast_to(cast(Any, mixed_time(prefill, best)), grid)
@@ -216,59 +231,55 @@ def _of_mesh(mesh: Mesh, prompts: Prompts, cases: Cases, request: Request) -> tu
         rate = np.broadcast_to(cast(Any, mixed_rate(prefill, best)), grid)
         prompts_at_once = prefill.in_flight / prefill.tokens_per_request
         # as many prompts at once as there are sequences whose places they take
-        allowed = ~np.isnan(time) & ~busy & (prompts_at_once <= point.in_flight)
+        possible = ~np.isnan(time) & ~busy & (prompts_at_once <= point.in_flight)
         foot = mixed_footprint(prefill, best, prompts_at_once / cast(Any, mesh.layout().ranks))
         memory = np.broadcast_to(cast(Any, foot.planned), grid)
-        for name, values, limit in (
-            ("memory", memory, usable),
-            ("tpot", time, request.targets.tpot),
-            ("ttft", ttft, request.targets.ttft),
-        ):
-            if limit is None:
-                continue
-            over = allowed & (values > limit)
-            tally.count(name, int(np.count_nonzero(over)))
-            if over.any():
-                tally.miss(name, float(np.where(over, values, np.inf).min()), limit, "mixed serving")
-            allowed &= ~over
-        bound, _ = highest(_bound(rate, time, best, usable, request).squeeze(CORES))
-        rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES))
-        for n, t, d in np.argwhere(rates > 0).tolist():
-            if (n, t, d) in instances and instances[n, t, d].rate >= rates[n, t, d]:
-                continue
-            s, k, b = (int(places[axis][n, t, d]) for axis in (1, 2, 5))
-            at = (n, s, k, t, d, 0, b)
-            cores = int(steps[n, s, k, t, d, :, b].argmin())
-            dies = int(mesh.experts.dies[n])
-            leader = Leader(
-                key=(dies, t, d, mesh.family, "mixed"),
-                mesh=mesh,
-                index=int(np.ravel_multi_index((n, s, k, t, d, cores, b), mesh.shape)),
-                requests_per_s=float(rates[n, t, d]),
-                step_time=float(best.step_time[at]),
-                servers=dies / case.rates.dies_per_server,
-            )
-            instances[n, t, d] = _Instance(
-                decode=leader,
-                prefill=chosen[n, k, t].leader,
-                rate=leader.requests_per_s,
-                ttft=float(ttft[at]),
-                added=float(time[at]) - float(np.broadcast_to(best.tpot, grid)[at]),
-            )
-        # a slower prefill step never raises the rate, so what reaches the bound is not passed any more
-        if all(
-            n_t_d in instances and instances[n_t_d].rate >= bound[n_t_d]
-            for n_t_d in map(tuple, np.argwhere(bound > 0).tolist())
-        ):
-            break
-    return list(instances.values()), tally
+        possible = _within("memory", memory, usable, possible, tally)
+        for at in sorted(left):
+            allowed = _within("tpot", time, tpots[at], possible, tally)
+            allowed = _within("ttft", ttft, request.targets.ttft, allowed, tally)
+            rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES))
+            for n, t, d in np.argwhere(rates > 0).tolist():
+                if (n, t, d) in instances[at] and instances[at][n, t, d].rate >= rates[n, t, d]:
+                    continue
+                s, k, b = (int(places[axis][n, t, d]) for axis in (1, 2, 5))
+                place = (n, s, k, t, d, 0, b)
+                cores = int(steps[n, s, k, t, d, :, b].argmin())
+                dies = int(mesh.experts.dies[n])
+                leader = Leader(
+                    key=(dies, t, d, mesh.family, "mixed"),
+                    mesh=mesh,
+                    index=int(np.ravel_multi_index((n, s, k, t, d, cores, b), mesh.shape)),
+                    requests_per_s=float(rates[n, t, d]),
+                    step_time=float(best.step_time[place]),
+                    servers=dies / case.rates.dies_per_server,
+                )
+                instances[at][n, t, d] = _Instance(
+                    decode=leader,
+                    prefill=chosen[n, k, t].leader,
+                    rate=leader.requests_per_s,
+                    ttft=float(ttft[place]),
+                    added=float(time[place]) - float(tpot[place]),
+                )
+            # a slower prefill step never raises the rate: what is within TPOT and decode's own memory bounds it
+            limit = math.inf if tpots[at] is None else tpots[at]
+            bound, _ = highest(np.where(fits & (time <= limit), rate, -1.0).squeeze(CORES))
+            reached = (instances[at].get((one[0], one[1], one[2])) for one in np.argwhere(bound > 0).tolist())
+            most = bound[bound > 0].tolist()
+            if all(one is not None and one.rate >= top for one, top in zip(reached, most, strict=True)):
+                left.discard(at)
+    return [list(one.values()) for one in instances], tally
 
 
-def _bound(rate: Any, time: Any, decode: PoolPoint, usable: float, request: Request) -> Any:
-    """Return rates that no slower prefill step passes: those within TPOT and decode's own memory, else none."""
-    limit = math.inf if request.targets.tpot is None else request.targets.tpot
-    fits = np.broadcast_to(cast(Any, decode.memory) <= usable, np.shape(rate))
-    return np.where(fits & (time <= limit), rate, -1.0)  # not a number where there is no prefill step: never within
+def _within(name: str, values: Any, limit: float | None, allowed: Any, tally: Tally) -> Any:
+    """Return what is allowed and within a limit; what is not is counted."""
+    if limit is None:
+        return allowed
+    over = allowed & (values > limit)
+    tally.count(name, int(np.count_nonzero(over)))
+    if over.any():
+        tally.miss(name, float(np.where(over, values, np.inf).min()), limit, "mixed serving")
+    return allowed & ~over
 
 
 def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, request: Request) -> Together:
@@ -287,8 +298,10 @@ def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, requ
     }
 
 
-def mixed_joins(cases: Cases, sizes: list[int], request: Request, tally: Tally) -> list[Join]:
-    """Return the best mixed deployment of each size, tp, draft and family.
+def mixed_joins(
+    cases: Cases, sizes: list[int], request: Request, tpots: Sequence[float | None], tally: Tally
+) -> list[list[Join]]:
+    """Return the best mixed deployment of each size, tp, draft and family, under each of some limits on TPOT.
 
     The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
     in time and rate the whole decode space is gone through.  Both phases share the layout of weights: dp, tp and
@@ -301,17 +314,20 @@ def mixed_joins(cases: Cases, sizes: list[int], request: Request, tally: Tally) 
         if not mesh.structure.family.own_shared_ranks
     ]
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda mesh: _of_mesh(mesh, prompts, cases, request), chunks))
-    best: dict[tuple[object, ...], _Instance] = {}
-    for mesh, (instances, counted) in zip(chunks, found, strict=True):
+        found = list(pool.map(lambda mesh: _of_mesh(mesh, prompts, cases, request, tpots), chunks))
+    for mesh, (_, counted) in zip(chunks, found, strict=True):
         tally.evaluated += math.prod(mesh.shape)
         tally.add(counted)
-        for one in instances:
+    joins = []
+    for at in range(len(tpots)):
+        best: dict[tuple[object, ...], _Instance] = {}
+        for one in (one for of_limit, _ in found for one in of_limit[at]):
             before = best.get(one.decode.key)
             if before is None or one.rate > before.rate:
                 best[one.decode.key] = one
-    joins = [_join_of(one, request, tally) for one in best.values()]
-    return [join for join in joins if join is not None]
+        tried = [_join_of(one, request, tally) for one in best.values()]
+        joins.append([join for join in tried if join is not None])
+    return joins
 
 
 def _join_of(one: _Instance, request: Request, tally: Tally) -> Join | None:

@@ -1,13 +1,17 @@
 """Search both pools, join them, and return the best deployment with what speaks for it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from perfmodel.algebra import minimum
 from perfmodel.errors import UsageError
 from perfmodel.ledger.footprint import Footprint
 from perfmodel.ledger.records import Layout
+from perfmodel.machine import Machine
+from perfmodel.rates import Rates
+from perfmodel.sensitivity import Swing, swings
 from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, tokens_per_step
 from perfmodel.solver.defence import choices_of, lost, prices, relieved, unrounded
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined, prefill_columns
@@ -17,8 +21,8 @@ from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Rejec
 from perfmodel.solver.request import ROUNDING, Cases, Request, value
 from perfmodel.solver.search import Limits, Tally, best_decode, exact_pool, leaders_of, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
-from perfmodel.specs.deployment import KvDtype
-from perfmodel.units import Seconds
+from perfmodel.specs.deployment import KvDtype, Phase
+from perfmodel.uncertainty import JoinedRange, PoolRange, interval, joined_range
 
 UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards": "1", "rate": "1/s"}
 
@@ -50,22 +54,98 @@ def first_token_of(
     return replace(_terms(prefill, prefill_case, utilisation), first_step=decode.point.step_time)
 
 
-def latencies(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> tuple[Seconds, Seconds]:
-    """Return TPOT and TTFT of a deployment, evaluated anew for cases of both pools whose rates may be arrays."""
+def outputs(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> dict[str, Any]:
+    """Return TPOT, TTFT and the requests a second at full load of a deployment.
+
+    They are evaluated anew for cases of both pools, prefill's first, whose rates may be arrays.
+    """
     prefill, decode = (
         exact_pool(pool.layout, pool.family, case)
         for pool, case in zip((best.prefill, best.decode), cases, strict=True)
     )
     terms = first_token_of(prefill, decode, cases[0], utilisation, best.mixed)
-    return mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot, terms.ttft
+    tpot: Any = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
+    each: Any = mixed_rate(prefill.point, decode.point) if best.mixed else decode.point.requests_per_s
+    rate = best.decode_instances * each
+    if not best.mixed:
+        rate = minimum(rate, best.prefill_instances * cast(Any, prefill.point.requests_per_s))
+    return {"TPOT": tpot, "TTFT": terms.ttft, "rate": rate}
+
+
+def felt(
+    best: Deployment,
+    machines: Mapping[Phase, Machine],
+    cases: Mapping[Phase, Case],
+    utilisation: float,
+    wanted: Sequence[str],
+) -> list[Swing]:
+    """Return what assumed inputs of either system do to the ``wanted`` of ``outputs``."""
+    found: list[Swing] = []
+    different = list({id(machine): machine for machine in machines.values()}.values())
+    for machine in different:
+
+        def evaluate(varied: Rates, machine: Machine = machine) -> dict[str, Any]:
+            def case(phase: Phase) -> Case:
+                given = cases[phase]
+                if machine is not machines[phase]:
+                    return given
+                between = varied.kv_tier if len(different) == 1 else given.rates.kv_tier
+                return replace(given, rates=replace(varied, kv_tier=between))
+
+            every = outputs(best, (case("prefill"), case("decode")), utilisation)
+            return {name: every[name] for name in wanted}
+
+        pool = "" if len(different) == 1 else "prefill: " if machine is machines["prefill"] else "decode: "
+        found += [replace(one, name=pool + one.name) for one in swings(machine, evaluate)]
+    return sorted(found, key=lambda one: -one.largest)
+
+
+def joined_sure(
+    best: Deployment, prefill: PoolRange, decode: PoolRange, case: Case, utilisation: float, asked: float | None
+) -> JoinedRange:
+    """Return how sure TTFT and the rate of a deployment are; decode's steps have prefill in between where it is mixed.
+
+    ``case`` is prefill's, ``asked`` the requests a second asked for.
+    """
+    found = joined_range(
+        prefill=prefill,
+        decode=decode,
+        first=best.first_token,
+        prefill_rate=math.inf if best.mixed else best.prefill_capacity * utilisation,
+        decode_rate=best.decode_capacity * utilisation,
+        asked=asked,
+    )
+    if not best.mixed:
+        return found
+    steps = decode.steps - best.tpot_added * _number(best.decode.point.tokens_per_step) * prefill.relative
+    points = (
+        replace(best.prefill.point, step_time=cast(Any, prefill.steps)),
+        replace(best.decode.point, step_time=cast(Any, steps)),
+    )
+    ttfts: Any = mixed_first_token(*points, case, utilisation).ttft
+    return replace(found, ttfts=ttfts, ttft=interval(ttfts))
 
 
 def deployment(join: Join, cases: Cases, utilisation: float) -> Deployment:
     """Return a join evaluated with plain numbers."""
-    prefill, decode = join.prefill.plan(cases.prefill), join.decode.plan(cases.decode)
-    n_prefill, n_decode = join.prefill_instances, join.decode_instances
+    pools = join.prefill.plan(cases.prefill), join.decode.plan(cases.decode)
+    counts = join.prefill_instances, join.decode_instances
+    return deployment_of(pools, counts, cases.prefill, utilisation, served=join.served, mixed=join.mixed)
+
+
+def deployment_of(
+    pools: tuple[PoolPlan, PoolPlan],
+    counts: tuple[int, int],
+    prefill_case: Case,
+    utilisation: float,
+    *,
+    served: float,
+    mixed: bool,
+) -> Deployment:
+    """Return so many instances of two pools, prefill's first, that serve ``served`` requests a second."""
+    (prefill, decode), (n_prefill, n_decode) = pools, counts
     added, rate = 0.0, _number(decode.point.requests_per_s)
-    if join.mixed:
+    if mixed:
         added = _number(mixed_time(prefill.point, decode.point)) - _number(decode.point.tpot)
         rate = _number(mixed_rate(prefill.point, decode.point))
         decode = replace(decode, point=replace(decode.point, footprint=footprint_of_both(prefill, decode)))
@@ -75,13 +155,13 @@ def deployment(join: Join, cases: Cases, utilisation: float) -> Deployment:
         decode=decode,
         prefill_instances=n_prefill,
         decode_instances=n_decode,
-        requests_per_s=join.served,
-        prefill_capacity=capacity if join.mixed else n_prefill * _number(prefill.point.requests_per_s),
+        requests_per_s=served,
+        prefill_capacity=capacity if mixed else n_prefill * _number(prefill.point.requests_per_s),
         decode_capacity=capacity,
-        first_token=first_token_of(prefill, decode, cases.prefill, utilisation, join.mixed),
-        prefill_servers=0 if join.mixed else math.ceil(n_prefill * prefill.servers - ROUNDING),
+        first_token=first_token_of(prefill, decode, prefill_case, utilisation, mixed),
+        prefill_servers=0 if mixed else math.ceil(n_prefill * prefill.servers - ROUNDING),
         decode_servers=math.ceil(n_decode * decode.servers - ROUNDING),
-        mixed=join.mixed,
+        mixed=mixed,
         tpot_added=added,
     )
 
@@ -146,7 +226,8 @@ def searched(cases: Cases, request: Request, tally: Tally) -> Found:
             joins += joined(decodes, columns[kv_dtype], request, tally)
         if request.serving != "disaggregated":
             sizes = _sizes(cases.decode, request.servers, request.domains[1])
-            joins += mixed_joins(cases, sizes, replace(request, choices=choices), tally)
+            asked = replace(request, choices=choices)
+            joins += mixed_joins(cases, sizes, asked, [request.targets.tpot], tally)[0]
     return sorted(joins, key=lambda join: join.key), columns
 
 
@@ -273,9 +354,11 @@ def front(case: Case, request: Request, prefill_case: Case | None = None) -> lis
     if request.serving != "mixed":
         found += _best_of_each(cases, request, [Limits(tpot=limit) for limit in limits])
     if request.serving != "disaggregated":
-        for limit in limits:
-            targets = request.targets.model_copy(update={"tpot": limit})
-            found += searched(cases, replace(request, targets=targets, serving="mixed"), Tally())[0][:1]
+        sizes = _sizes(case, request.servers, request.domains[1])
+        for kv_dtype in request.choices.kv_dtypes:
+            asked = replace(request, choices=replace(request.choices, kv_dtypes=(kv_dtype,)))
+            for joins in mixed_joins(cases, sizes, asked, limits, Tally()):
+                found.append(min(joins, key=lambda join: join.key, default=None))
     points = [_point(deployment(join, cases, request.utilisation), cases) for join in found if join is not None]
     kept: list[FrontPoint] = []
     for point in sorted(points, key=lambda one: (one.tpot, -one.tokens_per_s_per_card)):

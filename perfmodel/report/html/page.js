@@ -72,8 +72,16 @@
     document.querySelectorAll("details").forEach((one) => { one.open = true; });
   });
 
-  // on paper plots are as wide as the page; tables are printed as the reader left them
+  // on paper plots are as wide as the page and every table is there, whatever the reader has open
   const PAPER = 680;
-  addEventListener("beforeprint", () => drawAll(PAPER));
-  addEventListener("afterprint", () => drawAll());
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const one of closed) one.open = true;
+    drawAll(PAPER);
+  });
+  addEventListener("afterprint", () => {
+    for (const one of closed) one.open = false;
+    drawAll();
+  });
 })();

@@ -1,7 +1,6 @@
 """A plan's report -> one page of HTML that loads nothing: text, drawings, plots, and tables of the same numbers."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,14 +50,25 @@ class Section:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def page(report: PlanReport, parts: Parts, *, file: str, remarks: Sequence[str] = ()) -> str:
-    """Return the page of a report; ``file`` is the name of the plan, ``remarks`` go to its notes."""
+def page(
+    report: PlanReport,
+    parts: Parts,
+    *,
+    file: str,
+    commands: Sequence[tuple[str, str]] = (),
+    remarks: Sequence[str] = (),
+) -> str:
+    """Return the page of a report.
+
+    ``file`` is the name of the plan, ``commands`` are lines to type with the key of what each is for, ``remarks`` go
+    to its notes.
+    """
     from jinja2 import Environment, StrictUndefined
 
     words = Words(parts.words, parts.shared)
     sections = tuple(
         replace(section, tables=tuple(spoken_table(table, words.shared) for table in section.tables))
-        for section in _sections(report, words, remarks)
+        for section in _sections(report, words, commands, remarks)
     )
     figures = {
         figure.name: {
@@ -75,7 +85,9 @@ def page(report: PlanReport, parts: Parts, *, file: str, remarks: Sequence[str] 
     environment.globals.update(say=words.say, term=words.term, head=_head, rows=_rows, raw=_raw)
     return environment.from_string(parts.template).render(
         lang=parts.words["lang"],
-        title=words.say("title", model=_short(report.run.model.title), system=_system(report)),
+        title=words.say(
+            "title", model=topology.short(report.run.model.title), system=_systems(report, words, "system")
+        ),
         answer=_answer(report, words),
         request=_request(report, words),
         made=words.say("made", version=report.plan.version, file=file),
@@ -123,25 +135,27 @@ def _raw(value: Any) -> str | None:
 # --- sections ------------------------------------------------------------------------------------------
 
 
-def _short(title: str) -> str:
-    """Return what a title names, without what it says of it.
-
-    >>> _short("CloudMatrix384: 384 x 910C (752 T)"), _short("DeepSeek-V3 / R1, 671B")
-    ('CloudMatrix384', 'DeepSeek-V3 / R1')
-    """
-    return re.split("[:,]", title)[0]
-
-
-def _system(report: PlanReport) -> str:
-    return _short(report.pools["decode"].machine.system.spec.title)
+def _systems(report: PlanReport, words: Words, key: str) -> str:
+    """Return the systems of a plan in words, each with its cards where the key has them."""
+    named = [
+        words.say(
+            key,
+            cards=f"{sum(pool.cards for phase, pool in report.own.items() if phase in site.phases):g}",
+            system=topology.short(site.machine.system.spec.title),
+        )
+        for site in report.sites
+    ]
+    return words.say("and").join(named)
 
 
 def _chance(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _name(target: Target, words: Words) -> str:
-    return words.say(f"targets.{target.name}", phase=words.term(target.phase or ""))
+def _name(target: Target, report: PlanReport, words: Words) -> str:
+    if target.phase is None:
+        return words.say(f"targets.{target.name}")
+    return words.say(f"targets.{target.name}", phase=topology.called(target.phase, report, words))
 
 
 def _answer(report: PlanReport, words: Words) -> tuple[str, str]:
@@ -149,15 +163,14 @@ def _answer(report: PlanReport, words: Words) -> tuple[str, str]:
     value = {target.name: format_quantity(target.value, target.unit) for target in report.targets}
     given = words.say(
         "answer",
-        cards=f"{report.cards:g}",
-        system=_system(report),
+        cards=_systems(report, words, "cards_of"),
         rate=value["rate"],
         tokens=format_quantity(report.tokens_per_s, "1/s"),
         per_card=format_quantity(report.tokens_per_s_per_card, "1/s"),
         tpot=value["tpot"],
         ttft=value["ttft"],
     )
-    missed = [_name(target, words) for target in report.targets if target.met is False]
+    missed = [_name(target, report, words) for target in report.targets if target.met is False]
     if missed:
         return given, words.say("answer_missed", missed=words.say("join").join(missed))
     if report.chance is None:
@@ -172,11 +185,17 @@ def _request(report: PlanReport, words: Words) -> str:
         return words.say("instance" if pool.instances == 1 else "instances", count=pool.instances, cards=cards)
 
     conditions = report.plan.conditions
-    pools = {phase: instances(pool) for phase, pool in report.pools.items()}
-    return words.say("request_words", isl=f"{conditions.isl:,}", osl=f"{conditions.osl:,}", **pools)
+    pools = [
+        words.say("pool_words", phase=topology.called(phase, report, words).capitalize(), instances=instances(pool))
+        for phase, pool in report.own.items()
+    ]
+    given = words.say("request_words", isl=f"{conditions.isl:,}", osl=f"{conditions.osl:,}")
+    return " ".join([given, *pools, *([words.say("mixed_words")] if report.run.mixed else [])])
 
 
-def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Iterator[Section]:
+def _sections(
+    report: PlanReport, words: Words, commands: Sequence[tuple[str, str]], remarks: Sequence[str]
+) -> Iterator[Section]:
     yield _targets(report, words)
     yield _topology(report, words)
     if report.front:
@@ -195,20 +214,22 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
         name="roofline",
         title=words.say("roofline.title"),
         lead=words.say("roofline.lead"),
-        figures=(plots.roofline(report, words),),
+        figures=tuple(plots.roofline(report, site, words) for site in report.sites),
         tables=tuple(
             _of(pool, operator_table(pool.parts, pool.parts.rows, [None] * len(pool.parts.rows)), words)
             for pool in pools
         ),
         notes=(words.say("roofline.note"),),
     )
-    held = {pool.phase: memory_table(pool.resolved.plan, pool.resolved.scenario.case) for pool in report.pools.values()}
+    held = {
+        phase: memory_table(plan, report.pools[phase].resolved.scenario.case) for phase, plan in report.held.items()
+    }
     yield Section(
         name="memory",
         title=words.say("memory.title"),
         lead=words.say("memory.lead"),
         figures=(plots.memory(report, words),),
-        tables=tuple(_of(report.pools[phase], table, words) for phase, table in held.items()),
+        tables=tuple(_named(table, topology.called(phase, report, words), words) for phase, table in held.items()),
     )
     tornadoes = {output: plots.felt(output, report, words) for output in ("TPOT", "TTFT", "rate")}
     yield Section(
@@ -229,6 +250,12 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
         notes=(words.say("near.note"),),
     )
     yield _inputs(report, words)
+    yield Section(
+        name="next",
+        title=words.say("next.title"),
+        lead=words.say("next.lead"),
+        more={"commands": [(words.say(f"next.{name}"), line) for name, line in commands]},
+    )
     notes = [
         words.term(f"{p.phase} {text}")
         for p in pools
@@ -240,12 +267,11 @@ def _sections(report: PlanReport, words: Words, remarks: Sequence[str]) -> Itera
 
 def _of(pool: PoolReport, table: Table, words: Words) -> Table:
     """Return a table of one pool, named so."""
-    return Table(f"{words.shared(table.title)}: {words.term(pool.phase)}", table.columns, table.rows, table.notes)
+    return _named(table, words.term(pool.phase), words)
 
 
-def _operators(pool: PoolReport, words: Words) -> Table:
-    rows = pool.parts.rows
-    return _of(pool, operator_table(pool.parts, rows, [None] * len(rows)), words)
+def _named(table: Table, name: str, words: Words) -> Table:
+    return Table(f"{words.shared(table.title)}: {name}", table.columns, table.rows, table.notes)
 
 
 def _targets(report: PlanReport, words: Words) -> Section:
@@ -259,7 +285,7 @@ def _targets(report: PlanReport, words: Words) -> Section:
             within = (format_quantity(ends[0], target.unit), format_quantity(ends[1], target.unit))
         label = words.say(
             "targets.label",
-            name=_name(target, words),
+            name=_name(target, report, words),
             value=value,
             limit=words.say("targets.label_limit", limit=limit) if limit else words.say("targets.open"),
             interval=words.say("targets.label_interval", low=within[0], high=within[1]) if within[0] else "",
@@ -267,7 +293,7 @@ def _targets(report: PlanReport, words: Words) -> Section:
         rows.append(
             {
                 "target": target,
-                "name": _name(target, words),
+                "name": _name(target, report, words),
                 "state": {True: "met", False: "missed", None: "open"}[target.met],
                 "value": value,
                 "limit": limit,
@@ -280,8 +306,33 @@ def _targets(report: PlanReport, words: Words) -> Section:
         name="targets",
         title=words.say("targets.title"),
         lead=words.say("targets.lead"),
-        more={"targets": rows, "chance": report.chance, "chance_words": report.chance and _chance(report.chance)},
+        more={
+            "targets": rows,
+            "chance": report.chance,
+            "chance_words": report.chance and _chance(report.chance),
+            "facts": list(_facts(report, words)),
+        },
     )
+
+
+def _facts(report: PlanReport, words: Words) -> Iterator[tuple[str, str, str, float]]:
+    """Yield what else the plan comes to: a key, what it is called, its value in words, and as a number."""
+
+    def fact(key: str, value: float, unit: str | None = None) -> tuple[str, str, str, float]:
+        return key, words.say(f"facts.{key}"), format_quantity(value, unit) if unit else f"{value:g}", value
+
+    if report.run.mixed:
+        yield fact("longest_gap", report.best.longest_gap, "s")
+        yield fact("tpot_added", report.best.tpot_added, "s")
+    idle = [site.idle for site in report.sites if site.idle is not None]
+    if idle:
+        yield fact("idle", sum(idle))
+    if report.cost is not None:
+        yield fact("per_hour", report.cost.per_hour, "1")
+        yield fact("per_million", report.cost.per_million_tokens, "1")
+    confidence = report.plan.run.confidence if report.plan.run else None
+    if confidence is not None:
+        yield "confidence", words.say("facts.confidence"), _chance(confidence), confidence
 
 
 WIDE, HIGH = 240, 26  # of a range bar, in its own units
@@ -310,32 +361,31 @@ def _range_bar(target: Target, label: str) -> Markup:
 
 
 def _topology(report: PlanReport, words: Words) -> Section:
-    of = {phase: [die.server for die in report.dies if die.phase == phase] for phase in report.pools}
+    of = {phase: [die.server for die in report.dies if die.phase == phase] for phase in report.own}
     pools = words.say("join").join(
         words.say(
             "plan.label_pool",
-            phase=words.term(phase),
+            phase=topology.called(phase, report, words),
             instances=report.pools[phase].instances,
             first=min(servers),
             last=max(servers),
         )
         for phase, servers in of.items()
     )
-    rates = report.pools["decode"].resolved.scenario.case.rates
     return Section(
         name="plan",
         title=words.say("plan.title"),
         lead=words.say("plan.lead"),
-        tables=(topology.server_table(report, words), topology.link_table(report, words)),
+        tables=(topology.server_table(report, words), *topology.link_tables(report, words)),
         notes=(words.say("plan.note"),),
         more={
-            "label": words.say("plan.label", servers=report.servers, pools=pools),
+            "label": words.say("plan.label", servers=report.best.servers_used, pools=pools),
             "groups": topology.groups(report, words),
             "kinds": topology.die_kinds(report, words),
             "legend": [
-                (phase, f"{words.term(phase)}: {pool.instances} × {size}")
-                for phase, pool in report.pools.items()
-                for size in [words.term(sizes(pool.resolved.plan.layout.dies, rates))]
+                (phase, f"{topology.called(phase, report, words)}: {pool.instances} × {size}")
+                for phase, pool in report.own.items()
+                for size in [words.term(sizes(pool.resolved.plan.layout.dies, pool.rates))]
             ],
         },
     )
@@ -368,7 +418,16 @@ def _step(report: PlanReport, words: Words) -> Section:
         lead=words.say("step.lead"),
         figures=tuple(plots.step(pool, words) for pool in report.pools.values()),
         tables=tuple(tables),
+        notes=_between_steps(report, words),
     )
+
+
+def _between_steps(report: PlanReport, words: Words) -> tuple[str, ...]:
+    """Return what prefill between two decode steps costs, where instances are mixed."""
+    if not report.run.mixed:
+        return ()
+    added, gap = (format_quantity(value, "s") for value in (report.best.tpot_added, report.best.longest_gap))
+    return (words.say("step.mixed", added=added, gap=gap, tpot=format_quantity(report.best.tpot, "s")),)
 
 
 def _streams(report: PlanReport, words: Words) -> Section:
@@ -408,10 +467,10 @@ def _worth(report: PlanReport, words: Words) -> Section:
     return Section(
         name="worth",
         title=words.say("worth.title"),
-        lead=words.say("worth.lead") if report.effects else words.say("worth.none"),
+        lead=words.say("worth.mixed" if report.run.mixed else "worth.lead" if report.effects else "worth.none"),
         figures=tuple(one for one in figures if one is not None),
         tables=(effects, refusals),
-        notes=(words.say("worth.note"),),
+        notes=(words.say("worth.note"),) if report.effects else (),
     )
 
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perfmodel.breakdown import WAITS, Row
-from perfmodel.plan_report import PlanReport, PoolReport
+from perfmodel.plan_report import PlanReport, PoolReport, Site
+from perfmodel.rates import Rates
+from perfmodel.report.html import topology
 from perfmodel.report.html.words import Words
 from perfmodel.report.plan import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
 from perfmodel.report.wrap import wrap
-from perfmodel.solver.plan import Deployment
+from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
 from perfmodel.timeline import Stream, Timeline
 from perfmodel.validation import Result, Scored
@@ -336,12 +338,14 @@ def worked(pool: PoolReport) -> list[Row]:
     return [row for row in pool.parts.rows if all(value > 0 for value in _work(row))]
 
 
-def roofline(report: PlanReport, words: Words) -> Figure:
-    """Return all operators that do arithmetic under the roofs of the die."""
-    rates: Any = report.pools["decode"].resolved.scenario.case.rates
+def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
+    """Return all operators of a system that do arithmetic under the roofs of its die."""
+    rates: Any = site.rates
+    several = len(report.sites) > 1
     data: list[dict[str, Any]] = []
     best, count = 0.0, 0
-    for phase, pool in report.pools.items():
+    for phase in site.phases:
+        pool = report.pools[phase]
         rows = worked(pool)
         count += len(rows)
         shares = [row.total / pool.parts.step_time for row in rows]
@@ -395,8 +399,8 @@ def roofline(report: PlanReport, words: Words) -> Figure:
         },
     )
     return Figure(
-        name="roofline",
-        caption="",
+        name=f"roofline-{site.phases[0]}" if several else "roofline",
+        caption=site.machine.system.spec.title if several else "",
         label=words.say("roofline.label", count=count, best=_percent(best)),
         data=(*lines, *data),
         layout=layout,
@@ -429,9 +433,9 @@ def _roof(x: list[float], y: list[float]) -> dict[str, Any]:
 MEMORY_COLOURS = (PHASES["decode"], PHASES["prefill"], VIOLET, GOLD, GREEN, "#9aa5b3", "#d3d9e0")
 
 
-def held_in(pool: PoolReport) -> dict[str, float]:
+def held_in(plan: PoolPlan, rates: Rates) -> dict[str, float]:
     """Return what fills the memory of a pool's die, as planned; it adds up to all there is."""
-    point, rates = pool.resolved.point, pool.resolved.scenario.case.rates
+    point = plan.point
     held, usable, capacity = point.footprint, _f(point.usable), _f(rates.capacity)
     filled = {"KV cache": held.kv, "exchange buffers": held.buffers, "working space": held.workspace}
     parts = {name: _f(size) for name, size in filled.items()}
@@ -441,8 +445,8 @@ def held_in(pool: PoolReport) -> dict[str, float]:
 
 def memory(report: PlanReport, words: Words) -> Figure:
     """Return what fills the memory of a die in each pool."""
-    phases = list(report.pools)
-    held = [held_in(pool) for pool in report.pools.values()]
+    names = [topology.called(phase, report, words) for phase in report.held]
+    held = [held_in(plan, report.pools[phase].rates) for phase, plan in report.held.items()]
     data = []
     for name, colour in zip(held[0], MEMORY_COLOURS, strict=True):
         values = [one[name] for one in held]
@@ -451,7 +455,7 @@ def memory(report: PlanReport, words: Words) -> Figure:
                 "type": "bar",
                 "orientation": "h",
                 "name": words.term(name),
-                "y": [words.term(phase) for phase in phases],
+                "y": names,
                 "x": [value / 1e9 for value in values],
                 "text": [format_quantity(value, "B") for value in values],
                 "textposition": "none",
@@ -462,15 +466,15 @@ def memory(report: PlanReport, words: Words) -> Figure:
     told = words.say("join").join(
         words.say(
             "memory.label_pool",
-            phase=words.term(phase),
-            used=format_quantity(pool.resolved.point.memory, "B"),
-            usable=format_quantity(pool.resolved.point.usable, "B"),
+            phase=name,
+            used=format_quantity(plan.point.memory, "B"),
+            usable=format_quantity(plan.point.usable, "B"),
         )
-        for phase, pool in report.pools.items()
+        for name, plan in zip(names, report.held.values(), strict=True)
     )
     layout = _layout(
         words.say("memory.x"),
-        yaxis=_names([words.term(phase) for phase in phases]),
+        yaxis=_names(names),
         barmode="stack",
         bargap=0.4,
         legend=True,
@@ -483,8 +487,8 @@ def memory(report: PlanReport, words: Words) -> Figure:
         label=words.say("memory.label", pools=told),
         data=tuple(data),
         layout=layout,
-        height=270,
-        narrow={"margin.b": 210, "height": 370},
+        height=170 + 50 * len(names),
+        narrow={"margin.b": 210, "height": 270 + 50 * len(names)},
     )
 
 

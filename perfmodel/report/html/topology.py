@@ -1,5 +1,6 @@
 """The dies of a plan, drawn server by server, as inline SVG."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -8,10 +9,12 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from perfmodel.placement import Die
-from perfmodel.plan_report import PlanReport, PoolReport
+from perfmodel.plan_report import PlanReport, PoolReport, Site
+from perfmodel.rates import TierRates
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
+from perfmodel.specs.deployment import Phase
 
 CELL, GAP, PAD, HEAD = 20, 3, 7, 20  # of a server's drawing, in its own units
 ROW_OF_CARDS = 4
@@ -38,30 +41,42 @@ class DieKind:
 
 
 def groups(report: PlanReport, words: Words) -> tuple[Group, ...]:
-    """Return all servers of a plan in the groups that the system's tiers make of them."""
-    rates = report.pools["decode"].resolved.scenario.case.rates
-    per_server = int(rates.dies_per_server)
-    wider = [tier for tier in rates.tiers if float(str(tier.dies)) > per_server]
-    inner = wider[0] if len(wider) > 1 else None  # the outermost network joins everything
-    size = int(float(str(inner.dies))) // per_server if inner else max(1, report.servers)
+    """Return all servers of a plan in the groups that no instance leaves, system by system."""
     drawn = {number: list(dies) for number, dies in groupby(report.dies, key=lambda die: die.server)}
     found = []
-    for first in range(0, report.servers, size):
-        numbers = range(first + 1, min(first + size, report.servers) + 1)
-        title = (
-            words.say(
-                "plan.group",
-                tier=words.term(inner.name),
-                number=first // size + 1,
-                used=len(numbers),
-                free=size - len(numbers),
-            )
-            if inner
-            else words.say("plan.group_open", used=len(numbers))
-        )
-        servers = tuple(_server(number, drawn.get(number, []), report, words) for number in numbers)
-        found.append(Group(title=title, free=size - len(numbers) if inner else 0, servers=servers))
+    for site in report.sites:
+        inner = _joined_by(site)
+        system = words.say("plan.system", system=short(site.machine.system.spec.title)) if len(report.sites) > 1 else ""
+        several = site.used[-1] - site.first > site.size
+        for number, servers in groupby(site.used, key=lambda server: (server - 1 - site.first) // site.size):
+            used = list(servers)
+            free = site.size - len(used) if inner else 0
+            key = "plan.group" if inner else "plan.group_numbered" if several else "plan.group_open"
+            tier = words.term(inner.name) if inner else ""
+            title = system + words.say(key, tier=tier, number=number + 1, used=len(used), free=free)
+            drawings = tuple(_server(server, drawn[server], report, site, words) for server in used)
+            found.append(Group(title=title, free=free, servers=drawings))
     return tuple(found)
+
+
+def _joined_by(site: Site) -> TierRates | None:
+    """Return the tier that joins the servers of a group and no others; none where the outermost joins everything."""
+    wider = [tier for tier in site.rates.tiers if float(str(tier.dies)) > site.rates.dies_per_server]
+    return wider[0] if len(wider) > 1 else None
+
+
+def short(title: str) -> str:
+    """Return what a title names, without what it says of it.
+
+    >>> short("CloudMatrix384: 384 x 910C (752 T)"), short("DeepSeek-V3 / R1, 671B")
+    ('CloudMatrix384', 'DeepSeek-V3 / R1')
+    """
+    return re.split("[:,]", title)[0]
+
+
+def called(phase: Phase, report: PlanReport, words: Words) -> str:
+    """Return what the instances of a pool are called: mixed ones run both phases."""
+    return words.term("mixed" if report.run.mixed else phase)
 
 
 def span(values: Sequence[int]) -> str:
@@ -100,21 +115,21 @@ def group_of(pool: PoolReport) -> int:
     return layout.tp * layout.cp
 
 
-def _server(number: int, dies: Sequence[Die], report: PlanReport, words: Words) -> Markup:
-    rates = report.pools["decode"].resolved.scenario.case.rates
-    cards, per_card = int(rates.packages_per_server), int(rates.dies_per_package)
+def _server(number: int, dies: Sequence[Die], report: PlanReport, site: Site, words: Words) -> Markup:
+    cards, per_card = int(site.rates.packages_per_server), int(site.rates.dies_per_package)
     columns = min(ROW_OF_CARDS, cards)
     card_width = per_card * CELL + 4
     width = 2 * PAD + columns * (card_width + GAP) - GAP
     height = HEAD + -(-cards // columns) * (CELL + 4 + GAP) + PAD - GAP
     told = [
-        f"{words.term(phase)} {span([d.instance for d in of])}" for phase, of in groupby(dies, key=lambda d: d.phase)
+        f"{called(phase, report, words)} {span([d.instance for d in of])}"
+        for phase, of in groupby(dies, key=lambda d: d.phase)
     ]
     instances = words.say("join").join(told)
     label = words.say(
         "plan.server_label",
         number=number,
-        phase=words.term(dies[0].phase) if dies else "",
+        phase=called(dies[0].phase, report, words),
         instances=span([die.instance for die in dies]),
         ranks=span([die.rank for die in dies if die.rank]),
         slots=slots_of(dies),
@@ -146,7 +161,7 @@ def _die(die: Die | None, x: float, y: float, report: PlanReport, words: Words) 
         server=die.server,
         card=die.card,
         die=die.die,
-        phase=words.term(die.phase),
+        phase=called(die.phase, report, words),
         instance=die.instance,
         holds=holds(die, group_of(report.pools[die.phase]), words),
     )
@@ -164,7 +179,7 @@ def _look(die: Die) -> str:
 def die_kinds(report: PlanReport, words: Words) -> tuple[DieKind, ...]:
     """Return the kinds of dies that a plan has, and what each holds."""
     found = []
-    for phase, pool in report.pools.items():
+    for phase, pool in report.own.items():
         one = [die for die in report.dies if die.phase == phase and die.instance == 1]
         kinds: dict[tuple[bool, bool, bool], list[Die]] = {}
         for die in one:
@@ -174,7 +189,7 @@ def die_kinds(report: PlanReport, words: Words) -> tuple[DieKind, ...]:
                 DieKind(
                     phase=phase,
                     look=_look(dies[0]),
-                    title=words.say("plan.kind", phase=words.term(phase), count=len(dies), dies=len(one)),
+                    title=words.say("plan.kind", phase=called(phase, report, words), count=len(dies), dies=len(one)),
                     lines=tuple(_lines(dies[0], pool, report, words)),
                 )
             )
@@ -182,7 +197,7 @@ def die_kinds(report: PlanReport, words: Words) -> tuple[DieKind, ...]:
 
 
 def _lines(die: Die, pool: PoolReport, report: PlanReport, words: Words) -> Iterator[str]:
-    plan, experts = pool.resolved.plan, report.run.model.experts
+    plan, experts = report.held[pool.phase], report.run.model.experts
     layout, held = plan.layout, plan.point.footprint
     if die.rank is not None:
         group = group_of(pool)
@@ -212,7 +227,7 @@ def server_table(report: PlanReport, words: Words) -> Table:
         rows.append(
             {
                 "server": number,
-                "pool": words.term(phase),
+                "pool": called(phase, report, words),
                 "instances": span([die.instance for die in listed]),
                 "ranks": span([die.rank for die in listed if die.rank]),
                 "slots": slots_of(listed),
@@ -232,19 +247,8 @@ def server_table(report: PlanReport, words: Words) -> Table:
     return Table(words.say("plan.servers"), columns, tuple(rows))
 
 
-def link_table(report: PlanReport, words: Words) -> Table:
-    """Return the tiers of the system's network."""
-    rates = report.pools["decode"].resolved.scenario.case.rates
-    rows = tuple(
-        {
-            "tier": words.term(tier.name),
-            "link": tier.link,
-            "dies": tier.dies,
-            "pin": tier.pin_bandwidth,
-            "latency": tier.latency,
-        }
-        for tier in rates.tiers
-    )
+def link_tables(report: PlanReport, words: Words) -> tuple[Table, ...]:
+    """Return the tiers of each system's network."""
     columns = (
         Column("tier", "joins a"),
         Column("link", "link"),
@@ -252,4 +256,19 @@ def link_table(report: PlanReport, words: Words) -> Table:
         Column("pin", "each die, one way", "B/s"),
         Column("latency", "latency", "s"),
     )
-    return Table(words.say("plan.links"), columns, rows)
+    tables = []
+    for site in report.sites:
+        rows = tuple(
+            {
+                "tier": words.term(tier.name),
+                "link": tier.link,
+                "dies": tier.dies,
+                "pin": tier.pin_bandwidth,
+                "latency": tier.latency,
+            }
+            for tier in site.rates.tiers
+        )
+        title = words.say("plan.links")
+        title += f", {short(site.machine.system.spec.title)}" if len(report.sites) > 1 else ""
+        tables.append(Table(title, columns, rows))
+    return tuple(tables)
