@@ -85,8 +85,9 @@ def command(
     strongest = [one for one in gains if one.gain > 0 and one.change.by in ("layout", "stack", "to build")][
         :SHOWN_PAIRS
     ]
-    document = what_if_document(run, plan, before, gains, refused, two_by_two(run, before, strongest) if pairs else [])
-    options.show(document, format_, [])
+    together = two_by_two(run, before, strongest) if pairs else []
+    document = what_if_document(run, plan, before, gains, refused, together, given.whole)
+    options.show(document, format_, list(given.remarks))
 
 
 def _techniques(only: str | None) -> list[Any]:

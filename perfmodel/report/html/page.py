@@ -229,7 +229,7 @@ def _sections(
         title=words.say("memory.title"),
         lead=words.say("memory.lead"),
         figures=(plots.memory(report, words),),
-        tables=tuple(_named(table, topology.called(phase, report, words)) for phase, table in held.items()),
+        tables=tuple(_named(table, topology.called(phase, report, words), words) for phase, table in held.items()),
     )
     tornadoes = {output: plots.felt(output, report, words) for output in ("TPOT", "TTFT", "rate")}
     yield Section(
@@ -267,11 +267,11 @@ def _sections(
 
 def _of(pool: PoolReport, table: Table, words: Words) -> Table:
     """Return a table of one pool, named so."""
-    return Table(f"{words.shared(table.title)}: {words.term(pool.phase)}", table.columns, table.rows, table.notes)
+    return _named(table, words.term(pool.phase), words)
 
 
-def _named(table: Table, name: str) -> Table:
-    return Table(f"{table.title}: {name}", table.columns, table.rows, table.notes)
+def _named(table: Table, name: str, words: Words) -> Table:
+    return Table(f"{words.shared(table.title)}: {name}", table.columns, table.rows, table.notes)
 
 
 def _targets(report: PlanReport, words: Words) -> Section:
