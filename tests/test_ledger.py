@@ -192,18 +192,19 @@ def test_streams_that_share_the_pins_wait_for_them() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
-def test_a_rank_sends_its_whole_cache_once(model) -> None:
-    """Whatever tp copies or splits, the dies of a rank together send isl tokens of cache."""
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_rank_sends_its_whole_cache_once_and_a_die_takes_a_whole_prompt(model, batch: int) -> None:
+    """Whatever tp copies or splits, the dies of a rank together send isl tokens of each prompt; the longer decides."""
     from perfmodel.serving import first_token
 
     case = Case(model=model, rates=rates("ideal"), isl=4096, osl=512)
     family = Family(phase="prefill", own_shared_ranks=False, overlap="none", exchange="gather")
     for tp in (1, 2, 4):
-        one = layout(dies=32, tp=tp, shared_ranks=0, batch=1, draft=0)
+        one = layout(dies=32, tp=tp, shared_ranks=0, batch=batch, draft=0)
         point = pool_point(one, family, case)
         terms = first_token(prefill=point, layout=one, case=case, utilisation=0.5, decode_step=0.0)
         sent = terms.kv_transfer * case.rates.kv_tier.bandwidth
-        whole = model.checks.kv_bytes_per_token_bf16 * 4096 / tp
+        whole = model.checks.kv_bytes_per_token_bf16 * 4096 * max(batch / tp, 1)
         layers = model.num_hidden_layers if case.rates.layered_kv_transfer else 1
         assert sent == pytest.approx(whole / layers, rel=1e-6)
 
