@@ -330,3 +330,29 @@ def test_a_faster_network_between_the_systems_never_costs_ttft() -> None:
     cases = (asking.case, replace(asking.case, rates=slow))
     times = [float(np.asarray(outputs(best, (one, asking.case), 0.8)["TTFT"])) for one in cases]
     assert times[0] < times[1]
+
+
+def test_the_front_is_drawn_with_the_choice_on_it(moeplan: Run) -> None:
+    words = (
+        "solve",
+        "deepseek-v3",
+        "--on",
+        "cm384",
+        "--cards",
+        "48",
+        "--isl",
+        "4096",
+        "--osl",
+        "1024",
+        "--tpot",
+        "50ms",
+    )
+    drawn = (
+        moeplan(*words, "--front", COLUMNS="70").stdout.partition("Front of throughput")[2].partition("Next best")[0]
+    )
+    lines = drawn.splitlines()
+    assert max(map(len, lines)) <= 70
+    assert sum("X" in line for line in lines) == 1
+    assert sum("<- chosen" in line for line in lines) == 1
+    facts = json.loads(moeplan(*words, "--front", "--format", "json").stdout)["facts"]
+    assert len(facts["front"]) > 5

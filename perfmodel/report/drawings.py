@@ -106,6 +106,28 @@ def roofline(points: Sequence[Mapping[str, Any]], peaks: Mapping[str, float], me
     return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
+def front(
+    points: Sequence[tuple[float, float]], chosen: tuple[float, float], limit: float | None, width: int
+) -> list[str]:
+    """Return a plot of rate over TPOT: the points of a front ``o``, the chosen plan ``X``, the limit a line."""
+    import plotext
+
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plotsize(min(width, WIDEST), _ROWS)
+    times, rates = ([point[axis] for point in points] for axis in (0, 1))
+    plotext.plot([1e3 * time for time in times], rates, marker="·")
+    plotext.scatter([1e3 * time for time in times], rates, marker="o")
+    if limit is not None:
+        plotext.plot([1e3 * limit] * 2, [0, max(rates)], marker="│")
+    plotext.scatter([1e3 * chosen[0]], [chosen[1]], marker="X")
+    plotext.ylim(0, 1.05 * max(rates))
+    plotext.xlabel("TPOT, ms")
+    plotext.ylabel("tokens/s per card")
+    text: str = plotext.uncolorize(plotext.build())
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
 def _round(text: str) -> str:
     """Return a round number without zeros behind its point."""
     return re.sub(r"\.0+(?= |$)", "", text)

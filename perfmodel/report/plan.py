@@ -10,6 +10,7 @@ from perfmodel.catalog import beyond_layout, load_model
 from perfmodel.planner import Asking, Planned
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.drawings import front
 from perfmodel.report.memory import longest_context, memory_table
 from perfmodel.report.operators import time_by_bound
 from perfmodel.report.quantity import format_quantity, span_in_words
@@ -560,7 +561,7 @@ def front_table(points: Sequence[FrontPoint], answer: Planned, facts: dict[str, 
     best, most = _best(answer), points[-1].tokens_per_s_per_card
     shown = [(one.tpot, one.tokens_per_s_per_card, one.deployment, "") for one in points]
     own = facts["tokens_per_s_per_card_of_deployment"]
-    shown = [one for one in shown if one[2].decode.layout != best.decode.layout or one[1] > own * (1 + SMALLEST_SHARE)]
+    shown = [one for one in shown if one[0] < best.tpot or one[1] > own * (1 + FULL)]  # not those the choice beats
     shown.append((best.tpot, own, best, "<- chosen"))
     rows = tuple(
         {
@@ -586,7 +587,15 @@ def front_table(points: Sequence[FrontPoint], answer: Planned, facts: dict[str, 
     ]
     if answer.asking.run.confidence is not None:
         notes.append("points are predictions, met with even odds; the chosen plan meets its TPOT more often")
-    return Table("Front of throughput over TPOT", columns, rows, tuple(notes))
+    ends = [(one.tpot, one.tokens_per_s_per_card) for one in points]
+    limit = answer.asking.request.targets.tpot
+    return Table(
+        "Front of throughput over TPOT",
+        columns,
+        rows,
+        tuple(notes),
+        drawing=lambda width, _: front(ends, (best.tpot, own), limit, width),
+    )
 
 
 def _missed(solution: Solution) -> Table:
@@ -645,7 +654,7 @@ def _rejected(solution: Solution) -> Table:
     return Table("Refused", columns, rows, (note,) if rows else ())
 
 
-def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Holds | None = None) -> Document:
+def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), holds: Holds | None = None) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
     solution, asking, request = answer.solution, answer.asking, answer.asking.request
     cases, run = asking.cases, asking.run
@@ -701,7 +710,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Hold
         "decode": explain_command(best.decode, asking, tpot=None if best.mixed else request.targets.tpot),
         "prefill": explain_command(best.prefill, asking, tpot=None),
     }
-    facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in front]
+    facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in points]
     asked, under = request.targets, solution.request.targets
     pairs = (("TPOT", asked.tpot, under.tpot), ("TTFT", asked.ttft, under.ttft))
     tightened = tuple(
@@ -735,7 +744,7 @@ def plan_document(answer: Planned, front: Sequence[FrontPoint] = (), holds: Hold
             _totals(facts, best, cases),
             _ttft(facts, best.mixed),
             memory_table(best.decode, asking.case),
-            *((front_table(front, answer, facts),) if front else ()),
+            *((front_table(points, answer, facts),) if points else ()),
             _rivals(answer),
             _lost(answer),
             _bought(answer),
