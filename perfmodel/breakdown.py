@@ -13,6 +13,7 @@ from perfmodel.timing.step import (
     join,
     lanes,
     layer_time,
+    on_the_die,
     prefetched_time,
     time_part,
 )
@@ -162,19 +163,28 @@ def _decides(op: Op, lane: str, deciding: str, family: Family) -> bool:
             return lane == deciding
 
 
-def _wait_of(deciding: str, family: Family, rates: Rates) -> str:
-    """Return what a layer waits for beyond its deciding lane."""
-    if rates.eager:
-        return "host.launches"
+def _wait_of(deciding: str, family: Family) -> str:
+    """Return what a layer waits for on its dies beyond its deciding lane."""
     if family.disaggregated:
         return "experts.other_domains"
     return "memory.contention" if deciding in ("attention", "experts") else "link.contention"
 
 
+HOST = "host.launches"
+#: which roof of a row holds the time of a wait
+ROOFS = {
+    "experts.other_domains": "whole_compute",
+    "memory.contention": "stream_time",
+    "link.contention": "network_time",
+    HOST: "fixed_time",
+}
+
+
 def _waiting(name: str, block: Block, lane: str, runs: float, waiting: float) -> Row:
     """Return the time that two lanes lose to each other, or to the host."""
     op = Op(name=name, operator="vector", engine="vector", kernels=0)
-    timed = OpTime(op=op, stream_time=waiting, work=waiting)
+    roof: dict[str, Any] = {ROOFS[name]: waiting}
+    timed = OpTime(op=op, work=0.0 if name == HOST else waiting, **roof)
     return Row(
         block=block.name,
         part=WAITS,
@@ -232,9 +242,12 @@ def _block_rows(
         "compute": _f(both.busy),
         "link": _f(both.link),
     }[deciding]
-    waiting = layer / block.passes - deciding_time
-    if waiting > NOTHING * layer:
-        rows.append(_waiting(_wait_of(deciding, family, rates), block, deciding, runs, waiting))
+    on_die = _f(on_the_die(block, family, attention, experts, rates))
+    lost = on_die / block.passes - deciding_time
+    waits = {_wait_of(deciding, family): lost, HOST: (layer - on_die) / block.passes}
+    rows += [
+        _waiting(name, block, deciding, runs, waiting) for name, waiting in waits.items() if waiting > NOTHING * layer
+    ]
     spare = {
         "all": 0.0,
         "attention": _f(attention.whole) - _f(experts.whole),
@@ -253,7 +266,7 @@ def _block_rows(
         slack=block.passes * spare,
         prefetched=runs * ahead,
         # micro-batches in stages overlap each other even where the way through decides
-        hidden=runs * ((_f(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -waiting)),
+        hidden=runs * ((_f(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -lost)),
         decides=deciding,
     )
     return rows, summary

@@ -181,7 +181,7 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
 
     A host that starts every kernel by itself may need longer than the die.
     """
-    time = _on_the_die(block, family, attention, experts, rates)
+    time = on_the_die(block, family, attention, experts, rates)
     if rates.eager:
         apart = family.disaggregated and block.overlapped  # dies of either kind have hosts of their own
         several = maximum if apart else _sum
@@ -193,7 +193,8 @@ def _sum(a: Count, b: Count) -> Count:
     return a + b
 
 
-def _on_the_die(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> Seconds:
+def on_the_die(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> Seconds:
+    """Return the time of one layer as the dies alone need it, whatever the host."""
     if not block.overlapped:
         serial = roofline.serial_time(first=attention.whole, second=experts.whole)
         return block.passes * (serial - prefetched_time(attention, experts))
