@@ -225,7 +225,7 @@ def plan_report(
         effects=tuple(sorted((one for one in tried if isinstance(one, Effect)), key=lambda one: -one.gain)),
         refused=() if best.mixed else (*refused, *(one for one in tried if isinstance(one, Refusal))),
         deployed=tuple(deployed),
-        front=tuple(front),
+        front=_with_choice(front, best, resolved),
         inputs=tuple(_inputs(plan, run)),
     )
 
@@ -313,6 +313,25 @@ def _domains(pools: Mapping[Phase, tuple[int, float]], servers: int, size: int) 
     else:
         found = [{phase: b} for _, b in divided((0, count), (1.0, each), servers, size)]
     return found or [{name: count for name, (count, _) in pools.items()}]
+
+
+def _with_choice(
+    front: Sequence[FrontPoint], best: Deployment, resolved: Mapping[Phase, Resolved]
+) -> tuple[FrontPoint, ...]:
+    """Return a front with the plan on it where no point beats it: its limits are some way apart."""
+    if not front:
+        return ()
+    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    cards = sum(servers[phase] * one.scenario.case.rates.packages_per_server for phase, one in resolved.items())
+    rate = best.requests_per_s * _f(resolved["decode"].scenario.case.osl) / cards
+    own = FrontPoint(tpot=best.tpot, tokens_per_s_per_card=rate, deployment=best)
+    if any(one.tpot <= own.tpot * (1 + SAME) and one.tokens_per_s_per_card >= rate * (1 - SAME) for one in front):
+        return tuple(front)
+    kept = [one for one in front if one.tpot < own.tpot or one.tokens_per_s_per_card > rate]
+    return tuple(sorted([*kept, own], key=lambda one: one.tpot))
+
+
+SAME = 1e-6  # relative; nearer figures are the same
 
 
 def _cost(plan: PlanSpec, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Cost | None:

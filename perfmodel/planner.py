@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, cast
 
 from perfmodel import __version__, catalog, inputs
@@ -83,6 +84,21 @@ class Planned:
         """Probability that TTFT is within what was asked for; None where nothing was, or there is no plan."""
         limit = self.asking.request.targets.ttft
         return None if self.joined is None or limit is None else chance(self.joined.ttfts, limit)
+
+    @property
+    def chance_of_all(self) -> float | None:
+        """Probability that every limit asked for is met at once, on one machine; None where fewer than two were."""
+        request, best = self.asking.request, self.solution.best
+        if self.sure is None or self.joined is None or best is None:
+            return None
+        met: list[Any] = []
+        if request.targets.tpot is not None:
+            met.append(self.sure.steps / _number(best.decode.point.tokens_per_step) <= request.targets.tpot)
+        if request.targets.ttft is not None:
+            met.append(self.joined.ttfts <= request.targets.ttft)
+        if request.rate is not None:
+            met.append(self.joined.rates >= request.rate * (1 - 1e-9))
+        return None if len(met) < 2 else _number(prod(met).mean())
 
     @property
     def rate_chance(self) -> float | None:

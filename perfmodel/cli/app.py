@@ -88,7 +88,7 @@ def root(
             callback=_spoken,
             expose_value=False,
             envvar="MOEPLAN_LANG",
-            help="Language of tables, markdown and the page of report.",
+            help="Language of what solve, explain, compare, what-if, validate and report show; the rest stays English.",
         ),
     ] = None,
 ) -> None:

@@ -171,10 +171,11 @@ def _formula(names: list[str], subject: Any, format_: options.Format) -> None:
     from perfmodel.report.closed_form import formula_document
     from perfmodel.scenario import resolve
 
-    resolved, remarks = subject.resolved, list(subject.remarks)
+    resolved, notes = subject.resolved, tuple[str, ...]()
     if subject.between is not None:
         resolved = resolve(replace(resolved.scenario, partner=None))
-        remarks.append(f"{subject.name}: mixed; the forms are of a {subject.conditions.phase} step alone")
+        alone = f"{subject.name}: mixed serving; the forms are of a {subject.conditions.phase} step alone, without the "
+        notes = (alone + "steps of the other phase in between: TPOT, rate and memory are not the plan's",)
     title = f"{subject.model.name} {subject.conditions.phase} on {subject.machine.system.spec.name}"
     document = formula_document(names, resolved, subject.machine, title=title)
-    options.show(document, format_, remarks)
+    options.show(replace(document, notes=(*document.notes, *notes)), format_, [*subject.remarks])

@@ -41,7 +41,7 @@ def command(
         report_of(given.plan, given.run, front=front),
         Parts(**catalog.page_files(VOICE.language), shared=VOICE.say),
         file=Path(plan).name,
-        commands=commands_of(Path(plan).name, given.plan),
+        commands=commands_of(plan, given.plan),
         remarks=given.remarks,
     )
     catalog.write_page(path, text, force=force)

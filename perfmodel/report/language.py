@@ -112,8 +112,16 @@ class Glossary:
         return filled
 
 
+UNSPOKEN = ("moeplan.formula/1",)
+
+
 def spoken(document: Document, say: Say) -> Document:
-    """Return a document with every text said in another language: titles, headings, words in cells, notes."""
+    """Return a document with every text said in another language: titles, headings, words in cells, notes.
+
+    Closed forms stay as they are: their names are those of the code, in the forms and in what is given.
+    """
+    if document.schema in UNSPOKEN:
+        return document
     return replace(
         document,
         title=say(document.title),

@@ -277,7 +277,9 @@ def _targets(facts: dict[str, Any]) -> Table:
         Column("interval", "90 % interval"),
         Column("chance", "chance", "%"),
     )
-    return Table("Targets", columns, tuple(rows))
+    both = facts.get("chance_of_all")
+    note = () if both is None else (f"chance that all are met at once: {100 * both:.1f} %",)
+    return Table("Targets", columns, tuple(rows), note)
 
 
 def _pools(answer: Planned, facts: dict[str, Any]) -> Table:
@@ -705,6 +707,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), holds: Hol
         facts["ttft_interval_s"] = answer.joined.ttft.as_dict()
         facts["ttft_chance"] = answer.ttft_chance
         facts["rate_chance"] = answer.rate_chance
+        facts["chance_of_all"] = answer.chance_of_all
         facts["requests_per_s_interval"] = answer.joined.requests_per_s.as_dict()
     facts["explain"] = {
         "decode": explain_command(best.decode, asking, tpot=None if best.mixed else request.targets.tpot),

@@ -291,8 +291,8 @@ def to_table(document: Document, width: int, coloured: bool = False, say: Say = 
         for drawn in _drawing(table, columns, width) if columns else ():
             console.print(drawn)
         notes = list(table.notes)
-        if left_out:
-            listed = say(", ").join(c.title or c.key for c in left_out)
+        if named := [column for column in left_out if column.title]:
+            listed = say(", ").join(column.title for column in named)
             notes.append(say("too narrow for {}; --format csv has them").format(listed))
         for note in notes:
             put(f"  {note}", hang="  ")
