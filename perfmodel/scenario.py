@@ -15,7 +15,7 @@ from perfmodel.rates import Rates
 from perfmodel.serving import Case, PoolPoint
 from perfmodel.solver.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.solver.plan import PoolPlan
-from perfmodel.solver.search import exact_pool
+from perfmodel.solver.search import ROUND_OFF, exact_pool
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
@@ -125,7 +125,7 @@ class Resolved:
     def meets_tpot(self) -> bool:
         """Whether TPOT is within its limit; true where there is none or the phase has no TPOT."""
         limit = self.scenario.tpot
-        return limit is None or self.scenario.phase != "decode" or self.tpot <= limit
+        return limit is None or self.scenario.phase != "decode" or self.tpot <= limit * (1 + ROUND_OFF)
 
 
 def _layout_spec(values: dict[str, Any], batch: int) -> LayoutSpec:

@@ -235,12 +235,8 @@ def test_the_page_is_chinese_but_for_names_and_quotations(moeplan: Run, tmp_path
     texts = set(_shown(page))
     mixed = [text for text in texts if re.search("[\u4e00-\u9fff]", text) and _WORDS.search(_KEPT.sub("", text))]
     assert mixed == []
-    headings = [
-        one["text"] for one in page.elements if one["tag"] in ("h1", "h2", "h3", "h4", "summary", "button", "a")
-    ]
-    assert [
-        text for text in headings if text.strip() and not re.search("[\u4e00-\u9fff]|http|DeepSeek|CANN|vLLM", text)
-    ] == []
+    headings = [one["text"] for one in page.elements if one["tag"] in ("h1", "h2", "h3", "h4", "summary", "button")]
+    assert [text for text in headings if text.strip() and not re.search("[\u4e00-\u9fff]", text)] == []
 
 
 # --- the readme --------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from perfmodel.serving import Case
 from perfmodel.solver.mixed import mixed_time
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
 from perfmodel.solver.request import Request
-from perfmodel.solver.search import exact_pool
+from perfmodel.solver.search import ROUND_OFF, exact_pool
 from perfmodel.solver.solve import footprint_of_both
 from perfmodel.solver.space import LARGEST_BATCH
 from perfmodel.specs.deployment import LayoutSpec, Phase
@@ -237,7 +237,7 @@ def _targets(facts: dict[str, Any]) -> Table:
     for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")):
         target = facts[f"{key}_target_s"]
         value = facts[f"{key}_s"]
-        met = None if target is None else value <= target
+        met = None if target is None else value <= target * (1 + ROUND_OFF)
         rows.append(
             {
                 "target": name,

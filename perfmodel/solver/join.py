@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.ledger.records import Layout
 from perfmodel.serving import Case, first_token, pool_point
 from perfmodel.solver.request import ROUNDING, Request, keys
-from perfmodel.solver.search import Leader, Tally
+from perfmodel.solver.search import ROUND_OFF, Leader, Tally
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +132,7 @@ def _joined_of_a_size(
     ttft = np.broadcast_to(prefills.ttft + step, served.shape)
     allowed = counts >= 1
     if request.targets.ttft is not None:
-        late = allowed & (ttft > request.targets.ttft)
+        late = allowed & (ttft > request.targets.ttft * (1 + ROUND_OFF))
         tally.count("ttft", int(np.count_nonzero(late)))
         if late.any():
             tally.miss("ttft", float(np.where(late, ttft, np.inf).min()), request.targets.ttft, "prefill pool")

@@ -254,6 +254,7 @@ class _Best:
     too_slow: int
 
 
+ROUND_OFF = 1e-12  # relative: sums of arrays and of plain numbers round otherwise, and what meets a limit equals it
 CUT_STEP = 8  # batches between those at which memory is looked at ahead
 
 
@@ -298,9 +299,11 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence
             more: Any = 1.0
             if one.acceptance is not None:
                 more = cast(Any, tokens_per_step(one.acceptance, mesh.layout().draft)) / point.tokens_per_step
-            late = refused | (best.tpot > one.tpot * more)
+            late = refused | (best.tpot > one.tpot * (1 + ROUND_OFF) * more)
             within = np.where(late, -1.0, best.requests_per_s * more).squeeze(CORES)
-        found.append(highest(within if one.step == np.inf else np.where(steps <= one.step, within, -1.0)))
+        found.append(
+            highest(within if one.step == np.inf else np.where(steps <= one.step * (1 + ROUND_OFF), within, -1.0))
+        )
     places = tuple(np.stack(axis) for axis in zip(*(place for _, place in found), strict=True))
     n, s, k, t, d, b = places
     split = step[n, s, k, t, d, :, b].argmin(axis=-1)
