@@ -99,6 +99,14 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """What a plan takes in with every server at its largest input, and for one output token."""
+
+    watts: float
+    joules_per_token: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """One value that the plan was made from, as its file writes it, and where it comes from."""
 
@@ -136,6 +144,7 @@ class PlanReport:
     refused: tuple[Refusal, ...]
     deployed: tuple[Deployed, ...]
     front: tuple[FrontPoint, ...]
+    power: Power | None
     inputs: tuple[Input, ...]
 
     @property
@@ -226,6 +235,7 @@ def plan_report(
         refused=() if best.mixed else (*refused, *(one for one in tried if isinstance(one, Refusal))),
         deployed=tuple(deployed),
         front=_with_choice(front, best, resolved),
+        power=_power(run, best, resolved),
         inputs=tuple(_inputs(plan, run)),
     )
 
@@ -332,6 +342,17 @@ def _with_choice(
 
 
 SAME = 1e-6  # relative; nearer figures are the same
+
+
+def _power(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Power | None:
+    """Return the power of the servers in use, none where a system's file does not state it."""
+    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    each = {phase: pool.machine.system.spec.server_power for phase, pool in run.pools.items()}
+    if any(each[phase] is None for phase, count in servers.items() if count):
+        return None
+    watts = sum(_f(each[phase]) * count for phase, count in servers.items() if count)
+    tokens = best.requests_per_s * _f(resolved["decode"].scenario.case.osl)
+    return Power(watts=watts, joules_per_token=watts / tokens)
 
 
 def _cost(plan: PlanSpec, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Cost | None:

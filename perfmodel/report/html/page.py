@@ -330,6 +330,9 @@ def _facts(report: PlanReport, words: Words) -> Iterator[tuple[str, str, str, fl
     if report.cost is not None:
         yield fact("per_hour", report.cost.per_hour, "1")
         yield fact("per_million", report.cost.per_million_tokens, "1")
+    if report.power is not None:
+        yield fact("watts", report.power.watts, "W")
+        yield fact("joules", report.power.joules_per_token, "1")
     confidence = report.plan.run.confidence if report.plan.run else None
     if confidence is not None:
         yield "confidence", words.say("facts.confidence"), _chance(confidence), confidence
