@@ -37,7 +37,10 @@ class Flip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slope:
-    """How a number answers to an input: its derivative, and its elasticity as the input falls and rises."""
+    """How a number answers to an input: its derivative, and its elasticity as the input falls and rises.
+
+    Not a number on a side that lies beyond the input's stated range.
+    """
 
     input: str
     value: float
@@ -166,9 +169,12 @@ def slopes_of(wanted: Wanted, point: Point, machine: Machine) -> list[Slope]:
         "isl": (case.isl, lambda x: replace(point, case=replace(case, isl=x))),
         "osl": (case.osl, lambda x: replace(point, case=replace(case, osl=x))),
     }
-    ends: list[tuple[str, str, float, Grid]] = []
+    for i, rate in enumerate(case.acceptance):
+        if rate:
+            loads[f"acceptance_{i + 1}"] = rate, _accepting(point, i)
+    ends: list[tuple[str, str, float, Grid, tuple[bool, bool]]] = []
     for name, (now, at) in loads.items():
-        ends.append((name, "1", now, np.broadcast_to(Run(at(now * step)).number(wanted), 3)))
+        ends.append((name, "1", now, np.broadcast_to(Run(at(now * step)).number(wanted), 3), (False, False)))
     figures = _figures(machine)
     columns = []
     for i, (part, path, figure, _) in enumerate(figures):
@@ -179,11 +185,27 @@ def slopes_of(wanted: Wanted, point: Point, machine: Machine) -> list[Slope]:
     moved = Run(replace(point, case=replace(case, rates=rates))).number(wanted)
     moved = np.broadcast_to(moved, 3 * len(figures)).reshape(-1, 3)
     for (part, path, figure, unit), three in zip(figures, moved, strict=True):
-        ends.append((f"{part.spec.name}: {path}", unit, figure.value, three))
-    found = []
-    for name, unit, now, (low, middle, high) in ends:
-        down, up = (float(change) / SMALL_STEP / float(middle) for change in (middle - low, high - middle))
-        if max(abs(down), abs(up)) > FELT:
-            slope = (down + up) / 2 * float(middle) / now
-            found.append(Slope(input=name, value=now, unit=unit, derivative=slope, down=down, up=up))
-    return sorted(found, key=lambda one: -max(abs(one.down), abs(one.up)))
+        least = figure.low is not None and figure.value <= figure.low
+        most = figure.high is not None and figure.value >= figure.high
+        ends.append((f"{part.spec.name}: {path}", unit, figure.value, three, (least, most)))
+    found: list[tuple[float, Slope]] = []
+    for name, unit, now, (low, middle, high), ended in ends:
+        sides = [float(change) / SMALL_STEP / float(middle) for change in (middle - low, high - middle)]
+        free = [side for side, at_end in zip(sides, ended, strict=True) if not at_end]
+        felt = max(map(abs, free), default=0.0)
+        if felt > FELT:
+            down, up = (np.nan if at_end else side for side, at_end in zip(sides, ended, strict=True))
+            slope = sum(free) / len(free) * float(middle) / now
+            found.append((felt, Slope(input=name, value=now, unit=unit, derivative=slope, down=down, up=up)))
+    return [slope for _, slope in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _accepting(point: Point, position: int) -> Callable[[Any], Point]:
+    """Return a point at other acceptances of one draft position."""
+    accepted = point.case.acceptance
+
+    def at(rate: Any) -> Point:
+        moved = (*accepted[:position], rate, *accepted[position + 1 :])
+        return replace(point, case=replace(point.case, acceptance=moved))
+
+    return at
