@@ -130,6 +130,11 @@ def greater(a: Num, b: Num) -> Switch:
     return cast(Switch, x > y)
 
 
+def as_float(value: Any) -> float:
+    """Return a value of plain numbers as one, where it leaves the formulas."""
+    return float(value)
+
+
 def is_array(value: Num) -> bool:
     """Return whether a value is one of many."""
     return _KINDS[type(value)] == _ARRAY

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Block, Family, Ledger, Op
 from perfmodel.rates import Rates
 from perfmodel.timing.operators import OpTime, time_op
@@ -119,26 +120,22 @@ class Breakdown:
         )
 
 
-def _f(value: Any) -> float:
-    return float(value)
-
-
 def _deciding_lane(block: Block, family: Family, attention: PartTime, experts: PartTime) -> str:
     if not block.overlapped or family.overlap == "none":
         return "all"
     if family.overlap == "cores":
-        return "attention" if _f(attention.whole) >= _f(experts.whole) else "experts"
+        return "attention" if as_float(attention.whole) >= as_float(experts.whole) else "experts"
     if family.overlap == "stages":
         return _deciding_stage(block, attention, experts)
-    busy, link = _f(attention.busy + experts.busy), _f(attention.link + experts.link)
+    busy, link = as_float(attention.busy + experts.busy), as_float(attention.link + experts.link)
     return "compute" if busy >= link else "link"
 
 
 def _deciding_stage(block: Block, attention: PartTime, experts: PartTime) -> str:
     stages = {
-        "attention": block.passes * _f(attention.whole),
-        "experts": block.passes * _f(block.domains) * _f(experts.busy),
-        "all": _f(attention.whole + experts.whole),
+        "attention": block.passes * as_float(attention.whole),
+        "experts": block.passes * as_float(block.domains) * as_float(experts.busy),
+        "all": as_float(attention.whole + experts.whole),
     }
     return max(stages, key=lambda name: stages[name])
 
@@ -147,7 +144,7 @@ def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str 
     """Return the joined part that waits for the other, if the block joins two."""
     if not block.joined:
         return None
-    times = {name: _f(time_part(ledger.parts[name], rates, share).busy) for name in block.joined}
+    times = {name: as_float(time_part(ledger.parts[name], rates, share).busy) for name in block.joined}
     return min(times, key=lambda name: times[name]) if len(set(times.values())) > 1 else block.joined[1]
 
 
@@ -208,17 +205,17 @@ def _block_rows(
 ) -> tuple[list[Row], BlockTime]:
     shares = core_shares(block, family, cores, rates)
     attention, experts = lanes(ledger, block, rates, *shares)
-    layer = _f(layer_time(block, family, attention, experts, rates))
+    layer = as_float(layer_time(block, family, attention, experts, rates))
     deciding = _deciding_lane(block, family, attention, experts)
     losing = _losing_part(ledger, block, rates, shares[1])
-    runs = _f(runs_of(ledger, block))
+    runs = as_float(runs_of(ledger, block))
     rows = []
     lanes_of = [("attention", part, shares[0]) for part in block.attention]
     lanes_of += [("experts", part, shares[1]) for part in (*block.experts, *block.joined, *block.beside)]
     for lane, part, share in lanes_of:
         for op in ledger.parts[part]:
             timed = time_op(op, rates, share)
-            if not _f(timed.time):  # an exchange among one
+            if not as_float(timed.time):  # an exchange among one
                 continue
             rows.append(
                 Row(
@@ -228,21 +225,21 @@ def _block_rows(
                     lane=lane,
                     runs=runs,
                     timed=timed,
-                    total=runs * _f(timed.time),
+                    total=runs * as_float(timed.time),
                     decides=part != losing and _decides(op, lane, deciding, family),
-                    ideal_total=runs * _f(time_op(op, ideal, 1.0).time),
+                    ideal_total=runs * as_float(time_op(op, ideal, 1.0).time),
                 )
             )
     both = join([attention, experts])
-    ahead = 0.0 if block.overlapped else _f(prefetched_time(attention, experts))
+    ahead = 0.0 if block.overlapped else as_float(prefetched_time(attention, experts))
     deciding_time = {
-        "all": _f(both.whole) - ahead,
-        "attention": _f(attention.whole),
-        "experts": _f(experts.busy if family.disaggregated else experts.whole),
-        "compute": _f(both.busy),
-        "link": _f(both.link),
+        "all": as_float(both.whole) - ahead,
+        "attention": as_float(attention.whole),
+        "experts": as_float(experts.busy if family.disaggregated else experts.whole),
+        "compute": as_float(both.busy),
+        "link": as_float(both.link),
     }[deciding]
-    on_die = _f(on_the_die(block, family, attention, experts, rates))
+    on_die = as_float(on_the_die(block, family, attention, experts, rates))
     lost = on_die / block.passes - deciding_time
     waits = {_wait_of(deciding, family): lost, HOST: (layer - on_die) / block.passes}
     rows += [
@@ -250,23 +247,23 @@ def _block_rows(
     ]
     spare = {
         "all": 0.0,
-        "attention": _f(attention.whole) - _f(experts.whole),
-        "experts": _f(experts.whole) - _f(attention.whole),
-        "compute": _f(both.busy) - _f(both.link),
-        "link": _f(both.link) - _f(both.busy),
+        "attention": as_float(attention.whole) - as_float(experts.whole),
+        "experts": as_float(experts.whole) - as_float(attention.whole),
+        "compute": as_float(both.busy) - as_float(both.link),
+        "link": as_float(both.link) - as_float(both.busy),
     }[deciding]
     summary = BlockTime(
         name=block.name,
-        count=_f(ledger.steps) * _f(block.count),
+        count=as_float(ledger.steps) * as_float(block.count),
         layer=layer,
-        total=_f(ledger.steps) * _f(block.count) * layer,
-        attention=block.passes * _f(attention.whole),
-        experts=block.passes * _f(experts.whole),
-        link=block.passes * _f(both.link),
+        total=as_float(ledger.steps) * as_float(block.count) * layer,
+        attention=block.passes * as_float(attention.whole),
+        experts=block.passes * as_float(experts.whole),
+        link=block.passes * as_float(both.link),
         slack=block.passes * spare,
         prefetched=runs * ahead,
         # micro-batches in stages overlap each other even where the way through decides
-        hidden=runs * ((_f(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -lost)),
+        hidden=runs * ((as_float(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -lost)),
         decides=deciding,
     )
     return rows, summary
@@ -281,13 +278,13 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
     rows: list[Row] = []
     blocks: list[BlockTime] = []
     for block in ledger.blocks:
-        if not _f(block.count):
+        if not as_float(block.count):
             continue
         more, summary = _block_rows(ledger, block, family, attention_cores, rates, ideal)
         rows += more
         blocks.append(summary)
-    gap, overhead = map(_f, gap_and_overhead(family, ledger.draft, rates))
-    overhead = _f(ledger.steps) * overhead
+    gap, overhead = map(as_float, gap_and_overhead(family, ledger.draft, rates))
+    overhead = as_float(ledger.steps) * overhead
     layers = sum(block.total for block in blocks)
     return Breakdown(
         rows=tuple(rows),
@@ -311,7 +308,7 @@ def on_the_mean_rank(
     """
     if family.overlap != "none":
         raise ValueError("a profile shows its waits inside the exchanges only where layers run serially")
-    gap, overhead = map(_f, gap_and_overhead(family, busiest.draft, rates))
+    gap, overhead = map(as_float, gap_and_overhead(family, busiest.draft, rates))
     times: dict[str, float] = {}
     waits = {"attention": 0.0, "experts": 0.0}
     for ledger, sign in ((busiest, 1.0), (mean, -1.0)):

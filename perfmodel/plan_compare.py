@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
+from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.plan_file import PHASES, served
 from perfmodel.scenario import Joined, Resolved, breakdown_of, in_turn
 from perfmodel.specs.deployment import Phase
@@ -13,9 +15,9 @@ from perfmodel.specs.evidence import Conditions, DeploymentConditions
 from perfmodel.specs.plan import Asked
 from perfmodel.specs.run import RunSpec
 from perfmodel.uncertainty import pool_range
+from perfmodel.units import HOUR
 from perfmodel.what_if import Pool, Run, as_it_is, resolved_of, resolved_pools
 
-HOUR = 3600
 #: instances of each pool; none of what is no deployment
 Instances = Mapping[Phase, int]
 
@@ -91,7 +93,9 @@ def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: R
         utilisation=asked.utilisation,
         asked=asked.requests_per_s,
         per_hour=cost,
-        per_million_tokens=None if cost is None else cost / (tokens * HOUR) * 1e6,
+        per_million_tokens=None
+        if cost is None
+        else as_float(cost_of_tokens(cost_rate=cast(Any, cost / HOUR), tokens_per_s=cast(Any, tokens))),
         chance=None if conditions.tpot is None else _chance(run, pools, conditions.tpot),
     )
 

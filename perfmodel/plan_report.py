@@ -6,7 +6,9 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from perfmodel.algebra import as_float
 from perfmodel.breakdown import Breakdown, breakdown
+from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.machine import Machine
 from perfmodel.placement import Die, placement
 from perfmodel.rates import Rates
@@ -20,10 +22,10 @@ from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.timeline import Timeline, timeline
 from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, interleaved, pool_range
+from perfmodel.units import HOUR
 from perfmodel.validation import Deployed, Published, Result, neighbours, place_of
 from perfmodel.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
 
-HOUR = 3600
 LAYER = "moe_layer"  # block that is shown over time
 NEIGHBOURS = 5  # published rows beside each pool
 
@@ -173,10 +175,6 @@ class PlanReport:
         return self.tokens_per_s / self.cards
 
 
-def _f(value: Any) -> float:
-    return float(value)
-
-
 def plan_report(
     plan: PlanSpec,
     run: Run,
@@ -205,7 +203,7 @@ def plan_report(
         "decode": _pool(run, "decode", resolved, ideal, best.decode_instances, best.decode_utilisation, published),
     }
     if best.mixed:
-        added = best.tpot_added * _f(resolved["decode"].point.tokens_per_step)
+        added = best.tpot_added * as_float(resolved["decode"].point.tokens_per_step)
         sure = interleaved(pools["decode"].sure, pools["prefill"].sure, added)
         pools["decode"] = replace(pools["decode"], sure=sure)
     case = resolved["prefill"].scenario.case
@@ -333,7 +331,7 @@ def _with_choice(
         return ()
     servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
     cards = sum(servers[phase] * one.scenario.case.rates.packages_per_server for phase, one in resolved.items())
-    rate = best.requests_per_s * _f(resolved["decode"].scenario.case.osl) / cards
+    rate = best.requests_per_s * as_float(resolved["decode"].scenario.case.osl) / cards
     own = FrontPoint(tpot=best.tpot, tokens_per_s_per_card=rate, deployment=best)
     if any(one.tpot <= own.tpot * (1 + SAME) and one.tokens_per_s_per_card >= rate * (1 - SAME) for one in front):
         return tuple(front)
@@ -350,8 +348,8 @@ def _power(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Po
     each = {phase: pool.machine.system.spec.server_power for phase, pool in run.pools.items()}
     if any(each[phase] is None for phase, count in servers.items() if count):
         return None
-    watts = sum(_f(each[phase]) * count for phase, count in servers.items() if count)
-    tokens = best.requests_per_s * _f(resolved["decode"].scenario.case.osl)
+    watts = sum(as_float(each[phase]) * count for phase, count in servers.items() if count)
+    tokens = best.requests_per_s * as_float(resolved["decode"].scenario.case.osl)
     return Power(watts=watts, joules_per_token=watts / tokens)
 
 
@@ -363,8 +361,9 @@ def _cost(plan: PlanSpec, best: Deployment, resolved: Mapping[Phase, Resolved]) 
     hour = sum(
         each[phase] * servers[phase] * one.scenario.case.rates.packages_per_server for phase, one in resolved.items()
     )
-    tokens = best.requests_per_s * float(plan.conditions.osl) * HOUR
-    return Cost(per_hour=hour, per_million_tokens=hour / tokens * 1e6)
+    tokens: Any = best.requests_per_s * float(plan.conditions.osl)
+    each_million = cost_of_tokens(cost_rate=cast(Any, hour / HOUR), tokens_per_s=tokens)
+    return Cost(per_hour=hour, per_million_tokens=as_float(each_million))
 
 
 def _pool(
@@ -403,7 +402,7 @@ def _targets(
     joined: JoinedRange,
 ) -> tuple[tuple[Target, ...], float | None]:
     """Return the limits beside their predictions, and the probability that all of them are met at once."""
-    tpots = decode.steps / _f(best.decode.point.tokens_per_step)
+    tpots = decode.steps / as_float(best.decode.point.tokens_per_step)
     asked = plan.wanted.requests_per_s
     kept = {
         "tpot": None if run.tpot is None else tpots <= run.tpot,
@@ -415,7 +414,9 @@ def _targets(
 
     def served(name: Any, value: Any, limit: float | None, unit: str, interval: Interval) -> Target:
         chance = chances[name]
-        return Target(name=name, phase=None, value=_f(value), limit=limit, unit=unit, interval=interval, chance=chance)
+        return Target(
+            name=name, phase=None, value=as_float(value), limit=limit, unit=unit, interval=interval, chance=chance
+        )
 
     found = [
         served("tpot", best.tpot, run.tpot, "s", decode.tpot),
@@ -426,8 +427,8 @@ def _targets(
         Target(
             name="memory",
             phase=phase,
-            value=_f(pool.point.memory),
-            limit=_f(pool.point.usable),
+            value=as_float(pool.point.memory),
+            limit=as_float(pool.point.usable),
             unit="B",
             interval=None,
             chance=None,

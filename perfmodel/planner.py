@@ -6,6 +6,7 @@ from math import prod
 from typing import Any, cast
 
 from perfmodel import __version__, catalog, inputs
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.machine import Machine
 from perfmodel.plan_file import plan_spec, pool_of
@@ -22,7 +23,7 @@ from perfmodel.specs.evidence import DeploymentConditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import RunSpec, Serving
-from perfmodel.uncertainty import JoinedRange, PoolRange, interleaved, pool_range
+from perfmodel.uncertainty import JoinedRange, PoolRange, chance, interleaved, pool_range
 
 SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
@@ -77,7 +78,7 @@ class Planned:
         limit, best = self.asking.request.targets.tpot, self.solution.best
         if self.sure is None or limit is None or best is None:
             return None
-        return self.sure.chance(limit, _number(best.decode.point.tokens_per_step))
+        return self.sure.chance(limit, as_float(best.decode.point.tokens_per_step))
 
     @property
     def ttft_chance(self) -> float | None:
@@ -93,22 +94,18 @@ class Planned:
             return None
         met: list[Any] = []
         if request.targets.tpot is not None:
-            met.append(self.sure.steps / _number(best.decode.point.tokens_per_step) <= request.targets.tpot)
+            met.append(self.sure.steps / as_float(best.decode.point.tokens_per_step) <= request.targets.tpot)
         if request.targets.ttft is not None:
             met.append(self.joined.ttfts <= request.targets.ttft)
         if request.rate is not None:
             met.append(self.joined.rates >= request.rate * (1 - 1e-9))
-        return None if len(met) < 2 else _number(prod(met).mean())
+        return None if len(met) < 2 else as_float(prod(met).mean())
 
     @property
     def rate_chance(self) -> float | None:
         """Probability that the rate asked for is served; None where none was, or there is no plan."""
         rate = self.asking.request.rate
         return None if self.joined is None or rate is None else chance(-self.joined.rates, -rate * (1 - 1e-9))
-
-
-def _number(value: Any) -> float:
-    return float(value)
 
 
 def _prices(run: RunSpec, machines: Mapping[Phase, Machine]) -> tuple[float, float]:
@@ -121,11 +118,11 @@ def _prices(run: RunSpec, machines: Mapping[Phase, Machine]) -> tuple[float, flo
                 f"--objective energy: no server_power on file for {', '.join(sorted(unknown))}; allowed: systems "
                 "whose file states it; add it with its source"
             )
-        return _number(watts["prefill"]), _number(watts["decode"])
+        return as_float(watts["prefill"]), as_float(watts["decode"])
     if run.price is None:
         return 1.0, 1.0
     prefill = run.price if run.prefill_price is None else run.prefill_price
-    each = {phase: _number(machine.system.spec.packages_per_server) for phase, machine in machines.items()}
+    each = {phase: as_float(machine.system.spec.packages_per_server) for phase, machine in machines.items()}
     return prefill * each["prefill"], run.price * each["decode"]
 
 
@@ -248,10 +245,10 @@ def asking_of(run: RunSpec) -> Asking:
         servers=_servers(run.cards, rates["decode"], names["decode"], "--cards", pools),
         rate=run.rate,
         targets=Targets(tpot=run.tpot, ttft=run.ttft),
-        utilisation=_number(run.utilisation),
+        utilisation=as_float(run.utilisation),
         objective=run.aim,
         choices=choices,
-        top=int(_number(run.top)),
+        top=int(as_float(run.top)),
         prefill_servers=None
         if same
         else _servers(run.prefill_cards, rates["prefill"], names["prefill"], "--prefill-cards", 1),
@@ -293,12 +290,12 @@ def planned(run: RunSpec) -> Planned:
         joined = joined_sure(
             best, prefill, sure, asking.cases["prefill"], asking.request.utilisation, asking.request.rate
         )
-        tpots = sure.steps / _number(best.decode.point.tokens_per_step)
+        tpots = sure.steps / as_float(best.decode.point.tokens_per_step)
         tighter = {
             name: value * min(0.9999, limit / _quantile(samples, run.confidence))
             for name, value, limit, samples in (
                 ("tpot", best.tpot, targets.tpot, tpots),
-                ("ttft", _number(best.first_token.ttft), targets.ttft, joined.ttfts),
+                ("ttft", as_float(best.first_token.ttft), targets.ttft, joined.ttfts),
             )
             if limit is not None and run.confidence is not None and chance(samples, limit) < run.confidence
         }
@@ -317,11 +314,6 @@ def planned(run: RunSpec) -> Planned:
     )
 
 
-def chance(samples: Any, limit: float) -> float:
-    """Return the part of samples within a limit."""
-    return _number((samples <= limit).mean())
-
-
 def _quantile(samples: Any, confidence: float) -> float:
     """Return what so large a part of the samples stays within."""
     import numpy as np
@@ -337,13 +329,12 @@ def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
         for phase, pool in each.items()
     )
     if best.mixed:
-        decode = interleaved(decode, prefill, best.tpot_added * _number(best.decode.point.tokens_per_step))
+        decode = interleaved(decode, prefill, best.tpot_added * as_float(best.decode.point.tokens_per_step))
     return prefill, decode
 
 
-def front_of(found: Planned) -> list[FrontPoint]:
+def front_of(asking: Asking) -> list[FrontPoint]:
     """Return the front of throughput per card over TPOT around the limit asked for."""
-    asking = found.asking
     return front(asking.case, asking.request, asking.cases["prefill"])
 
 

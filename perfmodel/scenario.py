@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from perfmodel.algebra import as_float
 from perfmodel.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
@@ -23,11 +24,6 @@ from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceS
 from perfmodel.specs.model import ModelSpec
 from perfmodel.uncertainty import Interval, PoolRange, interleaved
 from perfmodel.units import Fraction, PerSecond, Seconds
-
-
-def _number(value: Any) -> float:
-    return float(value)
-
 
 #: an overlap left open: the fastest is taken
 FASTEST = "fastest"
@@ -97,24 +93,24 @@ class Resolved:
     @property
     def tpot(self) -> float:
         """Time per output token, with prefill steps in between where the dies run both phases."""
-        return _number(self.scenario.tpot_of(self.point))
+        return as_float(self.scenario.tpot_of(self.point))
 
     @property
     def share(self) -> float:
         """Part of the dies' time that this phase has where nothing waits."""
-        return _number(self.scenario.share_of(self.point))
+        return as_float(self.scenario.share_of(self.point))
 
     @property
     def requests_per_s_per_card(self) -> float:
         """Requests per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return _number(self.scenario.tokens_of(self.point)) / _number(self.point.tokens_per_request) / dies
+        return as_float(self.scenario.tokens_of(self.point)) / as_float(self.point.tokens_per_request) / dies
 
     @property
     def tokens_per_s_per_card(self) -> float:
         """Output tokens, in prefill input tokens, per second of the instance, per package."""
         dies = self.plan.layout.dies / self.scenario.case.rates.dies_per_package
-        return _number(self.scenario.tokens_of(self.point)) / dies
+        return as_float(self.scenario.tokens_of(self.point)) / dies
 
     @property
     def fits(self) -> bool:
@@ -162,7 +158,7 @@ def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
 def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
     """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
     slower: Any = min(
-        (one.kv_tier for one in rates.values()), key=lambda tier: (_number(tier.bandwidth), -_number(tier.latency))
+        (one.kv_tier for one in rates.values()), key=lambda tier: (as_float(tier.bandwidth), -as_float(tier.latency))
     )
     return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
 
@@ -171,11 +167,11 @@ def in_turn(sure: PoolRange, other: PoolRange, resolved: Resolved) -> PoolRange:
     """Return how sure a step is whose dies run the ``other`` phase in turn: TPOT with prefill in between, and rates."""
     if resolved.scenario.phase == "prefill":
         rate = sure.tokens_per_s
-        part = _number(resolved.scenario.tokens_of(resolved.point)) / _number(resolved.point.tokens_per_s)
+        part = as_float(resolved.scenario.tokens_of(resolved.point)) / as_float(resolved.point.tokens_per_s)
         ends = {name: value * part for name, value in rate.as_dict().items()}
         return replace(sure, tokens_per_s=Interval(**ends))
-    each = _number(resolved.point.tokens_per_step)
-    added = resolved.tpot * each - _number(resolved.point.step_time)
+    each = as_float(resolved.point.tokens_per_step)
+    added = resolved.tpot * each - as_float(resolved.point.step_time)
     return replace(interleaved(sure, other, added), step_time=sure.step_time)
 
 

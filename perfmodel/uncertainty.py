@@ -48,6 +48,11 @@ class Interval:
         return {"low50": self.low50, "high50": self.high50, "low90": self.low90, "high90": self.high90}
 
 
+def chance(samples: Values, limit: float) -> float:
+    """Return the part of samples within a limit."""
+    return float(np.mean(samples <= limit))
+
+
 def interval(values: Values) -> Interval:
     """Return the intervals of samples."""
     low50, high50, low90, high90 = (float(end) for end in np.quantile(values, (0.25, 0.75, 0.05, 0.95)))
@@ -135,13 +140,9 @@ class PoolRange:
     tpot: Interval
     tokens_per_s: Interval
 
-    def tpot_at(self, confidence: float, tokens_per_step: float) -> float:
-        """Return the TPOT that is met with a probability."""
-        return float(np.quantile(self.steps, confidence)) / tokens_per_step
-
     def chance(self, limit: float, tokens_per_step: float) -> float:
         """Return the probability that TPOT is within a limit."""
-        return float(np.mean(self.steps / tokens_per_step <= limit))
+        return chance(self.steps / tokens_per_step, limit)
 
 
 def pool_range(

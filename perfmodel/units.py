@@ -116,6 +116,8 @@ class Unit:
         return {"anyOf": [{"type": "number"}, text]} if self.symbol == "1" else text
 
 
+HOUR = 3600.0  # s
+
 Dimensionless = Annotated[Num, Unit("1")]
 Count = Annotated[Num, Unit("1")]
 Fraction = Annotated[Num, Unit("1")]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
 from perfmodel.machine import Known, Machine
@@ -117,10 +118,6 @@ class Refusal:
     why: str
 
 
-def _f(value: Any) -> float:
-    return float(value)
-
-
 def resolved_of(pool: Pool, model: ModelSpec) -> Resolved:
     """Return a pool evaluated as it is."""
     return resolve(of_conditions(pool.conditions, model, pool.machine.rates()))
@@ -182,7 +179,7 @@ def outcome(run: Run, *, ttft: float | None) -> Outcome | None:
         decode = _refitted(run.pools["decode"], run.model, run, 0.0, None)
         if decode is None:
             return None
-        found["decode"], decode_step = decode, _f(decode.point.step_time)
+        found["decode"], decode_step = decode, as_float(decode.point.step_time)
     if "prefill" in run.pools:
         prefill = _refitted(run.pools["prefill"], run.model, run, decode_step, ttft)
         if prefill is None:
@@ -215,7 +212,7 @@ def _ttft(run: Run, found: Mapping[Phase, Resolved]) -> float | None:
     prefill = found["prefill"]
     case = prefill.scenario.case
     if run.mixed:
-        return _f(mixed_first_token(prefill.point, found["decode"].point, case, run.utilisation).ttft)
+        return as_float(mixed_first_token(prefill.point, found["decode"].point, case, run.utilisation).ttft)
     if "decode" in found:
         rates = joined_rates({phase: one.scenario.case.rates for phase, one in found.items()})
         case = replace(case, rates=rates["prefill"])
@@ -224,9 +221,9 @@ def _ttft(run: Run, found: Mapping[Phase, Resolved]) -> float | None:
         layout=Layout.of(prefill.plan.layout),
         case=case,
         utilisation=run.utilisation,
-        decode_step=_f(found["decode"].point.step_time) if "decode" in found else 0.0,
+        decode_step=as_float(found["decode"].point.step_time) if "decode" in found else 0.0,
     )
-    return _f(terms.ttft)
+    return as_float(terms.ttft)
 
 
 # --- changes -----------------------------------------------------------------------------------
@@ -324,7 +321,7 @@ def _raised(pool: Pool, part: str, paths: tuple[str, ...]) -> Pool:
             tiers = [tier.model_copy(update={"bandwidth": tier.bandwidth * (1 + RAISED)}) for tier in spec.tiers]
             spec = spec.model_copy(update={"tiers": tuple(tiers)})
             continue
-        spec = with_value(spec, path.split("."), _f(value_at(spec, path)) * (1 + RAISED))
+        spec = with_value(spec, path.split("."), as_float(value_at(spec, path)) * (1 + RAISED))
     return replace(pool, machine=replace(pool.machine, **{part: replace(known, spec=spec)}))
 
 
@@ -593,7 +590,7 @@ def _split_best(run: Run) -> Run:
             )
             for cores in attention_core_options("cores", rates)
         ]
-        pools[phase] = min(tries, key=lambda one: _f(resolved_of(one, run.model).point.step_time))
+        pools[phase] = min(tries, key=lambda one: as_float(resolved_of(one, run.model).point.step_time))
     return replace(run, pools=pools)
 
 

@@ -232,7 +232,7 @@ def test_energy_counts_the_largest_input_of_every_server(moeplan: Run) -> None:
 
 def test_no_point_of_the_front_is_beaten_nor_is_the_front_by_the_choice() -> None:
     found = planner.planned(ASKED)
-    points, best = planner.front_of(found), found.solution.best
+    points, best = planner.front_of(found.asking), found.solution.best
     assert best is not None
     assert len(points) > 5
     assert [one.tpot for one in points] == sorted(one.tpot for one in points)
@@ -244,7 +244,7 @@ def test_no_point_of_the_front_is_beaten_nor_is_the_front_by_the_choice() -> Non
 
 @pytest.mark.parametrize("limit", [0.025, 0.1])
 def test_each_point_of_the_front_is_the_plan_of_its_own_limit(limit: float) -> None:
-    points = planner.front_of(planner.planned(ASKED))
+    points = planner.front_of(planner.asking_of(ASKED))
     asked = ASKED.model_copy(update={"tpot": limit, "objective": "per-card"})
     best = planner.planned(asked).solution.best
     assert best is not None

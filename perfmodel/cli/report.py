@@ -132,10 +132,8 @@ def report_of(spec: Any, run: Any, *, front: bool) -> Any:
 
 def _front(spec: Any) -> Any:
     """Return the front around the limit that the plan was searched under; nothing where there is no run or no limit."""
-    from perfmodel.planner import asking_of
-    from perfmodel.solver.solve import front
+    from perfmodel.planner import asking_of, front_of
 
     if spec.run is None or spec.run.tpot is None:
         return ()
-    asking = asking_of(spec.run)
-    return front(asking.case, asking.request, asking.cases["prefill"])
+    return front_of(asking_of(spec.run))

@@ -198,7 +198,9 @@ def command(
         top=top,
     )
     answer = planner.planned(run)
-    looked = (planner.front_of(answer), planner.holds_of(answer)) if front and answer.solution.best else ((), None)
+    looked = (
+        (planner.front_of(answer.asking), planner.holds_of(answer)) if front and answer.solution.best else ((), None)
+    )
     document = plan_document(answer, *looked)
     options.show(document, format_, list(answer.asking.remarks))
     if output is not None:

@@ -55,6 +55,17 @@ def mixed_tpot(
     return tpot + sequences * prefill_time_per_request / tokens_per_request
 
 
+def cost_of_tokens(*, cost_rate: PerSecond, tokens_per_s: PerSecond) -> Dimensionless:
+    """Cost of a million output tokens; ``cost_rate`` is the money that a second costs.
+
+    Source: definition.
+
+    >>> cost_of_tokens(cost_rate=0.01, tokens_per_s=10_000.0)
+    1.0
+    """
+    return cost_rate * 1_000_000 / tokens_per_s
+
+
 def batch_formation_wait(*, prompts: Count, arrival_rate: PerSecond) -> Seconds:
     r"""Mean wait of a prompt until its batch is full.
 

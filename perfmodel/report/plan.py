@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.catalog import beyond_layout, load_model
+from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.planner import Asking, Planned
 from perfmodel.rates import Rates
 from perfmodel.report.assumptions import assumption_table
@@ -35,10 +37,10 @@ from perfmodel.solver.solve import footprint_of_both
 from perfmodel.solver.space import LARGEST_BATCH
 from perfmodel.specs.deployment import LayoutSpec, Phase
 from perfmodel.specs.run import Objective
+from perfmodel.units import HOUR
 
 SMALLEST_SHARE = 0.01
 FULL = 0.02  # of a load: pools so near each other are both full
-HOUR = 3600
 TTFT_DEFINITION = (
     "TTFT = batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
     "means at the utilisation limit"
@@ -54,10 +56,6 @@ CHANCES = (
     "chances and intervals hold the stated ranges of inputs, no queues and no faults; for whole deployments beside "
     "published ones see moeplan validate"
 )
-
-
-def _f(value: Any) -> float:
-    return float(value)
 
 
 #: keys of a layout that explain has an option for
@@ -129,13 +127,13 @@ def _pool_facts(answer: Planned, phase: Phase) -> dict[str, Any]:
         "dies": dies,
         "cards": dies // rates.dies_per_package,
         "servers": pool.servers * instances,
-        "step_time_s": _f(pool.point.step_time),
-        "tokens_per_s_per_card_of_pool": _f(pool.point.tokens_per_s) * rates.dies_per_package / pool.layout.dies,
+        "step_time_s": as_float(pool.point.step_time),
+        "tokens_per_s_per_card_of_pool": as_float(pool.point.tokens_per_s) * rates.dies_per_package / pool.layout.dies,
         "utilisation": utilisation,
-        "memory_planned_B": _f(pool.point.memory),
-        "memory_worst_B": _f(pool.point.footprint.worst),
-        "memory_usable_B": _f(pool.point.usable),
-        "memory_share": _f(pool.point.memory / pool.point.usable),
+        "memory_planned_B": as_float(pool.point.memory),
+        "memory_worst_B": as_float(pool.point.footprint.worst),
+        "memory_usable_B": as_float(pool.point.usable),
+        "memory_share": as_float(pool.point.memory / pool.point.usable),
         "time_by_bound": time_by_bound(plan_breakdown(pool, case, ideal)),
         "stopped_by": _stopped_by(best, phase, cases, answer.solution.request),
     }
@@ -152,8 +150,8 @@ def _facts(answer: Planned) -> dict[str, Any]:
         "requests_per_s": best.requests_per_s,
         "tokens_per_s": best.requests_per_s * decode.osl,
         "tokens_per_s_per_card_of_deployment": best.requests_per_s * decode.osl / used,
-        "tokens_per_s_per_card_of_decode_pool": _f(best.decode.point.tokens_per_s)
-        * (_f(best.decode.point.tpot) / best.tpot)
+        "tokens_per_s_per_card_of_decode_pool": as_float(best.decode.point.tokens_per_s)
+        * (as_float(best.decode.point.tpot) / best.tpot)
         * decode.rates.dies_per_package
         / best.decode.layout.dies,
         "serving": "mixed" if best.mixed else "disaggregated",
@@ -161,15 +159,15 @@ def _facts(answer: Planned) -> dict[str, Any]:
         "tpot_target_s": request.targets.tpot,
         "tpot_at_context_s": tpot_over_context(best.decode, decode, best.tpot_added),
         "longest_gap_s": best.longest_gap,
-        "ttft_s": _f(terms.ttft),
+        "ttft_s": as_float(terms.ttft),
         "ttft_target_s": request.targets.ttft,
         "ttft_terms_s": {
-            **({"frontend": _f(terms.frontend)} if _f(terms.frontend) else {}),
-            "batch_formation": _f(terms.batch_formation),
-            "residual": _f(terms.residual),
-            "prefill": _f(terms.prefill),
-            "kv_transfer": _f(terms.kv_transfer),
-            "first_step": _f(terms.first_step),
+            **({"frontend": as_float(terms.frontend)} if as_float(terms.frontend) else {}),
+            "batch_formation": as_float(terms.batch_formation),
+            "residual": as_float(terms.residual),
+            "prefill": as_float(terms.prefill),
+            "kv_transfer": as_float(terms.kv_transfer),
+            "first_step": as_float(terms.first_step),
         },
         "cards_used": used,
         "cards_idle": budget - used if asking.run.cards else 0,
@@ -211,12 +209,13 @@ def _cost(answer: Planned, best: Deployment) -> dict[str, float] | None:
     asking = answer.asking
     prices = dict(zip(("prefill", "decode"), asking.request.prices, strict=True))
     total = sum(prices[phase] * servers for phase, servers in _servers(best).items())
-    tokens = best.requests_per_s * _f(asking.case.osl)
+    tokens = best.requests_per_s * as_float(asking.case.osl)
     if asking.request.objective == "energy":
         return {"watts_at_most": total, "joules_per_token_at_most": total / tokens}
     if asking.run.price is None:
         return None
-    return {"per_hour": total, "per_million_tokens": total / (tokens * HOUR) * 1e6}
+    each = as_float(cost_of_tokens(cost_rate=cast(Any, total / HOUR), tokens_per_s=cast(Any, tokens)))
+    return {"per_hour": total, "per_million_tokens": each}
 
 
 #: key of a cost, what it is called, and its unit; money has none
@@ -442,7 +441,7 @@ def _rivals(answer: Planned) -> Table:
             "plan": counts_in_words(d),
             "decode": layout_words(d.decode),
             "tpot": d.tpot,
-            "ttft": _f(d.first_token.ttft),
+            "ttft": as_float(d.first_token.ttft),
             "requests": d.requests_per_s,
             "servers": d.servers_used,
             "loss": loss,
@@ -502,7 +501,7 @@ def _lost(answer: Planned) -> Table:
 def _card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:
     """Return the time of a card for one token, by operator and what else takes time."""
     parts = plan_breakdown(pool, case, ideal)
-    each = pool.layout.dies / _f(pool.point.tokens_per_s) / parts.step_time
+    each = pool.layout.dies / as_float(pool.point.tokens_per_s) / parts.step_time
     times: dict[str, float] = {}
     for row in parts.rows:
         if row.decides:

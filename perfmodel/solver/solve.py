@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from perfmodel.algebra import minimum
+from perfmodel.algebra import as_float, minimum
 from perfmodel.errors import UsageError
 from perfmodel.ledger.footprint import Footprint
 from perfmodel.ledger.records import Layout
@@ -28,10 +28,6 @@ UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards"
 
 #: joins of a search, the best first, and the prefill candidates by cache precision
 Found = tuple[list[Join], dict[str, Prefills]]
-
-
-def _number(value: Any) -> float:
-    return float(value)
 
 
 def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
@@ -117,7 +113,7 @@ def joined_sure(
     )
     if not best.mixed:
         return found
-    steps = decode.steps - best.tpot_added * _number(best.decode.point.tokens_per_step) * prefill.relative
+    steps = decode.steps - best.tpot_added * as_float(best.decode.point.tokens_per_step) * prefill.relative
     points = (
         replace(best.prefill.point, step_time=cast(Any, prefill.steps)),
         replace(best.decode.point, step_time=cast(Any, steps)),
@@ -144,10 +140,10 @@ def deployment_of(
 ) -> Deployment:
     """Return so many instances of two pools, prefill's first, that serve ``served`` requests a second."""
     (prefill, decode), (n_prefill, n_decode) = pools, counts
-    added, rate = 0.0, _number(decode.point.requests_per_s)
+    added, rate = 0.0, as_float(decode.point.requests_per_s)
     if mixed:
-        added = _number(mixed_time(prefill.point, decode.point)) - _number(decode.point.tpot)
-        rate = _number(mixed_rate(prefill.point, decode.point))
+        added = as_float(mixed_time(prefill.point, decode.point)) - as_float(decode.point.tpot)
+        rate = as_float(mixed_rate(prefill.point, decode.point))
         decode = replace(decode, point=replace(decode.point, footprint=footprint_of_both(prefill, decode)))
     capacity = n_decode * rate
     return Deployment(
@@ -156,7 +152,7 @@ def deployment_of(
         prefill_instances=n_prefill,
         decode_instances=n_decode,
         requests_per_s=served,
-        prefill_capacity=capacity if mixed else n_prefill * _number(prefill.point.requests_per_s),
+        prefill_capacity=capacity if mixed else n_prefill * as_float(prefill.point.requests_per_s),
         decode_capacity=capacity,
         first_token=first_token_of(prefill, decode, prefill_case, utilisation, mixed),
         prefill_servers=0 if mixed else math.ceil(n_prefill * prefill.servers - ROUNDING),
@@ -278,7 +274,7 @@ def _lowest_tpot(cases: Cases, request: Request) -> tuple[Found, Request, Tally]
 
 
 def _tpot_of(join: Join, cases: Cases) -> float:
-    return _number(join.decode.plan(cases.decode).point.tpot) + join.tpot_added
+    return as_float(join.decode.plan(cases.decode).point.tpot) + join.tpot_added
 
 
 def solve(case: Case, request: Request, prefill_case: Case | None = None) -> Solution:
@@ -403,7 +399,7 @@ def holds(case: Case, request: Request, prefill_case: Case | None = None) -> Hol
 def _point(best: Deployment, cases: Cases) -> FrontPoint:
     cards = best.prefill_servers * cases.prefill.rates.packages_per_server
     cards += best.decode_servers * cases.decode.rates.packages_per_server
-    rate = best.requests_per_s * _number(cases.decode.osl) / cards
+    rate = best.requests_per_s * as_float(cases.decode.osl) / cards
     return FrontPoint(tpot=best.tpot, tokens_per_s_per_card=rate, deployment=best)
 
 

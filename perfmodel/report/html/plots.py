@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.breakdown import WAITS, Row
 from perfmodel.plan_report import PlanReport, PoolReport, Site
 from perfmodel.rates import Rates
@@ -56,10 +57,6 @@ class Figure:
     narrow: Mapping[str, Any] = field(default_factory=dict)
     #: names of bars, the first on top; on a narrow screen they stand above their bars
     names: tuple[str, ...] = ()
-
-
-def _f(value: Any) -> float:
-    return float(value)
 
 
 def _percent(share: float, signed: bool = False) -> str:
@@ -329,8 +326,8 @@ def streams(pool: PoolReport, words: Words) -> Figure:
 def _work(row: Row) -> tuple[float, float, float]:
     """Return FLOP, bytes and seconds of all runs of an operator."""
     op = row.timed.op
-    touched = _f(op.weight_bytes + op.kv_bytes + op.activation_bytes)
-    return row.runs * _f(op.flop), row.runs * touched, row.total
+    touched = as_float(op.weight_bytes + op.kv_bytes + op.activation_bytes)
+    return row.runs * as_float(op.flop), row.runs * touched, row.total
 
 
 def worked(pool: PoolReport) -> list[Row]:
@@ -351,7 +348,13 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
         shares = [row.total / pool.parts.step_time for row in rows]
         points = [_work(row) for row in rows]
         best = max(
-            [best, *(f / t / _f(rates.peak(row.timed.op.engine)) for row, (f, _, t) in zip(rows, points, strict=True))]
+            [
+                best,
+                *(
+                    f / t / as_float(rates.peak(row.timed.op.engine))
+                    for row, (f, _, t) in zip(rows, points, strict=True)
+                ),
+            ]
         )
         data.append(
             {
@@ -382,8 +385,8 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
         )
     low, high = (end(value for trace in data for value in trace["x"]) for end in (min, max))
     low, high = low / 2, high * 2
-    streamed = {"memory": _f(rates.hbm_bandwidth), "l2": _f(rates.l2_rate)}
-    peaks = {name: _f(rates.peak(name)) for name in ("cube_int8", "cube_bf16", "vector")}
+    streamed = {"memory": as_float(rates.hbm_bandwidth), "l2": as_float(rates.l2_rate)}
+    peaks = {name: as_float(rates.peak(name)) for name in ("cube_int8", "cube_bf16", "vector")}
     lines = [_roof([peak / streamed["l2"], high], [peak, peak]) for peak in peaks.values()]
     tops = [max(peaks.values()) / rate for rate in streamed.values()]
     lines += [_roof([low, top], [rate * low, rate * top]) for rate, top in zip(streamed.values(), tops, strict=True)]
@@ -436,11 +439,11 @@ MEMORY_COLOURS = (PHASES["decode"], PHASES["prefill"], VIOLET, GOLD, GREEN, "#9a
 def held_in(plan: PoolPlan, rates: Rates) -> dict[str, float]:
     """Return what fills the memory of a pool's die, as planned; it adds up to all there is."""
     point = plan.point
-    held, usable, capacity = point.footprint, _f(point.usable), _f(rates.capacity)
+    held, usable, capacity = point.footprint, as_float(point.usable), as_float(rates.capacity)
     filled = {"KV cache": held.kv, "exchange buffers": held.buffers, "working space": held.workspace}
-    parts = {name: _f(size) for name, size in filled.items()}
-    parts = {"weights": _f(held.planned) - sum(parts.values()), **parts, "runtime": _f(rates.runtime)}
-    return {**parts, "reserve": capacity - usable - parts["runtime"], "free": usable - _f(held.planned)}
+    parts = {name: as_float(size) for name, size in filled.items()}
+    parts = {"weights": as_float(held.planned) - sum(parts.values()), **parts, "runtime": as_float(rates.runtime)}
+    return {**parts, "reserve": capacity - usable - parts["runtime"], "free": usable - as_float(held.planned)}
 
 
 def memory(report: PlanReport, words: Words) -> Figure:
