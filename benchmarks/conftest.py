@@ -2,9 +2,9 @@
 
 import pytest
 
-from perfmodel import catalog
 from perfmodel.cli.options import read_acceptance
-from perfmodel.serving import Case
+from perfmodel.files import catalog
+from perfmodel.prediction.serving import Case
 
 
 @pytest.fixture(scope="session")

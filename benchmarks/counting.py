@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.ledger.records import Layout
-from perfmodel.serving import Case, pool_point
+from perfmodel.prediction.serving import Case, pool_point
 from perfmodel.solver.search import CORES, Mesh
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from counting import work_of
 
-from perfmodel.serving import Case, usable_memory
+from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver import search
 from perfmodel.solver.request import Request
 from perfmodel.solver.search import Mesh, Tally, _best_of_chunk, best_decode, meshes

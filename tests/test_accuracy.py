@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel import catalog
-from perfmodel.accuracy import scores
+from perfmodel.files import catalog
 from perfmodel.report.accuracy import met
+from perfmodel.scoring.accuracy import scores
 
 FOLDER = os.environ.get("MOEPLAN_MEASUREMENTS")
 NAMES = catalog.names("microbenchmarks")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from perfmodel import catalog
-from perfmodel.calibration import PRIORS, fit
-from perfmodel.comparison import by_kernel
+from perfmodel.files import catalog
 from perfmodel.measured.readers import Context, read
 from perfmodel.measured.shapes import OPERATORS
+from perfmodel.scoring.calibration import PRIORS, fit
+from perfmodel.scoring.operators import by_kernel
 from perfmodel.specs.kernels import KernelSetSpec, parameters
 from perfmodel.timing.operators import time_op
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel import catalog
 from perfmodel.errors import DataError, UsageError
+from perfmodel.files import catalog
 
 KINDS = ("chips", "systems", "stacks", "models", "evidence")
 LOAD = {

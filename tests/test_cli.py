@@ -153,7 +153,7 @@ def test_terms_are_listed_and_shown(moeplan) -> None:
 
 
 def test_a_layout_that_does_not_fit_is_remarked(moeplan, tmp_path) -> None:
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     text = (catalog._root() / "evidence" / "seed-prefill-16x.yaml").read_text()
     path = tmp_path / "huge.yaml"

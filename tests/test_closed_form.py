@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 import sympy
 
-from perfmodel import catalog
-from perfmodel.breakdown import breakdown
 from perfmodel.closed_form.form import ClosedForm, closed_form
 from perfmodel.closed_form.inputs import Flip
 from perfmodel.closed_form.names import asked_for, numbers_of
 from perfmodel.closed_form.run import Point
+from perfmodel.files import catalog
 from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
-from perfmodel.machine import Machine
-from perfmodel.scenario import of_evidence, resolve
-from perfmodel.sensitivity import with_figures
+from perfmodel.prediction.breakdown import breakdown
+from perfmodel.prediction.scenario import of_evidence, resolve
+from perfmodel.prediction.sensitivity import with_figures
 from perfmodel.specs.kernels import MessageKernel
+from perfmodel.supply.machine import Machine
 
 DECODE, DECODE_A2, STAGES = "seed-cm384-decode", "seed-a2-decode-808", "xds-disaggregated-decode"
 PREFILL, PREFILL_A2 = "recipe-r1-prefill-4k", "seed-prefill-16x"

@@ -63,8 +63,8 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
 
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
 def test_readme_states_todays_predictions(name: str) -> None:
-    from perfmodel import catalog
-    from perfmodel.scenario import of_evidence, predicted, resolve
+    from perfmodel.files import catalog
+    from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 
     spec = catalog.load_evidence(name).spec
     taken = catalog.load_conditions(spec.conditions)
@@ -79,8 +79,8 @@ def test_readme_states_todays_predictions(name: str) -> None:
 
 def test_readme_states_todays_errors_on_all_rows() -> None:
     """The README's sentences on how far to trust it, recomputed."""
-    from perfmodel import catalog
-    from perfmodel.scenario import of_evidence, predicted, resolve
+    from perfmodel.files import catalog
+    from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 
     errors, golden = {}, []
     for name in catalog.names("evidence"):
@@ -151,4 +151,4 @@ def test_the_table_of_layers_is_the_contract() -> None:
     held = [sorted(name.strip().removeprefix("perfmodel.") for name in layer.split("|")) for layer in layers]
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
-    assert [sorted(re.findall(r"`(\w+)`", row)) for row in rows[: len(held)]] == held
+    assert [sorted(re.findall(r"`([\w.]+)`", row)) for row in rows[: len(held)]] == held

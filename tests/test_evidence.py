@@ -2,8 +2,8 @@
 
 import pytest
 
-from perfmodel import catalog
-from perfmodel.scenario import of_evidence, predicted, resolve
+from perfmodel.files import catalog
+from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 
 
 @pytest.mark.parametrize("name", catalog.names("evidence"))

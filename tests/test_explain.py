@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from perfmodel import catalog
-from perfmodel.breakdown import WAITS
 from perfmodel.cli.app import program
+from perfmodel.files import catalog
+from perfmodel.prediction.breakdown import WAITS
+from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of, of_evidence, resolve
+from perfmodel.prediction.timeline import OTHER_DOMAINS, Timeline, timeline
 from perfmodel.report.drawings import gantt
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.render import RENDERERS
 from perfmodel.report.table import Column, Document, Table, in_english
 from perfmodel.report.terminal import Terminal
-from perfmodel.scenario import Resolved, breakdown_of, ledger_of, of_evidence, resolve
-from perfmodel.timeline import OTHER_DOMAINS, Timeline, timeline
 
 SERIAL, CORES, LINK, STAGES = (
     "recipe-r1-decode-4k",
@@ -343,7 +343,7 @@ def test_memory_adds_up(explain: Explain, name: str) -> None:
 @pytest.mark.parametrize(("name", "tpot"), [(SERIAL, 0.05), (CORES, 0.06), (STAGES, None), ("seed-prefill-16x", None)])
 def test_the_batch_a_limit_allows_is_the_largest(name: str, tpot: float | None) -> None:
     """The layout evaluated alone at that batch is within the limit, and at the next it is not."""
-    from perfmodel.headroom import batch_limits
+    from perfmodel.prediction.headroom import batch_limits
 
     start = resolved_of(name)
     start = replace(start, scenario=replace(start.scenario, tpot=tpot))

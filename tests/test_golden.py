@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfmodel import catalog
+from perfmodel.files import catalog
 from perfmodel.formulas.attention import gqa_cache_bytes, mla_cache_bytes
 from perfmodel.formulas.collectives import expert_exchange_limit
 from perfmodel.formulas.experts import tokens_per_routed_rank, tokens_per_shared_rank
@@ -54,8 +54,8 @@ def test_shared_and_routed_ranks_get_the_same_tokens(tokens: int) -> None:
 
 def test_memory_of_a_2_card() -> None:
     """Weights of a card holding 8 routed and 1 shared expert each layer, summed by hand from config.json."""
-    from perfmodel.scenario import Scenario, resolve
-    from perfmodel.serving import Case
+    from perfmodel.prediction.scenario import Scenario, resolve
+    from perfmodel.prediction.serving import Case
 
     system = catalog.load_system("atlas-800i-a2-64gb-hccs").spec
     rates = catalog.load_machine(system.name, "cann-2025")[0].rates()

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalog
+from perfmodel.files import catalog
 from perfmodel.formulas.experts import distinct_nodes, reachable_nodes
 from perfmodel.formulas.kernels import wave_share
 from perfmodel.ledger.records import Exchange, Op
 from perfmodel.measured.shapes import OPERATORS
-from perfmodel.rates import Rates
 from perfmodel.specs.kernels import parameters
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import time_op
 
 ATTENTION = catalog.load_model("deepseek-v3").spec.attention

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from perfmodel import catalog
-from perfmodel.folders import FOLDERS
+from perfmodel.files import catalog
+from perfmodel.files.folders import FOLDERS
 from perfmodel.report.language import Glossary
 from perfmodel.report.wrap import cells, wrap
 from tests.conftest import Run

@@ -11,11 +11,11 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalog
+from perfmodel.files import catalog
 from perfmodel.ledger.footprint import part_bytes
 from perfmodel.ledger.records import Family, Layout, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
-from perfmodel.serving import Case, pool_point
+from perfmodel.prediction.serving import Case, pool_point
 from perfmodel.timing.exchanges import exchange_time
 from perfmodel.timing.step import step_time
 
@@ -178,7 +178,7 @@ def test_ideal_is_never_slower(family: Family) -> None:
 
 def test_streams_that_share_the_pins_wait_for_them() -> None:
     """20 cores x 32 B x 1.5 GHz exceed a slow memory's pins: the breakdown names the wait and still adds up."""
-    from perfmodel.breakdown import breakdown
+    from perfmodel.prediction.breakdown import breakdown
 
     small = replace(rates(system="atlas-800i-a2-32gb-hccs"), hbm_bandwidth=3e11)
     family = Family(phase="decode", own_shared_ranks=False, overlap="cores", exchange="gather")
@@ -195,7 +195,7 @@ def test_streams_that_share_the_pins_wait_for_them() -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_rank_sends_its_whole_cache_once_and_a_die_takes_a_whole_prompt(model, batch: int) -> None:
     """Whatever tp copies or splits, the dies of a rank together send isl tokens of each prompt; the longer decides."""
-    from perfmodel.serving import first_token
+    from perfmodel.prediction.serving import first_token
 
     case = Case(model=model, rates=rates("ideal"), isl=4096, osl=512)
     family = Family(phase="prefill", own_shared_ranks=False, overlap="none", exchange="gather")

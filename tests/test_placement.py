@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from perfmodel import catalog
-from perfmodel.placement import placement
-from perfmodel.scenario import Scenario, case_of, ledger_of, resolve
+from perfmodel.files import catalog
+from perfmodel.prediction.placement import placement
+from perfmodel.prediction.scenario import Scenario, case_of, ledger_of, resolve
 from perfmodel.specs.evidence import Service
 
 SERVICE = Service(

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalog, planner
-from perfmodel.scenario import joined_rates
-from perfmodel.serving import Case, usable_memory
+from perfmodel.files import catalog
+from perfmodel.planning import planner
+from perfmodel.prediction.scenario import joined_rates
+from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver.defence import choices_of
 from perfmodel.solver.join import packed
 from perfmodel.solver.mixed import mixed_joins

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 
-from perfmodel import catalog, folders
 from perfmodel.cli.app import program
 from perfmodel.errors import DataError, MoeplanError, UsageError
+from perfmodel.files import catalog, folders
 from perfmodel.report.table import Document, Table
 from perfmodel.report.terminal import Terminal
 from perfmodel.solver.request import Request

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from perfmodel import catalog
 from perfmodel.cli.app import program
+from perfmodel.files import catalog
 from perfmodel.report.schema import FACTS, KINDS
 from perfmodel.specs.run import RunSpec
 

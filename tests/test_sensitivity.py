@@ -2,10 +2,10 @@
 
 import pytest
 
-from perfmodel import catalog
+from perfmodel.files import catalog
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.sensitivity import swings
-from perfmodel.serving import Case, pool_point
+from perfmodel.prediction.sensitivity import swings
+from perfmodel.prediction.serving import Case, pool_point
 
 FAMILY = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch")
 LAYOUT = Layout(dies=32, tp=1, shared_ranks=0, redundant=0, batch=32, draft=0, attention_cores=0)

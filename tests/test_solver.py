@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalog
-from perfmodel.serving import Case, usable_memory
+from perfmodel.files import catalog
+from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver.join import Prefills, joined
 from perfmodel.solver.request import Request
 from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, meshes

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalog
+from perfmodel.files import catalog
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.serving import Case, PoolPoint, first_token, usable_memory
+from perfmodel.prediction.serving import Case, PoolPoint, first_token, usable_memory
 from perfmodel.solver import search, space
 from perfmodel.solver.join import joined
 from perfmodel.solver.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalog
-from perfmodel.serving import Case
+from perfmodel.files import catalog
+from perfmodel.prediction.serving import Case
 from perfmodel.solver.request import Request
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices

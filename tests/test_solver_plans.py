@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from perfmodel import catalog
-from perfmodel.serving import Case
+from perfmodel.files import catalog
+from perfmodel.prediction.serving import Case
 from perfmodel.solver.plan import Solution
 from perfmodel.solver.request import Request
 from perfmodel.solver.search import exact_pool

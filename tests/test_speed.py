@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel import catalog
+from perfmodel.files import catalog
 from perfmodel.ledger.records import Op
 from perfmodel.ledger.step import build_ledger
-from perfmodel.serving import Case, pool_point
+from perfmodel.prediction.serving import Case, pool_point
 from perfmodel.solver import search
 from perfmodel.solver.search import Mesh, Tally, best_decode, exact_pool, meshes
 from perfmodel.solver.space import Choices

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from perfmodel import catalog
-from perfmodel.evidence_fit import fit_terms, fitted_to
-from perfmodel.scenario import of_evidence, parts_of, parts_of_step, predicted, resolve
-from perfmodel.validation import Published, leave_one_source_out, scored, summaries
+from perfmodel.files import catalog
+from perfmodel.prediction.scenario import of_evidence, parts_of, parts_of_step, predicted, resolve
+from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
+from perfmodel.scoring.validation import Published, leave_one_source_out, scored, summaries
 from tests.update_snapshots import SNAPSHOT, predictions
 
 BOUNDS = yaml.safe_load((Path(__file__).parent / "golden" / "steps.yaml").read_text())
@@ -76,7 +76,7 @@ def test_terms_on_file_are_those_the_fit_gives() -> None:
 
 
 def test_scores_with_each_source_left_out() -> None:
-    from perfmodel.evidence_fit import predictor
+    from perfmodel.scoring.evidence_fit import predictor
 
     rows = [published(name) for name in NAMES if catalog.load_evidence(name).spec.role == "golden"]
     left_out = leave_one_source_out(rows, rows, predictor)

@@ -12,16 +12,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel import catalog
-from perfmodel.breakdown import breakdown
 from perfmodel.errors import UsageError
+from perfmodel.files import catalog
 from perfmodel.formulas.attention import causal_pairs
 from perfmodel.formulas.roofline import staged_time
 from perfmodel.formulas.serving import frontend_time
-from perfmodel.gains import ScoredGain, Shelf, merged, quantity, score_all
-from perfmodel.scenario import Resolved, ledger_of, of_conditions, resolve
+from perfmodel.prediction.breakdown import breakdown
+from perfmodel.prediction.scenario import Resolved, ledger_of, of_conditions, resolve
+from perfmodel.scoring.gains import ScoredGain, Shelf, merged, quantity, score_all
 from perfmodel.specs.evidence import Conditions
-from perfmodel.techniques import MIXED, inapplicable, lacking, setting_of, with_setting
+from perfmodel.supply.techniques import MIXED, inapplicable, lacking, setting_of, with_setting
 
 KNOWN = yaml.safe_load((Path(__file__).parent / "golden" / "gains.yaml").read_text())
 TECHNIQUES = catalog.techniques()

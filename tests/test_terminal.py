@@ -233,7 +233,7 @@ def test_shells_complete(words: str, found: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == found
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
-    assert not loaded & {"numpy", "scipy", "yaml", "perfmodel.catalog"}
+    assert not loaded & {"numpy", "scipy", "yaml", "perfmodel.files.catalog"}
 
 
 @pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-"])

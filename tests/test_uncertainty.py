@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel import catalog
+from perfmodel.files import catalog
 from perfmodel.ledger.records import Family
-from perfmodel.serving import Case, FirstToken
+from perfmodel.prediction.serving import Case, FirstToken
+from perfmodel.prediction.uncertainty import joined_range, pool_range
+from perfmodel.scoring.validation import Published, scored
 from perfmodel.specs.deployment import LayoutSpec
-from perfmodel.uncertainty import joined_range, pool_range
-from perfmodel.validation import Published, scored
 
 MODEL = catalog.load_model("deepseek-v3").spec
 FAMILY = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch")

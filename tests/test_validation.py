@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from perfmodel import catalog, validation
 from perfmodel.errors import DataError
-from perfmodel.scenario import of_deployment
-from perfmodel.uncertainty import Interval
-from perfmodel.validation import Anchor, Place, Published, Scored
+from perfmodel.files import catalog
+from perfmodel.prediction.scenario import of_deployment
+from perfmodel.prediction.uncertainty import Interval
+from perfmodel.scoring import validation
+from perfmodel.scoring.validation import Anchor, Place, Published, Scored
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = (ROOT / "evidence" / "cm384-decode-4k-b96.yaml").read_text(encoding="utf-8")
@@ -228,7 +229,7 @@ def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
         seen.append({row.source for row in rows})
         return lambda row: {measured.quantity: measured.value / 2 for measured in row.spec.measured}
 
-    monkeypatch.setattr("perfmodel.evidence_fit.predictor", fit)
+    monkeypatch.setattr("perfmodel.scoring.evidence_fit.predictor", fit)
     done = CliRunner().invoke(app, ["validate", "seed-cm384-decode", "--leave-one-out", "--format", "json"])
     assert done.exit_code == 0, done.output
     found = {table["title"]: table["rows"] for table in json.loads(done.output)["tables"]}

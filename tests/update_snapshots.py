@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from difflib import unified_diff
 from pathlib import Path
 
-from perfmodel import catalog
-from perfmodel.scenario import of_evidence, predicted, resolve
+from perfmodel.files import catalog
+from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 
 FOLDER = Path(__file__).parent / "snapshots"
 SNAPSHOT = FOLDER / "steps.json"

@@ -12,9 +12,9 @@ VARIABLE = "MOEPLAN_MEASUREMENTS"
 
 
 def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -> list[Any]:
-    from perfmodel import catalog
-    from perfmodel.accuracy import scores
-    from perfmodel.comparison import without_residents
+    from perfmodel.files import catalog
+    from perfmodel.scoring.accuracy import scores
+    from perfmodel.scoring.operators import without_residents
 
     rates = without_residents(machine.rates()) if cold else machine.rates()
     return scores(rows, rates, catalog.ideal(machine).rates(), held_out=held_out)
@@ -49,7 +49,7 @@ def command(
 
     Example: moeplan accuracy my-table.csv --on cloudmatrix384 --model deepseek-v3
     """
-    from perfmodel import catalog
+    from perfmodel.files import catalog
     from perfmodel.report.accuracy import MADE_BY, accuracy_document
 
     chosen = what or catalog.names("microbenchmarks")

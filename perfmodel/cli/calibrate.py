@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import UsageError
+from perfmodel.planning import inputs
 
 
 def command(
@@ -43,7 +43,7 @@ def command(
 
     Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
     """
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     if evidence:
         others = [n for n in context.params if n not in ("evidence", "format_") and options.typed(context, n)]
@@ -54,10 +54,10 @@ def command(
         return
     if not tables:
         raise UsageError("calibrate needs CSV tables of measured operators, or --evidence for the terms of a step")
-    from perfmodel.calibration import PRIORS, fit
-    from perfmodel.comparison import by_kernel, without_residents
     from perfmodel.measured.shapes import OPERATORS
     from perfmodel.report.calibration import calibration_document, kernel_set, weaknesses
+    from perfmodel.scoring.calibration import PRIORS, fit
+    from perfmodel.scoring.operators import by_kernel, without_residents
 
     if on is None:
         raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")
@@ -103,10 +103,10 @@ def command(
 
 
 def _show_evidence_fit(format_: options.Format) -> None:
-    from perfmodel import catalog
-    from perfmodel.evidence_fit import fit_terms, fitted_to
+    from perfmodel.files import catalog
     from perfmodel.report.evidence_fit import evidence_fit_document
-    from perfmodel.validation import Published
+    from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
+    from perfmodel.scoring.validation import Published
 
     specs = [catalog.load_evidence(name).spec for name in catalog.names("evidence")]
     published = [

@@ -18,7 +18,7 @@ def command(
 
     Example: moeplan compare cm384-decode-4k-b96 xds-colocated-decode
     """
-    from perfmodel.plan_compare import differences, row_differences, shared_phases
+    from perfmodel.planning.compare import differences, row_differences, shared_phases
     from perfmodel.report.plan_compare import compare_document
 
     one, two = given_of(first), given_of(second)

@@ -19,8 +19,8 @@ STARTS = 3  # of which the fastest is told: the others wait for the disk or for 
 
 def _files() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a row per kind of data, and a row per fault."""
-    from perfmodel import folders
-    from perfmodel.catalog import load_path
+    from perfmodel.files import folders
+    from perfmodel.files.catalog import load_path
 
     counts: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
@@ -72,7 +72,8 @@ def _parts() -> list[dict[str, Any]]:
 
 def _scores() -> Iterator[Any]:
     """Yield the score of every golden row on file, as `moeplan validate` counts them."""
-    from perfmodel import catalog, validation
+    from perfmodel.files import catalog
+    from perfmodel.scoring import validation
 
     for name in catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
@@ -99,8 +100,9 @@ def command(format_: options.FormatOption = options.Format.table) -> None:
 
     Exit code 0 where all is well, 4 where a data file has a fault, 1 where a library is missing.
     """
-    from perfmodel import folders, validation
+    from perfmodel.files import folders
     from perfmodel.report.table import Column, Document, Table
+    from perfmodel.scoring import validation
 
     counts, faults = _files()
     parts = _parts()

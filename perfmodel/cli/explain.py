@@ -124,11 +124,11 @@ def command(
 
     Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
-    from perfmodel import catalog
+    from perfmodel.files import catalog
+    from perfmodel.prediction.scenario import in_turn
+    from perfmodel.prediction.sensitivity import swings
+    from perfmodel.prediction.uncertainty import pool_range
     from perfmodel.report.step import View, step_document
-    from perfmodel.scenario import in_turn
-    from perfmodel.sensitivity import swings
-    from perfmodel.uncertainty import pool_range
 
     subject = subject_of(context)
     if formula:
@@ -168,8 +168,8 @@ def command(
 
 def _formula(names: list[str], subject: Any, format_: options.Format) -> None:
     """Show closed forms of numbers of the report."""
+    from perfmodel.prediction.scenario import resolve
     from perfmodel.report.closed_form import formula_document
-    from perfmodel.scenario import resolve
 
     resolved, notes = subject.resolved, tuple[str, ...]()
     if subject.between is not None:

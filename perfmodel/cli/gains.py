@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
+from perfmodel.planning import inputs
 
 
 def command(
@@ -18,9 +18,9 @@ def command(
 
     Example: moeplan gains flashcomm1 amla
     """
-    from perfmodel import catalog
-    from perfmodel.gains import Shelf, score_all
+    from perfmodel.files import catalog
     from perfmodel.report.gains import gains_document
+    from perfmodel.scoring.gains import Shelf, score_all
 
     every = catalog.techniques()
     for name in names or ():

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import DataError, MoeplanError, UsageError
+from perfmodel.planning import inputs
 
 SERVERS = 20  # of the budget that is proposed, where the system has so many
 LENGTHS, TPOT, NO_LIMIT = "4096/1024", "50ms", "none"
@@ -52,14 +52,14 @@ tpot: {tpot}  # limit on time per output token
 
 def _common() -> tuple[str, str]:
     """Return the model and the system with the most published results on file."""
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     rows = [catalog.load_evidence(name).spec.conditions for name in catalog.names("evidence")]
     return Counter((row.model, row.system) for row in rows).most_common(1)[0][0]
 
 
 def _budget(on: str) -> str:
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     rates = catalog.load_machine(on)[0].rates()
     return str(int(min(SERVERS * rates.packages_per_server, rates.max_packages)))
@@ -104,7 +104,7 @@ def _asked(question: str, default: str, check: Callable[[str], str], ask: bool) 
 
 
 def _answers(ask: bool) -> dict[str, str]:
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     model, on = _common()
     models, systems = ", ".join(catalog.names("models")), "moeplan list systems"
@@ -142,7 +142,7 @@ def command(
 
     Where stdin is no terminal nothing is asked and the defaults are taken.
     """
-    from perfmodel import catalog
+    from perfmodel.files import catalog
     from perfmodel.report import terminal
     from perfmodel.report.table import Column, Document, Table
 

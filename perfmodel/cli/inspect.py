@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.planning import inputs
 
 KINDS = [
     "models",
@@ -32,7 +32,7 @@ def _kind(word: str) -> str:
 
 
 def _load(kind: str, name: str) -> Any:
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     loaders = {
         "models": catalog.load_model,
@@ -64,7 +64,7 @@ def list_command(
 
     Example: moeplan list systems
     """
-    from perfmodel import catalog
+    from perfmodel.files import catalog
     from perfmodel.report.table import Column, Document, Table
 
     if kind and _kind(kind) == "techniques":
@@ -107,7 +107,7 @@ def list_command(
 
 
 def _find(name: str) -> tuple[str, Any]:
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     known: list[str] = []
     if name.lower().endswith((".yaml", ".yml")):

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.errors import UsageError
+from perfmodel.planning import inputs
 
 
 class Format(StrEnum):
@@ -62,7 +62,7 @@ def names_of(*kinds: str) -> Callable[[str], list[str]]:
     """Return what completes a name on file of these kinds; file names are listed, no file is read."""
 
     def complete(incomplete: str) -> list[str]:
-        from perfmodel.folders import names
+        from perfmodel.files.folders import names
 
         return [name for kind in kinds for name in names(kind) if name.startswith(incomplete)]
 
@@ -146,7 +146,7 @@ def context_of(
     at_least: Sequence[str] = (),
 ) -> Any:
     """Return what a table of measurements does not say itself."""
-    from perfmodel import catalog
+    from perfmodel.files import catalog
     from perfmodel.measured.readers import Context
     from perfmodel.measured.shapes import OPERATORS
 

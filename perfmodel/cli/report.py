@@ -25,8 +25,8 @@ def command(
     """
     from pathlib import Path
 
-    from perfmodel import catalog
     from perfmodel.cli.what_if import given_of
+    from perfmodel.files import catalog
     from perfmodel.report.html.page import Parts, page
     from perfmodel.report.terminal import VOICE
 
@@ -99,10 +99,10 @@ def _time(seconds: float) -> str:
 
 def report_of(spec: Any, run: Any, *, front: bool) -> Any:
     """Return everything that the page of a plan shows."""
-    from perfmodel import catalog
-    from perfmodel.plan_report import plan_report
-    from perfmodel.validation import Published, deployed
-    from perfmodel.what_if import Refusal, hardware_changes, technique_changes
+    from perfmodel.files import catalog
+    from perfmodel.planning.dossier import plan_report
+    from perfmodel.planning.what_if import Refusal, hardware_changes, technique_changes
+    from perfmodel.scoring.validation import Published, deployed
 
     tried: list[Any] = []
     if not run.mixed:  # their gain is that of pools apart
@@ -132,7 +132,7 @@ def report_of(spec: Any, run: Any, *, front: bool) -> Any:
 
 def _front(spec: Any) -> Any:
     """Return the front around the limit that the plan was searched under; nothing where there is no run or no limit."""
-    from perfmodel.planner import asking_of, front_of
+    from perfmodel.planning.planner import asking_of, front_of
 
     if spec.run is None or spec.run.tpot is None:
         return ()

@@ -5,9 +5,9 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+from perfmodel.planning import inputs
 
 
 class CachePrecision(StrEnum):
@@ -29,7 +29,7 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
 
     if word != "-" and not word.lower().endswith((".yaml", ".yml", ".json")):
         return None
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     given = {name for name in context.params if name != "model" and options.typed(context, name)}
     if word.lower().endswith(".json"):
@@ -167,7 +167,7 @@ def command(
     for name, money in (("--price", price), ("--prefill-price", prefill_price)):
         if money is not None and not 0 < money < float("inf"):
             raise UsageError(f"{name}: {money:g}; allowed: more than zero")
-    from perfmodel import planner
+    from perfmodel.planning import planner
     from perfmodel.report.plan import plan_document
     from perfmodel.solver.plan import Status
 
@@ -213,7 +213,7 @@ def _written(output: str, plan: Any) -> str:
     """Write the best plan to a file and return a remark on it."""
     from pathlib import Path
 
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     if plan is None:
         return f"{output}: not written: there is no plan"

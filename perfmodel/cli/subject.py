@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.planning import inputs
 
 if TYPE_CHECKING:
-    from perfmodel.machine import Machine
-    from perfmodel.scenario import Resolved
+    from perfmodel.prediction.scenario import Resolved
     from perfmodel.specs.evidence import Conditions
     from perfmodel.specs.model import ModelSpec
+    from perfmodel.supply.machine import Machine
 
 PHASES = ["decode", "prefill"]
 
@@ -76,7 +76,7 @@ def _refuse_beside(context: typer.Context, allowed: tuple[str, ...], says: str) 
 
 def of_evidence(name: str, given: Mapping[str, Any]) -> Subject:
     """Return a published row under its own conditions."""
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     conditions = catalog.load_evidence(name).spec.conditions
     return _set_up(conditions, given, name=name, acceptance=f"evidence {name}", vouched=True)
@@ -84,8 +84,8 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> Subject:
 
 def of_plan(path: str, given: Mapping[str, Any]) -> Subject:
     """Return one pool of a plan file."""
-    from perfmodel import catalog
-    from perfmodel.plan_file import conditions_of
+    from perfmodel.files import catalog
+    from perfmodel.planning.plan_file import conditions_of
 
     inputs.known(given["phase"], PHASES, "--phase")
     plan, remarks = catalog.load_plan(path)
@@ -98,7 +98,7 @@ def of_plan(path: str, given: Mapping[str, Any]) -> Subject:
 
 
 def _by_hand(given: Mapping[str, Any]) -> Subject:
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     model, on, phase, isl, osl = (given[name] for name in ("model", "on", "phase", "isl", "osl"))
     if model is None or on is None:
@@ -162,9 +162,9 @@ def _set_up(
 
     ``other`` are those of the other phase where the same dies run both in turn; what both share follows.
     """
-    from perfmodel import catalog
-    from perfmodel.scenario import of_conditions, resolve
-    from perfmodel.techniques import inapplicable, with_setting
+    from perfmodel.files import catalog
+    from perfmodel.prediction.scenario import of_conditions, resolve
+    from perfmodel.supply.techniques import inapplicable, with_setting
 
     loaded = catalog.load_model(conditions.model)
     model = loaded.spec
@@ -204,7 +204,7 @@ def _set_up(
 
 def _beside(conditions: Any, other: Any) -> Any:
     """Return conditions of the other phase on the same dies: what all pools share, and where the weights lie."""
-    from perfmodel.plan_compare import OF_WEIGHTS
+    from perfmodel.planning.compare import OF_WEIGHTS
     from perfmodel.specs.evidence import Service
 
     shared = {key: getattr(conditions, key) for key in Service.model_fields}
@@ -239,7 +239,7 @@ def other_than(subject: Subject, word: str) -> Subject:
 
 def _changed(subject: Subject, text: str, unchanged: Mapping[str, Any]) -> Subject:
     """Return a subject with keys of its layout, of its service, its system or techniques changed."""
-    from perfmodel import catalog
+    from perfmodel.files import catalog
     from perfmodel.specs.evidence import LayoutConditions, Service
 
     of_layout = set(LayoutConditions.model_fields)

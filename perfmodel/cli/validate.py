@@ -29,9 +29,10 @@ def command(
 
     Example: moeplan validate my-run.yaml cm384-decode-4k-b96
     """
-    from perfmodel import catalog, validation
-    from perfmodel.evidence_fit import predictor
+    from perfmodel.files import catalog
     from perfmodel.report.validation import MADE_BY, validation_document
+    from perfmodel.scoring import validation
+    from perfmodel.scoring.evidence_fit import predictor
 
     fit = predictor if leave_one_out else None
 

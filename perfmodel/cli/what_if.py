@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from perfmodel import inputs
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
+from perfmodel.planning import inputs
 
 if TYPE_CHECKING:
-    from perfmodel.plan_compare import Instances, Whole
+    from perfmodel.planning.compare import Instances, Whole
+    from perfmodel.planning.what_if import Run
     from perfmodel.specs.plan import PlanSpec
-    from perfmodel.what_if import Run
 
 SHOWN_PAIRS = 6
 
@@ -51,10 +51,10 @@ def command(
 
     Example: moeplan what-if seed-cm384-decode
     """
-    from perfmodel import catalog
+    from perfmodel.files import catalog
+    from perfmodel.planning.what_if import Effect, Refusal, effects, hardware_changes, outcome, technique_changes, ways
+    from perfmodel.planning.what_if import pairs as two_by_two
     from perfmodel.report.what_if import reach_document, what_if_document
-    from perfmodel.what_if import Effect, Refusal, effects, hardware_changes, outcome, technique_changes, ways
-    from perfmodel.what_if import pairs as two_by_two
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
@@ -91,7 +91,7 @@ def command(
 
 
 def _techniques(only: str | None) -> list[Any]:
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     every = catalog.techniques()
     if only is None:
@@ -106,7 +106,7 @@ def _techniques(only: str | None) -> list[Any]:
 
 def _goal(text: str | None) -> Any:
     """Read a goal such as 'tpot=30ms,batch=96'."""
-    from perfmodel.what_if import Goal
+    from perfmodel.planning.what_if import Goal
 
     if text is None:
         return None
@@ -145,12 +145,12 @@ def given_of(
     ttft: float | None = None,
 ) -> Given:
     """Return what a word names, with another stack, acceptance and limits where they are given."""
-    from perfmodel import catalog
-    from perfmodel.plan_compare import whole_of
-    from perfmodel.plan_file import PHASES, conditions_of
-    from perfmodel.scenario import of_deployment
+    from perfmodel.files import catalog
+    from perfmodel.planning.compare import whole_of
+    from perfmodel.planning.plan_file import PHASES, conditions_of
+    from perfmodel.planning.what_if import Pool, Run, as_it_is
+    from perfmodel.prediction.scenario import of_deployment
     from perfmodel.specs.plan import Asked
-    from perfmodel.what_if import Pool, Run, as_it_is
 
     plan, asked, remarks = None, Asked(), cast(tuple[str, ...], ())
     batches: dict[str, int] = {}
@@ -204,7 +204,7 @@ def given_of(
 
 def _with_batch(conditions: Any, model: Any, machine: Any) -> Any:
     """Return conditions with an open batch, and an open overlap, filled in."""
-    from perfmodel.scenario import of_conditions, resolve
+    from perfmodel.prediction.scenario import of_conditions, resolve
 
     chosen = resolve(of_conditions(conditions, model, machine.rates())).plan.layout
     layout = conditions.layout.model_copy(

@@ -6,7 +6,7 @@ from typing import Any
 from perfmodel.closed_form.inputs import Flip, Flips, Slope, inputs_of, slopes_of
 from perfmodel.closed_form.run import Point, Run, Wanted
 from perfmodel.closed_form.symbols import branches_of, taken, taken_form, value_of
-from perfmodel.machine import Machine
+from perfmodel.supply.machine import Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

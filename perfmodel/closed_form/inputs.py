@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from perfmodel.closed_form.run import Point, Run, Wanted, units_of
 from perfmodel.closed_form.symbols import Values, taken
-from perfmodel.machine import Machine
-from perfmodel.sensitivity import with_figures
+from perfmodel.prediction.sensitivity import with_figures
 from perfmodel.specs.base import Figure
+from perfmodel.supply.machine import Machine
 
 SMALL_STEP = 1e-4  # relative, of a central difference
 FELT = 1e-3  # elasticity from which an input is told of

@@ -5,11 +5,11 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from perfmodel.breakdown import runs_of
 from perfmodel.closed_form.run import LANES, Point, Run, Wanted
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Block
-from perfmodel.serving import pool_of
+from perfmodel.prediction.breakdown import runs_of
+from perfmodel.prediction.serving import pool_of
 from perfmodel.timing.operators import time_op
 from perfmodel.timing.step import core_shares
 

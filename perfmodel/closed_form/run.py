@@ -9,15 +9,15 @@ from typing import Any, Literal, get_args, get_type_hints
 import numpy as np
 
 from perfmodel import algebra
-from perfmodel.breakdown import runs_of
 from perfmodel.closed_form.symbols import replaced, size, tidy
 from perfmodel.ledger.footprint import footprint, part_bytes
 from perfmodel.ledger.quantities import contexts, loads, routing
 from perfmodel.ledger.records import Block, Family, Layout, Ledger, Op
 from perfmodel.ledger.step import ledger_of_loads
-from perfmodel.rates import Rates
-from perfmodel.serving import Case, pool_of
+from perfmodel.prediction.breakdown import runs_of
+from perfmodel.prediction.serving import Case, pool_of
 from perfmodel.specs.base import Spec
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import WHOLE, OpTime, time_op
 from perfmodel.timing.step import (
     PartTime,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.accuracy import Score
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.scoring.accuracy import Score
 
 MADE_BY = (
     "made by: moeplan accuracy --measurements FOLDER --format markdown; FOLDER holds the public tables, which are not "

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
+from perfmodel.prediction.sensitivity import UNFELT, Swing
 from perfmodel.report.table import Column, Table
-from perfmodel.sensitivity import UNFELT, Swing
 
 NOTE = "each input moved alone over its stated range ({unstated:.0%} either way where none is stated), layout held"
 
 
 def assumption_table(found: Sequence[Swing]) -> Table:
     """Return one row per assumed input that the result feels, the strongest first."""
-    from perfmodel.sensitivity import UNSTATED_RANGE
+    from perfmodel.prediction.sensitivity import UNSTATED_RANGE
 
     outputs = list(found[0].changes) if found else []
     rows = []

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from math import floor, log10
 
-from perfmodel.calibration import Fitted
-from perfmodel.machine import Known
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.scoring.calibration import Fitted
 from perfmodel.specs.base import Figure
 from perfmodel.specs.kernels import KernelSetSpec, parameters
+from perfmodel.supply.machine import Known
 from perfmodel.units import Unit
 
 NOTES = (

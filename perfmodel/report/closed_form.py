@@ -9,9 +9,9 @@ from perfmodel.closed_form.form import Choice, ClosedForm, Line, closed_form
 from perfmodel.closed_form.names import OF_A_ROW, asked_for, numbers_of
 from perfmodel.closed_form.run import Point, Wanted
 from perfmodel.ledger.records import Layout
-from perfmodel.machine import Machine
+from perfmodel.prediction.scenario import Resolved
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.scenario import Resolved
+from perfmodel.supply.machine import Machine
 
 EVERY = "list"  # the word that asks for all names
 PERCENT = 0.01

@@ -6,11 +6,11 @@ from math import log10
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
+from perfmodel.prediction.timeline import OTHER_DOMAINS, Timeline
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Say, in_english
 from perfmodel.report.wrap import cells as cells_of
 from perfmodel.report.wrap import wrap
-from perfmodel.timeline import OTHER_DOMAINS, Timeline
 
 MARKS = ascii_lowercase + ascii_uppercase
 WIDEST = 120  # columns of a drawing: beyond it the eye follows no line

@@ -2,8 +2,8 @@
 
 import math
 
-from perfmodel.evidence_fit import EvidenceFit
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.scoring.evidence_fit import EvidenceFit
 
 
 def evidence_fit_document(fit: EvidenceFit, on_file: dict[str, float]) -> Document:

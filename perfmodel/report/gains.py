@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.gains import SIZE, ScoredGain
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.scoring.gains import SIZE, ScoredGain
 from perfmodel.specs.technique import Applies, Gain, TechniqueSpec
 
 

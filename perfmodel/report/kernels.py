@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from perfmodel.breakdown import Row
-from perfmodel.machine import Known
+from perfmodel.prediction.breakdown import Row
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.kernels import STAND_INS, KernelSetSpec, parameters
+from perfmodel.supply.machine import Known
 
 COLUMNS = (
     Column("class", "operator class", group=True),

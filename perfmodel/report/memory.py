@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.headroom import Limit
 from perfmodel.ledger.footprint import kept_weights
+from perfmodel.prediction.headroom import Limit
+from perfmodel.prediction.scenario import ledger_of
+from perfmodel.prediction.serving import Case
 from perfmodel.report.table import Column, Table
-from perfmodel.scenario import ledger_of
-from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.space import LARGEST_BATCH
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.breakdown import Breakdown, Row
+from perfmodel.prediction.breakdown import Breakdown, Row
 from perfmodel.report.drawings import MARKS, roofline
 from perfmodel.report.table import Column, Table
 

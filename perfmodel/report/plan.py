@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from perfmodel.algebra import as_float
-from perfmodel.catalog import beyond_layout, load_model
+from perfmodel.files.catalog import beyond_layout, load_model
 from perfmodel.formulas.serving import cost_of_tokens
-from perfmodel.planner import Asking, Planned
-from perfmodel.rates import Rates
+from perfmodel.planning.planner import Asking, Planned
+from perfmodel.prediction.serving import Case
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.drawings import front
 from perfmodel.report.memory import longest_context, memory_table
@@ -28,7 +28,6 @@ from perfmodel.report.step import (
     tpot_over_context,
 )
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.serving import Case
 from perfmodel.solver.mixed import mixed_time
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
 from perfmodel.solver.request import Request
@@ -37,6 +36,7 @@ from perfmodel.solver.solve import footprint_of_both
 from perfmodel.solver.space import LARGEST_BATCH
 from perfmodel.specs.deployment import LayoutSpec, Phase
 from perfmodel.specs.run import Objective
+from perfmodel.supply.rates import Rates
 from perfmodel.units import HOUR
 
 SMALLEST_SHARE = 0.01

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.plan_compare import Difference, RowDifference, Whole, served_otherwise, shared_phases
+from perfmodel.planning.compare import Difference, RowDifference, Whole, served_otherwise, shared_phases
+from perfmodel.planning.what_if import Run, resolved_pools
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.what_if import Run, resolved_pools
 
 SHOWN_ROWS = 12  # of each pool; the others are summed
 BESIDE = (

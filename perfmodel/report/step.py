@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from perfmodel.breakdown import Breakdown, Row, breakdown
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.headroom import batch_limits, dispatched_tokens, most_dispatched
 from perfmodel.ledger.records import Layout
-from perfmodel.machine import Known
-from perfmodel.rates import Rates
+from perfmodel.prediction.breakdown import Breakdown, Row, breakdown
+from perfmodel.prediction.headroom import batch_limits, dispatched_tokens, most_dispatched
+from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
+from perfmodel.prediction.sensitivity import Swing
+from perfmodel.prediction.serving import Case
+from perfmodel.prediction.timeline import timeline
+from perfmodel.prediction.uncertainty import PoolRange, row_ranges
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.drawings import gantt
 from perfmodel.report.kernels import kernel_tables
@@ -19,15 +22,12 @@ from perfmodel.report.operators import block_table, operator_table, roofline_tab
 from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.waterfall import totals_table, waterfall_table
-from perfmodel.scenario import Resolved, breakdown_of, ledger_of
-from perfmodel.sensitivity import Swing
-from perfmodel.serving import Case
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import exact_pool
 from perfmodel.solver.space import needs_cores_to_exchange
 from perfmodel.specs.kernels import KernelSetSpec, LinkKernel
-from perfmodel.timeline import timeline
-from perfmodel.uncertainty import PoolRange, row_ranges
+from perfmodel.supply.machine import Known
+from perfmodel.supply.rates import Rates
 
 NO_CORES_LEFT = (
     "extrapolated: link overlap with dispatch and combine, which run on the vector cores that the other "

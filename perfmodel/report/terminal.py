@@ -143,7 +143,7 @@ class Voice:
         """Speak a language from now on."""
         self.language = language
         if language != ENGLISH:
-            from perfmodel import catalog
+            from perfmodel.files import catalog
 
             self.say = Glossary.of(catalog.glossary(language)).say
 

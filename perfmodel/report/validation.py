@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.validation import Anchor, Beside, Deployed, Result, Scored, Summary
+from perfmodel.scoring.validation import Anchor, Beside, Deployed, Result, Scored, Summary
 
 NOTES = (
     "error: predicted over measured, less 1; in summaries and beside other models rates count as times, so "

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from perfmodel.breakdown import Breakdown
+from perfmodel.prediction.breakdown import Breakdown
+from perfmodel.prediction.scenario import Resolved
 from perfmodel.report.table import Column, Table
-from perfmodel.scenario import Resolved
 
 SHOWN = 12
 

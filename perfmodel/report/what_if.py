@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.plan_compare import Whole
+from perfmodel.planning.compare import Whole
+from perfmodel.planning.what_if import Effect, Goal, Outcome, Pair, Refusal, Run, Way, as_it_is
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.specs.deployment import Phase
-from perfmodel.what_if import Effect, Goal, Outcome, Pair, Refusal, Run, Way, as_it_is
 
 PHASES: tuple[Phase, ...] = ("decode", "prefill")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.serving import tokens_per_step
+from perfmodel.prediction.serving import tokens_per_step
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
 from perfmodel.solver.plan import Deployment, Lost, Price
 from perfmodel.solver.request import Cases, Request, value

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Layout
-from perfmodel.serving import Case, first_token, pool_point
+from perfmodel.prediction.serving import Case, first_token, pool_point
 from perfmodel.solver.request import ROUNDING, Request, keys
 from perfmodel.solver.search import ROUND_OFF, Leader, Tally
 

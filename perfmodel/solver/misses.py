@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from perfmodel.serving import Case, pool_point, usable_memory
+from perfmodel.prediction.serving import Case, pool_point, usable_memory
 from perfmodel.solver.join import Prefills
 from perfmodel.solver.request import ROUNDING, Request
 from perfmodel.solver.search import Tally, describe, meshes

@@ -12,7 +12,7 @@ import numpy as np
 from perfmodel.algebra import maximum, minimum, sqrt
 from perfmodel.formulas.serving import batch_formation_wait, mixed_tpot, residual_wait
 from perfmodel.ledger.footprint import Footprint
-from perfmodel.serving import Case, FirstToken, PoolPoint, frontend_wait, pool_point, usable_memory
+from perfmodel.prediction.serving import Case, FirstToken, PoolPoint, frontend_wait, pool_point, usable_memory
 from perfmodel.solver.join import Join, first_of, packed
 from perfmodel.solver.request import ROUNDING, Cases, Request, keys
 from perfmodel.solver.search import CORES, Grid, Leader, Mesh, Tally, highest, meshes

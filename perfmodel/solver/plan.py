@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 from perfmodel.ledger.records import Family
-from perfmodel.serving import FirstToken, PoolPoint
+from perfmodel.prediction.serving import FirstToken, PoolPoint
 from perfmodel.solver.request import Request
 from perfmodel.specs.deployment import LayoutSpec
 

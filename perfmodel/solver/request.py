@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.serving import Case
+from perfmodel.prediction.serving import Case
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 from perfmodel.specs.run import Objective, Serving

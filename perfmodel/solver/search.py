@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.serving import Case, PoolPoint, first_token, footprint_of, pool_point, tokens_per_step, usable_memory
+from perfmodel.prediction.serving import (
+    Case,
+    PoolPoint,
+    first_token,
+    footprint_of,
+    pool_point,
+    tokens_per_step,
+    usable_memory,
+)
 from perfmodel.solver.plan import PoolPlan, Rejection
 from perfmodel.solver.space import (
     LARGEST_BATCH,

@@ -9,10 +9,9 @@ from perfmodel.algebra import as_float, minimum
 from perfmodel.errors import UsageError
 from perfmodel.ledger.footprint import Footprint
 from perfmodel.ledger.records import Layout
-from perfmodel.machine import Machine
-from perfmodel.rates import Rates
-from perfmodel.sensitivity import Swing, swings
-from perfmodel.serving import Case, FirstToken, fewest_dies, first_token, tokens_per_step
+from perfmodel.prediction.sensitivity import Swing, swings
+from perfmodel.prediction.serving import Case, FirstToken, fewest_dies, first_token, tokens_per_step
+from perfmodel.prediction.uncertainty import JoinedRange, PoolRange, interval, joined_range
 from perfmodel.solver.defence import choices_of, lost, prices, relieved, unrounded
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined, prefill_columns
 from perfmodel.solver.misses import shortest_steps, tell_misses
@@ -22,7 +21,8 @@ from perfmodel.solver.request import ROUNDING, Cases, Request, value
 from perfmodel.solver.search import Limits, Tally, best_decode, exact_pool, leaders_of, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.specs.deployment import KvDtype, Phase
-from perfmodel.uncertainty import JoinedRange, PoolRange, interval, joined_range
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
 
 UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards": "1", "rate": "1/s"}
 

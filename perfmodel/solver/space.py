@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
-from perfmodel.rates import UNLIMITED, Rates
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import SLOTS, replicas, share_of_dies
+from perfmodel.supply.rates import UNLIMITED, Rates
 
 LARGEST_BATCH = 1024
 LARGEST_TP = 16

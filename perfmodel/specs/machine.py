@@ -2,7 +2,7 @@
 
 A die is one compute die; a package is what is bought and called a card (910B: one die, 910C: two).
 Peaks are facts of the die; efficiencies and fixed costs are facts of the stack; they meet in
-``perfmodel.rates``.
+``perfmodel.supply.rates``.
 """
 
 from typing import Annotated, Any, Literal, cast

@@ -7,8 +7,8 @@ from perfmodel.formulas import collectives as formulas
 from perfmodel.formulas.experts import distinct_nodes, reachable_nodes
 from perfmodel.formulas.kernels import overlapped_time, spilled_bytes
 from perfmodel.ledger.records import Exchange
-from perfmodel.rates import Rates, TierRates
 from perfmodel.specs.kernels import AllToAllKernel, BulkKernel, CollectiveKernel, MessageKernel
+from perfmodel.supply.rates import Rates, TierRates
 from perfmodel.units import BytesPerSecond, Count, Dimensionless, Fraction, Seconds
 
 

@@ -6,13 +6,13 @@ from perfmodel.algebra import greater, is_array, maximum, never_greater
 from perfmodel.formulas import kernels as formulas
 from perfmodel.formulas import roofline
 from perfmodel.ledger.records import Op
-from perfmodel.rates import Rates
 from perfmodel.specs.kernels import (
     DecodeAttentionKernel,
     MatmulKernel,
     PrefillAttentionKernel,
     VectorKernel,
 )
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.exchanges import exchange_time
 from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
 

@@ -8,7 +8,7 @@ from perfmodel.algebra import Sum, greater, maximum, minimum, total, where
 from perfmodel.formulas import roofline
 from perfmodel.formulas.kernels import overlapped_time
 from perfmodel.ledger.records import Block, Family, Ledger, Op
-from perfmodel.rates import Rates
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import WHOLE, OpTime, time_op
 from perfmodel.units import Count, Dimensionless, Fraction, Seconds
 

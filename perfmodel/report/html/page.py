@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from perfmodel.plan_report import PlanReport, PoolReport, Target, kinds
+from perfmodel.planning.dossier import PlanReport, PoolReport, Target, kinds
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.html import plots, topology
 from perfmodel.report.html.words import Words
@@ -18,7 +18,7 @@ from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import extrapolations, sizes
 from perfmodel.report.table import Column, Say, Table, in_english
 from perfmodel.report.what_if import what_if_tables
-from perfmodel.validation import Scored
+from perfmodel.scoring.validation import Scored
 
 SURE = 0.8  # chance below which the page says that little is to spare
 

@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perfmodel.algebra import as_float
-from perfmodel.breakdown import WAITS, Row
-from perfmodel.plan_report import PlanReport, PoolReport, Site
-from perfmodel.rates import Rates
+from perfmodel.planning.dossier import PlanReport, PoolReport, Site
+from perfmodel.planning.what_if import Effect
+from perfmodel.prediction.breakdown import WAITS, Row
+from perfmodel.prediction.timeline import Stream, Timeline
 from perfmodel.report.html import topology
 from perfmodel.report.html.words import Words
 from perfmodel.report.plan import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
 from perfmodel.report.wrap import wrap
+from perfmodel.scoring.validation import Result, Scored
 from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
-from perfmodel.timeline import Stream, Timeline
-from perfmodel.validation import Result, Scored
-from perfmodel.what_if import Effect
+from perfmodel.supply.rates import Rates
 
 # colours that keep a contrast of 3 on white and on the dark ground
 PHASES: Mapping[Phase, str] = {"prefill": "#c2702b", "decode": "#2f7fb8"}

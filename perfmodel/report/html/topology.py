@@ -8,13 +8,13 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from perfmodel.placement import Die
-from perfmodel.plan_report import PlanReport, PoolReport, Site
-from perfmodel.rates import TierRates
+from perfmodel.planning.dossier import PlanReport, PoolReport, Site
+from perfmodel.prediction.placement import Die
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.deployment import Phase
+from perfmodel.supply.rates import TierRates
 
 CELL, GAP, PAD, HEAD = 20, 3, 7, 20  # of a server's drawing, in its own units
 ROW_OF_CARDS = 4

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from perfmodel.rates import Rates, chosen_kernels, rates_of
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
+from perfmodel.supply.rates import Rates, chosen_kernels, rates_of
 
 S = TypeVar("S", bound=Spec)
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from perfmodel.errors import DataError
 from perfmodel.ledger.records import Exchange, Op
 from perfmodel.measured.shapes import Measurement
-from perfmodel.rates import Rates
 from perfmodel.specs.kernels import MatmulKernel
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import time_op
 
 Values = NDArray[np.float64]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.machine import Known, Machine
-from perfmodel.rates import Rates
 from perfmodel.specs.base import Figure, with_value
+from perfmodel.supply.machine import Known, Machine
+from perfmodel.supply.rates import Rates
 
 UNSTATED_RANGE = 0.1  # either way, for an assumed figure whose file states no range
 UNFELT = 1e-6

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.rates import Rates
-from perfmodel.scenario import Resolved
-from perfmodel.serving import pool_point
+from perfmodel.prediction.scenario import Resolved
+from perfmodel.prediction.serving import pool_point
 from perfmodel.solver.space import LARGEST_BATCH, too_many_tokens
 from perfmodel.specs.kernels import MessageKernel
+from perfmodel.supply.rates import Rates
 from perfmodel.units import Count
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from perfmodel.errors import UsageError
 
 if TYPE_CHECKING:
-    from perfmodel.rates import Rates
-    from perfmodel.serving import Case
+    from perfmodel.prediction.serving import Case
+    from perfmodel.supply.rates import Rates
 
 
 def quantity(text: str | None, unit: str, option: str) -> float | None:
@@ -42,7 +42,7 @@ def known(word: str, words: list[str], option: str) -> None:
 
 def settings(words: Sequence[str] | None) -> dict[str, str]:
     """Read 'technique=setting' words; a technique alone is 'on'.  Raises ``UsageError`` where one has two settings."""
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     chosen: dict[str, str] = {}
     for word in words or ():
@@ -57,7 +57,7 @@ def settings(words: Sequence[str] | None) -> dict[str, str]:
 
 def refuse_conflicts(chosen: Mapping[str, str]) -> None:
     """Refuse two techniques that set one key of a layout to different values."""
-    from perfmodel import catalog
+    from perfmodel.files import catalog
 
     held: dict[str, tuple[str, Any]] = {}
     for name, setting in chosen.items():
@@ -131,7 +131,7 @@ def case_of(
     service: Mapping[str, Any] | None = None,
 ) -> "Case":
     """Return what stays fixed while layouts vary, after checking the lengths."""
-    from perfmodel.serving import Case
+    from perfmodel.prediction.serving import Case
 
     positive(isl, "--isl")
     positive(osl, "--osl")

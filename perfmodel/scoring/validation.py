@@ -7,11 +7,11 @@ from typing import Any, Protocol, TypeVar
 
 from perfmodel.errors import UsageError
 from perfmodel.formulas.statistics import interval_score
-from perfmodel.machine import Machine
-from perfmodel.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of, predicted, resolve
+from perfmodel.prediction.scenario import Joined, Resolved, of_deployment, of_evidence, parts_of, predicted, resolve
+from perfmodel.prediction.uncertainty import Interval, PoolRange, interval, pool_range
 from perfmodel.specs.evidence import RATE, Conditions, DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.model import ModelSpec
-from perfmodel.uncertainty import Interval, PoolRange, interval, pool_range
+from perfmodel.supply.machine import Machine
 
 OUTSIDE = 0.1  # of a 90 % interval
 ROLES = ("golden", "reference")

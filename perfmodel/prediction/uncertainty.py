@@ -10,14 +10,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.breakdown import WAITS, Row
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
-from perfmodel.machine import Known, Machine
-from perfmodel.rates import Rates
-from perfmodel.serving import Case, FirstToken, pool_point
+from perfmodel.prediction.breakdown import WAITS, Row
+from perfmodel.prediction.serving import Case, FirstToken, pool_point
 from perfmodel.specs.base import Figure, with_value
 from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.supply.machine import Known, Machine
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import time_op
 
 SAMPLES = 512  # of a Latin hypercube: intervals settle to a few parts in a thousand

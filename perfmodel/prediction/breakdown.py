@@ -5,7 +5,7 @@ from typing import Any
 
 from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Block, Family, Ledger, Op
-from perfmodel.rates import Rates
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import OpTime, time_op
 from perfmodel.timing.step import (
     PartTime,

@@ -10,9 +10,9 @@ import numpy as np
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
-from perfmodel.machine import Known, Machine
-from perfmodel.scenario import Resolved, breakdown_of, joined_rates, of_conditions, resolve
-from perfmodel.serving import first_token, pool_point, usable_memory
+from perfmodel.prediction.scenario import Resolved, breakdown_of, joined_rates, of_conditions, resolve
+from perfmodel.prediction.serving import first_token, pool_point, usable_memory
+from perfmodel.prediction.uncertainty import Interval, interval, pool_range
 from perfmodel.solver.mixed import mixed_first_token
 from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, too_many_tokens
 from perfmodel.specs.base import value_at, with_value
@@ -21,8 +21,8 @@ from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.machine import ChipSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Setting
-from perfmodel.techniques import MIXED, KernelSets, Technique, inapplicable, lacking, setting_of, with_setting
-from perfmodel.uncertainty import Interval, interval, pool_range
+from perfmodel.supply.machine import Known, Machine
+from perfmodel.supply.techniques import MIXED, KernelSets, Technique, inapplicable, lacking, setting_of, with_setting
 
 #: relative change below which nothing is said to change
 UNFELT = 1e-4

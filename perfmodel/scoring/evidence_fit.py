@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
-from perfmodel.machine import Machine
-from perfmodel.scenario import of_evidence, predicted, resolve
+from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 from perfmodel.specs.base import Figure
 from perfmodel.specs.evidence import RATE, EvidenceSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.supply.machine import Machine
 
 #: relative error that one source's rows of one phase are given together
 SOURCE_ERROR = 0.04

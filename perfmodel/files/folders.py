@@ -19,7 +19,7 @@ FOLDERS = {
 
 def root() -> Path:
     """Return the data folder: beside the code where installed, the checkout otherwise."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     return here / "_data" if (here / "_data").is_dir() else here.parent
 
 

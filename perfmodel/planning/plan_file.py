@@ -4,15 +4,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
-from perfmodel.machine import Machine
-from perfmodel.scenario import Joined, of_deployment
+from perfmodel.prediction.scenario import Joined, of_deployment
 from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec, Predicted
 from perfmodel.specs.run import RunSpec
-from perfmodel.techniques import Technique, setting_of
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.techniques import Technique, setting_of
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from perfmodel.breakdown import NOTHING, WAITS, BlockTime, Breakdown, Row
 from perfmodel.ledger.records import Block, Family, Ledger
+from perfmodel.prediction.breakdown import NOTHING, WAITS, BlockTime, Breakdown, Row
 
 #: exchanges that give back what the experts made
 _BACK = ("combine", "bulk_combine", "reduce_scatter", "all_reduce")

@@ -7,13 +7,13 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from perfmodel.errors import UsageError
-from perfmodel.machine import Machine
-from perfmodel.scenario import Resolved, breakdown_of, of_conditions, predicted, resolve
+from perfmodel.prediction.scenario import Resolved, breakdown_of, of_conditions, predicted, resolve
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Gain
-from perfmodel.techniques import KernelSets, Technique, with_setting
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.techniques import KernelSets, Technique, with_setting
 
 #: a size is right when it is within this part of the published one
 SIZE = 1 / 3

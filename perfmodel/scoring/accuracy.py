@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.calibration import TooFewRows, fit
-from perfmodel.comparison import Rows, Spread, Values, by_kernel, check_units, spread_of
 from perfmodel.measured.shapes import Measurement
-from perfmodel.rates import Rates
+from perfmodel.scoring.calibration import TooFewRows, fit
+from perfmodel.scoring.operators import Rows, Spread, Values, by_kernel, check_units, spread_of
+from perfmodel.supply.rates import Rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from perfmodel.formulas.experts import gated_feed_forward_bytes
 from perfmodel.ledger.footprint import Footprint, footprint
 from perfmodel.ledger.records import Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
-from perfmodel.rates import Rates
 from perfmodel.specs.model import ModelSpec
+from perfmodel.supply.rates import Rates
 from perfmodel.timing.step import step_time
 from perfmodel.units import Bytes, Count, Dimensionless, Fraction, PerSecond, Seconds
 

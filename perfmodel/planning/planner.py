@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, cast
 
-from perfmodel import __version__, catalog, inputs
+from perfmodel import __version__
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
-from perfmodel.machine import Machine
-from perfmodel.plan_file import plan_spec, pool_of
-from perfmodel.rates import Rates
-from perfmodel.scenario import joined_rates
-from perfmodel.sensitivity import Swing
-from perfmodel.serving import Case
+from perfmodel.files import catalog
+from perfmodel.planning import inputs
+from perfmodel.planning.plan_file import plan_spec, pool_of
+from perfmodel.prediction.scenario import joined_rates
+from perfmodel.prediction.sensitivity import Swing
+from perfmodel.prediction.serving import Case
+from perfmodel.prediction.uncertainty import JoinedRange, PoolRange, chance, interleaved, pool_range
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
 from perfmodel.solver.request import Request
 from perfmodel.solver.solve import felt, front, holds, joined_sure, solve
@@ -23,7 +24,8 @@ from perfmodel.specs.evidence import DeploymentConditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import RunSpec, Serving
-from perfmodel.uncertainty import JoinedRange, PoolRange, chance, interleaved, pool_range
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
 
 SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from perfmodel.rates import Rates
 from perfmodel.specs.deployment import LayoutSpec, Phase
 from perfmodel.specs.model import ModelSpec
+from perfmodel.supply.rates import Rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

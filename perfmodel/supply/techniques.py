@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.machine import Known, Machine, Software
 from perfmodel.specs.base import Figure, value_at, with_value
 from perfmodel.specs.deployment import LayoutShape
 from perfmodel.specs.evidence import Conditions, Service
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import SHARE, SLOTS, Applies, Setting, TechniqueSpec, replicas, share_of_dies
+from perfmodel.supply.machine import Known, Machine, Software
 
 #: a technique that none of its settings describes as it is
 MIXED = "mixed"

@@ -8,12 +8,12 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from perfmodel.algebra import as_float
-from perfmodel.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
-from perfmodel.rates import Rates
-from perfmodel.serving import Case, PoolPoint
+from perfmodel.prediction.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
+from perfmodel.prediction.serving import Case, PoolPoint
+from perfmodel.prediction.uncertainty import Interval, PoolRange, interleaved
 from perfmodel.solver.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.solver.plan import PoolPlan
 from perfmodel.solver.search import ROUND_OFF, exact_pool
@@ -22,7 +22,7 @@ from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
 from perfmodel.specs.model import ModelSpec
-from perfmodel.uncertainty import Interval, PoolRange, interleaved
+from perfmodel.supply.rates import Rates
 from perfmodel.units import Fraction, PerSecond, Seconds
 
 #: an overlap left open: the fastest is taken

@@ -17,14 +17,13 @@ from pydantic import ValidationError
 
 from perfmodel import __version__
 from perfmodel.errors import DataError, UsageError, did_you_mean
-from perfmodel.folders import FOLDERS as _FOLDERS
-from perfmodel.folders import names as names
-from perfmodel.folders import root as _root
-from perfmodel.machine import Known, Machine
+from perfmodel.files.folders import FOLDERS as _FOLDERS
+from perfmodel.files.folders import names as names
+from perfmodel.files.folders import root as _root
 from perfmodel.measured import readers
 from perfmodel.measured.readers import Context
 from perfmodel.measured.shapes import Measurement
-from perfmodel.plan_file import PHASES, check_settings, conditions_of, moved
+from perfmodel.planning.plan_file import PHASES, check_settings, conditions_of, moved
 from perfmodel.solver.space import Choices
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
@@ -36,7 +35,8 @@ from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import EITHER, NEEDED, RunSpec
 from perfmodel.specs.technique import TechniqueSpec
-from perfmodel.techniques import MIXED, Technique, lacking, on_machine, setting_of, unsupported
+from perfmodel.supply.machine import Known, Machine
+from perfmodel.supply.techniques import MIXED, Technique, lacking, on_machine, setting_of, unsupported
 
 _LOG = logging.getLogger(__name__)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -389,7 +389,7 @@ def page_files(language: str) -> dict[str, Any]:
 
     Raises ``UsageError`` where plotly is not installed.
     """
-    folder = Path(__file__).resolve().parent / "report" / "html"
+    folder = Path(__file__).resolve().parent.parent / "report" / "html"
     try:
         library = resources.files("plotly") / "package_data" / "plotly.min.js"
     except ModuleNotFoundError:
@@ -405,7 +405,7 @@ def page_files(language: str) -> dict[str, Any]:
 
 def glossary(language: str) -> dict[str, Any]:
     """Return the texts of results in a language, by their English."""
-    path = Path(__file__).resolve().parent / "report" / "lang" / f"{language}.yaml"
+    path = Path(__file__).resolve().parent.parent / "report" / "lang" / f"{language}.yaml"
     return cast("dict[str, Any]", yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
 
 

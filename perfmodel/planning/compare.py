@@ -8,15 +8,15 @@ from typing import Any, cast
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.formulas.serving import cost_of_tokens
-from perfmodel.plan_file import PHASES, served
-from perfmodel.scenario import Joined, Resolved, breakdown_of, in_turn
+from perfmodel.planning.plan_file import PHASES, served
+from perfmodel.planning.what_if import Pool, Run, as_it_is, resolved_of, resolved_pools
+from perfmodel.prediction.scenario import Joined, Resolved, breakdown_of, in_turn
+from perfmodel.prediction.uncertainty import pool_range
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions
 from perfmodel.specs.plan import Asked
 from perfmodel.specs.run import RunSpec
-from perfmodel.uncertainty import pool_range
 from perfmodel.units import HOUR
-from perfmodel.what_if import Pool, Run, as_it_is, resolved_of, resolved_pools
 
 #: instances of each pool; none of what is no deployment
 Instances = Mapping[Phase, int]

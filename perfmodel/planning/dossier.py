@@ -7,24 +7,24 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from perfmodel.algebra import as_float
-from perfmodel.breakdown import Breakdown, breakdown
 from perfmodel.formulas.serving import cost_of_tokens
-from perfmodel.machine import Machine
-from perfmodel.placement import Die, placement
-from perfmodel.rates import Rates
-from perfmodel.scenario import Resolved, joined_rates, ledger_of
-from perfmodel.sensitivity import Swing
+from perfmodel.planning.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
+from perfmodel.prediction.breakdown import Breakdown, breakdown
+from perfmodel.prediction.placement import Die, placement
+from perfmodel.prediction.scenario import Resolved, joined_rates, ledger_of
+from perfmodel.prediction.sensitivity import Swing
+from perfmodel.prediction.timeline import Timeline, timeline
+from perfmodel.prediction.uncertainty import Interval, JoinedRange, PoolRange, interleaved, pool_range
+from perfmodel.scoring.validation import Deployed, Published, Result, neighbours, place_of
 from perfmodel.solver.join import divided
 from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan
 from perfmodel.solver.solve import deployment_of, felt, joined_sure
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
-from perfmodel.timeline import Timeline, timeline
-from perfmodel.uncertainty import Interval, JoinedRange, PoolRange, interleaved, pool_range
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
 from perfmodel.units import HOUR
-from perfmodel.validation import Deployed, Published, Result, neighbours, place_of
-from perfmodel.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
 
 LAYER = "moe_layer"  # block that is shown over time
 NEIGHBOURS = 5  # published rows beside each pool

@@ -7,11 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from perfmodel.comparison import Rows, Spread, Values, check_units
 from perfmodel.errors import DataError, UsageError
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.measured.shapes import Measurement
-from perfmodel.rates import Rates
+from perfmodel.scoring.operators import Rows, Spread, Values, check_units
 from perfmodel.specs.kernels import (
     AllToAllKernel,
     BulkKernel,
@@ -24,6 +23,7 @@ from perfmodel.specs.kernels import (
     VectorKernel,
     parameters,
 )
+from perfmodel.supply.rates import Rates
 
 
 class TooFewRows(DataError):
