@@ -11,10 +11,12 @@ from counting import work_of
 
 from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver import search
+from perfmodel.solver.mesh import Mesh, meshes
 from perfmodel.solver.request import Request
-from perfmodel.solver.search import Mesh, Tally, _best_of_chunk, best_decode, meshes
+from perfmodel.solver.search import _best_of_chunk, best_decode
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
+from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import Targets
 
 TPOT = 0.05

@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 
 from perfmodel.files import catalog
 from perfmodel.planning import planner
+from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.scenario import joined_rates
 from perfmodel.prediction.serving import Case, usable_memory
+from perfmodel.solver.both_pools import searched
 from perfmodel.solver.defence import choices_of
 from perfmodel.solver.join import packed
+from perfmodel.solver.mesh import meshes
 from perfmodel.solver.mixed import mixed_joins
 from perfmodel.solver.request import Cases, Request
-from perfmodel.solver.search import Tally, exact_pool, meshes
-from perfmodel.solver.solve import searched, solve
+from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
+from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import Targets
 from perfmodel.specs.run import RunSpec
 from tests.conftest import Run
@@ -324,7 +327,7 @@ def test_a_faster_network_between_the_systems_never_costs_ttft() -> None:
     asking = planner.asking_of(ASKED)
     tier = asking.case.rates.kv_tier
     slow = replace(asking.case.rates, kv_tier=replace(tier, bandwidth=tier.bandwidth / 50))
-    from perfmodel.solver.solve import outputs
+    from perfmodel.prediction.deployment import outputs
 
     best = planner.planned(ASKED).solution.best
     assert best is not None

@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.files import catalog
+from perfmodel.prediction.deployment import exact_pool
+from perfmodel.prediction.layouts import layout_faults
 from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver.join import Prefills, joined
+from perfmodel.solver.mesh import Leader, meshes
 from perfmodel.solver.request import Request
-from perfmodel.solver.search import Leader, Tally, best_decode, exact_pool, meshes
+from perfmodel.solver.search import best_decode
 from perfmodel.solver.solve import solve
-from perfmodel.solver.space import Choices, layout_faults
+from perfmodel.solver.space import Choices
+from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import Phase, Targets
 
 

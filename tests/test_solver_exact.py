@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 
 from perfmodel.files import catalog
 from perfmodel.ledger.records import Family, Layout
+from perfmodel.prediction.deployment import PoolPlan, exact_pool
+from perfmodel.prediction.layouts import layout_faults
+from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time
 from perfmodel.prediction.serving import Case, PoolPoint, first_token, usable_memory
-from perfmodel.solver import search, space
+from perfmodel.solver import mesh, space
 from perfmodel.solver.join import joined
-from perfmodel.solver.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time
-from perfmodel.solver.plan import PoolPlan, Solution
 from perfmodel.solver.request import Request
-from perfmodel.solver.search import Tally, exact_pool
+from perfmodel.solver.solution import Solution
 from perfmodel.solver.solve import solve
-from perfmodel.solver.space import Choices, layout_faults
+from perfmodel.solver.space import Choices
+from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import LayoutSpec, Targets
 from perfmodel.specs.model import GqaSpec, ModelSpec
 from tests.test_solver import _columns, _leader, request
@@ -145,7 +147,7 @@ def layouts_of(phase: Any, case: Case, sizes: list[int], choices: Choices, large
         if decode and overlap == "link" and exchange == "dispatch":
             continue  # dispatch needs cores of its own
         splits = range(4, int(rates.cube_cores) - 3, 2) if overlap == "cores" else (0,)
-        batches = range(1, largest + 1) if decode else [b for b in search.PREFILL_BATCHES if b <= largest]
+        batches = range(1, largest + 1) if decode else [b for b in space.PREFILL_BATCHES if b <= largest]
         drafts = range(len(case.acceptance) + 1) if decode else [1 if case.acceptance else 0]
         for dies, tp, batch, draft, cores in product(sizes, (1, 2, 4, 8, 16), batches, drafts, splits):
             if dies % (tp * cp) or rates.dies_per_server % (tp * cp) or tp % dcp:
@@ -410,7 +412,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 @given(one=spaces())
 def test_the_search_equals_loops_over_every_deployment(one: Space) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "LARGEST_BATCH", one.largest_batch)
+        patch.setattr(mesh, "LARGEST_BATCH", one.largest_batch)
         patch.setattr(space, "SHARED_STEP", 1)
         solution = solve(one.case, one.asked)
     found = [join(*side, one.case, one.asked) for side in one.sides]
@@ -465,7 +467,7 @@ def mixed_deployments(one: Space) -> dict[tuple[LayoutSpec, LayoutSpec, Family],
 @given(one=spaces(mixed=True))
 def test_mixed_serving_equals_loops_over_every_pair_of_phases(one: Space) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "LARGEST_BATCH", one.largest_batch)
+        patch.setattr(mesh, "LARGEST_BATCH", one.largest_batch)
         solution = solve(one.case, one.asked)
     found = mixed_deployments(one)
     best = solution.best

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from perfmodel.files import catalog
+from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.serving import Case
-from perfmodel.solver.plan import Solution
 from perfmodel.solver.request import Request
-from perfmodel.solver.search import exact_pool
+from perfmodel.solver.solution import Solution
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets

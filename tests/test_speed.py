@@ -10,10 +10,13 @@ import pytest
 from perfmodel.files import catalog
 from perfmodel.ledger.records import Op
 from perfmodel.ledger.step import build_ledger
+from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.serving import Case, pool_point
-from perfmodel.solver import search
-from perfmodel.solver.search import Mesh, Tally, best_decode, exact_pool, meshes
+from perfmodel.solver import mesh as open_mesh
+from perfmodel.solver.mesh import Mesh, meshes
+from perfmodel.solver.search import best_decode
 from perfmodel.solver.space import Choices
+from perfmodel.solver.tally import Tally
 from perfmodel.timing.operators import time_op
 from perfmodel.timing.step import core_shares
 
@@ -74,8 +77,8 @@ def test_a_needless_axis_is_found() -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     one, found = case(32_000, 1000), []
-    for chunk in (search.CHUNK, 5_000, 1):
-        monkeypatch.setattr(search, "CHUNK", chunk)
+    for chunk in (open_mesh.CHUNK, 5_000, 1):
+        monkeypatch.setattr(open_mesh, "CHUNK", chunk)
         tally = Tally()
         leaders = best_decode(one, SIZES, 0.05, [np.inf], Choices(), tally)
         found.append((tally.evaluated, tally.refused, {leader.key: leader.layout for leader in leaders}))

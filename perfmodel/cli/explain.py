@@ -24,7 +24,7 @@ class Sort(StrEnum):
 
 def outputs(plan: Any, case: Any) -> dict[str, Any]:
     """Return what assumed inputs may move: the step time and the share of memory used."""
-    from perfmodel.solver.search import exact_pool
+    from perfmodel.prediction.deployment import exact_pool
 
     point: Any = exact_pool(plan.layout, plan.family, case).point
     return {"step": point.step_time, "memory": point.memory / point.usable}

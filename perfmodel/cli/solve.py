@@ -169,7 +169,7 @@ def command(
             raise UsageError(f"{name}: {money:g}; allowed: more than zero")
     from perfmodel.planning import planner
     from perfmodel.report.plan import plan_document
-    from perfmodel.solver.plan import Status
+    from perfmodel.solver.solution import Status
 
     run = RunSpec.model_construct(
         model=model,

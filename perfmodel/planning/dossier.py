@@ -10,6 +10,8 @@ from perfmodel.algebra import as_float
 from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.planning.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
 from perfmodel.prediction.breakdown import Breakdown, breakdown
+from perfmodel.prediction.deployment import Deployment, PoolPlan, deployment_of
+from perfmodel.prediction.deployment_uncertainty import felt, joined_sure
 from perfmodel.prediction.placement import Die, placement
 from perfmodel.prediction.scenario import Resolved, joined_rates, ledger_of
 from perfmodel.prediction.sensitivity import Swing
@@ -17,8 +19,7 @@ from perfmodel.prediction.timeline import Timeline, timeline
 from perfmodel.prediction.uncertainty import Interval, JoinedRange, PoolRange, interleaved, pool_range
 from perfmodel.scoring.validation import Deployed, Published, Result, neighbours, place_of
 from perfmodel.solver.join import divided
-from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan
-from perfmodel.solver.solve import deployment_of, felt, joined_sure
+from perfmodel.solver.solution import FrontPoint
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec

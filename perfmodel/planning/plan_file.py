@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.scenario import Joined, of_deployment
-from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
 from perfmodel.specs.model import ModelSpec

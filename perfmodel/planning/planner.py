@@ -11,13 +11,17 @@ from perfmodel.errors import UsageError
 from perfmodel.files import catalog
 from perfmodel.planning import inputs
 from perfmodel.planning.plan_file import plan_spec, pool_of
+from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.prediction.deployment_uncertainty import felt, joined_sure
 from perfmodel.prediction.scenario import joined_rates
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.serving import Case
 from perfmodel.prediction.uncertainty import JoinedRange, PoolRange, chance, interleaved, pool_range
-from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
+from perfmodel.solver.front import front
+from perfmodel.solver.optimal_range import holds
 from perfmodel.solver.request import Request
-from perfmodel.solver.solve import felt, front, holds, joined_sure, solve
+from perfmodel.solver.solution import FrontPoint, Holds, Solution
+from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Phase, Targets
 from perfmodel.specs.evidence import DeploymentConditions

@@ -10,11 +10,11 @@ import numpy as np
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Layout
+from perfmodel.prediction.layouts import LARGEST_BATCH, attention_core_options, too_many_tokens
+from perfmodel.prediction.mixed import mixed_first_token
 from perfmodel.prediction.scenario import Resolved, breakdown_of, joined_rates, of_conditions, resolve
 from perfmodel.prediction.serving import first_token, pool_point, usable_memory
 from perfmodel.prediction.uncertainty import Interval, interval, pool_range
-from perfmodel.solver.mixed import mixed_first_token
-from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, too_many_tokens
 from perfmodel.specs.base import value_at, with_value
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions

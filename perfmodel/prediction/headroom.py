@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from perfmodel.ledger.records import Family, Layout
+from perfmodel.prediction.layouts import LARGEST_BATCH, too_many_tokens
 from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.serving import pool_point
-from perfmodel.solver.space import LARGEST_BATCH, too_many_tokens
 from perfmodel.specs.kernels import MessageKernel
 from perfmodel.supply.rates import Rates
 from perfmodel.units import Count

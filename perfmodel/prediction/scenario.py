@@ -12,12 +12,11 @@ from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
 from perfmodel.prediction.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
+from perfmodel.prediction.deployment import ROUND_OFF, PoolPlan, exact_pool
+from perfmodel.prediction.layouts import LARGEST_BATCH, attention_core_options, layout_faults
+from perfmodel.prediction.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.prediction.serving import Case, PoolPoint
 from perfmodel.prediction.uncertainty import Interval, PoolRange, interleaved
-from perfmodel.solver.mixed import mixed_footprint, mixed_rate, mixed_time
-from perfmodel.solver.plan import PoolPlan
-from perfmodel.solver.search import ROUND_OFF, exact_pool
-from perfmodel.solver.space import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service

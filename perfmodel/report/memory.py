@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from perfmodel.ledger.footprint import kept_weights
+from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.prediction.headroom import Limit
+from perfmodel.prediction.layouts import LARGEST_BATCH
 from perfmodel.prediction.scenario import ledger_of
 from perfmodel.prediction.serving import Case
 from perfmodel.report.table import Column, Table
-from perfmodel.solver.plan import PoolPlan
-from perfmodel.solver.space import LARGEST_BATCH
 
 
 def memory_table(plan: PoolPlan, case: Case) -> Table:

@@ -10,6 +10,9 @@ from perfmodel.algebra import as_float
 from perfmodel.files.catalog import beyond_layout, load_model
 from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.planning.planner import Asking, Planned
+from perfmodel.prediction.deployment import ROUND_OFF, Deployment, PoolPlan, exact_pool, footprint_of_both
+from perfmodel.prediction.layouts import LARGEST_BATCH
+from perfmodel.prediction.mixed import mixed_time
 from perfmodel.prediction.serving import Case
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.drawings import front
@@ -28,12 +31,8 @@ from perfmodel.report.step import (
     tpot_over_context,
 )
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.solver.mixed import mixed_time
-from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution
 from perfmodel.solver.request import Request
-from perfmodel.solver.search import ROUND_OFF, exact_pool
-from perfmodel.solver.solve import footprint_of_both
-from perfmodel.solver.space import LARGEST_BATCH
+from perfmodel.solver.solution import FrontPoint, Holds, Solution
 from perfmodel.specs.deployment import LayoutSpec, Phase
 from perfmodel.specs.run import Objective
 from perfmodel.supply.rates import Rates

@@ -8,7 +8,9 @@ from typing import Any
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.breakdown import Breakdown, Row, breakdown
+from perfmodel.prediction.deployment import PoolPlan, exact_pool
 from perfmodel.prediction.headroom import batch_limits, dispatched_tokens, most_dispatched
+from perfmodel.prediction.layouts import needs_cores_to_exchange
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.serving import Case
@@ -22,9 +24,6 @@ from perfmodel.report.operators import block_table, operator_table, roofline_tab
 from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.waterfall import totals_table, waterfall_table
-from perfmodel.solver.plan import PoolPlan
-from perfmodel.solver.search import exact_pool
-from perfmodel.solver.space import needs_cores_to_exchange
 from perfmodel.specs.kernels import KernelSetSpec, LinkKernel
 from perfmodel.supply.machine import Known
 from perfmodel.supply.rates import Rates

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import tokens_per_step
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
-from perfmodel.solver.plan import Deployment, Lost, Price
+from perfmodel.solver.mesh import Leader
+from perfmodel.solver.refit import alone, refitted
 from perfmodel.solver.request import Cases, Request, value
-from perfmodel.solver.search import Leader, Tally, alone, refitted
+from perfmodel.solver.solution import Lost, Price
+from perfmodel.solver.tally import Tally
 
 MORE_TPOT = 1e-3  # s
 MORE_TTFT = 0.1  # of the limit

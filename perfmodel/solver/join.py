@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.ledger.records import Layout
+from perfmodel.prediction.deployment import ROUND_OFF, ROUNDING
 from perfmodel.prediction.serving import Case, first_token, pool_point
-from perfmodel.solver.request import ROUNDING, Request, keys
-from perfmodel.solver.search import ROUND_OFF, Leader, Tally
+from perfmodel.solver.mesh import Leader
+from perfmodel.solver.request import Request, keys
+from perfmodel.solver.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,11 +5,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from perfmodel.prediction.deployment import ROUNDING
+from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import Case, pool_point, usable_memory
 from perfmodel.solver.join import Prefills
-from perfmodel.solver.request import ROUNDING, Request
-from perfmodel.solver.search import Tally, describe, meshes
-from perfmodel.solver.space import Choices, too_many_tokens
+from perfmodel.solver.mesh import meshes
+from perfmodel.solver.request import Request
+from perfmodel.solver.space import Choices
+from perfmodel.solver.tally import Tally, describe
 
 
 def shortest_steps(

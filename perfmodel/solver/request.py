@@ -8,7 +8,6 @@ from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
 from perfmodel.specs.run import Objective, Serving
 
-ROUNDING = 1e-9
 NOTHING_SERVED = 1e-12
 
 

@@ -1,16 +1,17 @@
-"""Every plan of a pool as arrays on an open mesh, and the best of each expert layout."""
+"""The best instances of a pool: the fastest decode leaders of each size, the undominated prefill options."""
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.ledger.records import Family, Layout
+from perfmodel.prediction.deployment import ROUND_OFF
+from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import (
     Case,
     PoolPoint,
@@ -20,202 +21,13 @@ from perfmodel.prediction.serving import (
     tokens_per_step,
     usable_memory,
 )
-from perfmodel.solver.plan import PoolPlan, Rejection
+from perfmodel.solver.mesh import CORES, Grid, Leader, Mesh, meshes
 from perfmodel.solver.space import (
-    LARGEST_BATCH,
-    LARGEST_TP,
-    PREFILL_BATCHES,
-    Axis,
     Choices,
-    ExpertLayouts,
-    Structure,
-    attention_core_options,
-    expert_layouts,
-    structures,
-    tensor_parallel_degrees,
-    too_many_tokens,
 )
-from perfmodel.specs.deployment import LayoutSpec, Phase
+from perfmodel.solver.tally import Tally, describe
 
-CHUNK = 600_000  # plans worked at once: fewer do not pay for a pass over the ledger, more need more memory
 LARGEST_KEPT_BLOCK = 31 * 2**20  # bytes
-CORES = 5  # axis of the core split in a mesh
-Grid = NDArray[np.float64]
-
-
-@dataclass(slots=True)
-class Tally:
-    """Running counts of a search: plans seen, refused, and the nearest miss of each constraint."""
-
-    evaluated: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    closest: dict[str, tuple[float, float, str]] = field(default_factory=dict)
-
-    def count(self, name: str, refused: int) -> None:
-        """Count refused plans."""
-        self.refused[name] = self.refused.get(name, 0) + refused
-
-    def miss(self, name: str, value: float, limit: float, layout: str) -> None:
-        """Remember the nearest miss of a constraint."""
-        if value < self.closest.get(name, (np.inf,))[0]:
-            self.closest[name] = (value, limit, layout)
-
-    def add(self, other: "Tally") -> None:
-        """Take in the counts of a part of the search."""
-        self.evaluated += other.evaluated
-        for name, refused in other.refused.items():
-            self.count(name, refused)
-        for name, (value, limit, layout) in other.closest.items():
-            self.miss(name, value, limit, layout)
-
-    def rejections(self, units: dict[str, str]) -> tuple[Rejection, ...]:
-        """Return what was refused, by constraint."""
-        rows = []
-        for name, count in self.refused.items():
-            value, limit, layout = self.closest.get(name, (float("nan"), float("nan"), ""))
-            if count:
-                rows.append(
-                    Rejection(constraint=name, count=count, closest=value, limit=limit, unit=units[name], layout=layout)
-                )
-        return tuple(rows)
-
-
-def describe(layout: LayoutSpec, family: Family) -> str:
-    """Return a layout in a few words."""
-    shared = f", {layout.shared_ranks} shared ranks" if layout.shared_ranks else ""
-    cores = f" {layout.attention_cores}" if family.overlap == "cores" else ""
-    split = f", expert tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
-    return (
-        f"{layout.dies} dies, tp {layout.tp}, batch {layout.batch}, draft {layout.draft}{shared}{split}, "
-        f"{family.exchange}, overlap {family.overlap}{cores}"
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mesh:
-    """The axes of one chunk: size, shared ranks, slots of a rank, tp, draft, core split, batch."""
-
-    structure: Structure
-    experts: ExpertLayouts
-    tp: Axis
-    draft: Axis
-    cores: Axis
-    batch: Axis
-
-    @property
-    def family(self) -> Family:
-        """Structure of its plans."""
-        return self.structure.family
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the full grid."""
-        return (*self.experts.redundant.shape, len(self.tp), len(self.draft), len(self.cores), len(self.batch))
-
-    def layout(self) -> Layout:
-        """Return the open mesh as one layout."""
-
-        def along(axis: Axis, first: int) -> Any:
-            after = len(self.shape) - first - axis.ndim
-            return axis.reshape((1,) * first + axis.shape + (1,) * after)
-
-        return Layout(
-            dies=along(self.experts.dies, 0),
-            shared_ranks=along(self.experts.shared_ranks, 1),
-            redundant=along(self.experts.redundant, 0),
-            tp=along(self.tp, 3),
-            draft=along(self.draft, 4),
-            attention_cores=along(self.cores, CORES),
-            batch=along(self.batch, 6),
-            **{key: value for key, value in self.structure.keys.items() if key in _LAYOUT_KEYS},
-        )
-
-    def layout_at(self, index: int) -> LayoutSpec:
-        """Return the layout at a flat index of the grid."""
-        n, s, k, t, d, c, b = np.unravel_index(index, self.shape)
-        return LayoutSpec(
-            dies=int(self.experts.dies[n]),
-            shared_ranks=int(self.experts.shared_ranks[s]),
-            redundant=int(self.experts.redundant[n, s, k]),
-            tp=int(self.tp[t]),
-            draft=int(self.draft[d]),
-            attention_cores=int(self.cores[c]),
-            batch=int(self.batch[b]),
-            **self.structure.keys,
-        )
-
-
-_LAYOUT_KEYS = {axis.name for axis in fields(Layout)}
-
-
-def _largest_batch(case: Case, structure: Structure) -> int:
-    """Return a batch no die's memory can pass, to bound the axis."""
-    from perfmodel.ledger.attention import cache_bytes_per_die
-
-    keys, phase = structure.keys, structure.family.phase
-    per_token = cache_bytes_per_die(case.model.attention, structure.family, LARGEST_TP) * case.model.num_hidden_layers
-    per_token = per_token * keys.get("kv_resident", 1) / (keys.get("cp", 1) * keys.get("dcp", 1))
-    held = case.isl + (case.osl / 2 if phase == "decode" else 0)
-    bound = cast(Any, usable_memory(case.rates)) / cast(Any, per_token * held)
-    return int(min(LARGEST_BATCH, max(1, bound)))
-
-
-def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iterator[Mesh]:
-    """Yield the search space of a pool in chunks along the expert layouts."""
-    fixed = choices.fixed.get(phase, {})
-    for structure in structures(case.model, phase, choices, case.rates):
-        tp = tensor_parallel_degrees(case.model, case.rates, structure, fixed)
-        largest = _largest_batch(case, structure)
-        if phase == "decode":
-            batch = np.arange(1, largest + 1, dtype=np.float64)
-            draft = np.arange(0, len(case.acceptance) + 1, dtype=np.float64)
-        else:
-            batch = np.array([b for b in PREFILL_BATCHES if b <= largest], dtype=np.float64)
-            draft = np.array([1.0 if case.acceptance else 0.0])
-        batch, draft = (
-            np.array([fixed[key]], dtype=np.float64) if key in fixed else axis
-            for key, axis in (("batch", batch), ("draft", draft))
-        )
-        cores = attention_core_options(structure.family.overlap, case.rates)
-        if structure.family.overlap == "cores" and "attention_cores" in fixed:
-            cores = np.array([fixed["attention_cores"]], dtype=np.float64)
-        for alike in _alike(sizes, case.rates.dies_per_server):
-            degrees = tp[alike[0] % (tp * structure.keys.get("cp", 1)) == 0]
-            for layouts in expert_layouts(alike, case.model, structure, fixed):
-                plans = len(degrees) * len(draft) * len(cores) * len(batch)
-                for part in _parts(layouts, max(1, CHUNK // plans)) if plans else ():
-                    yield Mesh(structure, part, degrees, draft, cores, batch)
-
-
-def _alike(sizes: list[int], of_server: int) -> list[list[int]]:
-    """Return sizes in groups that the same tp degrees divide: whole servers together, each part of one alone."""
-    whole = [size for size in sizes if size % of_server == 0]
-    return [*([size] for size in sizes if size % of_server), *([whole] if whole else [])]
-
-
-def _parts(layouts: ExpertLayouts, most: int) -> Iterator[ExpertLayouts]:
-    """Yield a product in parts of at most so many layouts, cut along the shared ranks only where one size has more."""
-    sizes, options, slots = layouts.redundant.shape
-    columns = max(1, min(options, most // slots))
-    rows = max(1, most // (slots * columns))
-    for row in range(0, sizes, rows):
-        for column in range(0, options, columns):
-            here, there = slice(row, row + rows), slice(column, column + columns)
-            yield ExpertLayouts(
-                dies=layouts.dies[here],
-                shared_ranks=layouts.shared_ranks[there],
-                redundant=layouts.redundant[here, there],
-            )
-
-
-def exact_pool(layout: LayoutSpec, family: Family, case: Case) -> PoolPlan:
-    """Return a given layout evaluated with plain numbers."""
-    return PoolPlan(
-        layout=layout,
-        family=family,
-        point=pool_point(Layout.of(layout), family, case),
-        servers=layout.dies / case.rates.dies_per_server,
-    )
 
 
 def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
@@ -224,27 +36,6 @@ def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
     memory = np.broadcast_to(cast(Any, point.memory), mesh.shape)
     rate = np.broadcast_to(cast(Any, point.requests_per_s), mesh.shape)
     return point, time, memory, rate
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Leader:
-    """A feasible instance as the grid has it: the fastest of its ``key``, or undominated where a pool keeps several."""
-
-    key: tuple[object, ...]
-    mesh: Mesh
-    index: int
-    requests_per_s: float
-    step_time: float
-    servers: float
-
-    @property
-    def layout(self) -> LayoutSpec:
-        """Its layout."""
-        return self.mesh.layout_at(self.index)
-
-    def plan(self, case: Case) -> PoolPlan:
-        """Return it evaluated with plain numbers."""
-        return exact_pool(self.layout, self.mesh.family, case)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,7 +53,6 @@ class _Best:
     too_slow: int
 
 
-ROUND_OFF = 1e-12  # relative: sums of arrays and of plain numbers round otherwise, and what meets a limit equals it
 CUT_STEP = 8  # batches between those at which memory is looked at ahead
 
 
@@ -501,83 +291,3 @@ def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally
                 )
             )
     return plans
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Alone:
-    """One decode instance at every batch and core split, everything else of its layout kept."""
-
-    origin: Leader
-    mesh: Mesh
-    step_time: Grid
-    fits: NDArray[np.bool_]
-    in_flight: Grid
-    tokens_per_step: float
-    osl: float
-
-    def leader(self, tpot: float) -> Leader | None:
-        """Return it at the highest rate under a TPOT limit, none where no batch does."""
-        time = self.step_time / self.tokens_per_step
-        rate = np.where(self.fits & (time <= tpot), self.in_flight / time, -1.0)
-        index = int(rate.argmax())
-        if rate.flat[index] <= 0:
-            return None
-        return replace(
-            self.origin,
-            mesh=self.mesh,
-            index=index,
-            requests_per_s=float(rate.flat[index]) / self.osl,
-            step_time=float(self.step_time.flat[index]),
-        )
-
-    def shortest(self, requests_per_s: float) -> Leader | None:
-        """Return it at the shortest step that finishes so many requests a second, none where no batch does."""
-        rate = self.in_flight * self.tokens_per_step / (self.step_time * self.osl)
-        steps = np.where(self.fits & (rate >= requests_per_s * (1 - 1e-9)), self.step_time, np.inf)
-        index = int(steps.argmin())
-        if not np.isfinite(steps.flat[index]):
-            return None
-        return replace(
-            self.origin,
-            mesh=self.mesh,
-            index=index,
-            requests_per_s=float(rate.flat[index]),
-            step_time=float(steps.flat[index]),
-        )
-
-
-def alone(leader: Leader, case: Case) -> Alone:
-    """Return a decode instance at every batch and core split of its family."""
-    layout = leader.layout
-    one = replace(
-        leader.mesh,
-        experts=ExpertLayouts(
-            dies=np.array([layout.dies], dtype=np.float64),
-            shared_ranks=np.array([layout.shared_ranks], dtype=np.float64),
-            redundant=np.array([[[layout.redundant]]], dtype=np.float64),
-        ),
-        tp=np.array([layout.tp], dtype=np.float64),
-        draft=np.array([layout.draft], dtype=np.float64),
-    )
-    point: Any = pool_point(one.layout(), one.family, case)
-    memory = np.broadcast_to(point.memory, one.shape)
-    fits = (memory <= float(cast(Any, usable_memory(case.rates)))) & ~np.asarray(
-        too_many_tokens(one.layout(), one.family)
-    )
-    return Alone(
-        origin=leader,
-        mesh=one,
-        step_time=np.broadcast_to(point.step_time, one.shape),
-        fits=np.broadcast_to(fits, one.shape),
-        in_flight=np.broadcast_to(point.in_flight, one.shape),
-        tokens_per_step=float(cast(Any, tokens_per_step(case.acceptance, layout.draft))),
-        osl=float(cast(Any, case.osl)),
-    )
-
-
-def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
-    """Return a decode instance at the batch and core split of the highest rate under another TPOT limit.
-
-    Everything else of its layout stays; the leader itself where no batch does.
-    """
-    return alone(leader, case).leader(tpot) or leader

@@ -9,6 +9,7 @@ from perfmodel.algebra import as_float
 from perfmodel.planning.dossier import PlanReport, PoolReport, Site
 from perfmodel.planning.what_if import Effect
 from perfmodel.prediction.breakdown import WAITS, Row
+from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.timeline import Stream, Timeline
 from perfmodel.report.html import topology
 from perfmodel.report.html.words import Words
@@ -17,7 +18,6 @@ from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
 from perfmodel.report.wrap import wrap
 from perfmodel.scoring.validation import Result, Scored
-from perfmodel.solver.plan import Deployment, PoolPlan
 from perfmodel.specs.deployment import Phase
 from perfmodel.supply.rates import Rates
 

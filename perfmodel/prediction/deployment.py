@@ -1,0 +1,161 @@
+"""One plan and its figures: a pool's instance evaluated, and whole deployments joined by a request rate."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from perfmodel.algebra import as_float, minimum
+from perfmodel.ledger.footprint import Footprint
+from perfmodel.ledger.records import Family, Layout
+from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time
+from perfmodel.prediction.serving import Case, FirstToken, PoolPoint, first_token, pool_point
+from perfmodel.specs.deployment import LayoutSpec
+
+ROUNDING = 1e-9  # of counts of servers and instances, which are whole but for it
+ROUND_OFF = 1e-12  # relative: sums of arrays and of plain numbers round otherwise, and what meets a limit equals it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPlan:
+    """One pool's instance: its layout, family and what it serves."""
+
+    layout: LayoutSpec
+    family: Family
+    point: PoolPoint
+    #: servers of one instance; below one where several share a server
+    servers: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Whole deployment: integer instances of both pools joined by a request rate."""
+
+    prefill: PoolPlan
+    decode: PoolPlan
+    prefill_instances: int
+    decode_instances: int
+    requests_per_s: float
+    #: requests a second that all instances of a pool take at full load
+    prefill_capacity: float
+    decode_capacity: float
+    first_token: FirstToken
+    #: servers of each pool; none of prefill's own where the instances are mixed
+    prefill_servers: int
+    decode_servers: int
+    #: whether every instance runs both phases on the same dies, in turn
+    mixed: bool = False
+    #: seconds that prefill steps in between add to a decode step's TPOT
+    tpot_added: float = 0.0
+
+    @property
+    def tpot(self) -> float:
+        """Time per output token, prefill in between included."""
+        return float(cast(Any, self.decode.point.tpot)) + self.tpot_added
+
+    @property
+    def longest_gap(self) -> float:
+        """Longest time between two steps of a sequence: a prefill step comes in between where they share dies."""
+        step = float(cast(Any, self.decode.point.step_time))
+        return step + (float(cast(Any, self.prefill.point.step_time)) if self.mixed else 0.0)
+
+    @property
+    def prefill_utilisation(self) -> float:
+        """Load of the prefill pool."""
+        return self.requests_per_s / self.prefill_capacity
+
+    @property
+    def decode_utilisation(self) -> float:
+        """Load of the decode pool."""
+        return self.requests_per_s / self.decode_capacity
+
+    @property
+    def servers_used(self) -> int:
+        """Whole servers of both pools."""
+        return self.prefill_servers + self.decode_servers
+
+
+def exact_pool(layout: LayoutSpec, family: Family, case: Case) -> PoolPlan:
+    """Return a given layout evaluated with plain numbers."""
+    return PoolPlan(
+        layout=layout,
+        family=family,
+        point=pool_point(Layout.of(layout), family, case),
+        servers=layout.dies / case.rates.dies_per_server,
+    )
+
+
+def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
+    """Return the terms of TTFT up to the first decode step."""
+    return first_token(
+        prefill=prefill.point,
+        layout=Layout.of(prefill.layout),
+        case=case,
+        utilisation=utilisation,
+        decode_step=0.0,
+    )
+
+
+def first_token_of(
+    prefill: PoolPlan, decode: PoolPlan, prefill_case: Case, utilisation: float, mixed: bool
+) -> FirstToken:
+    """Return the terms of TTFT of two pools, or of instances that run both phases."""
+    if mixed:
+        return mixed_first_token(prefill.point, decode.point, prefill_case, utilisation)
+    return replace(_terms(prefill, prefill_case, utilisation), first_step=decode.point.step_time)
+
+
+def outputs(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> dict[str, Any]:
+    """Return TPOT, TTFT and the requests a second at full load of a deployment.
+
+    They are evaluated anew for cases of both pools, prefill's first, whose rates may be arrays.
+    """
+    prefill, decode = (
+        exact_pool(pool.layout, pool.family, case)
+        for pool, case in zip((best.prefill, best.decode), cases, strict=True)
+    )
+    terms = first_token_of(prefill, decode, cases[0], utilisation, best.mixed)
+    tpot: Any = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
+    each: Any = mixed_rate(prefill.point, decode.point) if best.mixed else decode.point.requests_per_s
+    rate = best.decode_instances * each
+    if not best.mixed:
+        rate = minimum(rate, best.prefill_instances * cast(Any, prefill.point.requests_per_s))
+    return {"TPOT": tpot, "TTFT": terms.ttft, "rate": rate}
+
+
+def deployment_of(
+    pools: tuple[PoolPlan, PoolPlan],
+    counts: tuple[int, int],
+    prefill_case: Case,
+    utilisation: float,
+    *,
+    served: float,
+    mixed: bool,
+) -> Deployment:
+    """Return so many instances of two pools, prefill's first, that serve ``served`` requests a second."""
+    (prefill, decode), (n_prefill, n_decode) = pools, counts
+    added, rate = 0.0, as_float(decode.point.requests_per_s)
+    if mixed:
+        added = as_float(mixed_time(prefill.point, decode.point)) - as_float(decode.point.tpot)
+        rate = as_float(mixed_rate(prefill.point, decode.point))
+        decode = replace(decode, point=replace(decode.point, footprint=footprint_of_both(prefill, decode)))
+    capacity = n_decode * rate
+    return Deployment(
+        prefill=prefill,
+        decode=decode,
+        prefill_instances=n_prefill,
+        decode_instances=n_decode,
+        requests_per_s=served,
+        prefill_capacity=capacity if mixed else n_prefill * as_float(prefill.point.requests_per_s),
+        decode_capacity=capacity,
+        first_token=first_token_of(prefill, decode, prefill_case, utilisation, mixed),
+        prefill_servers=0 if mixed else math.ceil(n_prefill * prefill.servers - ROUNDING),
+        decode_servers=math.ceil(n_decode * decode.servers - ROUNDING),
+        mixed=mixed,
+        tpot_added=added,
+    )
+
+
+def footprint_of_both(prefill: PoolPlan, decode: PoolPlan) -> Footprint:
+    """Return the bytes on a die of mixed instances."""
+    prompts = cast(Any, prefill.point.in_flight) / prefill.point.tokens_per_request
+    return mixed_footprint(prefill.point, decode.point, prompts / Layout.of(decode.layout).ranks)

@@ -1,0 +1,70 @@
+"""How sure TPOT, TTFT and the rate of a deployment are, and which assumed inputs move them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from perfmodel.algebra import as_float
+from perfmodel.prediction.deployment import Deployment, outputs
+from perfmodel.prediction.mixed import mixed_first_token
+from perfmodel.prediction.sensitivity import Swing, swings
+from perfmodel.prediction.serving import Case
+from perfmodel.prediction.uncertainty import JoinedRange, PoolRange, interval, joined_range
+from perfmodel.specs.deployment import Phase
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
+
+
+def felt(
+    best: Deployment,
+    machines: Mapping[Phase, Machine],
+    cases: Mapping[Phase, Case],
+    utilisation: float,
+    wanted: Sequence[str],
+) -> list[Swing]:
+    """Return what assumed inputs of either system do to the ``wanted`` of ``outputs``."""
+    found: list[Swing] = []
+    different = list({id(machine): machine for machine in machines.values()}.values())
+    for machine in different:
+
+        def evaluate(varied: Rates, machine: Machine = machine) -> dict[str, Any]:
+            def case(phase: Phase) -> Case:
+                given = cases[phase]
+                if machine is not machines[phase]:
+                    return given
+                between = varied.kv_tier if len(different) == 1 else given.rates.kv_tier
+                return replace(given, rates=replace(varied, kv_tier=between))
+
+            every = outputs(best, (case("prefill"), case("decode")), utilisation)
+            return {name: every[name] for name in wanted}
+
+        pool = "" if len(different) == 1 else "prefill: " if machine is machines["prefill"] else "decode: "
+        found += [replace(one, name=pool + one.name) for one in swings(machine, evaluate)]
+    return sorted(found, key=lambda one: -one.largest)
+
+
+def joined_sure(
+    best: Deployment, prefill: PoolRange, decode: PoolRange, case: Case, utilisation: float, asked: float | None
+) -> JoinedRange:
+    """Return how sure TTFT and the rate of a deployment are; decode's steps have prefill in between where it is mixed.
+
+    ``case`` is prefill's, ``asked`` the requests a second asked for.
+    """
+    found = joined_range(
+        prefill=prefill,
+        decode=decode,
+        first=best.first_token,
+        prefill_rate=math.inf if best.mixed else best.prefill_capacity * utilisation,
+        decode_rate=best.decode_capacity * utilisation,
+        asked=asked,
+    )
+    if not best.mixed:
+        return found
+    steps = decode.steps - best.tpot_added * as_float(best.decode.point.tokens_per_step) * prefill.relative
+    points = (
+        replace(best.prefill.point, step_time=cast(Any, prefill.steps)),
+        replace(best.decode.point, step_time=cast(Any, steps)),
+    )
+    ttfts: Any = mixed_first_token(*points, case, utilisation).ttft
+    return replace(found, ttfts=ttfts, ttft=interval(ttfts))

@@ -1,0 +1,92 @@
+"""One decode instance at every batch and core split: refitted to another limit or a lower rate."""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.prediction.layouts import too_many_tokens
+from perfmodel.prediction.serving import Case, pool_point, tokens_per_step, usable_memory
+from perfmodel.solver.mesh import Grid, Leader, Mesh
+from perfmodel.solver.space import ExpertLayouts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alone:
+    """One decode instance at every batch and core split, everything else of its layout kept."""
+
+    origin: Leader
+    mesh: Mesh
+    step_time: Grid
+    fits: NDArray[np.bool_]
+    in_flight: Grid
+    tokens_per_step: float
+    osl: float
+
+    def leader(self, tpot: float) -> Leader | None:
+        """Return it at the highest rate under a TPOT limit, none where no batch does."""
+        time = self.step_time / self.tokens_per_step
+        rate = np.where(self.fits & (time <= tpot), self.in_flight / time, -1.0)
+        index = int(rate.argmax())
+        if rate.flat[index] <= 0:
+            return None
+        return replace(
+            self.origin,
+            mesh=self.mesh,
+            index=index,
+            requests_per_s=float(rate.flat[index]) / self.osl,
+            step_time=float(self.step_time.flat[index]),
+        )
+
+    def shortest(self, requests_per_s: float) -> Leader | None:
+        """Return it at the shortest step that finishes so many requests a second, none where no batch does."""
+        rate = self.in_flight * self.tokens_per_step / (self.step_time * self.osl)
+        steps = np.where(self.fits & (rate >= requests_per_s * (1 - 1e-9)), self.step_time, np.inf)
+        index = int(steps.argmin())
+        if not np.isfinite(steps.flat[index]):
+            return None
+        return replace(
+            self.origin,
+            mesh=self.mesh,
+            index=index,
+            requests_per_s=float(rate.flat[index]),
+            step_time=float(steps.flat[index]),
+        )
+
+
+def alone(leader: Leader, case: Case) -> Alone:
+    """Return a decode instance at every batch and core split of its family."""
+    layout = leader.layout
+    one = replace(
+        leader.mesh,
+        experts=ExpertLayouts(
+            dies=np.array([layout.dies], dtype=np.float64),
+            shared_ranks=np.array([layout.shared_ranks], dtype=np.float64),
+            redundant=np.array([[[layout.redundant]]], dtype=np.float64),
+        ),
+        tp=np.array([layout.tp], dtype=np.float64),
+        draft=np.array([layout.draft], dtype=np.float64),
+    )
+    point: Any = pool_point(one.layout(), one.family, case)
+    memory = np.broadcast_to(point.memory, one.shape)
+    fits = (memory <= float(cast(Any, usable_memory(case.rates)))) & ~np.asarray(
+        too_many_tokens(one.layout(), one.family)
+    )
+    return Alone(
+        origin=leader,
+        mesh=one,
+        step_time=np.broadcast_to(point.step_time, one.shape),
+        fits=np.broadcast_to(fits, one.shape),
+        in_flight=np.broadcast_to(point.in_flight, one.shape),
+        tokens_per_step=float(cast(Any, tokens_per_step(case.acceptance, layout.draft))),
+        osl=float(cast(Any, case.osl)),
+    )
+
+
+def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
+    """Return a decode instance at the batch and core split of the highest rate under another TPOT limit.
+
+    Everything else of its layout stays; the leader itself where no batch does.
+    """
+    return alone(leader, case).leader(tpot) or leader
