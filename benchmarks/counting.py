@@ -8,7 +8,7 @@ import numpy as np
 
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.serving import Case, pool_point
-from perfmodel.solver.search import CORES, Mesh
+from perfmodel.solver.mesh import CORES, Mesh
 
 
 @dataclass

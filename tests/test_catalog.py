@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from perfmodel.errors import DataError, UsageError
-from perfmodel.files import catalog
+from perfmodel.files import catalog, folders
 
 KINDS = ("chips", "systems", "stacks", "models", "evidence")
 LOAD = {
@@ -18,7 +18,7 @@ LOAD = {
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in KINDS for n in catalog.names(k)])
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in KINDS for n in folders.names(k)])
 def test_every_file_reads_and_cites(kind: str, name: str) -> None:
     loaded = LOAD[kind](name)
     assert loaded.spec.name == name
@@ -26,7 +26,7 @@ def test_every_file_reads_and_cites(kind: str, name: str) -> None:
         assert figure.source in loaded.spec.sources, path
 
 
-@pytest.mark.parametrize("name", catalog.names("chips"))
+@pytest.mark.parametrize("name", folders.names("chips"))
 def test_headline_is_cube_plus_vector(name: str) -> None:
     """Except the 280 T bin, whose headline no clock on file explains (facts: unexplained, 7 %)."""
     die, headline = catalog.load_chip(name).spec.die, catalog.load_chip(name).spec.headline

@@ -153,9 +153,9 @@ def test_terms_are_listed_and_shown(moeplan) -> None:
 
 
 def test_a_layout_that_does_not_fit_is_remarked(moeplan, tmp_path) -> None:
-    from perfmodel.files import catalog
+    from perfmodel.files import folders
 
-    text = (catalog._root() / "evidence" / "seed-prefill-16x.yaml").read_text()
+    text = (folders.root() / "evidence" / "seed-prefill-16x.yaml").read_text()
     path = tmp_path / "huge.yaml"
     path.write_text(text.replace("    batch: 4", "    batch: 400"))
     done = moeplan("validate", str(path))

@@ -18,7 +18,7 @@ from perfmodel.closed_form.form import ClosedForm, closed_form
 from perfmodel.closed_form.inputs import Flip
 from perfmodel.closed_form.names import asked_for, numbers_of
 from perfmodel.closed_form.run import Point
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
 from perfmodel.prediction.breakdown import breakdown
@@ -50,7 +50,7 @@ WORDS = {
 def at(name: str, stack: str | None = None) -> tuple[Point, Machine]:
     row = catalog.load_evidence(name).spec
     conditions = row.conditions.model_copy(update={"stack": stack or row.conditions.stack})
-    machine, model = catalog.load_conditions(conditions), catalog.load_model(conditions.model).spec
+    machine, model = machines.load_conditions(conditions), catalog.load_model(conditions.model).spec
     resolved = resolve(of_evidence(row, model, machine.rates()))
     plan = resolved.plan
     return Point(layout=Layout.of(plan.layout), family=plan.family, case=resolved.scenario.case), machine

@@ -63,11 +63,11 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
 
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
 def test_readme_states_todays_predictions(name: str) -> None:
-    from perfmodel.files import catalog
+    from perfmodel.files import catalog, machines
     from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 
     spec = catalog.load_evidence(name).spec
-    taken = catalog.load_conditions(spec.conditions)
+    taken = machines.load_conditions(spec.conditions)
     values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
     assert len(rows) == len(spec.measured)
@@ -79,13 +79,13 @@ def test_readme_states_todays_predictions(name: str) -> None:
 
 def test_readme_states_todays_errors_on_all_rows() -> None:
     """The README's sentences on how far to trust it, recomputed."""
-    from perfmodel.files import catalog
+    from perfmodel.files import catalog, folders, machines
     from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 
     errors, golden = {}, []
-    for name in catalog.names("evidence"):
+    for name in folders.names("evidence"):
         spec = catalog.load_evidence(name).spec
-        taken = catalog.load_conditions(spec.conditions)
+        taken = machines.load_conditions(spec.conditions)
         values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
         first = spec.measured[0]
         errors[name] = values[first.quantity] / first.value - 1

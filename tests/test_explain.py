@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perfmodel.cli.app import program
-from perfmodel.files import catalog
+from perfmodel.files import catalog, folders, machines
 from perfmodel.prediction.breakdown import WAITS
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of, of_evidence, resolve
 from perfmodel.prediction.timeline import OTHER_DOMAINS, Timeline, timeline
@@ -28,7 +28,7 @@ SERIAL, CORES, LINK, STAGES = (
     "xds-disaggregated-decode",
 )
 OWN_RANKS = "xds-colocated-decode"
-NAMES = catalog.names("evidence")
+NAMES = folders.names("evidence")
 Explain = Callable[..., Document]
 
 
@@ -51,7 +51,7 @@ def table_of(document: Document, begins: str) -> Table:
 
 def resolved_of(name: str, **layout: Any) -> Resolved:
     spec = catalog.load_evidence(name).spec
-    rates = catalog.load_conditions(spec.conditions).rates()
+    rates = machines.load_conditions(spec.conditions).rates()
     scenario = of_evidence(spec, catalog.load_model(spec.conditions.model).spec, rates)
     scenario.layout.update(layout)
     return resolve(scenario)
@@ -300,7 +300,7 @@ def test_a_plan_is_compared_with_its_changes(explain: Explain, tmp_path) -> None
 def test_points_lie_where_their_work_and_time_put_them(explain: Explain) -> None:
     document = explain("explain", "--evidence", CORES, "--roofline")
     points = {row["operator"]: row for row in table_of(document, "Roofline").rows}
-    rates: Any = catalog.load_conditions(catalog.load_evidence(CORES).spec.conditions).rates()
+    rates: Any = machines.load_conditions(catalog.load_evidence(CORES).spec.conditions).rates()
     rows = table_of(explain("explain", "--evidence", CORES), "Operators").rows
     for name, point in points.items():
         flop, moved, time = (

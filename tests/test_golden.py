@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.formulas.attention import gqa_cache_bytes, mla_cache_bytes
 from perfmodel.formulas.collectives import expert_exchange_limit
 from perfmodel.formulas.experts import tokens_per_routed_rank, tokens_per_shared_rank
@@ -58,7 +58,7 @@ def test_memory_of_a_2_card() -> None:
     from perfmodel.prediction.serving import Case
 
     system = catalog.load_system("atlas-800i-a2-64gb-hccs").spec
-    rates = catalog.load_machine(system.name, "cann-2025")[0].rates()
+    rates = machines.load_machine(system.name, "cann-2025")[0].rates()
     case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=1024, osl=2048, acceptance=(0.7,))
     layout = {"dies": 32, "batch": 80, "draft": 1, "exchange": "gather"}
     held = resolve(Scenario(case=case, phase="decode", layout=layout, tpot=None)).point.footprint

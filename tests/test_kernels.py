@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.formulas.experts import distinct_nodes, reachable_nodes
 from perfmodel.formulas.kernels import wave_share
 from perfmodel.ledger.records import Exchange, Op
@@ -51,8 +51,8 @@ LOADS = set(SIZES) - {"experts", "kv_heads", "dies"}
 
 
 def machine(name: str, stack: str, kernels: tuple[str, ...]) -> tuple[Rates, Rates]:
-    taken, _ = catalog.load_machine(name, stack, kernels)
-    return taken.rates(), catalog.ideal(taken).rates()
+    taken, _ = machines.load_machine(name, stack, kernels)
+    return taken.rates(), machines.ideal(taken).rates()
 
 
 RATES = {case: machine(*case) for case in MACHINES}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from perfmodel.files import catalog
+from perfmodel.files import folders, pages
 from perfmodel.files.folders import FOLDERS
 from perfmodel.report.language import Glossary
 from perfmodel.report.wrap import cells, wrap
@@ -57,7 +57,7 @@ FIELD = {
 }
 #: cells for programs alone, and sources that summaries are grouped by
 UNLISTED = {"outside", "rest", "seed", "cm", "ds", "lm", "msm", "xds", "vllm", "recipe", "flashcomm"}
-GLOSSARY = Glossary.of(catalog.glossary("zh"))
+GLOSSARY = Glossary.of(pages.glossary("zh"))
 #: what the field writes in English, and commands
 _KEPT = re.compile(r"\{\w+\}|--\w+|moeplan explain .*|moeplan [\w-]+|\b(?:die|token|rank|prompt|kernel|micro-batch)\b")
 _WORDS = re.compile(r"(?<![\w.-])[a-z]{2,} [a-z]{2,}(?![\w.-])", re.ASCII)
@@ -156,13 +156,13 @@ def test_lang_is_read_from_the_environment_and_typed_words_come_first(moeplan: R
 
 
 def test_no_name_on_file_is_translated() -> None:
-    names = {name for kind in FOLDERS for name in catalog.names(kind)}
-    settings = {f"{name}={setting}" for name in catalog.names("techniques") for setting in ("on", "off")}
+    names = {name for kind in FOLDERS for name in folders.names(kind)}
+    settings = {f"{name}={setting}" for name in folders.names("techniques") for setting in ("on", "off")}
     assert {name for name in names | settings if GLOSSARY.say(name) != name} == set()
 
 
 def test_patterns_and_their_translations_have_the_same_holes() -> None:
-    for english, chinese in catalog.glossary("zh")["texts"].items():
+    for english, chinese in pages.glossary("zh")["texts"].items():
         holes = [set(re.findall(r"\{(\w+)", text)) for text in (english, chinese)]
         assert holes[1] <= holes[0], english
         assert holes[0] - holes[1] <= {"whole", "again"}, english  # what the language leaves out

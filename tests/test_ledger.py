@@ -11,7 +11,7 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, folders, machines
 from perfmodel.ledger.footprint import part_bytes
 from perfmodel.ledger.records import Family, Layout, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
@@ -19,7 +19,7 @@ from perfmodel.prediction.serving import Case, pool_point
 from perfmodel.timing.exchanges import exchange_time
 from perfmodel.timing.step import step_time
 
-MODELS = [catalog.load_model(name).spec for name in catalog.names("models")]
+MODELS = [catalog.load_model(name).spec for name in folders.names("models")]
 DEEPSEEK = catalog.load_model("deepseek-v3").spec
 FAMILIES = [
     Family(phase=p, own_shared_ranks=s, overlap=o, exchange=e, reduction=r)
@@ -35,7 +35,7 @@ FAMILIES = [
 
 
 def rates(stack: str = "cann-2025", system: str = "cloudmatrix384"):
-    return catalog.load_machine(system, stack)[0].rates()
+    return machines.load_machine(system, stack)[0].rates()
 
 
 def layout(**changes: object) -> Layout:

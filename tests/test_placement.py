@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.prediction.placement import placement
 from perfmodel.prediction.scenario import Scenario, case_of, ledger_of, resolve
 from perfmodel.specs.evidence import Service
@@ -26,7 +26,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def _resolved(name: str) -> Any:
     phase, layout = LAYOUTS[name]
-    machine, _ = catalog.load_machine(SERVICE.system, SERVICE.stack)
+    machine, _ = machines.load_machine(SERVICE.system, SERVICE.stack)
     case = case_of(SERVICE, catalog.load_model(SERVICE.model).spec, machine.rates())
     return resolve(Scenario(case=case, phase=phase, layout=layout, tpot=None))  # type: ignore[arg-type]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog
-from perfmodel.planning import planner
+from perfmodel.files import catalog, machines
+from perfmodel.planning import plan_file, planner, request
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.scenario import joined_rates
 from perfmodel.prediction.serving import Case, usable_memory
@@ -76,9 +76,9 @@ def test_packing_into_domains_equals_every_division(
 
 def test_an_instance_stays_inside_its_domain_unless_allowed_out() -> None:
     """Domains of two servers, where the best instance alone takes more."""
-    asking = planner.asking_of(ASKED)
+    asking = request.asking_of(ASKED)
     assert asking.request.domains == (48, 48)
-    free = planner.asking_of(ASKED.model_copy(update={"allow_scale_out": True})).request
+    free = request.asking_of(ASKED.model_copy(update={"allow_scale_out": True})).request
     assert free.domains == (None, None)
     best = solve(asking.case, free).best
     within = solve(asking.case, replace(asking.request, domains=(2, 2))).best
@@ -97,7 +97,7 @@ def test_an_instance_stays_inside_its_domain_unless_allowed_out() -> None:
 @pytest.mark.parametrize(("tpot", "ttft"), [(0.04, None), (0.08, None), (0.2, None), (0.08, 60.0), (0.2, 25.0)])
 def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> None:
     """Every decode layout with every prefill layout of the same weights, worked from plain numbers."""
-    rates = catalog.load_machine("cloudmatrix384", "cann-2025")[0].rates()
+    rates = machines.load_machine("cloudmatrix384", "cann-2025")[0].rates()
     case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=60_000, osl=2000, acceptance=(0.7,))
     choices = Choices(fixed={"decode": {"tp": 2, "draft": 1}, "prefill": {"tp": 2}})
     request = Request(
@@ -147,7 +147,8 @@ def test_mixed_serving_is_said_with_its_gap_and_its_prefill(moeplan: Run, tmp_pa
     assert facts["ttft_s"] <= 4
     assert facts["longest_gap_s"] == pytest.approx(facts["prefill"]["step_time_s"] + facts["decode"]["step_time_s"])
     assert facts["cards_used"] == facts["decode"]["cards"] <= 64
-    plan, remarks = catalog.load_plan(str(path))
+    loaded = plan_file.load_plan(str(path))
+    plan, remarks = loaded.spec, loaded.remarks
     assert not remarks
     assert plan.conditions.mixed
     assert plan.predicted.tpot == pytest.approx(facts["tpot_s"])
@@ -248,7 +249,7 @@ def test_no_point_of_the_front_is_beaten_nor_is_the_front_by_the_choice() -> Non
 
 @pytest.mark.parametrize("limit", [0.025, 0.1])
 def test_each_point_of_the_front_is_the_plan_of_its_own_limit(limit: float) -> None:
-    points = planner.front_of(planner.asking_of(ASKED))
+    points = planner.front_of(request.asking_of(ASKED))
     asked = ASKED.model_copy(update={"tpot": limit, "objective": "per-card"})
     best = planner.planned(asked).solution.best
     assert best is not None
@@ -274,7 +275,7 @@ def test_the_choice_holds_where_it_says_and_no_further() -> None:
     assert holds.lowest <= holds.asked <= holds.highest
 
     def structure(acceptance: float) -> dict[str, str]:
-        asking = planner.asking_of(ASKED.model_copy(update={"acceptance": repr(acceptance)}))
+        asking = request.asking_of(ASKED.model_copy(update={"acceptance": repr(acceptance)}))
         joins, _ = searched(Cases(prefill=asking.case, decode=asking.case), asking.request, Tally())
         return choices_of(joins[0])
 
@@ -324,7 +325,7 @@ def test_a_plan_holds_the_run_that_found_it(moeplan: Run, tmp_path: Path) -> Non
 
 
 def test_a_faster_network_between_the_systems_never_costs_ttft() -> None:
-    asking = planner.asking_of(ASKED)
+    asking = request.asking_of(ASKED)
     tier = asking.case.rates.kv_tier
     slow = replace(asking.case.rates, kv_tier=replace(tier, bandwidth=tier.bandwidth / 50))
     from perfmodel.prediction.deployment import outputs

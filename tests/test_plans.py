@@ -12,7 +12,8 @@ import pytest
 
 from perfmodel.cli.app import program
 from perfmodel.errors import DataError, MoeplanError, UsageError
-from perfmodel.files import catalog, folders
+from perfmodel.files import folders
+from perfmodel.planning import plan_file
 from perfmodel.report.table import Document, Table
 from perfmodel.report.terminal import Terminal
 from perfmodel.solver.request import Request
@@ -284,8 +285,9 @@ def test_a_plan_holds_what_was_asked_once_with_defaults(folder: Path) -> None:
     assert "asked" not in plan
     for key in ("objective", "serving", "utilisation", "kv", "acceptance", "stack", "top"):
         assert plan["run"].get(key) is not None, key
-    read, remarks = catalog.load_plan(path)
-    assert not remarks
+    loaded = plan_file.load_plan(path)
+    read = loaded.spec
+    assert not loaded.remarks
     assert read.wanted.utilisation == facts["utilisation_limit"]
     assert read.wanted.objective == facts["objective"]
     assert read.wanted.ttft == facts["ttft_target_s"]
@@ -294,7 +296,7 @@ def test_a_plan_holds_what_was_asked_once_with_defaults(folder: Path) -> None:
 def test_a_plan_without_a_run_is_read_with_what_it_asks(folder: Path, tmp_path: Path) -> None:
     path, _ = plan_of(folder, "disaggregated")
     other = changed(path, tmp_path / "p.json", run=None, asked={"ttft": 2.5, "utilisation": 0.7})
-    plan, _ = catalog.load_plan(other)
+    plan = plan_file.load_plan(other).spec
     assert (plan.wanted.ttft, plan.wanted.utilisation) == (2.5, 0.7)
 
 
@@ -316,16 +318,16 @@ def test_a_plan_that_contradicts_itself_is_refused(
     path = changed(plan_of(folder, "disaggregated")[0], tmp_path / "p.json", **values)
     number = next(n for n, text in enumerate(Path(path).read_text().splitlines(), 1) if line in text)
     with pytest.raises(DataError) as refused:
-        catalog.load_plan(path)
+        plan_file.load_plan(path)
     assert f"{path}:{number}: {says}" in str(refused.value)
 
 
 @pytest.mark.parametrize("serving", ["disaggregated", "mixed"])
 def test_a_prediction_that_moved_is_remarked_with_both(folder: Path, tmp_path: Path, serving: str) -> None:
     path, facts = plan_of(folder, serving)
-    assert not catalog.load_plan(path)[1]
+    assert not plan_file.load_plan(path).remarks
     values = {"predicted__tpot": facts["tpot_s"] * (1 + 1e-5), "predicted__requests_per_s": 1.5, "version": "0.0.1"}
-    _, remarks = catalog.load_plan(changed(path, tmp_path / "p.json", **values))
+    remarks = plan_file.load_plan(changed(path, tmp_path / "p.json", **values)).remarks
     assert len(remarks) == 3
     assert "version 0.0.1" in remarks[0]
     assert f"TPOT is {facts['tpot_s'] * 1e3:.6g} ms now, {facts['tpot_s'] * (1 + 1e-5) * 1e3:.6g} ms when" in remarks[1]
@@ -354,7 +356,7 @@ def test_what_is_no_plan_is_told_apart(folder: Path, moe: Command, tmp_path: Pat
         with pytest.raises(DataError, match="a run-spec"):
             moe(*words, str(tmp_path / "run.yaml"))
     with pytest.raises(DataError) as refused:
-        catalog.load_plan(str(wrong))
+        plan_file.load_plan(str(wrong))
     assert "model: unknown key" in str(refused.value)
     assert "did you mean 'model'" not in str(refused.value)
 

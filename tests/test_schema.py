@@ -9,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from perfmodel.cli.app import program
-from perfmodel.files import catalog
+from perfmodel.files import folders
 from perfmodel.report.schema import FACTS, KINDS
 from perfmodel.specs.run import RunSpec
 
@@ -142,4 +142,4 @@ def test_a_wrong_schema_is_one_clear_line(moeplan, words: tuple[str, ...], says:
 
 
 def test_no_entry_is_called_schema() -> None:
-    assert "schema" not in {name for kind in ("models", "systems", "chips", "stacks") for name in catalog.names(kind)}
+    assert "schema" not in {name for kind in ("models", "systems", "chips", "stacks") for name in folders.names(kind)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.sensitivity import swings
 from perfmodel.prediction.serving import Case, pool_point
@@ -17,7 +17,7 @@ def step(rates) -> float:
 
 
 def test_a_time_added_once_moves_the_step_by_itself() -> None:
-    taken, _ = catalog.load_machine("cloudmatrix384")
+    taken, _ = machines.load_machine("cloudmatrix384")
     whole = step(taken.rates())
     found = {swing.name: swing for swing in swings(taken, lambda rates: {"step": step(rates)})}
     sampling = found["cann-2025: overhead.sampling"]
@@ -27,7 +27,7 @@ def test_a_time_added_once_moves_the_step_by_itself() -> None:
 
 
 def test_inputs_that_take_no_part_are_not_listed() -> None:
-    taken, _ = catalog.load_machine("cloudmatrix384")
+    taken, _ = machines.load_machine("cloudmatrix384")
     names = {swing.name for swing in swings(taken, lambda rates: {"step": step(rates)})}
     assert "cann-2025: overhead.prefill_host_gap" not in names
     assert "cann-2025: link_efficiency.pcie" not in names
@@ -36,6 +36,6 @@ def test_inputs_that_take_no_part_are_not_listed() -> None:
 
 
 def test_strongest_first() -> None:
-    taken, _ = catalog.load_machine("atlas-800i-a2-64gb-hccs")
+    taken, _ = machines.load_machine("atlas-800i-a2-64gb-hccs")
     largest = [swing.largest for swing in swings(taken, lambda rates: {"step": step(rates)})]
     assert largest == sorted(largest, reverse=True)

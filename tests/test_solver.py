@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.layouts import layout_faults
 from perfmodel.prediction.serving import Case, usable_memory
@@ -24,7 +24,7 @@ from perfmodel.specs.deployment import Phase, Targets
 
 def case(isl: int, osl: int, system: str = "cloudmatrix384") -> Case:
     spec = catalog.load_system(system).spec
-    rates = catalog.load_machine(spec.name, "cann-2025")[0].rates()
+    rates = machines.load_machine(spec.name, "cann-2025")[0].rates()
     return Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=isl, osl=osl, acceptance=(0.7,))
 
 

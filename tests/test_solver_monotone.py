@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.request import Request
 from perfmodel.solver.solve import solve
@@ -29,7 +29,7 @@ def asked(draw: Any, stack: str | None = None) -> tuple[Case, Request]:
     objective = draw(objectives)
     case = Case(
         model=catalog.load_model("deepseek-v3").spec,
-        rates=catalog.load_machine(system, stack)[0].rates(),
+        rates=machines.load_machine(system, stack)[0].rates(),
         isl=draw(st.integers(6_000, 40_000)),
         osl=draw(st.integers(100, 3_000)),
         acceptance=draw(st.sampled_from(((), (0.7,)))),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, machines
 from perfmodel.ledger.records import Op
 from perfmodel.ledger.step import build_ledger
 from perfmodel.prediction.deployment import exact_pool
@@ -25,7 +25,7 @@ AXES = ("size", "shared ranks", "slots", "tp", "draft", "core split", "batch")
 
 
 def case(isl: int = 4096, osl: int = 1024) -> Case:
-    machine, _ = catalog.load_machine("cloudmatrix384")
+    machine, _ = machines.load_machine("cloudmatrix384")
     return Case(
         model=catalog.load_model("deepseek-v3").spec, rates=machine.rates(), isl=isl, osl=osl, acceptance=(0.7,)
     )
@@ -100,7 +100,7 @@ def test_the_mesh_sees_what_plain_numbers_see() -> None:
 
 def test_nothing_is_cut_where_a_longer_batch_is_faster() -> None:
     """TPOT may fall with the batch, so plans beyond one that is too slow are judged on their own."""
-    machine, _ = catalog.load_machine("cloudmatrix384", "vllm-ascend-2025")
+    machine, _ = machines.load_machine("cloudmatrix384", "vllm-ascend-2025")
     rates = replace(machine.rates(), capacity=1e13)  # so that memory leaves no batch out
     one = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=128, osl=1024)
     grids = []

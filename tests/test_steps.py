@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, folders, machines
 from perfmodel.prediction.scenario import of_evidence, parts_of, parts_of_step, predicted, resolve
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
 from perfmodel.scoring.validation import Published, leave_one_source_out, scored, summaries
@@ -16,14 +16,14 @@ from tests.update_snapshots import SNAPSHOT, predictions
 
 BOUNDS = yaml.safe_load((Path(__file__).parent / "golden" / "steps.yaml").read_text())
 LAST = json.loads(SNAPSHOT.read_text())
-NAMES = catalog.names("evidence")
+NAMES = folders.names("evidence")
 RATE = "tokens_per_s_per_card"
 
 
 def published(name: str) -> Published:
     spec = catalog.load_evidence(name).spec
     model = catalog.load_model(spec.conditions.model).spec
-    return Published(spec=spec, model=model, machine=catalog.load_conditions(spec.conditions))
+    return Published(spec=spec, model=model, machine=machines.load_conditions(spec.conditions))
 
 
 def test_every_golden_row_has_a_bound() -> None:

@@ -13,30 +13,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.errors import UsageError
-from perfmodel.files import catalog
+from perfmodel.files import catalog, folders
+from perfmodel.files.machines import load_conditions
 from perfmodel.formulas.attention import causal_pairs
 from perfmodel.formulas.roofline import staged_time
 from perfmodel.formulas.serving import frontend_time
+from perfmodel.planning import choices
+from perfmodel.planning.published import scored_gains
 from perfmodel.prediction.breakdown import breakdown
 from perfmodel.prediction.scenario import Resolved, ledger_of, of_conditions, resolve
-from perfmodel.scoring.gains import ScoredGain, Shelf, merged, quantity, score_all
+from perfmodel.scoring.gains import ScoredGain, merged, quantity
 from perfmodel.specs.evidence import Conditions
 from perfmodel.supply.techniques import MIXED, inapplicable, lacking, setting_of, with_setting
 
 KNOWN = yaml.safe_load((Path(__file__).parent / "golden" / "gains.yaml").read_text())
-TECHNIQUES = catalog.techniques()
-SHELF = Shelf(
-    conditions=lambda name: catalog.load_evidence(name).spec.conditions,
-    model=lambda name: catalog.load_model(name).spec,
-    machine=catalog.load_conditions,
-    techniques=TECHNIQUES,
-    kernel_set=catalog.kernel_set,
-)
+TECHNIQUES = catalog.load_techniques()
 
 
 @lru_cache(maxsize=1)
 def scored() -> dict[str, ScoredGain]:
-    return {f"{one.technique.spec.name}: {one.gain.printed}": one for one in score_all(TECHNIQUES.values(), SHELF)}
+    return {
+        f"{one.technique.spec.name}: {one.gain.printed}": one for one in scored_gains(TECHNIQUES.values(), TECHNIQUES)
+    }
 
 
 def conditions(row: str = "cm384-decode-4k-b96", **change: Any) -> Conditions:
@@ -44,10 +42,10 @@ def conditions(row: str = "cm384-decode-4k-b96", **change: Any) -> Conditions:
 
 
 def run(given: Conditions, *chosen: tuple[str, str]) -> Resolved:
-    model = SHELF.model(given.model)
-    machine = SHELF.machine(given)
+    model = catalog.load_model(given.model).spec
+    machine = load_conditions(given)
     for name, setting in chosen:
-        given, machine = with_setting(TECHNIQUES[name], setting, given, machine, model, SHELF.kernel_set)
+        given, machine = with_setting(TECHNIQUES[name], setting, given, machine, model)
     return resolve(of_conditions(given, model, machine.rates()))
 
 
@@ -252,23 +250,23 @@ def test_rows_of_every_technique_add_up_to_its_step(row: str) -> None:
 
 
 def test_every_setting_is_found_again_where_it_was_set() -> None:
-    model = SHELF.model("deepseek-v3")
+    model = catalog.load_model("deepseek-v3").spec
     for row in ("cm384-decode-4k-b96", "fc1-a2-prefill-8x2048"):
         given = conditions(row)
-        machine = SHELF.machine(given)
+        machine = load_conditions(given)
         for name, technique in TECHNIQUES.items():
             if inapplicable(technique.spec.applies, model, machine, given.phase, given.layout):
                 continue
             for setting in technique.spec.settings:
-                there, changed = with_setting(technique, setting, given, machine, model, SHELF.kernel_set)
+                there, changed = with_setting(technique, setting, given, machine, model)
                 assert setting_of(technique, there, there.layout, changed, model) == setting, (name, setting)
 
 
-@pytest.mark.parametrize("stack", [name for name in catalog.names("stacks") if name != "ideal"])
+@pytest.mark.parametrize("stack", [name for name in folders.names("stacks") if name != "ideal"])
 def test_a_stack_says_the_techniques_that_its_numbers_are_in(stack: str) -> None:
-    model = SHELF.model("deepseek-v3")
+    model = catalog.load_model("deepseek-v3").spec
     links = catalog.load_stack(stack).spec.link_efficiency
-    systems = [name for name in catalog.names("systems") if _runs(name, links)]
+    systems = [name for name in folders.names("systems") if _runs(name, links)]
     for system in systems:
         given = Conditions(
             system=system,
@@ -279,7 +277,7 @@ def test_a_stack_says_the_techniques_that_its_numbers_are_in(stack: str) -> None
             osl=1024,
             layout={"dies": 16, "batch": 1},
         )
-        machine = SHELF.machine(given)
+        machine = load_conditions(given)
         listed = {one.name: one.setting for one in machine.stack.spec.techniques}
         assert listed.keys() <= TECHNIQUES.keys()
         for name, technique in TECHNIQUES.items():
@@ -331,19 +329,17 @@ def test_impossible_combinations_are_refused_with_their_rule(row: str, layout: d
 
 
 def test_a_stack_without_a_technique_refuses_it() -> None:
-    machine = SHELF.machine(conditions())
+    machine = load_conditions(conditions())
     assert lacking(TECHNIQUES["c8-cache"], "on", machine)
     assert not lacking(TECHNIQUES["c8-cache"], "off", machine)
     with pytest.raises(UsageError, match=r"c8-cache=on: stack cann-2025 lacks it; allowed: stacks .*cann-2026"):
-        catalog.refuse_lacking({"c8-cache": "on"}, machine)
+        choices.refuse_lacking({"c8-cache": "on"}, machine, TECHNIQUES)
 
 
 def test_settings_put_figures_in_the_machine_with_their_sources() -> None:
     given = conditions()
-    machine = SHELF.machine(given)
-    _, changed = with_setting(
-        TECHNIQUES["super-kernel"], "on", given, machine, SHELF.model(given.model), SHELF.kernel_set
-    )
+    machine = load_conditions(given)
+    _, changed = with_setting(TECHNIQUES["super-kernel"], "on", given, machine, catalog.load_model(given.model).spec)
     figure = changed.stack.figures["start_share"]
     assert (figure.value, figure.kind, figure.low, figure.high) == (0.6, "assumed", 0.3, 1.0)
     assert "start_share" not in machine.stack.figures  # what was there is not touched

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, folders, machines
 from perfmodel.ledger.records import Family
 from perfmodel.prediction.serving import Case, FirstToken
 from perfmodel.prediction.uncertainty import joined_range, pool_range
@@ -29,12 +29,12 @@ def width(found: Any) -> float:
     return (found.step_time.high90 - found.step_time.low90) / float(np.median(found.steps))
 
 
-MACHINE, _ = catalog.load_machine("cloudmatrix384")
+MACHINE, _ = machines.load_machine("cloudmatrix384")
 
 
 def test_ideal_kernels_leave_nothing_to_doubt() -> None:
     """The speed of light has no interval: nothing is below it."""
-    assert width(ranged(catalog.ideal(MACHINE))) == pytest.approx(0, abs=1e-12)
+    assert width(ranged(machines.ideal(MACHINE))) == pytest.approx(0, abs=1e-12)
 
 
 def test_intervals_hold_the_prediction_and_each_other() -> None:
@@ -65,7 +65,7 @@ def test_the_chance_grows_with_the_limit() -> None:
     assert chances[2] == pytest.approx(0.5, abs=0.01)
 
 
-GOLDEN = [name for name in catalog.names("evidence") if catalog.load_evidence(name).spec.role == "golden"]
+GOLDEN = [name for name in folders.names("evidence") if catalog.load_evidence(name).spec.role == "golden"]
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -75,7 +75,7 @@ def test_golden_rows_lie_in_their_interval(name: str) -> None:
     published = Published(
         spec=spec,
         model=catalog.load_model(spec.conditions.model).spec,
-        machine=catalog.load_conditions(spec.conditions),
+        machine=machines.load_conditions(spec.conditions),
     )
     first = scored(published).scores[0]
     assert first.inside90 == (name not in MISSED)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from difflib import unified_diff
 from pathlib import Path
 
-from perfmodel.files import catalog
+from perfmodel.files import catalog, folders, machines
 from perfmodel.prediction.scenario import of_evidence, predicted, resolve
 
 FOLDER = Path(__file__).parent / "snapshots"
@@ -52,7 +52,7 @@ def texts() -> Iterator[tuple[Path, str]]:
 def predictions(name: str) -> dict[str, float]:
     """Return what a published row's quantities are predicted to be today."""
     spec = catalog.load_evidence(name).spec
-    rates = catalog.load_conditions(spec.conditions).rates()
+    rates = machines.load_conditions(spec.conditions).rates()
     values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, rates)))
     return {measured.quantity: values[measured.quantity] for measured in spec.measured}
 
@@ -64,7 +64,7 @@ def main() -> None:
         sys.stdout.writelines(unified_diff(last.splitlines(True), text.splitlines(True), path.name, "today", n=0))
         path.write_text(text, encoding="utf-8")
     before = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {}
-    after = {name: predictions(name) for name in catalog.names("evidence")}
+    after = {name: predictions(name) for name in folders.names("evidence")}
     lines = []
     for name, values in after.items():
         for quantity, value in values.items():

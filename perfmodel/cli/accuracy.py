@@ -12,12 +12,12 @@ VARIABLE = "MOEPLAN_MEASUREMENTS"
 
 
 def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -> list[Any]:
-    from perfmodel.files import catalog
+    from perfmodel.files import machines
     from perfmodel.scoring.accuracy import scores
     from perfmodel.scoring.operators import without_residents
 
     rates = without_residents(machine.rates()) if cold else machine.rates()
-    return scores(rows, rates, catalog.ideal(machine).rates(), held_out=held_out)
+    return scores(rows, rates, machines.ideal(machine).rates(), held_out=held_out)
 
 
 def command(
@@ -49,10 +49,10 @@ def command(
 
     Example: moeplan accuracy my-table.csv --on cloudmatrix384 --model deepseek-v3
     """
-    from perfmodel.files import catalog
+    from perfmodel.files import catalog, folders, machines, results
     from perfmodel.report.accuracy import MADE_BY, accuracy_document
 
-    chosen = what or catalog.names("microbenchmarks")
+    chosen = what or folders.names("microbenchmarks")
     tables = [Path(word) for word in chosen if word.lower().endswith(".csv")]
     remarks: list[str] = []
     found: list[tuple[Any, list[Any]]] = []
@@ -61,11 +61,11 @@ def command(
             raise UsageError("accuracy takes names of microbenchmarks or CSV tables, not both at once")
         if on is None:
             raise UsageError("accuracy of a table needs --on SYSTEM; see 'moeplan list systems'")
-        machine, notes = catalog.load_machine(on, stack, kernels or ())
+        machine, notes = machines.load_machine(on, stack, kernels or ())
         remarks += notes
         context = options.context_of(model, ep, messages)
         for path in tables:
-            rows, left_out = catalog.read_measurements(path, context)
+            rows, left_out = results.read_measurements(path, context)
             remarks += left_out
             found.append((path.name, _scores(machine, rows, held_out, cold)))
         return options.show(accuracy_document(found, ()), format_, remarks)
@@ -78,7 +78,7 @@ def command(
         if spec.files and measurements is None:
             remarks.append(f"{name}: left out; its tables are not part of this project: give --measurements FOLDER")
             continue
-        machine, rows, left_out = catalog.load_measurements(spec, measurements)
+        machine, rows, left_out = results.load_measurements(spec, measurements)
         remarks += left_out
         if not rows:
             continue

@@ -43,7 +43,7 @@ def command(
 
     Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
     """
-    from perfmodel.files import catalog
+    from perfmodel.files import folders, machines, results, writing
 
     if evidence:
         others = [n for n in context.params if n not in ("evidence", "format_") and options.typed(context, n)]
@@ -68,15 +68,15 @@ def command(
         inputs.known(word, words, "--parameter")
     if output is not None and output.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--output: {str(output)!r}; allowed: a file that ends in .yaml or .yml")
-    machine, remarks = catalog.load_machine(on, stack, kernels or ())
+    machine, remarks = machines.load_machine(on, stack, kernels or ())
     shape = options.context_of(model, ep, messages, only=only or (), at_least=at_least or ())
     measured = []
     told = list(remarks)
     for path in tables:
-        rows, left_out = catalog.read_measurements(path, shape)
+        rows, left_out = results.read_measurements(path, shape)
         measured += rows
         told += left_out
-    rates, ideal = machine.rates(), catalog.ideal(machine).rates()
+    rates, ideal = machine.rates(), machines.ideal(machine).rates()
     if cold:
         rates = without_residents(rates)
     fitted = [
@@ -86,7 +86,7 @@ def command(
     bases = {one.name: machine.kernels_of()[one.name] for one in fitted}
     told += weaknesses(fitted)
     if output is not None:
-        if output.stem in catalog.names("kernels"):
+        if output.stem in folders.names("kernels"):
             told.append(f"{output.stem} is also a set on file: give your own another name to tell them apart")
         listed = ", ".join(path.name for path in tables)
         content = kernel_set(
@@ -97,27 +97,17 @@ def command(
             chip=machine.chip.spec.name,
             source={"title": f"Calibration of {date.today().isoformat()}", "where": listed},
         )
-        catalog.write("kernels", output, content)
+        writing.write("kernels", output, content)
         told.append(f"wrote {output}; use it with --kernels {shlex.quote(str(output))}")
     options.show(calibration_document(fitted, {name: known.spec.name for name, known in bases.items()}), format_, told)
 
 
 def _show_evidence_fit(format_: options.Format) -> None:
-    from perfmodel.files import catalog
+    from perfmodel.planning.published import rows_on_file
     from perfmodel.report.evidence_fit import evidence_fit_document
     from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
-    from perfmodel.scoring.validation import Published
 
-    specs = [catalog.load_evidence(name).spec for name in catalog.names("evidence")]
-    published = [
-        Published(
-            spec=spec,
-            model=catalog.load_model(spec.conditions.model).spec,
-            machine=catalog.load_conditions(spec.conditions),
-        )
-        for spec in specs
-    ]
-    rows = [row for row in published if fitted_to(row)]
+    rows = [row for row in rows_on_file() if fitted_to(row)]
     fit = fit_terms(rows)
     held = rows[0].machine.terms.spec
     options.show(evidence_fit_document(fit, {name: float(getattr(held, name)) for name in fit.values}), format_, [])

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from perfmodel.cli import options
-from perfmodel.cli.what_if import given_of
 from perfmodel.errors import UsageError
 
 
@@ -19,9 +18,10 @@ def command(
     Example: moeplan compare cm384-decode-4k-b96 xds-colocated-decode
     """
     from perfmodel.planning.compare import differences, row_differences, shared_phases
+    from perfmodel.planning.named_run import named_run
     from perfmodel.report.plan_compare import compare_document
 
-    one, two = given_of(first), given_of(second)
+    one, two = named_run(first), named_run(second)
     if not shared_phases(one.run, two.run):
         raise UsageError(
             f"{first} is of {', '.join(one.run.pools)}, {second} of {', '.join(two.run.pools)}; "

@@ -72,14 +72,11 @@ def _parts() -> list[dict[str, Any]]:
 
 def _scores() -> Iterator[Any]:
     """Yield the score of every golden row on file, as `moeplan validate` counts them."""
-    from perfmodel.files import catalog
+    from perfmodel.planning.published import rows_on_file
     from perfmodel.scoring import validation
 
-    for name in catalog.names("evidence"):
-        spec = catalog.load_evidence(name).spec
-        if spec.role == "golden":
-            model = catalog.load_model(spec.conditions.model).spec
-            row = validation.Published(spec=spec, model=model, machine=catalog.load_conditions(spec.conditions))
+    for row in rows_on_file():
+        if row.role == "golden":
             yield validation.scored(row)
 
 

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel.cli import options
-from perfmodel.cli.subject import other_than, subject_of
-from perfmodel.errors import EXIT_INFEASIBLE
+from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 
 
 class Sort(StrEnum):
@@ -124,58 +123,96 @@ def command(
 
     Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
-    from perfmodel.files import catalog
+    from perfmodel.planning.pool_run import other_than
     from perfmodel.prediction.scenario import in_turn
     from perfmodel.prediction.sensitivity import swings
     from perfmodel.prediction.uncertainty import pool_range
     from perfmodel.report.step import View, step_document
 
-    subject = subject_of(context)
+    run = _run_of(context)
     if formula:
-        return _formula(formula, subject, format_)
-    other = other_than(subject, compare) if compare is not None else None
+        return _formula(formula, run, format_)
+    other = other_than(run, compare) if compare is not None else None
     view = View(
         layer=layer,
         op=op,
         sort=None if sort is None else sort.value,
         tree=tree,
         roofline=roofline,
-        kernels=subject.machine.kernels_of() if sources else None,
+        kernels=run.machine.kernels_of() if sources else None,
         other=None if other is None else (other.name, other.resolved),
     )
-    resolved, machine, case = subject.resolved, subject.machine, subject.resolved.scenario.case
+    resolved, machine, case = run.resolved, run.machine, run.resolved.scenario.case
     felt = (
         swings(machine, lambda varied: outputs(resolved.plan, replace(case, rates=varied))) if view.whole_step else []
     )
     sure = pool_range(machine, resolved.plan.layout, resolved.plan.family, case)
-    if (between := subject.between) is not None:
+    if (between := run.between) is not None:
         sure = in_turn(sure, pool_range(machine, between.plan.layout, between.plan.family, case), resolved)
     document = step_document(
         resolved,
-        catalog.ideal(machine).rates(),
-        model=subject.model.name,
+        run.ideal,
+        model=run.model.name,
         system=machine.system.spec.name,
-        name=subject.name,
-        acceptance=subject.acceptance,
+        name=run.name,
+        acceptance=run.acceptance,
         felt=felt,
         sure=sure,
         view=view,
     )
-    options.show(document, format_, [*subject.remarks])
+    options.show(document, format_, [*run.remarks])
     if not (resolved.fits and resolved.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
 
 
-def _formula(names: list[str], subject: Any, format_: options.Format) -> None:
+def _run_of(context: typer.Context) -> Any:
+    """Return what the options of a command describe: a published row, a pool of a plan file, or a layout by hand.
+
+    Raises ``UsageError`` for options that contradict each other, and with a line for each rule the layout breaks.
+    """
+    from perfmodel.planning.pool_run import by_hand, of_evidence, of_plan
+
+    given = context.params
+    if given["evidence"] is not None:
+        _refuse_beside(
+            context,
+            ("evidence", "stack", "kernels", "with_", "acceptance"),
+            "--evidence brings all conditions of its row but --stack, --kernels, --acceptance and --with; "
+            "drop {words}, or drop --evidence",
+        )
+        return of_evidence(given["evidence"], given)
+    if given["model"] is not None and given["model"].lower().endswith(".json"):
+        _refuse_beside(
+            context,
+            ("model", "phase", "stack", "kernels", "with_", "acceptance"),
+            "a plan file brings all conditions but --phase, --stack, --kernels and --acceptance; drop {words}; "
+            "to change one, use --with",
+        )
+        return of_plan(given["model"], given)
+    return by_hand(given)
+
+
+#: options that say how an answer is shown, whatever it is about
+VIEWS = ("sources", "layer", "op", "sort", "tree", "roofline", "compare", "formula", "format_")
+
+
+def _refuse_beside(context: typer.Context, allowed: tuple[str, ...], says: str) -> None:
+    both = [name for name in context.params if name not in allowed + VIEWS and options.typed(context, name)]
+    if both:
+        words = ", ".join("MODEL" if n == "model" else f"--{n.strip('_').replace('_', '-')}" for n in both)
+        raise UsageError(says.format(words=words))
+
+
+def _formula(names: list[str], run: Any, format_: options.Format) -> None:
     """Show closed forms of numbers of the report."""
     from perfmodel.prediction.scenario import resolve
     from perfmodel.report.closed_form import formula_document
 
-    resolved, notes = subject.resolved, tuple[str, ...]()
-    if subject.between is not None:
+    resolved, notes = run.resolved, tuple[str, ...]()
+    if run.between is not None:
         resolved = resolve(replace(resolved.scenario, partner=None))
-        alone = f"{subject.name}: mixed serving; the forms are of a {subject.conditions.phase} step alone, without the "
+        alone = f"{run.name}: mixed serving; the forms are of a {run.conditions.phase} step alone, without the "
         notes = (alone + "steps of the other phase in between: TPOT, rate and memory are not the plan's",)
-    title = f"{subject.model.name} {subject.conditions.phase} on {subject.machine.system.spec.name}"
-    document = formula_document(names, resolved, subject.machine, title=title)
-    options.show(replace(document, notes=(*document.notes, *notes)), format_, [*subject.remarks])
+    title = f"{run.model.name} {run.conditions.phase} on {run.machine.system.spec.name}"
+    document = formula_document(names, resolved, run.machine, title=title)
+    options.show(replace(document, notes=(*document.notes, *notes)), format_, [*run.remarks])

@@ -19,18 +19,11 @@ def command(
     Example: moeplan gains flashcomm1 amla
     """
     from perfmodel.files import catalog
+    from perfmodel.planning.published import scored_gains
     from perfmodel.report.gains import gains_document
-    from perfmodel.scoring.gains import Shelf, score_all
 
-    every = catalog.techniques()
+    every = catalog.load_techniques()
     for name in names or ():
         inputs.known(name, sorted(every), "TECHNIQUE")
-    shelf = Shelf(
-        conditions=lambda name: catalog.load_evidence(name).spec.conditions,
-        model=lambda name: catalog.load_model(name).spec,
-        machine=catalog.load_conditions,
-        techniques=every,
-        kernel_set=catalog.kernel_set,
-    )
     chosen = [every[name] for name in names] if names else list(every.values())
-    options.show(gains_document(score_all(chosen, shelf), [one.spec for one in chosen]), format_, [])
+    options.show(gains_document(scored_gains(chosen, every), [one.spec for one in chosen]), format_, [])

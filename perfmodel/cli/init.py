@@ -52,16 +52,16 @@ tpot: {tpot}  # limit on time per output token
 
 def _common() -> tuple[str, str]:
     """Return the model and the system with the most published results on file."""
-    from perfmodel.files import catalog
+    from perfmodel.files import catalog, folders
 
-    rows = [catalog.load_evidence(name).spec.conditions for name in catalog.names("evidence")]
+    rows = [catalog.load_evidence(name).spec.conditions for name in folders.names("evidence")]
     return Counter((row.model, row.system) for row in rows).most_common(1)[0][0]
 
 
 def _budget(on: str) -> str:
-    from perfmodel.files import catalog
+    from perfmodel.files import machines
 
-    rates = catalog.load_machine(on)[0].rates()
+    rates = machines.load_machine(on)[0].rates()
     return str(int(min(SERVERS * rates.packages_per_server, rates.max_packages)))
 
 
@@ -104,12 +104,12 @@ def _asked(question: str, default: str, check: Callable[[str], str], ask: bool) 
 
 
 def _answers(ask: bool) -> dict[str, str]:
-    from perfmodel.files import catalog
+    from perfmodel.files import catalog, folders, machines
 
     model, on = _common()
-    models, systems = ", ".join(catalog.names("models")), "moeplan list systems"
+    models, systems = ", ".join(folders.names("models")), "moeplan list systems"
     found = {"model": _asked(f"Model ({models}, or a file)", model, lambda a: _on_file(catalog.load_model, a), ask)}
-    found["on"] = _asked(f"System (see '{systems}', or a file)", on, lambda a: _on_file(catalog.load_machine, a), ask)
+    found["on"] = _asked(f"System (see '{systems}', or a file)", on, lambda a: _on_file(machines.load_machine, a), ask)
     question = "Cards, or requests per second like '20 req/s'"
     amount = _asked(question, _budget(found["on"]), _amount, ask)
     found["cards" if amount.isdigit() else "rate"] = amount
@@ -142,7 +142,7 @@ def command(
 
     Where stdin is no terminal nothing is asked and the defaults are taken.
     """
-    from perfmodel.files import catalog
+    from perfmodel.files import runs
     from perfmodel.report import terminal
     from perfmodel.report.table import Column, Document, Table
 
@@ -155,11 +155,11 @@ def command(
     found = _answers(ask=not yes and sys.stdin.isatty())
     text = _text(found, file if file != "-" else "run.yaml")
     if file == "-":
-        catalog.check_run(text)
+        runs.check_run(text)
         terminal.write(text.rstrip("\n"))
         return
     try:
-        catalog.write_run(path, text, force=force)
+        runs.write_run(path, text, force=force)
     except DataError as error:  # an answer that YAML reads as something else
         raise UsageError(str(error)) from None
     rows = tuple({"key": key, "value": value} for key, value in found.items())

@@ -64,13 +64,13 @@ def list_command(
 
     Example: moeplan list systems
     """
-    from perfmodel.files import catalog
+    from perfmodel.files import catalog, folders
     from perfmodel.report.table import Column, Document, Table
 
     if kind and _kind(kind) == "techniques":
         from perfmodel.report.gains import catalogue_table
 
-        specs = [one.spec for one in catalog.techniques().values()]
+        specs = [one.spec for one in catalog.load_techniques().values()]
         options.show(
             Document(
                 schema="moeplan.list/1",
@@ -85,7 +85,7 @@ def list_command(
         return
     rows = []
     for each in [_kind(kind)] if kind else KINDS:
-        for name in catalog.names(each):
+        for name in folders.names(each):
             spec = _load(each, name).spec
             rows.append(
                 {"kind": each, "name": name, "title": spec.title, "aliases": ", ".join(getattr(spec, "aliases", ()))}
@@ -107,7 +107,7 @@ def list_command(
 
 
 def _find(name: str) -> tuple[str, Any]:
-    from perfmodel.files import catalog
+    from perfmodel.files import folders
 
     known: list[str] = []
     if name.lower().endswith((".yaml", ".yml")):
@@ -116,7 +116,7 @@ def _find(name: str) -> tuple[str, Any]:
         try:
             return kind, _load(kind, name)
         except UsageError:
-            known += catalog.names(kind)
+            known += folders.names(kind)
     raise UsageError(f"{name!r} is not on file{did_you_mean(name, known)}")
 
 

@@ -25,8 +25,9 @@ def command(
     """
     from pathlib import Path
 
-    from perfmodel.cli.what_if import given_of
-    from perfmodel.files import catalog
+    from perfmodel.files import pages, writing
+    from perfmodel.planning.named_run import named_run
+    from perfmodel.planning.page_content import page_content
     from perfmodel.report.html.page import Parts, page
     from perfmodel.report.terminal import VOICE
 
@@ -35,16 +36,17 @@ def command(
             f"{plan!r}; allowed: a plan file that ends in .json; moeplan solve ... -o plan.json writes one"
         )
     path = Path(output)
-    catalog.refuse_taken(path, force=force)  # before the work, and once more when the page is written
-    given = given_of(plan)
+    writing.refuse_taken(path, force=force)  # before the work, and once more when the page is written
+    given = named_run(plan)
+    assert given.plan is not None, "a file that ends in .json is a plan"
     text = page(
-        report_of(given.plan, given.run, front=front),
-        Parts(**catalog.page_files(VOICE.language), shared=VOICE.say),
+        page_content(given.plan, given.run, front=front),
+        Parts(**pages.page_files(VOICE.language), shared=VOICE.say),
         file=Path(plan).name,
         commands=commands_of(plan, given.plan),
         remarks=given.remarks,
     )
-    catalog.write_page(path, text, force=force)
+    writing.write_page(path, text, force=force)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
@@ -95,45 +97,3 @@ def _time(seconds: float) -> str:
     short = f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1e3:g}ms"
     kept = float(short.rstrip("ms")) * (1 if seconds >= 1 else 1e-3)
     return short if abs(kept / seconds - 1) < 1e-15 else f"{seconds!r}s"
-
-
-def report_of(spec: Any, run: Any, *, front: bool) -> Any:
-    """Return everything that the page of a plan shows."""
-    from perfmodel.files import catalog
-    from perfmodel.planning.dossier import plan_report
-    from perfmodel.planning.what_if import Refusal, hardware_changes, technique_changes
-    from perfmodel.scoring.validation import Published, deployed
-
-    tried: list[Any] = []
-    if not run.mixed:  # their gain is that of pools apart
-        tried += technique_changes(run, catalog.techniques().values(), catalog.kernel_set)
-        tried += hardware_changes(run, catalog.chips())
-    chips = {pool.machine.chip.spec.name for pool in run.pools.values()}
-    rows = [catalog.load_evidence(name).spec for name in catalog.names("evidence")]
-    whole = [catalog.load_deployment(name).spec for name in catalog.names("deployments")]
-    machines = {one.name: catalog.load_conditions(one.conditions) for one in (*rows, *whole)}
-    models = {name: catalog.load_model(name).spec for name in {one.conditions.model for one in (*rows, *whole)}}
-    return plan_report(
-        spec,
-        run,
-        {phase: catalog.ideal(pool.machine).rates() for phase, pool in run.pools.items()},
-        changes=[one for one in tried if not isinstance(one, Refusal)],
-        refused=[one for one in tried if isinstance(one, Refusal)],
-        published=[Published(spec=one, model=models[one.conditions.model], machine=machines[one.name]) for one in rows],
-        deployed=[
-            deployed(one, models[one.conditions.model], machines[one.name])
-            for one in whole
-            if machines[one.name].chip.spec.name in chips
-            and not (one.conditions.mixed or one.conditions.prefill_system)
-        ],
-        front=_front(spec) if front else (),
-    )
-
-
-def _front(spec: Any) -> Any:
-    """Return the front around the limit that the plan was searched under; nothing where there is no run or no limit."""
-    from perfmodel.planning.planner import asking_of, front_of
-
-    if spec.run is None or spec.run.tpot is None:
-        return ()
-    return front_of(asking_of(spec.run))

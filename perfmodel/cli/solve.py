@@ -29,23 +29,25 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
 
     if word != "-" and not word.lower().endswith((".yaml", ".yml", ".json")):
         return None
-    from perfmodel.files import catalog
+    from perfmodel.files.runs import is_run, load_run
+    from perfmodel.planning.plan_file import load_plan
 
     given = {name for name in context.params if name != "model" and options.typed(context, name)}
     if word.lower().endswith(".json"):
-        plan, remarks = catalog.load_plan(word)
-        if plan.run is None:
+        plan = load_plan(word)
+        asked = plan.spec.run
+        if asked is None:
             raise UsageError(f"{word}: holds no run-spec; allowed: a plan that solve -o wrote, or a run-spec")
-        for text in remarks:
+        for text in plan.remarks:
             options.remark(text)
         # software belongs to its system: another system comes with its own
         others = {key for system, keys in SOFTWARE.items() if system in given for key in keys}
-        found = plan.run.model_dump(exclude=given | others, exclude_none=True)
+        found = asked.model_dump(exclude=given | others, exclude_none=True)
     else:
         path = None if word == "-" else Path(word)
-        if path is not None and not catalog.is_run(path):
+        if path is not None and not is_run(path):
             return None
-        found = catalog.load_run(path, given).model_dump(exclude=given, exclude_none=True)
+        found = load_run(path, given).model_dump(exclude=given, exclude_none=True)
     if "kv" in found:
         found["kv"] = CachePrecision(found["kv"])
     return found
@@ -213,11 +215,11 @@ def _written(output: str, plan: Any) -> str:
     """Write the best plan to a file and return a remark on it."""
     from pathlib import Path
 
-    from perfmodel.files import catalog
+    from perfmodel.files.plans import write_plan
 
     if plan is None:
         return f"{output}: not written: there is no plan"
-    catalog.write_plan(Path(output), plan)
+    write_plan(Path(output), plan)
     also = "" if plan.conditions.mixed else f", moeplan what-if {output}"
     return f"{output}: written; see moeplan explain {output}{also}"
 

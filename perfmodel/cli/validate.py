@@ -1,6 +1,6 @@
 """`moeplan validate`: predicted against published, row by row."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,42 +29,30 @@ def command(
 
     Example: moeplan validate my-run.yaml cm384-decode-4k-b96
     """
-    from perfmodel.files import catalog
+    from perfmodel.files import catalog, folders
+    from perfmodel.files.results import load_results
+    from perfmodel.planning.published import deployments_on_file, published, rows_on_file, scored_deployment
     from perfmodel.report.validation import MADE_BY, validation_document
     from perfmodel.scoring import validation
     from perfmodel.scoring.evidence_fit import predictor
 
-    fit = predictor if leave_one_out else None
-
-    def machine_of(conditions: Any) -> Any:
-        return catalog.load_conditions(conditions, stack, kernels or ())
-
-    def published(spec: Any) -> validation.Published:
-        model = catalog.load_model(spec.conditions.model).spec
-        return validation.Published(spec=spec, model=model, machine=machine_of(spec.conditions))
-
-    on_file = [published(catalog.load_evidence(name).spec) for name in catalog.names("evidence")]
+    sets = tuple(kernels or ())
+    on_file = rows_on_file(stack, sets)
     if words:
-        pools, joined = catalog.load_results(words)
-        rows = [published(spec) for spec in pools]
+        pools, joined = load_results(words)
+        rows = [published(spec, stack, sets) for spec in pools]
     else:
-        joined = [catalog.load_deployment(name).spec for name in catalog.names("deployments")]
-        rows = on_file
+        rows, joined = on_file, deployments_on_file()
     given = {row.name for row in rows}
-    left_out: dict[str, Any] = {}
-    if fit is not None:
-        left_out = validation.leave_one_source_out(rows, on_file, fit)
+    left_out = validation.leave_one_source_out(rows, on_file, predictor) if leave_one_out else {}
     anchors = [validation.anchor(row) for row in on_file]
     results = [validation.scored(row, left_out.get(row.name)) for row in rows]
-    peers = [catalog.load_peer(name).spec for name in catalog.names("peers")]
+    peers = [catalog.load_peer(name).spec for name in folders.names("peers")]
     document = validation_document(
         results=[(one, validation.nearest(one.spec.name, one.place, anchors)) for one in results],
         summaries=validation.summaries(results),
         peers=validation.beside(peers, results, sorted(given) if words else None),
-        deployed=[
-            validation.deployed(spec, catalog.load_model(spec.conditions.model).spec, machine_of(spec.conditions))
-            for spec in joined
-        ],
+        deployed=[scored_deployment(spec, stack, sets) for spec in joined],
         left_out=leave_one_out,
         first=() if words else MADE_BY,
     )

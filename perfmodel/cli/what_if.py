@@ -1,19 +1,13 @@
 """`moeplan what-if`: what each technique and each hardware figure is worth to a plan."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 from perfmodel.planning import inputs
-
-if TYPE_CHECKING:
-    from perfmodel.planning.compare import Instances, Whole
-    from perfmodel.planning.what_if import Run
-    from perfmodel.specs.plan import PlanSpec
 
 SHOWN_PAIRS = 6
 
@@ -51,25 +45,27 @@ def command(
 
     Example: moeplan what-if seed-cm384-decode
     """
-    from perfmodel.files import catalog
+    from perfmodel.files.catalog import load_techniques
+    from perfmodel.files.machines import load_chips
+    from perfmodel.planning.named_run import named_run
     from perfmodel.planning.what_if import Effect, Refusal, effects, hardware_changes, outcome, technique_changes, ways
     from perfmodel.planning.what_if import pairs as two_by_two
     from perfmodel.report.what_if import reach_document, what_if_document
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    given = given_of(plan, stack, acceptance, *limits)
+    given = named_run(plan, stack, acceptance, *limits)
     run = given.run
     if run.mixed:
         again = f"moeplan solve {plan} --with TECHNIQUE=SETTING -o OTHER.json"
         fix = "" if given.plan is None else f"; search again with a change, {again}, and see moeplan compare"
         raise UsageError(f"{plan}: mixed serving; allowed: pools apart{fix}")
-    wanted = _techniques(only)
-    found = list(technique_changes(run, wanted, catalog.kernel_set))
+    wanted = _techniques(only, load_techniques())
+    found = list(technique_changes(run, wanted))
     changes = [one for one in found if not isinstance(one, Refusal)]
     refused = [one for one in found if isinstance(one, Refusal)]
     if hardware and only is None:
-        changes += hardware_changes(run, catalog.chips())
+        changes += hardware_changes(run, load_chips())
     if goal is not None:
         sets, nearest = ways(run, goal, changes)
         options.show(reach_document(run, plan, goal, sets, nearest), format_, list(given.remarks))
@@ -90,10 +86,8 @@ def command(
     options.show(document, format_, list(given.remarks))
 
 
-def _techniques(only: str | None) -> list[Any]:
-    from perfmodel.files import catalog
-
-    every = catalog.techniques()
+def _techniques(only: str | None, every: Mapping[str, Any]) -> list[Any]:
+    """Return the techniques that are to be tried."""
     if only is None:
         return list(every.values())
     names = [word.strip() for word in only.split(",") if word.strip()]
@@ -123,91 +117,3 @@ def _goal(text: str | None) -> Any:
     if values.keys() <= {"batch"}:
         raise UsageError("--reach: no latency; allowed: tpot or ttft, with or without batch, like 'tpot=30ms,batch=96'")
     return Goal(**values)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What a word names: a plan file, a published row of one pool, or a published deployment, set up."""
-
-    run: "Run"
-    plan: "PlanSpec | None" = None
-    #: both pools together, and the instances of each, where there are two
-    whole: "Whole | None" = None
-    instances: "Instances" = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-
-
-def given_of(
-    word: str,
-    stack: str | None = None,
-    acceptance: str | None = None,
-    tpot: float | None = None,
-    ttft: float | None = None,
-) -> Given:
-    """Return what a word names, with another stack, acceptance and limits where they are given."""
-    from perfmodel.files import catalog
-    from perfmodel.planning.compare import whole_of
-    from perfmodel.planning.plan_file import PHASES, conditions_of
-    from perfmodel.planning.what_if import Pool, Run, as_it_is
-    from perfmodel.prediction.scenario import of_deployment
-    from perfmodel.specs.plan import Asked
-
-    plan, asked, remarks = None, Asked(), cast(tuple[str, ...], ())
-    batches: dict[str, int] = {}
-    if word.lower().endswith(".json"):
-        plan, remarks = catalog.load_plan(word)
-        deployment: Any = plan.conditions
-        asked = plan.wanted
-    else:
-        if word.lower().endswith((".yaml", ".yml")):
-            catalog.refuse_no_plan(Path(word))
-        kind, loaded = catalog.find(word, ("evidence", "deployments"))
-        deployment = loaded.spec.conditions if kind == "deployments" else None
-    if deployment is None:
-        each = {loaded.spec.conditions.phase: loaded.spec.conditions}
-    else:
-        each = {phase: conditions_of(deployment, phase) for phase in PHASES}
-        rates = {phase: catalog.load_conditions(one).rates() for phase, one in each.items()}
-        named = catalog.load_model(deployment.model).spec
-        joined = of_deployment(deployment, named, rates["decode"], rates["prefill"])
-        batches = {"prefill": joined.prefill.plan.layout.batch, "decode": joined.decode.plan.layout.batch}
-    model = catalog.load_model(next(iter(each.values())).model).spec
-    pools = {}
-    for phase, conditions in each.items():
-        layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
-        accepted = inputs.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
-        named = conditions.model_copy(
-            update={
-                "stack": stack or conditions.stack,
-                "tpot": tpot or conditions.tpot,
-                "layout": layout,
-                "acceptance": accepted,
-            }
-        )
-        machine = catalog.load_conditions(named)
-        pools[phase] = Pool(conditions=_with_batch(named, model, machine), machine=machine)
-    first = next(iter(pools.values()))
-    run = Run(
-        model=model,
-        pools=pools,
-        tpot=tpot or first.conditions.tpot,
-        ttft=ttft or asked.ttft,
-        utilisation=asked.utilisation,
-        mixed=deployment is not None and deployment.mixed,
-    )
-    whole = None if deployment is None else whole_of(deployment, run, asked, plan.run if plan else None)
-    if run.tpot is None and "decode" in pools:
-        run = replace(run, tpot=as_it_is(run).tpot)
-    instances: Any = {} if deployment is None else {phase: getattr(deployment, phase).instances for phase in PHASES}
-    return Given(run=run, plan=plan, whole=whole, instances=instances, remarks=remarks)
-
-
-def _with_batch(conditions: Any, model: Any, machine: Any) -> Any:
-    """Return conditions with an open batch, and an open overlap, filled in."""
-    from perfmodel.prediction.scenario import of_conditions, resolve
-
-    chosen = resolve(of_conditions(conditions, model, machine.rates())).plan.layout
-    layout = conditions.layout.model_copy(
-        update={"batch": chosen.batch, "overlap": chosen.overlap, "attention_cores": chosen.attention_cores}
-    )
-    return conditions.model_copy(update={"layout": layout})

@@ -1,0 +1,1 @@
+"""Where is a file found, read, checked and written?  The one place that touches files."""

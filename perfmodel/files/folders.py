@@ -26,3 +26,15 @@ def root() -> Path:
 def names(kind: str) -> list[str]:
     """Return the names on file of one kind."""
     return sorted(path.stem for path in (root() / FOLDERS[kind]).glob("*.yaml"))
+
+
+def file_name(path: Path) -> str:
+    """Return what a plan calls a file: its path below the data's root, a file of the user's by its path as given."""
+    if path.is_relative_to(root()):
+        return str(path.relative_to(root()))
+    return str(path) if path.is_absolute() else f"./{path}"
+
+
+def path_of(file: str) -> Path:
+    """Return the path of a file that a plan names."""
+    return Path(file) if file.startswith(("/", "./")) else root() / file

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from perfmodel.errors import UsageError
 
 if TYPE_CHECKING:
-    from perfmodel.prediction.serving import Case
-    from perfmodel.supply.rates import Rates
+    from perfmodel.supply.techniques import Techniques
 
 
 def quantity(text: str | None, unit: str, option: str) -> float | None:
@@ -40,14 +39,14 @@ def known(word: str, words: list[str], option: str) -> None:
         raise UsageError(f"{option}: {word!r} is unknown{did_you_mean(word, words)}")
 
 
-def settings(words: Sequence[str] | None) -> dict[str, str]:
+def settings(words: Sequence[str] | None, techniques: "Techniques") -> dict[str, str]:
     """Read 'technique=setting' words; a technique alone is 'on'.  Raises ``UsageError`` where one has two settings."""
-    from perfmodel.files import catalog
+    from perfmodel.supply.techniques import named
 
     chosen: dict[str, str] = {}
     for word in words or ():
         name, _, setting = word.partition("=")
-        technique = catalog.technique_named(name)
+        technique = named(techniques, name)
         technique.setting(setting or "on")
         before = chosen.setdefault(technique.spec.name, setting or "on")
         if before != (setting or "on"):
@@ -55,13 +54,11 @@ def settings(words: Sequence[str] | None) -> dict[str, str]:
     return chosen
 
 
-def refuse_conflicts(chosen: Mapping[str, str]) -> None:
+def refuse_conflicts(chosen: Mapping[str, str], techniques: "Techniques") -> None:
     """Refuse two techniques that set one key of a layout to different values."""
-    from perfmodel.files import catalog
-
     held: dict[str, tuple[str, Any]] = {}
     for name, setting in chosen.items():
-        for key, value in catalog.technique_named(name).setting(setting).layout.items():
+        for key, value in techniques[name].setting(setting).layout.items():
             other, before = held.get(key, (name, value))
             if before != value:
                 raise UsageError(
@@ -122,31 +119,11 @@ def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], st
     return values, "given on the command line"
 
 
-def case_of(
-    model: Any,
-    rates: "Rates",
-    isl: int,
-    osl: int,
-    acceptance: tuple[float, ...],
-    service: Mapping[str, Any] | None = None,
-) -> "Case":
-    """Return what stays fixed while layouts vary, after checking the lengths."""
-    from perfmodel.prediction.serving import Case
-
+def check_lengths(model: Any, isl: int, osl: int) -> None:
+    """Refuse lengths that are no counts, or more together than a model takes."""
     positive(isl, "--isl")
     positive(osl, "--osl")
     if isl + osl > model.max_position_embeddings:
         raise UsageError(
             f"--isl + --osl: {isl + osl} tokens; allowed: at most {model.max_position_embeddings} for {model.name}"
         )
-    given = service or {}
-    return Case(
-        model=model,
-        rates=rates,
-        isl=isl,
-        osl=osl,
-        acceptance=acceptance,
-        even=given.get("balanced", False),
-        prefix_hit=given.get("prefix_hit", 0.0),
-        isl_spread=given.get("isl_spread", 0.0),
-    )

@@ -1,11 +1,18 @@
 """Plans as files: made from an answer of the solver, checked and set up again when read."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+from perfmodel import __version__
 from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.files.catalog import load_model, load_techniques
+from perfmodel.files.machines import load_conditions
+from perfmodel.files.plans import changed_since, read_plan
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.scenario import Joined, of_deployment
+from perfmodel.specs.base import Known
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
 from perfmodel.specs.model import ModelSpec
@@ -129,3 +136,31 @@ def check_settings(
                 )
     if faults:
         raise DataError("\n".join(faults))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPlan:
+    """A plan file with everything it names read."""
+
+    spec: PlanSpec
+    model: Known[ModelSpec]
+    machines: Mapping[Phase, Machine]
+    #: what is not as it was when the plan was written: the program's version, data files, the prediction
+    remarks: tuple[str, ...]
+
+
+def load_plan(path: str) -> LoadedPlan:
+    """Return the plan in a file, its techniques checked against its layouts and its stack.
+
+    Raises ``DataError`` where settings differ or the file is no plan.
+    """
+    plan = read_plan(Path(path))
+    machines = {phase: load_conditions(conditions_of(plan.conditions, phase)) for phase in PHASES}
+    model = load_model(plan.conditions.model)
+    check_settings(plan, machines, model.spec, load_techniques(), path)
+    remarks = changed_since(plan)
+    if plan.version != __version__:
+        remarks.append(f"{path}: written by version {plan.version}, read by {__version__}")
+    return LoadedPlan(
+        spec=plan, model=model, machines=machines, remarks=(*remarks, *moved(plan, machines, model.spec, path))
+    )

@@ -15,14 +15,14 @@ from perfmodel.prediction.mixed import mixed_first_token
 from perfmodel.prediction.scenario import Resolved, breakdown_of, joined_rates, of_conditions, resolve
 from perfmodel.prediction.serving import first_token, pool_point, usable_memory
 from perfmodel.prediction.uncertainty import Interval, interval, pool_range
-from perfmodel.specs.base import value_at, with_value
+from perfmodel.specs.base import Known, value_at, with_value
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.machine import ChipSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Setting
-from perfmodel.supply.machine import Known, Machine
-from perfmodel.supply.techniques import MIXED, KernelSets, Technique, inapplicable, lacking, setting_of, with_setting
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.techniques import MIXED, Technique, inapplicable, lacking, setting_of, with_setting
 
 #: relative change below which nothing is said to change
 UNFELT = 1e-4
@@ -229,7 +229,7 @@ def _ttft(run: Run, found: Mapping[Phase, Resolved]) -> float | None:
 # --- changes -----------------------------------------------------------------------------------
 
 
-def technique_changes(run: Run, techniques: Iterable[Technique], kernel_set: KernelSets) -> Iterator[Change | Refusal]:
+def technique_changes(run: Run, techniques: Iterable[Technique]) -> Iterator[Change | Refusal]:
     """Yield every other setting of every technique, and those that cannot act on any pool with the rule."""
     for technique in techniques:
         spec = technique.spec
@@ -255,7 +255,7 @@ def technique_changes(run: Run, techniques: Iterable[Technique], kernel_set: Ker
                 acts_on=spec.acts_on,
                 phases=here,
                 by=_by(technique, name, setting, run),
-                apply=_setter(technique, name, run.model, kernel_set),
+                apply=_setter(technique, name, run.model),
                 keys=frozenset(setting.layout),
             )
             if here:
@@ -265,9 +265,9 @@ def technique_changes(run: Run, techniques: Iterable[Technique], kernel_set: Ker
                 break
 
 
-def _setter(technique: Technique, name: str, model: ModelSpec, kernel_set: KernelSets) -> Callable[[Pool], Pool]:
+def _setter(technique: Technique, name: str, model: ModelSpec) -> Callable[[Pool], Pool]:
     def apply(pool: Pool) -> Pool:
-        conditions, machine = with_setting(technique, name, pool.conditions, pool.machine, model, kernel_set)
+        conditions, machine = with_setting(technique, name, pool.conditions, pool.machine, model)
         return replace(pool, conditions=conditions, machine=machine)
 
     return apply

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.specs.base import Figure, with_value
-from perfmodel.supply.machine import Known, Machine
+from perfmodel.specs.base import Figure, Known, with_value
+from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 
 UNSTATED_RANGE = 0.1  # either way, for an assumed figure whose file states no range

@@ -14,9 +14,9 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.breakdown import WAITS, Row
 from perfmodel.prediction.serving import Case, FirstToken, pool_point
-from perfmodel.specs.base import Figure, with_value
+from perfmodel.specs.base import Figure, Known, with_value
 from perfmodel.specs.deployment import LayoutSpec
-from perfmodel.supply.machine import Known, Machine
+from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import time_op
 

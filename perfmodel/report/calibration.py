@@ -5,9 +5,8 @@ from math import floor, log10
 
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.calibration import Fitted
-from perfmodel.specs.base import Figure
+from perfmodel.specs.base import Figure, Known
 from perfmodel.specs.kernels import KernelSetSpec, parameters
-from perfmodel.supply.machine import Known
 from perfmodel.units import Unit
 
 NOTES = (

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from perfmodel.prediction.breakdown import Row
 from perfmodel.report.table import Column, Table
+from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import STAND_INS, KernelSetSpec, parameters
-from perfmodel.supply.machine import Known
 
 COLUMNS = (
     Column("class", "operator class", group=True),

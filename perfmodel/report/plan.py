@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from perfmodel.algebra import as_float
-from perfmodel.files.catalog import beyond_layout, load_model
 from perfmodel.formulas.serving import cost_of_tokens
-from perfmodel.planning.planner import Asking, Planned
+from perfmodel.planning.choices import beyond_layout
+from perfmodel.planning.planner import Planned
+from perfmodel.planning.request import Asking
 from perfmodel.prediction.deployment import ROUND_OFF, Deployment, PoolPlan, exact_pool, footprint_of_both
 from perfmodel.prediction.layouts import LARGEST_BATCH
 from perfmodel.prediction.mixed import mixed_time
@@ -78,7 +79,7 @@ def explain_command(
     words = [
         "moeplan",
         "explain",
-        load_model(str(run.model)).word,
+        asking.model_word,
         "--on",
         machine.system.word,
         "--phase",
@@ -99,7 +100,7 @@ def explain_command(
     for key, value in layout.model_dump(exclude=set(_OPTIONS)).items():
         if value != _PLAIN[key]:
             words += ["--set", f"{key}={json.dumps(value)}"]
-    for name, setting in beyond_layout(asking.techniques).items():
+    for name, setting in beyond_layout(asking.settings, asking.techniques).items():
         words += ["--with", f"{name}={setting}"]
     if run.acceptance and run.acceptance not in [table.name for table in asking.model.acceptance[:1]]:
         words += ["--acceptance", run.acceptance]
@@ -112,7 +113,7 @@ def explain_command(
 
 
 def _pool_facts(answer: Planned, phase: Phase) -> dict[str, Any]:
-    best, cases, ideal = _best(answer), answer.asking.cases, answer.ideal[phase]
+    best, cases, ideal = _best(answer), answer.asking.cases, answer.asking.ideal[phase]
     pool, instances, utilisation = (
         (best.decode, best.decode_instances, best.decode_utilisation)
         if phase == "decode"
@@ -472,7 +473,7 @@ VALUED: dict[Objective, str] = {
 
 def _lost(answer: Planned) -> Table:
     """Return the best plan of every other structural choice, what it loses, and where its time goes instead."""
-    best, case, ideal = _best(answer), answer.asking.case, answer.ideal["decode"]
+    best, case, ideal = _best(answer), answer.asking.case, answer.asking.ideal["decode"]
     before = _card_seconds(best.decode, case, ideal)
     rows = tuple(
         {

@@ -24,8 +24,8 @@ from perfmodel.report.operators import block_table, operator_table, roofline_tab
 from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.waterfall import totals_table, waterfall_table
+from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import KernelSetSpec, LinkKernel
-from perfmodel.supply.machine import Known
 from perfmodel.supply.rates import Rates
 
 NO_CORES_LEFT = (

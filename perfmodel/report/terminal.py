@@ -143,9 +143,9 @@ class Voice:
         """Speak a language from now on."""
         self.language = language
         if language != ENGLISH:
-            from perfmodel.files import catalog
+            from perfmodel.files import pages
 
-            self.say = Glossary.of(catalog.glossary(language)).say
+            self.say = Glossary.of(pages.glossary(language)).say
 
 
 PROGRESS = Progress()  # one process has one terminal

@@ -1,6 +1,6 @@
 """Published gains of techniques beside what the model predicts for them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Gain
 from perfmodel.supply.machine import Machine
-from perfmodel.supply.techniques import KernelSets, Technique, with_setting
+from perfmodel.supply.techniques import Technique, Techniques, with_setting
 
 #: a size is right when it is within this part of the published one
 SIZE = 1 / 3
@@ -38,17 +38,6 @@ class ScoredGain:
         return abs(self.predicted - self.gain.value) <= SIZE * abs(self.gain.value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
-    """Where names of a gain are looked up: conditions of a row, a model, a machine, techniques, kernel sets."""
-
-    conditions: Callable[[str], Conditions]
-    model: Callable[[str], ModelSpec]
-    machine: Callable[[Conditions], Machine]
-    techniques: Mapping[str, Technique]
-    kernel_set: KernelSets
-
-
 def merged(conditions: Conditions, change: Mapping[str, Any]) -> Conditions:
     """Return conditions with keys changed, those of the layout one by one.
 
@@ -62,28 +51,21 @@ def merged(conditions: Conditions, change: Mapping[str, Any]) -> Conditions:
         raise UsageError("\n".join(faults_in(error, inside="layout"))) from None
 
 
-def score(technique: Technique, gain: Gain, shelf: Shelf) -> ScoredGain:
+def score(
+    technique: Technique, gain: Gain, base: Conditions, model: ModelSpec, machine: Machine, techniques: Techniques
+) -> ScoredGain:
     """Return a published gain with the prediction beside it.
 
-    The base row's conditions with ``change`` hold on both sides; what a setting does not fix stays.
+    ``base`` holds on both sides, and so does what a setting does not fix; ``machine`` is set up for it.
     """
-    base = merged(shelf.conditions(gain.base), gain.change)
-    model = shelf.model(base.model)
     sides = []
     for name in (gain.off, gain.on):
-        conditions, machine = base, shelf.machine(base)
+        conditions, changed = base, machine
         for other, setting in (*gain.beside.items(), (technique.spec.name, name)):
-            conditions, machine = with_setting(
-                shelf.techniques[other], setting, conditions, machine, model, shelf.kernel_set
-            )
-        sides.append(quantity(resolve(of_conditions(conditions, model, machine.rates())), gain.quantity))
+            conditions, changed = with_setting(techniques[other], setting, conditions, changed, model)
+        sides.append(quantity(resolve(of_conditions(conditions, model, changed.rates())), gain.quantity))
     off, on = sides
     return ScoredGain(technique=technique, gain=gain, predicted=on / off - 1 if gain.unit == "1" else on - off)
-
-
-def score_all(techniques: Iterable[Technique], shelf: Shelf) -> list[ScoredGain]:
-    """Return every published gain of techniques, scored."""
-    return [score(technique, gain, shelf) for technique in techniques for gain in technique.spec.gains]
 
 
 def quantity(resolved: Resolved, name: str) -> float:

@@ -1,6 +1,8 @@
 """What every spec shares: frozen, closed to unknown keys, plain SI floats inside."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from annotated_types import Gt
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,6 +27,9 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+S = TypeVar("S", bound=Spec)
+
+
 class Source(Spec):
     """Where a number comes from."""
 
@@ -47,6 +52,20 @@ class Figure(Spec):
     high: float | None = None
     file: str
     line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known(Generic[S]):
+    """A data file as it was read: its spec with plain floats, and where each of its numbers came from."""
+
+    spec: S
+    figures: Mapping[str, Figure]
+    #: what finds the file again: a name on file, or the path of a file of the user's
+    word: str
+    #: the file itself: its path below the data's root, or as the user gave it
+    file: str
+    #: what was chosen in reading it that a user may want to know
+    notes: tuple[str, ...] = ()
 
 
 def faults_in(error: ValidationError, *, inside: str = "") -> list[str]:

@@ -2,24 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from perfmodel.specs.base import Figure, Spec
+from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.supply.rates import Rates, chosen_kernels, rates_of
-
-S = TypeVar("S", bound=Spec)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known(Generic[S]):
-    """A spec, and where each of its numbers came from."""
-
-    spec: S
-    figures: Mapping[str, Figure]
-    #: what the catalogue finds its file by: a name on file, or the path of a file of the user's
-    word: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

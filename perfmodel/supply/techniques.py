@@ -1,30 +1,33 @@
 """Techniques on a machine and on the conditions of a run: set them, tell which are on, refuse what cannot be."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.specs.base import Figure, value_at, with_value
+from perfmodel.specs.base import Known, value_at, with_value
 from perfmodel.specs.deployment import LayoutShape
 from perfmodel.specs.evidence import Conditions, Service
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import SHARE, SLOTS, Applies, Setting, TechniqueSpec, replicas, share_of_dies
-from perfmodel.supply.machine import Known, Machine, Software
+from perfmodel.supply.machine import Machine, Software
 
 #: a technique that none of its settings describes as it is
 MIXED = "mixed"
-#: reads a kernel set by name
-KernelSets = Callable[[str], Known[KernelSetSpec]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Technique:
-    """A technique of the catalogue, with where each of its numbers came from."""
+    """A technique with where each of its numbers came from, and the kernel sets that its settings name."""
 
-    spec: TechniqueSpec
-    figures: Mapping[str, Figure]
+    known: Known[TechniqueSpec]
+    kernel_sets: Mapping[str, Known[KernelSetSpec]]
+
+    @property
+    def spec(self) -> TechniqueSpec:
+        """What its file says."""
+        return self.known.spec
 
     def setting(self, name: str) -> Setting:
         """Return a setting by name; raise ``UsageError`` where there is none of that name."""
@@ -34,28 +37,41 @@ class Technique:
         return self.spec.settings[name]
 
 
-def on_machine(machine: Machine, techniques: Iterable[tuple[Technique, str]], kernel_set: KernelSets) -> Machine:
+#: techniques that were read, by name
+Techniques = Mapping[str, Technique]
+
+
+def named(techniques: Techniques, name: str) -> Technique:
+    """Return a technique by its name, or the path that its file was given by; raise ``UsageError`` where none is."""
+    by_path = (one for one in techniques.values() if one.known.word == name)
+    found = techniques.get(name.lower()) or next(by_path, None)
+    if found is None:
+        raise UsageError(f"technique: {name!r} is not on file{did_you_mean(name, sorted(techniques))}")
+    return found
+
+
+def on_machine(machine: Machine, techniques: Iterable[tuple[Technique, str]]) -> Machine:
     """Return the machine with techniques set; numbers keep their sources."""
     for technique, name in techniques:
-        machine = _set(machine, technique, name, kernel_set)
+        machine = _set(machine, technique, name)
     return machine
 
 
-def _set(machine: Machine, technique: Technique, name: str, kernel_set: KernelSets) -> Machine:
+def _set(machine: Machine, technique: Technique, name: str) -> Machine:
     """Return the machine as its files have it with all that was set, this technique anew, set on it again."""
     plain = machine.plain or Software(stack=machine.stack, terms=machine.terms, kernels=machine.kernels)
     settings = {**machine.settings, technique.spec.name: (technique, name)}
     bare = replace(machine, stack=plain.stack, terms=plain.terms, kernels=plain.kernels)
     for one, chosen in settings.values():
-        bare = _changed_by(bare, one, chosen, kernel_set)
+        bare = _changed_by(bare, one, chosen)
     return replace(bare, plain=plain, settings=settings)
 
 
-def _changed_by(machine: Machine, technique: Technique, name: str, kernel_set: KernelSets) -> Machine:
+def _changed_by(machine: Machine, technique: Technique, name: str) -> Machine:
     setting = technique.setting(name)
     stack = _changed(machine.stack, setting.stack, technique, f"settings.{name}.stack")
     terms = _changed(machine.terms, setting.terms, technique, f"settings.{name}.terms")
-    sets = [_only(kernel_set(chosen), operator) for operator, chosen in setting.kernels.items()]
+    sets = [_only(technique.kernel_sets[chosen], operator) for operator, chosen in setting.kernels.items()]
     return replace(machine, stack=stack, terms=terms, kernels=(*sets, *machine.kernels))
 
 
@@ -65,7 +81,7 @@ def _changed(part: Known[Any], values: Mapping[str, Any], technique: Technique, 
     for path, value in values.items():
         spec = with_value(spec, path.split("."), value)
         figures.pop(path, None)
-        figure = technique.figures.get(f"{where}.{path}")
+        figure = technique.known.figures.get(f"{where}.{path}")
         if figure is not None:
             figures[path] = figure
     return replace(part, spec=spec, figures=figures) if values else part
@@ -79,7 +95,7 @@ def _only(known: Known[KernelSetSpec], operator: str) -> Known[KernelSetSpec]:
 
 
 def with_setting(
-    technique: Technique, name: str, conditions: Conditions, machine: Machine, model: ModelSpec, kernel_set: KernelSets
+    technique: Technique, name: str, conditions: Conditions, machine: Machine, model: ModelSpec
 ) -> tuple[Conditions, Machine]:
     """Return the conditions of a run of one pool, and its machine, with a technique in another setting.
 
@@ -97,7 +113,7 @@ def with_setting(
     others = {key: word for key, word in conditions.techniques.items() if key != technique.spec.name}
     named = {**others, technique.spec.name: name} if setting.on_machine else others
     changed = conditions.model_copy(update={**setting.service, "layout": moved, "techniques": named})
-    return changed, _set(machine, technique, name, kernel_set)
+    return changed, _set(machine, technique, name)
 
 
 USUAL_SHARE = 2 / 3  # of the cores for attention where a split is new; whoever searches tries them all

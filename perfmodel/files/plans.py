@@ -1,0 +1,106 @@
+"""Plans as files: read and checked, written, and held against the data files that they were made from."""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from perfmodel.errors import DataError
+from perfmodel.files.catalog import check_references, load
+from perfmodel.files.folders import path_of
+from perfmodel.files.reader import Reader, content, say, unsourced
+from perfmodel.files.writing import write_whole
+from perfmodel.specs.plan import PlanSpec
+from perfmodel.specs.run import EITHER
+
+
+def changed_since(plan: PlanSpec) -> list[str]:
+    """Return a remark for each data file that is not what it was when a plan was written."""
+    remarks = []
+    for name, digest in plan.files.items():
+        path = path_of(name)
+        if not path.is_file():
+            remarks.append(f"{name}: the plan was made from it, and it is not on file any more")
+        elif _digest(path) != digest:
+            remarks.append(f"{name}: changed since the plan was written; numbers may differ from it")
+    return remarks
+
+
+def read_plan(path: Path) -> PlanSpec:
+    """Return the plan in a JSON file, or raise ``DataError`` with one line per fault.
+
+    The file is YAML too, so that faults name their lines.
+    """
+    reader = Reader(path, recorded=unsourced)
+    data = reader.read()
+    refuse_no_plan(path, data)
+    try:
+        spec = PlanSpec.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors():
+            reader.fault_at(fault["loc"], say(fault, PlanSpec))
+        reader.finish()
+        raise
+    check_references(reader, "deployments", spec)
+    if spec.run is not None:
+        check_references(reader, "runs", spec, below=("run",))
+    reader.finish()
+    _check_agreement(reader, spec)
+    reader.finish()
+    return spec
+
+
+def refuse_no_plan(path: Path, data: Mapping[str, Any] | None = None) -> None:
+    """Raise ``DataError`` where a file holds a document of a command or a run-spec in place of a plan or a result."""
+    data = Reader(path, recorded=unsourced).read() if data is None else data
+    form = data.get("schema")
+    if isinstance(form, str) and form.startswith("moeplan."):
+        found, write = f"a document of form {form}, as --format json prints it", "write one with moeplan solve ... -o"
+    elif data.keys() & set(EITHER) and {"model", "on"} & data.keys():
+        name = "" if path.suffix.lower() in (".yaml", ".yml") else f"name it {path.stem}.yaml, then "
+        found, write = "a run-spec, what solve is asked", f"{name}write one with moeplan solve {path.stem}.yaml -o"
+    else:
+        return
+    raise DataError(f"{path}:1: {found}; allowed: a plan file; {write} PLAN.json")
+
+
+#: keys of a run-spec, their kind of file, and what the conditions of its plan call them
+_AGREEING: dict[str, tuple[str | None, str]] = {
+    "model": ("models", "model"),
+    "on": ("systems", "system"),
+    "stack": ("stacks", "stack"),
+    "prefill_on": ("systems", "prefill_system"),
+    "prefill_stack": ("stacks", "prefill_stack"),
+    **{key: (None, key) for key in ("isl", "osl", "tpot")},
+}
+
+
+def _check_agreement(reader: Reader, plan: PlanSpec) -> None:
+    """Note each key in which what was asked is not what the plan's conditions say."""
+    if plan.run is None:
+        return
+    for key, (kind, name) in _AGREEING.items():
+        asked, held = getattr(plan.run, key), getattr(plan.conditions, name)
+        files = [word if kind is None or word is None else load(kind, word).file for word in (asked, held)]
+        if asked is not None and files[0] != files[1]:
+            reader.fault(
+                ("run", key), f"{asked!r}, but conditions.{name} is {held!r}; allowed: the same; change either"
+            )
+    if plan.asked is not None and plan.asked != plan.wanted:
+        reader.fault(("asked",), "differs from what run says; allowed: the same; leave it out, run alone counts")
+
+
+def write_plan(path: Path, plan: PlanSpec) -> None:
+    """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
+    write_whole(path, plan.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
+
+
+def digests(files: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of data files, which are named as a plan names them."""
+    return {file: _digest(path_of(file)) for file in files}
+
+
+def _digest(path: Path) -> str:
+    return sha256(content(path)).hexdigest()

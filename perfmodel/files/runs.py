@@ -1,0 +1,69 @@
+"""Run-specs as files: what ``solve`` is asked, read and checked, and written."""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from perfmodel.errors import DataError
+from perfmodel.files.catalog import REFERENCES, check_references
+from perfmodel.files.reader import Reader, say, unsourced
+from perfmodel.files.writing import refuse_taken, write_whole
+from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.run import EITHER, NEEDED, RunSpec
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a file reads rather as a run-spec than as a model."""
+    try:
+        keys = Reader(path, recorded=unsourced).read().keys()
+    except DataError:
+        return True
+    return len(keys & RunSpec.model_fields.keys()) >= len(keys & ModelSpec.model_fields.keys())
+
+
+def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:
+    """Return a run-spec from a file, or from stdin where there is none; keys ``given`` elsewhere may be missing.
+
+    Raises ``DataError`` with one line per fault.
+    """
+    text = sys.stdin.buffer.read() if path is None else None
+    return _run_of(Reader(path or Path("stdin"), recorded=unsourced, text=text), given)
+
+
+def _run_of(reader: Reader, given: Collection[str]) -> RunSpec:
+    data = reader.read()
+    have = {key for key, value in data.items() if value is not None} | set(given)
+    for key in NEEDED:
+        if key not in have:
+            reader.fault((key,), f"is missing; required; add it{'' if key == 'model' else f', or give --{key}'}")
+    if not have & set(EITHER):
+        reader.fault((EITHER[0],), f"is missing, and so is {EITHER[1]}; required; add one, or give --{EITHER[0]}")
+    named: dict[str, Any] = {k: v for k, v in data.items() if (k,) in REFERENCES["runs"] and isinstance(v, (str, list))}
+    named |= {k: tuple(map(str, v)) for k, v in named.items() if isinstance(v, list)}
+    spec = RunSpec.model_construct(**named)  # so that names are looked up beside other faults
+    try:
+        spec = RunSpec.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors():
+            reader.fault_at(fault["loc"], say(fault, RunSpec))
+    check_references(reader, "runs", spec)
+    reader.finish()
+    return spec
+
+
+def check_run(text: str) -> RunSpec:
+    """Return a run-spec from its text; raises as ``load_run`` does."""
+    return _run_of(Reader(Path("run-spec"), recorded=unsourced, text=text.encode()), ())
+
+
+def write_run(path: Path, text: str, *, force: bool) -> None:
+    """Write the text of a run-spec whole, after reading it as ``solve`` would, or not at all.
+
+    Raises ``UsageError`` where the path is taken and ``force`` is not given, or cannot be written.
+    """
+    check_run(text)
+    refuse_taken(path, force=force)
+    write_whole(path, text)

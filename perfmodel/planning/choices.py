@@ -1,0 +1,120 @@
+"""What a search goes over: what techniques fix for it, and what the stacks leave it to choose."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from perfmodel.errors import UsageError
+from perfmodel.files.catalog import load_stack
+from perfmodel.files.folders import names
+from perfmodel.solver.space import Choices
+from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
+from perfmodel.specs.evidence import Conditions
+from perfmodel.specs.model import ModelSpec
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.techniques import MIXED, Techniques, lacking, named, setting_of, unsupported
+
+#: keys of a layout that a search takes from what the stack has
+OFFERED_KEYS = ("reduction", "shared_stream", "expert_tp")
+
+
+def refuse_lacking(wanted: Mapping[str, str], machine: Machine, techniques: Techniques) -> None:
+    """Raise ``UsageError`` with a line for each technique that the machine's stack does not have."""
+    faults = []
+    for name, setting in wanted.items():
+        technique = named(techniques, name)
+        technique.setting(setting)
+        if lacking(technique, setting, machine):
+            having = [one for one in names("stacks") if name in {t.name for t in load_stack(one).spec.techniques}]
+            source = technique.spec.sources[technique.spec.named_by].title if technique.spec.named_by else ""
+            faults.append(
+                f"technique {name}={setting}: stack {machine.stack.spec.name} lacks it; allowed: stacks "
+                f"{', '.join(having) or 'of your own'} ({source}); choose one with --stack, or see what it would be "
+                "worth with moeplan what-if"
+            )
+    if faults:
+        raise UsageError("\n".join(faults))
+
+
+def settings_in(conditions: Conditions, machine: Machine, model: ModelSpec, techniques: Techniques) -> dict[str, str]:
+    """Return the setting of every technique in a run of one pool; those that no setting describes are left out."""
+    found = {name: setting_of(one, conditions, conditions.layout, machine, model) for name, one in techniques.items()}
+    return {name: setting for name, setting in found.items() if setting != MIXED}
+
+
+def choices_of(
+    wanted: Mapping[str, str], machine: Machine, model: ModelSpec, kv_dtype: str, techniques: Techniques
+) -> tuple[dict[str, Any], Choices]:
+    """Return what techniques set for all pools of a search, and the choices that they and the stack leave it.
+
+    ``kv_dtype`` "any" leaves both precisions open where the stack has both.  Raises ``UsageError`` where the stack
+    lacks a technique, or a search does not go over what it sets.
+    """
+    refuse_lacking(wanted, machine, techniques)
+    service: dict[str, Any] = {}
+    fixed: dict[Phase, dict[str, Any]] = {"prefill": {}, "decode": {}}
+    for name, word in wanted.items():
+        technique = named(techniques, name)
+        setting = technique.setting(word)
+        service |= setting.service
+        reasons = {
+            phase: unsupported(technique.spec.applies, model, machine, phase) for phase in technique.spec.applies.phases
+        }
+        if all(reasons.values()):
+            raise UsageError(f"technique {name}={word}: {'; '.join(str(one) for one in reasons.values())}")
+        if "stages" in setting.layout.values():
+            raise UsageError(f"technique {name}={word}: solve does not search it; see moeplan explain and what-if")
+        for phase, reason in reasons.items():
+            if reason is None:
+                fixed[phase] |= setting.layout
+    choices = Choices(
+        precision=service.get("precision", "w8a8"),
+        kv_dtypes=_cache_precisions(service, machine, kv_dtype, techniques),
+        expert_weights=service.get("expert_weights", "int8"),
+        fixed=fixed,
+        offered={phase: _offered(machine, model, phase, techniques) for phase in fixed},
+    )
+    return service, choices
+
+
+def _cache_precisions(
+    service: Mapping[str, Any], machine: Machine, kv_dtype: str, techniques: Techniques
+) -> tuple[KvDtype, ...]:
+    """Return the cache precisions that are searched; refuse one that the stack lacks."""
+    if "kv_dtype" in service:
+        return (service["kv_dtype"],)
+    names_of: dict[KvDtype, str] = {"bf16": "off", "int8": "on"}
+    technique = named(techniques, "c8-cache")
+    having = tuple(dtype for dtype, setting in names_of.items() if not lacking(technique, setting, machine))
+    if kv_dtype == "any":
+        return having
+    wanted = cast(KvDtype, kv_dtype)
+    refuse_lacking({technique.spec.name: names_of[wanted]}, machine, techniques)
+    return (wanted,)
+
+
+def _offered(machine: Machine, model: ModelSpec, phase: Phase, techniques: Techniques) -> dict[str, tuple[Any, ...]]:
+    """Return the values of structural keys of a layout that the stack's techniques offer, its own first."""
+    plain = LayoutShape(dies=1)
+    offered: dict[str, tuple[Any, ...]] = {}
+    for one in machine.stack.spec.techniques:
+        spec = named(techniques, one.name).spec
+        if phase not in spec.applies.phases or model.attention.kind not in spec.applies.attention:
+            continue
+        for setting in spec.settings.values():
+            for key, value in setting.layout.items():
+                if key in OFFERED_KEYS and not setting.plain:
+                    offered[key] = tuple(dict.fromkeys((*offered.get(key, (getattr(plain, key),)), value)))
+    if not model.experts.n_shared_experts:
+        offered.pop("shared_stream", None)
+    return offered
+
+
+def beyond_layout(wanted: Mapping[str, str], techniques: Techniques) -> dict[str, str]:
+    """Return those of some settings that change more than a layout."""
+    settings = {name: techniques[name].setting(word) for name, word in wanted.items()}
+    return {name: wanted[name] for name, setting in settings.items() if setting.service or setting.on_machine}
+
+
+def on_machine_alone(wanted: Mapping[str, str], techniques: Techniques) -> dict[str, str]:
+    """Return those of some settings that a machine holds and not a layout or the precisions."""
+    return {name: word for name, word in wanted.items() if techniques[name].setting(word).on_machine}

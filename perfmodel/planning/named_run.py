@@ -1,0 +1,129 @@
+"""What a word names, set up to be varied: a plan file, a published row of one pool, or a published deployment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from perfmodel.files.catalog import load_model
+from perfmodel.files.machines import load_conditions
+from perfmodel.files.plans import refuse_no_plan
+from perfmodel.files.results import find
+from perfmodel.planning import inputs
+from perfmodel.planning.compare import Instances, Whole, whole_of
+from perfmodel.planning.plan_file import PHASES, conditions_of, load_plan
+from perfmodel.planning.what_if import Pool, Run, as_it_is
+from perfmodel.prediction.scenario import of_conditions, of_deployment, resolve
+from perfmodel.specs.deployment import Phase
+from perfmodel.specs.evidence import Conditions, DeploymentConditions
+from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.plan import Asked, PlanSpec
+from perfmodel.supply.machine import Machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedRun:
+    """What a word names, set up."""
+
+    run: Run
+    plan: PlanSpec | None = None
+    #: both pools together, and the instances of each, where there are two
+    whole: Whole | None = None
+    instances: Instances = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What a word names, as read: conditions and machines of each pool."""
+
+    model: ModelSpec
+    each: Mapping[Phase, Conditions]
+    machines: Mapping[Phase, Machine]
+    #: none of a published row of one pool
+    deployment: DeploymentConditions | None
+    plan: PlanSpec | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def _read(word: str) -> _Read:
+    if word.lower().endswith(".json"):
+        loaded = load_plan(word)
+        conditions = loaded.spec.conditions
+        return _Read(
+            model=loaded.model.spec,
+            each={phase: conditions_of(conditions, phase) for phase in PHASES},
+            machines=loaded.machines,
+            deployment=conditions,
+            plan=loaded.spec,
+            remarks=loaded.remarks,
+        )
+    if word.lower().endswith((".yaml", ".yml")):
+        refuse_no_plan(Path(word))
+    kind, known = find(word, ("evidence", "deployments"))
+    stated = known.spec.conditions
+    each: dict[Phase, Conditions] = (
+        {phase: conditions_of(stated, phase) for phase in PHASES} if kind == "deployments" else {stated.phase: stated}
+    )
+    return _Read(
+        model=load_model(stated.model).spec,
+        each=each,
+        machines={phase: load_conditions(one) for phase, one in each.items()},
+        deployment=stated if kind == "deployments" else None,
+    )
+
+
+def named_run(
+    word: str,
+    stack: str | None = None,
+    acceptance: str | None = None,
+    tpot: float | None = None,
+    ttft: float | None = None,
+) -> NamedRun:
+    """Return what a word names, with another stack, acceptance and limits where they are given."""
+    read = _read(word)
+    plan, model, deployment = read.plan, read.model, read.deployment
+    asked = Asked() if plan is None else plan.wanted
+    batches: dict[Phase, int] = {}
+    if deployment is not None:
+        rates = {phase: machine.rates() for phase, machine in read.machines.items()}
+        joined = of_deployment(deployment, model, rates["decode"], rates["prefill"])
+        batches = {"prefill": joined.prefill.plan.layout.batch, "decode": joined.decode.plan.layout.batch}
+    pools: dict[Phase, Pool] = {}
+    for phase, conditions in read.each.items():
+        layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
+        accepted = inputs.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
+        changed = conditions.model_copy(
+            update={
+                "stack": stack or conditions.stack,
+                "tpot": tpot or conditions.tpot,
+                "layout": layout,
+                "acceptance": accepted,
+            }
+        )
+        machine = read.machines[phase] if stack is None else load_conditions(changed)
+        pools[phase] = Pool(conditions=_with_batch(changed, model, machine), machine=machine)
+    first = next(iter(pools.values()))
+    run = Run(
+        model=model,
+        pools=pools,
+        tpot=tpot or first.conditions.tpot,
+        ttft=ttft or asked.ttft,
+        utilisation=asked.utilisation,
+        mixed=deployment is not None and deployment.mixed,
+    )
+    whole = None if deployment is None else whole_of(deployment, run, asked, plan.run if plan else None)
+    if run.tpot is None and "decode" in pools:
+        run = replace(run, tpot=as_it_is(run).tpot)
+    counts: dict[Phase, int] = {}
+    if deployment is not None:
+        counts = {"prefill": deployment.prefill.instances, "decode": deployment.decode.instances}
+    return NamedRun(run=run, plan=plan, whole=whole, instances=counts, remarks=read.remarks)
+
+
+def _with_batch(conditions: Conditions, model: ModelSpec, machine: Machine) -> Conditions:
+    """Return conditions with an open batch, and an open overlap, filled in."""
+    chosen = resolve(of_conditions(conditions, model, machine.rates())).plan.layout
+    layout = conditions.layout.model_copy(
+        update={"batch": chosen.batch, "overlap": chosen.overlap, "attention_cores": chosen.attention_cores}
+    )
+    return conditions.model_copy(update={"layout": layout})

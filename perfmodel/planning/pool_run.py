@@ -1,0 +1,255 @@
+"""One pool's layout to be looked into: a published row, a pool of a plan file or a layout by hand, and changes of it.
+
+Options of a command come as a mapping of their names, so that a row, a plan and options go one way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.files.catalog import load_evidence, load_model, load_system, load_techniques
+from perfmodel.files.folders import names
+from perfmodel.files.machines import ideal, load_conditions, load_machine
+from perfmodel.planning import inputs
+from perfmodel.planning.choices import refuse_lacking, settings_in
+from perfmodel.planning.compare import OF_WEIGHTS
+from perfmodel.planning.plan_file import conditions_of, load_plan
+from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
+from perfmodel.specs.base import Known, faults_in
+from perfmodel.specs.evidence import Conditions, LayoutConditions, Service
+from perfmodel.specs.model import ModelSpec
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
+from perfmodel.supply.techniques import inapplicable, with_setting
+
+PHASES = ["decode", "prefill"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRun:
+    """One layout set up and evaluated: where it comes from, its conditions, its machine and what it serves."""
+
+    name: str
+    #: where the accepted draft tokens come from
+    acceptance: str
+    conditions: Conditions
+    model: ModelSpec
+    machine: Machine
+    #: rates of its machine with every efficiency 1
+    ideal: Rates
+    resolved: Resolved
+    #: conditions of the other phase, and its step, where the same dies run both in turn
+    other: Conditions | None = None
+    between: Resolved | None = None
+    #: whether a published row vouches for the techniques it runs with
+    vouched: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
+    """Return a published row under its own conditions."""
+    conditions = load_evidence(name).spec.conditions
+    model = load_model(conditions.model)
+    return _set_up(conditions, given, model=model, name=name, acceptance=f"evidence {name}", vouched=True)
+
+
+def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
+    """Return one pool of a plan file."""
+    inputs.known(given["phase"], PHASES, "--phase")
+    plan, phase = load_plan(path), given["phase"]
+    stated = plan.spec.conditions
+    as_written = not (given["stack"] or given["kernels"])
+    run = _set_up(
+        conditions_of(stated, phase),
+        given,
+        model=plan.model,
+        machine=plan.machines[phase] if as_written else None,
+        name=path,
+        acceptance=f"plan {path}",
+        other=conditions_of(stated, "prefill" if phase == "decode" else "decode") if stated.mixed else None,
+    )
+    return replace(run, remarks=(*run.remarks, *plan.remarks))
+
+
+def by_hand(given: Mapping[str, Any]) -> PoolRun:
+    """Return a layout that options describe."""
+    model, on, phase, isl, osl = (given[name] for name in ("model", "on", "phase", "isl", "osl"))
+    if model is None or on is None:
+        raise UsageError(
+            "explain needs MODEL and --on SYSTEM, a plan file, or --evidence NAME; see 'moeplan list evidence'"
+        )
+    inputs.known(phase, PHASES, "--phase")
+    inputs.known(given["precision"], ["w8a8", "bf16"], "--precision")
+    if not isl or (phase == "decode" and not osl):
+        raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
+    osl = osl if phase == "decode" else 1
+    known = load_model(model)
+    positions, origin = inputs.read_acceptance(given["acceptance"], known.spec)
+    machine, remarks = load_machine(on, given["stack"], given["kernels"] or ())
+    inputs.check_lengths(known.spec, isl, osl)
+    plain = ("tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
+    conditions = checked_conditions(
+        system=on,
+        model=model,
+        stack=machine.stack.spec.name,
+        kernels=tuple(given["kernels"] or ()),
+        phase=phase,
+        isl=isl,
+        osl=osl,
+        acceptance=positions,
+        precision=given["precision"],
+        kv_dtype=given["kv"].value,
+        tpot=inputs.quantity(given["tpot"], "s", "--tpot"),
+        layout={
+            "dies": _dies(given, machine.rates()),
+            **{name: given[name] for name in plain},
+            **{name: given[name].value for name in ("overlap", "exchange", "reduction")},
+            **inputs.layout_keys(given["set_"]),
+        },
+    )
+    run = _set_up(conditions, given, model=known, machine=machine, name="as given", acceptance=origin)
+    return replace(run, remarks=(*run.remarks, *remarks))
+
+
+def _dies(given: Mapping[str, Any], rates: Rates) -> int:
+    each = {"dies": 1, "cards": rates.dies_per_package, "servers": rates.dies_per_server}
+    counts = [name for name in each if given[name] is not None]
+    if len(counts) != 1:
+        raise UsageError("explain needs exactly one of --dies, --cards, --servers: the size of one instance")
+    name = counts[0]
+    inputs.positive(given[name], f"--{name}")
+    return int(given[name] * each[name])
+
+
+def _set_up(
+    conditions: Conditions,
+    given: Mapping[str, Any],
+    *,
+    model: Known[ModelSpec],
+    machine: Machine | None = None,
+    name: str,
+    acceptance: str,
+    vouched: bool = False,
+    other: Conditions | None = None,
+) -> PoolRun:
+    """Return conditions with the stack, kernel sets, acceptance and techniques that options give, evaluated.
+
+    ``machine`` is theirs where it was read already, ``other`` are those of the other phase where the same dies run both
+    in turn; what both share follows.
+    """
+    techniques = load_techniques(given["with_"] or ())
+    if given["acceptance"] is not None:
+        accepted, acceptance = inputs.read_acceptance(given["acceptance"], model.spec)
+        conditions = conditions.model_copy(update={"acceptance": accepted})
+    update = {"stack": given["stack"] or conditions.stack, "kernels": tuple(given["kernels"] or conditions.kernels)}
+    conditions = conditions.model_copy(update=update)
+    machine = machine or load_conditions(conditions)
+    chosen = inputs.settings(given["with_"], techniques)
+    inputs.refuse_conflicts(chosen, techniques)
+    for word, setting in chosen.items():
+        technique = techniques[word]
+        reason = inapplicable(technique.spec.applies, model.spec, machine, conditions.phase, conditions.layout)
+        if reason is not None and setting != next(iter(technique.spec.settings)):
+            raise UsageError(f"--with {word}={setting}: {conditions.phase}: {reason}")
+        conditions, machine = with_setting(technique, setting, conditions, machine, model.spec)
+    held = {} if vouched else settings_in(conditions, machine, model.spec, techniques)
+    refuse_lacking({**held, **chosen}, machine, techniques)
+    conditions = checked_conditions(**conditions.model_dump())
+    rates = machine.rates()
+    between = None if other is None else resolve(of_conditions(_beside(conditions, other), model.spec, rates))
+    partner = None if between is None else between.point
+    return PoolRun(
+        name=name,
+        acceptance=acceptance,
+        conditions=conditions,
+        model=model.spec,
+        machine=machine,
+        ideal=ideal(machine).rates(),
+        resolved=resolve(of_conditions(conditions, model.spec, rates, partner)),
+        other=other,
+        between=between,
+        vouched=vouched,
+        remarks=model.notes,
+    )
+
+
+def _beside(conditions: Conditions, other: Conditions) -> Conditions:
+    """Return conditions of the other phase on the same dies: what all pools share, and where the weights lie."""
+    shared = {key: getattr(conditions, key) for key in Service.model_fields}
+    layout = other.layout.model_copy(update={key: getattr(conditions.layout, key) for key in OF_WEIGHTS})
+    return other.model_copy(update={**shared, "layout": layout})
+
+
+def other_than(run: PoolRun, word: str) -> PoolRun:
+    """Return what a run is compared with: a published row, a plan file's pool of its phase, or itself changed.
+
+    Raises ``UsageError`` where the word is none of them, or the phases differ.
+    """
+    unchanged: dict[str, Any] = dict.fromkeys(("acceptance", "stack", "kernels", "with_"))
+    unchanged["phase"] = run.conditions.phase
+    if "=" in word:
+        return _changed(run, word, unchanged)
+    if word.lower().endswith(".json"):
+        return of_plan(word, unchanged)
+    try:
+        other = of_evidence(word, unchanged)
+    except UsageError as error:
+        raise UsageError(
+            f"--compare: {error}; allowed: a published row, a plan file, or changes like tp=4,batch=64 or on=SYSTEM"
+        ) from None
+    if other.conditions.phase != run.conditions.phase:
+        raise UsageError(
+            f"--compare: {word} is of {other.conditions.phase}, {run.name} of {run.conditions.phase}; "
+            "allowed: two of one phase"
+        )
+    return other
+
+
+def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
+    """Return a run with keys of its layout, of its service, its system or techniques changed."""
+    of_layout = set(LayoutConditions.model_fields)
+    of_service = set(Service.model_fields) - {"system", "techniques", "kernels", "acceptance", "tpot"}
+    techniques = names("techniques")
+    layout: dict[str, Any] = {}
+    update: dict[str, Any] = {}
+    with_ = []
+    for part in text.split(","):
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        key = {"kv": "kv_dtype"}.get(key, key)
+        if key == "on":
+            system = load_system(value).spec
+            update |= {"system": value, "stack": system.default_stack, "kernels": ()}
+        elif key == "tpot":
+            update[key] = inputs.quantity(value, "s", "--compare tpot")
+        elif key in of_layout:
+            layout[key] = inputs.word_or_number(value)
+        elif key in of_service:
+            update[key] = inputs.word_or_number(value)
+        elif key in techniques:
+            with_.append(part.strip())
+        else:
+            known = sorted({"on", "tpot", *of_layout, *of_service, *techniques})
+            raise UsageError(f"--compare: {key!r} is no key of a layout or a service{did_you_mean(key, known)}")
+    values = run.conditions.model_dump()
+    values["layout"] |= layout
+    conditions = checked_conditions(**{**values, **update})
+    return _set_up(
+        conditions,
+        {**unchanged, "with_": with_},
+        model=load_model(conditions.model),
+        name=f"with {text}",
+        acceptance=run.acceptance,
+        vouched=run.vouched,
+        other=run.other,
+    )
+
+
+def checked_conditions(**values: Any) -> Conditions:
+    """Return conditions given on the command line, or raise ``UsageError`` with a line for each fault."""
+    try:
+        return Conditions(**values)
+    except ValidationError as error:
+        raise UsageError("\n".join(faults_in(error, inside="layout"))) from None
