@@ -12,7 +12,7 @@ from perfmodel.prediction.breakdown import WAITS, Row
 from perfmodel.prediction.timeline import Stream, Timeline
 from perfmodel.report.html import topology
 from perfmodel.report.html.words import Words
-from perfmodel.report.plan.document import counts_in_words
+from perfmodel.report.plan.instances import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
 from perfmodel.report.wrap import wrap
