@@ -1,10 +1,11 @@
 """What was asked and the numbers of the best plan, in SI units, for programs."""
 
-from typing import Any, cast
+from dataclasses import asdict
+from typing import Any
 
 from perfmodel.algebra import as_float
-from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.planning.planner import Planned
+from perfmodel.prediction.cost import card_prices, cost_of, power_of
 from perfmodel.report.memory import longest_context
 from perfmodel.report.operators import time_by_bound
 from perfmodel.report.plan.budget import cards_allowed, servers_in_use
@@ -12,7 +13,6 @@ from perfmodel.report.plan.larger_batch import stopped_by
 from perfmodel.report.step import plan_breakdown, tpot_over_context
 from perfmodel.solver.plan import Deployment
 from perfmodel.specs.deployment import Phase
-from perfmodel.units import HOUR
 
 
 def asked_facts(answer: Planned) -> dict[str, Any]:
@@ -122,12 +122,14 @@ def sure_facts(answer: Planned) -> dict[str, Any]:
 def _cost(answer: Planned, best: Deployment) -> dict[str, float] | None:
     """Return what the plan costs an hour and for a million output tokens, or its watts and joules for one token."""
     asking = answer.asking
-    prices = dict(zip(("prefill", "decode"), asking.request.prices, strict=True))
-    total = sum(prices[phase] * servers for phase, servers in servers_in_use(best).items())
-    tokens = best.requests_per_s * as_float(asking.case.osl)
+    servers, tokens = servers_in_use(best), best.requests_per_s * as_float(asking.case.osl)
     if asking.request.objective == "energy":
-        return {"watts_at_most": total, "joules_per_token_at_most": total / tokens}
-    if asking.run.price is None:
+        watts = {phase: machine.system.spec.server_power for phase, machine in asking.machines.items()}
+        power = power_of(servers=servers, server_power=watts, tokens_per_s=tokens)
+        if power is None:
+            return None
+        return {"watts_at_most": power.watts, "joules_per_token_at_most": power.joules_per_token}
+    if (prices := card_prices(asking.run)) is None:
         return None
-    each = as_float(cost_of_tokens(cost_rate=cast(Any, total / HOUR), tokens_per_s=cast(Any, tokens)))
-    return {"per_hour": total, "per_million_tokens": each}
+    each = {phase: case.rates.packages_per_server for phase, case in asking.cases.items()}
+    return asdict(cost_of(servers=servers, packages_per_server=each, prices=prices, tokens_per_s=tokens))
