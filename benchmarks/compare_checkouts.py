@@ -23,9 +23,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 SHOWN_LINES, SHOWN_COLUMNS, PATIENCE = 12, 200, "300"  # of a difference; seconds of a command
-MEASUREMENTS = os.environ.get("MOEPLAN_MEASUREMENTS", "/work/shared/measurements")
+PINNED = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
+MEASUREMENTS = {"MOEPLAN_MEASUREMENTS": os.environ.get("MOEPLAN_MEASUREMENTS", "/work/shared/measurements")}
 DOCUMENTS = ("README.md", "README.zh-CN.md", "docs/*.md", "*/README.md")
-DATA = ("hardware/*/*.yaml", "models/*.yaml", "techniques/*.yaml", "evidence/*.yaml", "evidence/*/*.yaml")
+ROWS, RUNS = ("evidence/*.yaml",), ("evidence/deployments/*.yaml",)
+DATA = ("hardware/*/*.yaml", "models/*.yaml", "techniques/*.yaml", "evidence/*/*.yaml", *ROWS)
 
 #: what two runs of the same code do not share: a pattern and what stands for it
 VARYING = (
@@ -35,18 +37,16 @@ VARYING = (
     (r"Calibration of \d{4}-\d\d-\d\d", "Calibration of <today>"),  # the source that calibrate -o names
 )
 
-SIZES = [
-    (m, k, n) for k, n in ((7168, 2048), (2048, 7168), (1536, 24576)) for m in (1, 8, 32, 64, 256, 512, 1024, 4096)
-]
-TIMED = [(m, k, n, 5 + max(m * k * n / 1.5e8, k * n / 7e5)) for m, k, n in SIZES]
+PRODUCTS = [(m, k, n) for k, n in ((7168, 2048), (2048, 7168), (1536, 24576)) for m in (1, 8, 32, 64, 256, 1024, 4096)]
+TIMED = [(m, k, n, 5 + max(m * k * n / 1.5e8, k * n / 7e5)) for m, k, n in PRODUCTS]
+TABLE = "".join(f"matmul_int8,{m},{k},{n},{t / 2:.3f}\n" for m, k, n, t in TIMED)
 PROFILE = "".join(f'MatMulV2,{t:.3f},"{m},{k};{k},{n}",DT_BF16;DT_BF16,"{m},{n}"\n' for m, k, n, t in TIMED)
-SHAPES = "Input Shapes,Input Data Types,Output Shapes\n"
+COLUMNS, SHAPES = "operator,rows,inner,columns,time_us\n", "Input Shapes,Input Data Types,Output Shapes\n"
 RUN = "model: deepseek-v3\non: cm384\ncards: 32\nisl: 1024\nosl: 512\ntpot: 50ms\n"
 
 #: what lies in every folder before the first command
 FILES: dict[str, str | bytes] = {
-    "my-table.csv": "operator,rows,inner,columns,time_us\n"
-    + "".join(f"matmul_int8,{m},{k},{n},{t / 2:.3f}\n" for m, k, n, t in TIMED),
+    "my-table.csv": COLUMNS + TABLE,
     "kernel_details.csv": f"Type,Duration(us),{SHAPES}{PROFILE}",
     "op_summary_0.csv": f"OP Type,Task Duration(us),{SHAPES}{PROFILE}",
     "asked.yaml": RUN + "kv: int8\nstack: cann-2026\nwith: [eplb=static]\nttft: 3 s\nacceptance: [0.8]\n",
@@ -57,8 +57,8 @@ FILES: dict[str, str | bytes] = {
     "list.yaml": "- 1\n- 2\n",
     "empty.yaml": "",
     "empty.csv": "",
-    "few.csv": "operator,rows,inner,columns,time_us\nmatmul_bf16,1,7168,512,9\n",
-    "wrong.csv": "operator,row,inner,columns,time_us\nmatmull_bf16,x,7168,512,-9\nmatmul_bf16,1,2,3,nan\n",
+    "few.csv": COLUMNS + "matmul_bf16,1,7168,512,9\n",
+    "wrong.csv": COLUMNS + "matmull_bf16,x,7168,512,-9\nmatmul_bf16,1,2,3,nan\n",
     "other.csv": "a,b\n1,2\n",
     "binary.yaml": b"\x00\x01\xff\xfe",
     "binary.csv": b"\xff\xfe\x00\x01\x02",
@@ -70,11 +70,11 @@ FILES: dict[str, str | bytes] = {
 
 WORDS = {
     "@solve": "moeplan solve deepseek-v3 --on cloudmatrix384 --isl 4096 --osl 1024 --tpot 50ms",
-    "@small": "moeplan solve deepseek-v3 --on cm384 --cards 32 --isl 1024 --osl 512",
+    "@small": "moeplan solve deepseek-v3 --on cm384 --isl 1024 --osl 512",
     "@hand": "moeplan explain deepseek-v3 --on cloudmatrix384 --isl 4096 --osl 1024",
     "@row": "moeplan explain --evidence",
     "@views": "--format {table|markdown|csv|json} --lang {en|zh}",
-    "@forms": "{|--lang zh|--format markdown --lang zh|--format csv|--format json}",
+    "@some": "{--lang zh|--format markdown|--format csv --lang zh|--format json}",
 }
 
 #: a command a line; one that is indented runs in the folder of the line above; {a|b} stands for a line with each
@@ -82,106 +82,89 @@ COMMANDS = r"""
 # a plan, and all that can be done with it
 @solve --cards 64 --ttft 3s --price 2 -o plan.json
   @solve --cards 64 --ttft 5s --serving mixed -o mixed.json
-  moeplan solve plan.json --tpot 30ms -o other.json
-  moeplan explain {plan|mixed}.json --phase {decode|prefill} @forms
-  moeplan explain plan.json {--formula tpot|--tree|--with mtp=0|--compare other.json} {|--lang zh}
-  moeplan compare plan.json {other|mixed}.json @views
-  moeplan compare plan.json va-v31-2p1d-a3-752 {|--lang zh}
-  moeplan what-if plan.json @forms
-  moeplan what-if plan.json {--only mtp,expert-tp|--reach tpot=40ms|--no-hardware --ttft 4s|--pairs --lang zh}
+  moeplan solve plan.json --tpot 60ms -o other.json
+  moeplan explain {plan|mixed}.json --phase {decode|prefill} {|--lang zh}
+  moeplan explain plan.json {--formula tpot|--with mtp=0|--compare other.json|--cards 3|--phase decoding}
+  moeplan compare plan.json {mixed.json @views|other.json|va-v31-2p1d-a3-752}
+  moeplan what-if plan.json {@some|--reach tpot=40ms|--no-hardware --ttft 4s --only mtp,expert-tp}
   moeplan what-if mixed.json
-  moeplan report {plan|mixed}.json --lang {en|zh}
-  moeplan report plan.json --no-front --lang zh -o zh.html
-  moeplan report {plan.json -o zh.html|plan.json --no-front --force|mixed.json --no-front -o m.html|zh.html}
-  @small --tpot 50ms -o {plan.json|none/plan.json|plan.txt|.}
-  moeplan report plan.json --no-front -o none/report.html
+  moeplan report {plan|mixed}.json --lang {en|zh} --force
+  moeplan report {plan.json|zh.html|plan.json --no-front -o none/report.html}
+  @small --cards 32 --tpot 50ms -o {plan.json|none/plan.json|plan.txt}
 # plans that are none, or not what was written
-@small --tpot 50ms --top 1 -o plan.json
-  sed 's/"isl": 1024/"isl": 99/' plan.json > bad.json; moeplan {explain|solve|what-if} bad.json
-  sed '2s/^/"modell": 1, /' plan.json > bad.json; moeplan {explain|solve|what-if|report|compare plan.json} bad.json
-  sed 's/"tpot": 0/"tpot": 9/' plan.json > bad.json; moeplan {explain|compare plan.json} bad.json
-  sed 's/"dies": [0-9]*/"dies": -3/' plan.json > bad.json; moeplan {explain|solve|compare plan.json} bad.json
-  sed 's/"version": "[^"]*"/"version": "0.0.1"/' plan.json > old.json; moeplan {explain|compare plan.json} old.json
-  moeplan {explain|solve|compare plan.json|what-if|report} {document|run|broken|binary|missing}.json
-  moeplan explain plan.json {--cards 3|--phase decoding|--evidence seed-cm384-decode}
+@small --cards 32 --tpot 50ms --top 1 -o plan.json
+  sed 's/"isl": 1024/"isl": 99/' plan.json > bad.json; moeplan {explain|solve} bad.json
+  sed '2s/^/"modell": 1, /' plan.json > bad.json; moeplan {what-if|report} bad.json
+  sed 's/"dies": [0-9]*/"dies": -3/' plan.json > bad.json; moeplan {explain|compare plan.json} bad.json
+  sed 's/"version": "[^"]*"/"version": "0.0.1"/' plan.json > old.json; moeplan explain old.json
+moeplan {explain|solve|compare cm384-decode-4k-b96|what-if|report} {document|run}.json
+moeplan explain {broken|binary|missing}.json
 # solve
-@solve {--cards 64|--cards 64 --front --ttft 2s|--cards 96 --confidence 0.9 --ttft 2s|--cards 8 --ttft 1ms} @views
-@solve --cards 64 --serving {mixed|any} --ttft 5s @views
-@solve --cards 64 --prefill-on atlas-800i-a2 --prefill-cards 64 @views
-@solve {--rate 20|--rate '20 req/s' --ttft 3s --objective cost --price 2.5} @views
-@solve {--cards 64 --objective {throughput|per-card}|--rate 20 --objective {cards|tpot}} @forms
-@solve --cards 64 --stack cann-2026 --kv {any|int8} --with mtp=1 --with eplb=static --with amla=on @forms
-@solve {--cards 64 --utilisation 0.5 --top 9 --stack ideal|--cards 768 --allow-scale-out --top 1} {|--lang zh}
-moeplan solve deepseek-v3 --on atlas-800i-a3 --rate 20 --isl 2048 --osl 512 --tpot 80ms --objective energy @forms
-moeplan solve qwen3-235b-a22b --on {atlas-800i-a2|cloudmatrix384} --cards 32 --isl 2048 --osl 512 --tpot 60ms @forms
-moeplan solve {asked|open|faults|broken|list|empty|binary|missing}.yaml
-moeplan solve open.yaml --cards 32 --tpot 70ms --kv bf16 @forms
+@small --cards 32 --tpot 50ms --ttft 2s --front @some
+@small --cards 32 --tpot 50ms --serving {mixed|any} --ttft 5s @some
+@solve --cards 64 --prefill-on atlas-800i-a2 --prefill-cards 64 @some
+@solve --cards 64 --confidence 0.9 --stack cann-2026 --kv any --with eplb=static --with amla=on @some
+@small --cards 32 --tpot 50ms {--utilisation 0.5 --top 9 --stack ideal|--objective per-card --with mtp=0}
+@small --cards 32 --tpot {50ms @views|1ms @some}
+@small --tpot 50ms --rate 4 {|--ttft 3s --objective cost --price 2.5|--cards 32 --objective tpot} {|--format json}
+moeplan solve deepseek-v3 --on atlas-800i-a3 --rate 9 --isl 2048 --osl 512 --tpot 80ms --objective energy
+moeplan solve qwen3-235b-a22b --on {atlas-800i-a2|cloudmatrix384} --cards 32 --isl 2048 --osl 512 --tpot 60ms
+moeplan solve {{asked|open|faults|broken|list|empty|binary|missing}.yaml|open.yaml --cards 32 --tpot 70ms --kv bf16}
 moeplan solve - < asked.yaml
 # explain
 @hand --cards 144 --shared-ranks 32 --draft 1 --overlap cores --attention-cores 16 --tpot 50ms @views
-@hand --servers 4 --tp 4 --phase prefill --overlap link --batch 2 --set cp=2 @views
-@hand --dies 64 --batch {1000|32 --precision bf16 --stack ideal|16 --kv int8 --stack cann-2026 --with w4a8} @forms
-@hand --dies 64 --tpot 1ms
-@row seed-cm384-decode {--tree|--roofline|--sources|--compare draft=0,batch=64} @views
-@row {xds-disaggregated-decode|cm384-prefill-default} --layer moe @views
-@row seed-cm384-decode {--op 'attention.*' --sort time|--layer head|--stack cann-2026 --with w4a8} @forms
-@row seed-cm384-decode --formula {tpot|list|'*dispatch*' --formula moe_layer --formula memory} @views
-@row seed-prefill-16x {--formula attention.core|--tree|--roofline|--compare batch=2|--sort bound} @forms
-@row cm384-decode-4k-b96 --compare {seed-cm384-decode|on=atlas-800i-a3|tpot=40ms|kv=int8} {|--lang zh}
+@hand --servers 4 --tp 4 --phase prefill --overlap link --batch 2 --set cp=2 @some
+@hand --dies 64 --{batch 1000|tpot 1ms|batch 32 --precision bf16 --stack ideal|batch 9 --kv int8 --stack cann-2026}
+@row seed-cm384-decode {--tree|--roofline|--sources|--compare draft=0,batch=64} @some
+@row {xds-disaggregated-decode|cm384-prefill-default} --layer moe @some
+@row seed-cm384-decode {--op 'attention.*' --sort time|--layer head|--stack cann-2026 --with w4a8}
+@row seed-cm384-decode --formula {tpot|'*dispatch*' --formula moe_layer --formula memory} @views
+@row seed-prefill-16x {--formula {list|attention.core}|--tree|--roofline|--compare batch=2|--sort bound}
+@row cm384-decode-4k-b96 --compare {seed-cm384-decode|on=atlas-800i-a3|tpot=40ms|kv=int8}
 # the other commands
-moeplan compare {cm384-decode-4k-b96 xds-colocated-decode|va-v31-2p1d-a3-752 va-qwen235-1p2d} @views
-moeplan what-if seed-cm384-decode {|--reach tpot=46ms,batch=48|--pairs --only mtp,amla,c8-cache} @views
-moeplan what-if seed-cm384-decode {--tpot 40ms|--stack ideal|--acceptance 0.9|--reach tpot=1ms,batch=48}
-moeplan validate {seed-cm384-decode seed-a2-decode-808 seed-prefill-16x va-qwen235-1p2d|} @views
-moeplan validate {--leave-one-out|--stack ideal|my-run.yaml cm384-decode-4k-b96|my-run.yaml --leave-one-out}
-moeplan accuracy {cm384-table7|--measurements $MOEPLAN_MEASUREMENTS} @forms
-moeplan accuracy --measurements $MOEPLAN_MEASUREMENTS --no-held-out
-moeplan accuracy my-table.csv --on cloudmatrix384 {|--cold|--stack ideal|--kernels vllm-ascend-0.23} @forms
-moeplan calibrate {--evidence|my-table.csv --on cloudmatrix384 --cold|op_summary_0.csv --on atlas-800i-a3} @forms
-moeplan calibrate {my-table|kernel_details}.csv --on cm384 --title 'a "b": {c}' --parameter start -o mine.yaml
-  moeplan show mine.yaml
+moeplan compare {cm384-decode-4k-b96 xds-colocated-decode @views|va-v31-2p1d-a3-752 va-qwen235-1p2d @some}
+moeplan what-if seed-cm384-decode --{reach tpot=46ms,batch=48|pairs --only mtp,amla,c8-cache} @views
+moeplan what-if seed-cm384-decode --{tpot 40ms|stack ideal|acceptance 0.9|reach tpot=1ms,batch=48}
+moeplan validate {seed-cm384-decode seed-prefill-16x va-qwen235-1p2d @views|@some|--stack ideal|my-run.yaml}
+moeplan accuracy {cm384-table7 @some|--measurements $MOEPLAN_MEASUREMENTS {|--no-held-out} --format {table|json}}
+moeplan accuracy my-table.csv --on cloudmatrix384 {|--cold|--stack ideal|--kernels vllm-ascend-0.23}
+moeplan calibrate {--evidence|my-table.csv --on cloudmatrix384 --cold|op_summary_0.csv --on atlas-800i-a3} @some
+moeplan calibrate my-table.csv --on cm384 --title 'a "b": {c}' --parameter start -o mine.yaml
+  moeplan {show mine.yaml|accuracy my-table.csv --on cm384 --kernels mine.yaml}
 moeplan calibrate $MOEPLAN_MEASUREMENTS/npu_a3_hccl_2to32die_perf.csv --on atlas-800i-a3 --messages bytes
-moeplan gains {|amla flashcomm1} @views
-moeplan list {|{model|system|chip|stack|term|technique|evidence|microbenchmark|deployment|peer}s|kernels|evidence}
-moeplan list {|techniques|evidence} @views
-moeplan show {deepseek-v3|cloudmatrix384|seed-cm384-decode|amla|my-run.yaml} @views
+moeplan gains {amla flashcomm1 @views|@some}
+moeplan list {|{model|system|chip|stack|term|technique|microbenchmark|deployment|peer}s|kernels|evidence|system}
+moeplan {list techniques|show cloudmatrix384} @views
+moeplan {list|show seed-cm384-decode|show my-run.yaml|doctor} @some
 moeplan show schema {document|plan|run||nothing}
-moeplan doctor @forms
-moeplan {init|init run.yaml --format {csv|json|markdown}|init --yes -|init run.txt|init none/run.yaml|init asked.yaml}
-  moeplan init --force asked.yaml
+moeplan init {--yes -|run.yaml --format json|run.txt|none/run.yaml|asked.yaml|--force asked.yaml}
 moeplan --{version|help|show-completion|install-completion}
 moeplan {-q|-v|--lang zh -q} validate ant-h20-prefill --format csv
-MOEPLAN_LANG={zh|en|xx} moeplan explain --evidence seed-cm384-decode
-FORCE_COLOR=1 NO_COLOR= COLUMNS={60|140} moeplan {solve --help|list systems|explain --evidence seed-cm384-decode}
-PYTHONIOENCODING=ascii moeplan explain --evidence seed-cm384-decode {|--lang zh}
+MOEPLAN_LANG={zh|xx} @row seed-cm384-decode
+FORCE_COLOR=1 NO_COLOR= COLUMNS={60|140} moeplan {solve --help|explain --evidence seed-cm384-decode}
+PYTHONIOENCODING=ascii @row seed-cm384-decode {|--lang zh}
 COMP_WORDS='moeplan {so|show ascend-910|list --format m}' COMP_CWORD={1|2|3} _MOEPLAN_COMPLETE=complete_bash moeplan
 moeplan list systems {> /dev/full|<&-|>&-|2>&-}
 # wrong: words and options
-moeplan {|-q|help|solv|show|solve|explain|calibrate|accuracy few.csv|compare a|list systms|show cloudmatrx384}
-moeplan {show ascend-910c-75|solve a b c|solve --catds 3|solve -cards 3|solve --cards many|list --format {jsn|}}
-moeplan {--on cm384 solve|solve deepseek-v3 on cm384|explain --shared_ranks 3|show cm384 more|doctor now}
-@small {|--tpot {50|-5ms|0ms|50 m|nan s}|--tpot 50ms --{cards -3|isl 0|top 0|price -1|utilisation 2|confidence 90}}
-@small --tpot 50ms --{objective {cost|energy|energie}|serving apart|kv int9|acceptance 2|stack idael|kernels none}
-@small --tpot 50ms --with {mtp=3|mtp|amlaa=on|amla=maybe|amla=on|'mtp=0 --with mtp=1'}
-@small --tpot 50ms --prefill-{cards 64|price 3|stack ideal|on atlas-800i-a3|on atlas-800i-a3 --prefill-cards 0}
-@small --tpot 50ms --prefill-on atlas-800i-a3 --prefill-cards 64 --serving mixed
-moeplan solve {deepsek-v3|/nowhere/x.yaml} --on cm384 --cards 32 --isl 1024 --osl 512 --tpot 50ms
-moeplan solve deepseek-v3 --on {cm385|empty.yaml|binary.yaml|broken.yaml|list.yaml} --cards 9 --isl 9 --osl 9 --tpot 1s
-@solve {--cards 9999|--rate -2|--rate '3 req/h'|--cards 32 --rate 1e9}
-@hand {|--dies 64 {--tp 3|--cards 32|--phase prefill --overlap cores|--precision fp8|--set {cpp=2|cp=x}}|--dies 512}
+moeplan {-q|help|solv|show|solve|accuracy few.csv|compare a|list systms|show cloudmatrx384|show ascend-910c-75}
+moeplan {solve a b c|solve --catds 3|solve -cards 3|solve --cards many|list --format {jsn|}|--on cm384 solve|doctor now}
+@small {--tpot {50|-5ms|0ms|nan s}|--tpot 50ms --{cards -3|isl 0|top 0|price -1|utilisation 2|confidence 90}}
+@small --cards 32 --tpot 50ms --{objective {cost|energie}|serving apart|kv int9|acceptance 2|stack idael|kernels none}
+@small --cards 32 --tpot 50ms --with {mtp=3|mtp|amlaa=on|amla=maybe|amla=on|mtp=0 --with mtp=1}
+@small --cards 32 --tpot 50ms --prefill-{cards 64|price 3|on atlas-800i-a3 {|--prefill-cards 64 --serving mixed}}
+moeplan solve {deepsek-v3 --on h20|deepseek-v3 --on {cm385|empty.yaml|list.yaml}} --cards 32 --isl 9 --osl 9 --tpot 1s
+@solve {--cards {8|9999}|--rate {-2|'3 req/h'}}
+@hand {|--dies 512|--dies 64 --{tp 3|cards 32|phase prefill --overlap cores|precision fp8|set cpp=2|set cp=x}}
 @row {sed-cm384-decode|seed-cm384-decode --{batch 3|layer meo|op attn.core|sort tim|formula nothing|with mtp=3}}
-@row cm384-decode-4k-b96 --compare {tpp=4|tp=many|tp=3|seed-prefill-16x|cm384-decode-4k-b9|on=atlas|'batch'}
-@row cm384-prefill-default --with {dp-load-balance=on|eplb=static}
-moeplan what-if {seed-cm384-decode --{only amlaa|only ,|reach {tpt=3ms|batch=3|ttft=2s|tpot=3}|tpot 1us}|missing.yaml}
-moeplan compare seed-cm384-decode {seed-prefill-16x|nothing|empty.yaml|asked.yaml}
-moeplan gains {amlaa|mtp nothing}
-moeplan accuracy {nothing|my-table.csv|cm384-table7 --on cm384|--measurements nowhere|my-table.csv cm384-table7 --on cm384}
+@row cm384-decode-4k-b96 --compare {tpp=4|tp=many|tp=3|seed-prefill-16x|cm384-decode-4k-b9|on=atlas|batch}
+moeplan what-if {seed-cm384-decode --{only amlaa|reach {tpt=3ms|batch=3|ttft=2s|tpot=3}|tpot 1us}|missing.yaml}
+moeplan {compare seed-cm384-decode {seed-prefill-16x|nothing|asked.yaml}|gains amlaa}
+moeplan accuracy {nothing|my-table.csv|cm384-table7 --on cm384|--measurements no|my-table.csv cm384-table7 --on cm384}
 # wrong: files
-moeplan calibrate {few|wrong|other|empty|binary|missing}.csv --on cm384 -o out.yaml
-moeplan calibrate my-table.csv {|--on cm385|--on cm384 --{only matmul|parameter starts|at-least tokens=x|ep 0|output x.txt}}
+moeplan calibrate {{few|wrong|other|empty|binary|missing}.csv --on cm384 -o out.yaml|my-table.csv {|--on cm385}}
+moeplan calibrate my-table.csv --on cm384 --{only matmul|parameter starts|at-least tokens=x|ep 0|output x.txt}
 moeplan calibrate --evidence --stack ideal --cold
-moeplan {show|validate|compare seed-cm384-decode|what-if} {broken|list|empty|binary|missing}.yaml
-moeplan explain --evidence seed-cm384-decode --kernels {broken|binary|my-run}.yaml
+moeplan {show|validate|what-if} {broken|list|empty|binary|missing}.yaml
 """
 
 
@@ -232,16 +215,7 @@ def side(checkout: Path, folder: Path) -> Side:
         programs.mkdir()
         (programs / "moeplan").write_text(f'#!/bin/sh\nexec {sys.executable} -m perfmodel "$@"\n')
         (programs / "moeplan").chmod(0o755)
-    environment = {
-        "PATH": f"{programs}:{os.defpath}",
-        "PYTHONPATH": str(copy),
-        "COLUMNS": "100",
-        "NO_COLOR": "1",
-        "TERM": "dumb",
-        "LANG": "C.UTF-8",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MOEPLAN_MEASUREMENTS": MEASUREMENTS,
-    }
+    environment = PINNED | MEASUREMENTS | {"PATH": f"{programs}:{os.defpath}", "PYTHONPATH": str(copy)}
     return Side(folder, environment, {str(copy): "<checkout>", str(checkout): "<checkout>"})
 
 
@@ -255,49 +229,49 @@ def expanded(line: str) -> list[str]:
     return list(dict.fromkeys(text for one in each for text in expanded(one)))
 
 
-def written() -> Iterator[list[str]]:
-    """Yield the cases of ``COMMANDS``."""
-    case: list[str] = []
-    for line in COMMANDS.splitlines():
+def written() -> list[list[str]]:
+    """Return the cases of ``COMMANDS``."""
+    found: list[list[str]] = []
+    for line in re.findall(r"^[^#\n].*", COMMANDS, re.MULTILINE):
         if line.startswith(" "):
-            case += expanded(line)
-        elif line and not line.startswith("#"):
-            *others, case = ([one] for one in expanded(line))  # the last may go on
-            yield from (*others, case)
+            found[-1] += expanded(line)
+        else:
+            found += [[one] for one in expanded(line)]
+    return found
 
 
 def documented(root: Path, files: Sequence[str]) -> Iterator[list[str]]:
     """Yield the commands in documents: those that share files as one case, what writes a file before what reads it."""
     pages = [path.read_text(encoding="utf-8") for one in DOCUMENTS for path in sorted(root.glob(one))]
     text = re.sub(r" *\\\n *", " ", "\n".join(pages))
-    code = re.findall(
-        r"^(?: {4}| {2})?(?:[^`\n]*&& )?(?:\.venv/bin/)?((?:for .*)?moeplan [^`\n]*)$", text, re.MULTILINE
-    )
+    lines = r"^(?: {4}| {2})?(?:[^`\n]*&& )?(?:\.venv/bin/)?((?:for .*)?moeplan [^`\n]*)$"
+    code = re.findall(lines, text, re.MULTILINE)
     inline = re.findall(r"`(moeplan [^`\n]+)`", text)
-    shared: list[tuple[set[str], set[str], str]] = []
+    shared: list[tuple[set[str], set[str], str]] = []  # files that a line needs, and that it writes
     for line in dict.fromkeys([*code, *inline]):
         if re.search(r"\b[A-Z]{2,}\b|\.\.\.", line):  # a form, not a command
             continue
-        named = set(re.findall(r"[\w$-]+\.(?:json|yaml|csv|html)\b", line))
-        if named:
-            shared.append((named, set(re.findall(r"(?:-o|--output|init|>) (\S+\.\w+)", line)), line))
+        writes = set(re.findall(r"(?:-o|--output|init|>) (\S+\.\w+)", line))
+        needs = set(re.findall(r"[\w$-]+\.(?:json|yaml|csv|html)\b", line)) - writes
+        if needs | writes:
+            shared.append((needs - {*files}, writes, line))
         else:
             yield [line]
-    known = {*files, *(name for _, writes, _ in shared for name in writes)}
-    yield [line for named, _, line in sorted(shared, key=lambda one: not one[1]) if named <= known]
+    known = set[str]().union(*(writes for _, writes, _ in shared))
+    yield [line for needs, _, line in sorted(shared, key=lambda one: bool(one[0])) if needs <= known]
 
 
 def cases_of(root: Path, files: Sequence[str]) -> list[list[str]]:
     """Return all cases, each once, the longest first."""
-    names = [path.stem for one in DATA for path in sorted(root.glob(one))]
-    rows = [path.stem for path in sorted(root.glob("evidence/*.yaml"))]
-    deployments = [path.stem for path in sorted(root.glob("evidence/deployments/*.yaml"))]
+    names, rows, joined = (
+        [path.stem for one in where for path in sorted(root.glob(one))] for where in (DATA, ROWS, RUNS)
+    )
     commands = re.findall(r"^## (moeplan.*)", (root / "docs" / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     single = [f"{command} --help" for command in commands]
     single += [f"moeplan show {name}" for name in names]
     single += [f"moeplan explain --evidence {name}" for name in rows]
-    single += [f"moeplan validate {name}" for name in (*rows, *deployments)]
-    single += [f"moeplan what-if {name} --lang zh" for name in deployments]
+    single += [f"moeplan {command} {name}" for name in joined for command in ("validate", "what-if --lang zh")]
+    single += [f"moeplan validate {' '.join(some)}" for some in (rows[n : n + 4] for n in range(0, len(rows), 4))]
     cases = [*written(), *documented(root, files), *([one] for one in single)]
     return sorted({tuple(case): case for case in cases}.values(), key=len, reverse=True)
 

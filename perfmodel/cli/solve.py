@@ -170,7 +170,7 @@ def command(
         if money is not None and not 0 < money < float("inf"):
             raise UsageError(f"{name}: {money:g}; allowed: more than zero")
     from perfmodel.planning import planner
-    from perfmodel.report.plan import plan_document
+    from perfmodel.report.plan.document import plan_document
     from perfmodel.solver.solution import Status
 
     run = RunSpec.model_construct(

@@ -5,18 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
-from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.planning.plan_file import PHASES, served
 from perfmodel.planning.what_if import Pool, Run, as_it_is, resolved_of, resolved_pools
+from perfmodel.prediction.cost import Cost, card_prices, cost_of
 from perfmodel.prediction.scenario import Joined, Resolved, breakdown_of, in_turn
 from perfmodel.prediction.uncertainty import pool_range
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions
 from perfmodel.specs.plan import Asked
 from perfmodel.specs.run import RunSpec
-from perfmodel.units import HOUR
 
 #: instances of each pool; none of what is no deployment
 Instances = Mapping[Phase, int]
@@ -49,9 +47,8 @@ class Whole:
     #: highest load of either pool, and requests per second asked for
     utilisation: float
     asked: float | None
-    #: in the money of the run-spec, where it states a price
-    per_hour: float | None
-    per_million_tokens: float | None
+    #: none where the run-spec states no price
+    cost: Cost | None
     #: probability that TPOT is within its limit, where there is one
     chance: float | None
 
@@ -75,13 +72,11 @@ def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: R
         phase: math.ceil(count * pools[phase].plan.layout.dies / rates[phase].dies_per_server)
         for phase, count in counts.items()
     }
-    cards = {phase: number * rates[phase].packages_per_server for phase, number in servers.items()}
+    packages = {phase: one.packages_per_server for phase, one in rates.items()}
+    cards = {phase: number * packages[phase] for phase, number in servers.items()}
     requests = served(asked, joined)
     tokens = requests * conditions.osl
-    cost = None
-    if priced is not None and priced.price is not None:
-        prices = {"decode": priced.price, "prefill": priced.prefill_price or priced.price}
-        cost = sum(prices[phase] * number for phase, number in cards.items())
+    prices = card_prices(priced)
     return Whole(
         name=f"{counts['decode']} mixed" if run.mixed else f"{counts['prefill']}P{counts['decode']}D",
         cards=sum(cards.values()),
@@ -92,10 +87,9 @@ def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: R
         ttft=cast(float, as_it_is(run).ttft),
         utilisation=asked.utilisation,
         asked=asked.requests_per_s,
-        per_hour=cost,
-        per_million_tokens=None
-        if cost is None
-        else as_float(cost_of_tokens(cost_rate=cast(Any, cost / HOUR), tokens_per_s=cast(Any, tokens))),
+        cost=None
+        if prices is None
+        else cost_of(servers=servers, packages_per_server=packages, prices=prices, tokens_per_s=tokens),
         chance=None if conditions.tpot is None else _chance(run, pools, conditions.tpot),
     )
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from perfmodel.algebra import as_float
-from perfmodel.formulas.serving import cost_of_tokens
 from perfmodel.planning.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
 from perfmodel.prediction.breakdown import Breakdown, breakdown
+from perfmodel.prediction.cost import Cost, Power, card_prices, cost_of, power_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan, deployment_of
 from perfmodel.prediction.deployment_uncertainty import felt, joined_sure
 from perfmodel.prediction.placement import Die, placement
@@ -25,7 +25,6 @@ from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
-from perfmodel.units import HOUR
 
 LAYER = "moe_layer"  # block that is shown over time
 NEIGHBOURS = 5  # published rows beside each pool
@@ -91,22 +90,6 @@ class Site:
     used: tuple[int, ...]
     #: cards of the budget that are in no server in use; none where there was no budget
     idle: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a plan costs, in the money of its prices."""
-
-    per_hour: float
-    per_million_tokens: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Power:
-    """What a plan takes in with every server at its largest input, and for one output token."""
-
-    watts: float
-    joules_per_token: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,24 +330,17 @@ def _power(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Po
     """Return the power of the servers in use, none where a system's file does not state it."""
     servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
     each = {phase: pool.machine.system.spec.server_power for phase, pool in run.pools.items()}
-    if any(each[phase] is None for phase, count in servers.items() if count):
-        return None
-    watts = sum(as_float(each[phase]) * count for phase, count in servers.items() if count)
     tokens = best.requests_per_s * as_float(resolved["decode"].scenario.case.osl)
-    return Power(watts=watts, joules_per_token=watts / tokens)
+    return power_of(servers=servers, server_power=each, tokens_per_s=tokens)
 
 
 def _cost(plan: PlanSpec, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Cost | None:
-    if plan.run is None or plan.run.price is None:
+    if (prices := card_prices(plan.run)) is None:
         return None
-    each: dict[Phase, float] = {"prefill": plan.run.prefill_price or plan.run.price, "decode": plan.run.price}
     servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
-    hour = sum(
-        each[phase] * servers[phase] * one.scenario.case.rates.packages_per_server for phase, one in resolved.items()
-    )
-    tokens: Any = best.requests_per_s * float(plan.conditions.osl)
-    each_million = cost_of_tokens(cost_rate=cast(Any, hour / HOUR), tokens_per_s=tokens)
-    return Cost(per_hour=hour, per_million_tokens=as_float(each_million))
+    packages = {phase: one.scenario.case.rates.packages_per_server for phase, one in resolved.items()}
+    tokens = best.requests_per_s * float(plan.conditions.osl)
+    return cost_of(servers=servers, packages_per_server=packages, prices=prices, tokens_per_s=tokens)
 
 
 def _pool(

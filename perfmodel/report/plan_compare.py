@@ -35,14 +35,17 @@ def _wholes(first: Whole | None, second: Whole | None) -> Table:
         ("TPOT", "s", "tpot"),
         ("chance of meeting its limit", "%", "chance"),
         ("TTFT", "s", "ttft"),
+    )
+    money = (
         ("cost an hour, in the money of its price", "1", "per_hour"),
         ("cost of a million output tokens", "1", "per_million_tokens"),
     )
     rows = [_row("deployment", None, first.name, second.name)]
-    for what, unit, key in numbers:
-        a, b = getattr(first, key), getattr(second, key)
-        if a is not None and b is not None:
-            rows.append(_row(what, unit, a, b))
+    for keys, one, two in ((numbers, first, second), (money, first.cost, second.cost)):
+        for what, unit, key in keys if one is not None and two is not None else ():
+            a, b = getattr(one, key), getattr(two, key)
+            if a is not None and b is not None:
+                rows.append(_row(what, unit, a, b))
     loads = [
         f"{one.utilisation:.0%}" + ("" if one.asked is None else f", {one.asked:g} req/s asked")
         for one in (first, second)

@@ -13,7 +13,7 @@ from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.timeline import Stream, Timeline
 from perfmodel.report.html import topology
 from perfmodel.report.html.words import Words
-from perfmodel.report.plan import counts_in_words
+from perfmodel.report.plan.instances import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import layout_words
 from perfmodel.report.wrap import wrap

@@ -1,0 +1,1 @@
+"""The answer of the planner as a document, a module a table."""

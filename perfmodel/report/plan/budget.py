@@ -1,0 +1,39 @@
+"""Servers and cards that a plan may use, those it uses, and how supernodes divide them."""
+
+from perfmodel.planning.request import Asking
+from perfmodel.prediction.deployment import Deployment
+from perfmodel.solver.request import Request
+from perfmodel.specs.deployment import Phase
+
+
+def servers_in_use(best: Deployment) -> dict[Phase, int]:
+    """Return the servers in use of each pool; mixed instances count as decode's."""
+    return {"prefill": best.prefill_servers, "decode": best.decode_servers}
+
+
+def cards_allowed(asking: Asking) -> dict[str, int]:
+    """Return the cards that may be used, by system."""
+    found: dict[str, int] = {}
+    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
+    servers_of: dict[Phase, int | None] = {"decode": asking.request.servers, "prefill": asking.request.prefill_servers}
+    for phase, servers in servers_of.items():
+        if servers is not None:
+            found[names[phase]] = servers * asking.cases[phase].rates.packages_per_server
+    if asking.run.cards and asking.request.prefill_servers is None:
+        found[names["decode"]] = asking.run.cards
+    return found
+
+
+def domains_in_words(request: Request) -> tuple[str, ...]:
+    """Return how a budget beyond one supernode or server group is divided."""
+    found: list[str] = []
+    for servers, domain in ((request.prefill_servers, request.domains[0]), (request.servers, request.domains[1])):
+        if servers is None or domain is None or servers <= domain:
+            continue
+        whole, rest = divmod(servers, domain)
+        more = f" and one of {rest}, which must be for sale in part" if rest else ""
+        found.append(
+            f"the budget is {whole} supernodes or server groups of {domain} servers{more}; no instance leaves its own "
+            "(--allow-scale-out), and between them the cache takes the network that joins them"
+        )
+    return tuple(found)

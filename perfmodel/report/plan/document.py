@@ -1,0 +1,130 @@
+"""The planner's answer -> a document: titles, notes, facts and tables, targets first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from perfmodel.planning.planner import Planned
+from perfmodel.planning.request import Asking
+from perfmodel.prediction.deployment import Deployment
+from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.memory import memory_table
+from perfmodel.report.plan.budget import cards_allowed, domains_in_words
+from perfmodel.report.plan.commands import explain_command
+from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
+from perfmodel.report.plan.first_token import first_token_table
+from perfmodel.report.plan.front import front_table
+from perfmodel.report.plan.pools import pools_table
+from perfmodel.report.plan.refused import missed_table, refused_table
+from perfmodel.report.plan.rivals import choice_holds, more_of_a_limit_table, next_best_table, other_choices_table
+from perfmodel.report.plan.targets import targets_table
+from perfmodel.report.plan.totals import totals_table
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.step import extrapolations
+from perfmodel.report.table import Document
+from perfmodel.solver.solution import FrontPoint, Holds
+
+NO_TTFT = "no --ttft given: prefill batches grow as long as they gain rate, and prompts wait for them; give one"
+MIXED_UNTESTED = "mixed serving is closed form alone: no published row of it is on file"
+OVERFULL = "decode runs out of memory where all its requests are at their longest at once: some are then preempted"
+CHANCES = (
+    "chances and intervals hold the stated ranges of inputs, no queues and no faults; for whole deployments beside "
+    "published ones see moeplan validate"
+)
+
+
+def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), holds: Holds | None = None) -> Document:
+    """Return the planner's answer; an infeasible one says how near the nearest miss was."""
+    solution, asking, best = answer.solution, answer.asking, answer.solution.best
+    facts = asked_facts(answer)
+    searched = _searched(answer)
+    if best is None:
+        return Document(
+            schema="moeplan.solution/1",
+            title=f"{_title(asking)}: no feasible plan",
+            tables=(missed_table(solution), refused_table(solution)),
+            facts=facts,
+            notes=searched,
+        )
+    facts |= plan_facts(answer, best) | sure_facts(answer)
+    facts["explain"] = {
+        "decode": explain_command(best.decode, asking, tpot=None if best.mixed else asking.request.targets.tpot),
+        "prefill": explain_command(best.prefill, asking, tpot=None),
+    }
+    facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in points]
+    return Document(
+        schema="moeplan.solution/1",
+        title=_title(asking),
+        tables=(
+            targets_table(facts),
+            pools_table(asking, best, facts),
+            totals_table(facts, best, asking.cases),
+            first_token_table(facts, best.mixed),
+            memory_table(best.decode, asking.case),
+            *((front_table(points, asking, best, facts),) if points else ()),
+            next_best_table(answer),
+            other_choices_table(answer, best),
+            more_of_a_limit_table(answer),
+            refused_table(solution),
+            assumption_table(answer.felt),
+        ),
+        facts=facts,
+        notes=(*searched, *_tightened(answer), *_notes(asking, best, facts, holds)),
+    )
+
+
+def _title(asking: Asking) -> str:
+    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
+    where = (
+        names["decode"] if names["prefill"] == names["decode"] else f"{names['decode']}, prefill on {names['prefill']}"
+    )
+    return f"{asking.model.name} on {where}: isl {asking.case.isl}, osl {asking.case.osl}"
+
+
+def _searched(answer: Planned) -> tuple[str, ...]:
+    """Return how many plans were looked at, and on how many cards where no budget was given."""
+    asking = answer.asking
+    count = f"{answer.solution.evaluated:,} candidate plans evaluated"
+    if asking.run.cards:
+        return (count,)
+    each = (asking.cases["decode"].rates, asking.cases["prefill"].rates)
+    return (
+        count,
+        *(
+            f"no --cards given: searched up to {cards} cards = {cards // rates.packages_per_server} servers of {name}"
+            for (name, cards), rates in zip(cards_allowed(asking).items(), each, strict=False)
+        ),
+    )
+
+
+def _tightened(answer: Planned) -> tuple[str, ...]:
+    """Return the limits that the search was held to so that those asked for are met with the chance asked for."""
+    asked, under, confidence = (
+        answer.asking.request.targets,
+        answer.solution.request.targets,
+        answer.asking.run.confidence,
+    )
+    pairs = (("TPOT", asked.tpot, under.tpot), ("TTFT", asked.ttft, under.ttft))
+    return tuple(
+        f"{name} is to be met with a chance of {confidence:.0%}: searched, and counted as refused, under a limit "
+        f"of {format_quantity(limit, 's')}"
+        for name, wanted, limit in pairs
+        if confidence is not None and limit is not None and wanted is not None and limit < wanted
+    )
+
+
+def _notes(asking: Asking, best: Deployment, facts: dict[str, Any], holds: Holds | None) -> tuple[str, ...]:
+    """Return what a reader of the plan has to know, and how to have its pools explained."""
+    request, cases = asking.request, asking.cases
+    return (
+        *domains_in_words(request),
+        *((NO_TTFT,) if request.targets.ttft is None else ()),
+        *((MIXED_UNTESTED,) if best.mixed else ()),
+        *((OVERFULL,) if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"] else ()),
+        CHANCES,
+        *choice_holds(holds),
+        f"draft acceptance: {asking.acceptance}",
+        *(f"decode {text}" for text in extrapolations(best.decode, cases["decode"])),
+        *(f"prefill {text}" for text in extrapolations(best.prefill, cases["prefill"])),
+        f"explain decode: {facts['explain']['decode']}",
+        f"explain prefill: {facts['explain']['prefill']}",
+    )

@@ -1,0 +1,135 @@
+"""What was asked and the numbers of the best plan, in SI units, for programs."""
+
+from dataclasses import asdict
+from typing import Any
+
+from perfmodel.algebra import as_float
+from perfmodel.planning.planner import Planned
+from perfmodel.prediction.cost import card_prices, cost_of, power_of
+from perfmodel.prediction.deployment import Deployment
+from perfmodel.report.memory import longest_context
+from perfmodel.report.operators import time_by_bound
+from perfmodel.report.plan.budget import cards_allowed, servers_in_use
+from perfmodel.report.plan.larger_batch import stopped_by
+from perfmodel.report.step import plan_breakdown, tpot_over_context
+from perfmodel.specs.deployment import Phase
+
+
+def asked_facts(answer: Planned) -> dict[str, Any]:
+    """Return what was asked for, and how the search went."""
+    solution, asking, request = answer.solution, answer.asking, answer.asking.request
+    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
+    return {
+        "status": solution.status.value,
+        "model": asking.model.name,
+        "system": names["decode"],
+        "prefill_system": names["prefill"],
+        "isl": asking.case.isl,
+        "osl": asking.case.osl,
+        "acceptance": asking.acceptance,
+        "objective": request.objective,
+        "rate_asked_per_s": request.rate,
+        "plans_evaluated": solution.evaluated,
+        "utilisation_limit": request.utilisation,
+        "confidence": asking.run.confidence,
+    }
+
+
+def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
+    """Return the numbers of the best plan in SI units."""
+    asking, cases = answer.asking, answer.asking.cases
+    request, decode = asking.request, answer.asking.cases["decode"]
+    cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in servers_in_use(best).items()}
+    used, budget = sum(cards.values()), sum(cards_allowed(asking).values())
+    terms = best.first_token
+    return {
+        "requests_per_s": best.requests_per_s,
+        "tokens_per_s": best.requests_per_s * decode.osl,
+        "tokens_per_s_per_card_of_deployment": best.requests_per_s * decode.osl / used,
+        "tokens_per_s_per_card_of_decode_pool": as_float(best.decode.point.tokens_per_s)
+        * (as_float(best.decode.point.tpot) / best.tpot)
+        * decode.rates.dies_per_package
+        / best.decode.layout.dies,
+        "serving": "mixed" if best.mixed else "disaggregated",
+        "tpot_s": best.tpot,
+        "tpot_target_s": request.targets.tpot,
+        "tpot_at_context_s": tpot_over_context(best.decode, decode, best.tpot_added),
+        "longest_gap_s": best.longest_gap,
+        "ttft_s": as_float(terms.ttft),
+        "ttft_target_s": request.targets.ttft,
+        "ttft_terms_s": {
+            **({"frontend": as_float(terms.frontend)} if as_float(terms.frontend) else {}),
+            "batch_formation": as_float(terms.batch_formation),
+            "residual": as_float(terms.residual),
+            "prefill": as_float(terms.prefill),
+            "kv_transfer": as_float(terms.kv_transfer),
+            "first_step": as_float(terms.first_step),
+        },
+        "cards_used": used,
+        "cards_idle": budget - used if asking.run.cards else 0,
+        "cards_of_pool": cards,
+        "cost": _cost(answer, best),
+        "unrounded_requests_per_s": answer.solution.unrounded,
+        "longest_context": longest_context(best.decode),
+        "prefill": _pool_facts(answer, best, "prefill"),
+        "decode": _pool_facts(answer, best, "decode"),
+    }
+
+
+def _pool_facts(answer: Planned, best: Deployment, phase: Phase) -> dict[str, Any]:
+    """Return the numbers of one pool of the best plan."""
+    cases, ideal = answer.asking.cases, answer.asking.ideal[phase]
+    pool, instances, utilisation = (
+        (best.decode, best.decode_instances, best.decode_utilisation)
+        if phase == "decode"
+        else (best.prefill, best.prefill_instances, best.prefill_utilisation)
+    )
+    case, rates = cases[phase], cases[phase].rates
+    dies = pool.layout.dies * instances
+    return {
+        "instances": instances,
+        "layout": pool.layout.model_dump(),
+        "dies": dies,
+        "cards": dies // rates.dies_per_package,
+        "servers": pool.servers * instances,
+        "step_time_s": as_float(pool.point.step_time),
+        "tokens_per_s_per_card_of_pool": as_float(pool.point.tokens_per_s) * rates.dies_per_package / pool.layout.dies,
+        "utilisation": utilisation,
+        "memory_planned_B": as_float(pool.point.memory),
+        "memory_worst_B": as_float(pool.point.footprint.worst),
+        "memory_usable_B": as_float(pool.point.usable),
+        "memory_share": as_float(pool.point.memory / pool.point.usable),
+        "time_by_bound": time_by_bound(plan_breakdown(pool, case, ideal)),
+        "stopped_by": stopped_by(best, phase, cases, answer.solution.request),
+    }
+
+
+def sure_facts(answer: Planned) -> dict[str, Any]:
+    """Return the intervals of the best plan, and the chances that it meets what was asked for."""
+    facts: dict[str, Any] = {}
+    if answer.sure is not None:
+        facts["tpot_interval_s"] = answer.sure.tpot.as_dict()
+        facts["tpot_chance"] = answer.tpot_chance
+    if answer.joined is not None:
+        facts["ttft_interval_s"] = answer.joined.ttft.as_dict()
+        facts["ttft_chance"] = answer.ttft_chance
+        facts["rate_chance"] = answer.rate_chance
+        facts["chance_of_all"] = answer.chance_of_all
+        facts["requests_per_s_interval"] = answer.joined.requests_per_s.as_dict()
+    return facts
+
+
+def _cost(answer: Planned, best: Deployment) -> dict[str, float] | None:
+    """Return what the plan costs an hour and for a million output tokens, or its watts and joules for one token."""
+    asking = answer.asking
+    servers, tokens = servers_in_use(best), best.requests_per_s * as_float(asking.case.osl)
+    if asking.request.objective == "energy":
+        watts = {phase: machine.system.spec.server_power for phase, machine in asking.machines.items()}
+        power = power_of(servers=servers, server_power=watts, tokens_per_s=tokens)
+        if power is None:
+            return None
+        return {"watts_at_most": power.watts, "joules_per_token_at_most": power.joules_per_token}
+    if (prices := card_prices(asking.run)) is None:
+        return None
+    each = {phase: case.rates.packages_per_server for phase, case in asking.cases.items()}
+    return asdict(cost_of(servers=servers, packages_per_server=each, prices=prices, tokens_per_s=tokens))

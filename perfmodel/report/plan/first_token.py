@@ -1,0 +1,26 @@
+"""The waits and steps that make up the time to first token, as a table."""
+
+from typing import Any
+
+from perfmodel.report.table import Column, Table
+
+TTFT_DEFINITION = (
+    "TTFT = batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
+    "means at the utilisation limit"
+)
+MIXED_TTFT = (
+    "TTFT = batch formation + residual of the running prefill or decode step + prefill, which makes the first token; "
+    "means at the utilisation limit"
+)
+
+
+def first_token_table(facts: dict[str, Any], mixed: bool) -> Table:
+    """Return the terms of TTFT and their sum."""
+    terms = {**facts["ttft_terms_s"], "sum": facts["ttft_s"]}
+    rows = tuple({"term": name.replace("_", " "), "time": value} for name, value in terms.items())
+    return Table(
+        "Time to first token",
+        (Column("term", "term"), Column("time", "mean", "s")),
+        rows,
+        (MIXED_TTFT if mixed else TTFT_DEFINITION,),
+    )

@@ -1,0 +1,64 @@
+"""Which limits refused how many plans, and how near the nearest came, as tables."""
+
+import math
+
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.table import Column, Table
+from perfmodel.solver.solution import Solution
+
+
+def missed_table(solution: Solution) -> Table:
+    """Return each limit that was searched under, and the nearest that any plan came to it."""
+    request = solution.request
+    closest = {r.constraint: r for r in solution.rejections}
+    asked = (("tpot", "TPOT", "s", request.targets.tpot), ("ttft", "TTFT", "s", request.targets.ttft))
+    rows = []
+    passed = "rate" in closest  # what falls short of the rate has met the limits before it
+    for key, name, unit, limit in (*asked, ("rate", "requests per second", "1/s", request.rate)):
+        if limit is None:
+            continue
+        miss = closest.get(key)
+        known = miss is not None and math.isfinite(miss.closest)
+        rows.append(
+            {
+                "target": name,
+                "met": "not the limit that binds" if not known or (passed and key != "rate") else "✗",
+                "limit": format_quantity(limit, unit),
+                "closest": format_quantity(miss.closest, unit) if miss and known else "-",
+                "off": miss.closest / limit - 1 if miss and known else None,
+            }
+        )
+    columns = (
+        Column("target", "target"),
+        Column("met", "met"),
+        Column("limit", "limit"),
+        Column("closest", "nearest plan"),
+        Column("off", "off by", "%"),
+    )
+    note = "nearest plan: it meets every limit checked before this one (memory, then TPOT, then TTFT, then rate)"
+    return Table("Targets", columns, tuple(rows), (note,))
+
+
+def refused_table(solution: Solution) -> Table:
+    """Return how many plans each constraint refused, and the closest miss."""
+    rows = tuple(
+        {
+            "constraint": r.constraint,
+            "refused": r.count,
+            "closest": format_quantity(r.closest, r.unit) if math.isfinite(r.closest) else "-",
+            "limit": format_quantity(r.limit, r.unit) if math.isfinite(r.closest) else "-",
+            "off": r.closest / r.limit - 1 if math.isfinite(r.closest) else None,
+            "layout": r.layout,
+        }
+        for r in solution.rejections
+    )
+    columns = (
+        Column("constraint", "constraint"),
+        Column("refused", "plans refused", "1"),
+        Column("closest", "closest miss"),
+        Column("limit", "limit"),
+        Column("off", "off by", "%"),
+        Column("layout", "by", spare=1),
+    )
+    note = "closest miss: of pools where they are joined, else told only where nothing is feasible"
+    return Table("Refused", columns, rows, (note,) if rows else ())

@@ -1,0 +1,123 @@
+"""How near other plans come, what every other choice loses, what more of a limit buys, where the choice holds."""
+
+from collections.abc import Mapping
+
+from perfmodel.algebra import as_float
+from perfmodel.planning.planner import Planned
+from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.prediction.serving import Case
+from perfmodel.report.plan.instances import counts_in_words
+from perfmodel.report.plan.pools import SMALLEST_SHARE
+from perfmodel.report.step import layout_words, plan_breakdown
+from perfmodel.report.table import Column, Table
+from perfmodel.solver.solution import Holds
+from perfmodel.specs.run import Objective
+from perfmodel.supply.rates import Rates
+
+#: what an objective compares
+VALUED: dict[Objective, str] = {
+    "throughput": "req/s",
+    "tpot": "req/s",
+    "per-card": "req/s per card",
+    "cards": "req/s per server",
+    "cost": "tokens for the money",
+    "energy": "tokens per joule",
+}
+
+
+def next_best_table(answer: Planned) -> Table:
+    """Return the best plans of another size or structure."""
+    solution, asking = answer.solution, answer.asking
+    rows = [
+        {
+            "plan": counts_in_words(d),
+            "decode": layout_words(d.decode),
+            "tpot": d.tpot,
+            "ttft": as_float(d.first_token.ttft),
+            "requests": d.requests_per_s,
+            "servers": d.servers_used,
+            "loss": loss,
+        }
+        for d, loss in zip(solution.alternatives, solution.losses, strict=True)
+    ]
+    columns = (
+        Column("plan", "plan"),
+        Column("decode", "decode layout"),
+        Column("tpot", "TPOT", "s"),
+        Column("ttft", "TTFT", "s"),
+        Column("requests", "req/s", "1/s"),
+        Column("servers", "servers", "1"),
+        Column("loss", f"{VALUED[asking.request.objective]} vs best", "%"),
+    )
+    return Table("Next best, each of another size or structure", columns, tuple(rows))
+
+
+def other_choices_table(answer: Planned, best: Deployment) -> Table:
+    """Return the best plan of every other structural choice, what it loses, and where its time goes instead."""
+    case, ideal = answer.asking.case, answer.asking.ideal["decode"]
+    before = _card_seconds(best.decode, case, ideal)
+    rows = tuple(
+        {
+            "choice": one.choice,
+            "loss": one.loss,
+            "servers": one.deployment.servers_used,
+            "why": _why(before, _card_seconds(one.deployment.decode, case, ideal)),
+            "decode": layout_words(one.deployment.decode),
+        }
+        for one in answer.solution.lost
+    )
+    columns = (
+        Column("choice", "choosing"),
+        Column("loss", f"{VALUED[answer.asking.request.objective]} vs best", "%"),
+        Column("servers", "servers", "1"),
+        Column("why", "decode time of a token that it adds"),
+        Column("decode", "its best decode layout", spare=1),
+    )
+    note = (
+        "the time it adds: of the best plan's card time for a token, the largest two; the rest of the loss is elsewhere"
+    )
+    return Table("What other choices lose, everything else chosen anew", columns, rows, (note,) if rows else ())
+
+
+def _card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:
+    """Return the time of a card for one token, by operator and what else takes time."""
+    parts = plan_breakdown(pool, case, ideal)
+    each = pool.layout.dies / as_float(pool.point.tokens_per_s) / parts.step_time
+    times: dict[str, float] = {}
+    for row in parts.rows:
+        if row.decides:
+            times[row.name] = times.get(row.name, 0.0) + row.total * each
+    times["gaps between operators"] = parts.gaps * each
+    times["host, launch, sampling"] = parts.overhead * each
+    return times
+
+
+def _why(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Return the two operators that add most, as parts of all time before."""
+    whole = sum(before.values())
+    added = {name: (time - before.get(name, 0.0)) / whole for name, time in after.items()}
+    most = sorted(added, key=lambda name: -added[name])[:2]
+    return ", ".join(f"{name} +{added[name]:.0%}" for name in most if added[name] >= SMALLEST_SHARE) or "-"
+
+
+def more_of_a_limit_table(answer: Planned) -> Table:
+    """Return what a little more of each limit buys."""
+    rows = tuple({"limit": one.limit, "gain": one.gain} for one in answer.solution.prices)
+    columns = (Column("limit", "a little more"), Column("gain", f"buys {VALUED[answer.asking.request.objective]}", "%"))
+    note = "at least: +1 ms keeps the decode layout but for its batch and split, more servers keep the sizes searched"
+    return Table("What more of a limit buys", columns, rows, (note,))
+
+
+def choice_holds(found: Holds | None) -> tuple[str, ...]:
+    """Return over which acceptance the choice stays the best."""
+    if found is None:
+        return ()
+    ends = [
+        f"{side} it {words} would be better"
+        for side, words in (("below", found.below), ("above", found.above))
+        if words
+    ]
+    return (
+        f"the structure of decode stays that of the best plan for a first-draft acceptance of {found.lowest:.3g} to "
+        f"{found.highest:.3g} (asked: {found.asked:.3g}; steps of 0.025)" + "".join(f"; {end}" for end in ends),
+    )

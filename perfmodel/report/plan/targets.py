@@ -1,0 +1,62 @@
+"""Whether the plan meets what was asked for, and how sure that is, as a table."""
+
+from typing import Any
+
+from perfmodel.prediction.deployment import ROUND_OFF
+from perfmodel.report.quantity import span_in_words
+from perfmodel.report.table import Column, Table
+
+
+def targets_table(facts: dict[str, Any]) -> Table:
+    """Return each limit beside its prediction."""
+    rows: list[dict[str, Any]] = []
+    for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")):
+        target = facts[f"{key}_target_s"]
+        value = facts[f"{key}_s"]
+        met = None if target is None else value <= target * (1 + ROUND_OFF)
+        rows.append(
+            {
+                "target": name,
+                "met": "no limit given" if met is None else ("✓" if met else "✗"),
+                "unit": "s",
+                "value": value,
+                "limit": target,
+                "room": None if target is None else 1 - value / target,
+                "interval50": _between(facts.get(f"{key}_interval_s"), 50),
+                "interval": _between(facts.get(f"{key}_interval_s"), 90),
+                "chance": facts.get(f"{key}_chance"),
+            }
+        )
+    if (rate := facts["rate_asked_per_s"]) is not None:
+        ends = facts.get("requests_per_s_interval")
+        rows.append(
+            {
+                "target": "requests per second",
+                "met": "✓",
+                "unit": "1/s",
+                "value": facts["requests_per_s"],
+                "limit": rate,
+                "room": facts["requests_per_s"] / rate - 1,
+                "interval50": "-" if ends is None else span_in_words(ends, 50),
+                "interval": "-" if ends is None else span_in_words(ends, 90),
+                "chance": facts.get("rate_chance"),
+            }
+        )
+    columns = (
+        Column("target", "target"),
+        Column("met", "met"),
+        Column("unit", "unit"),
+        Column("value", "predicted", "row"),
+        Column("limit", "limit", "row"),
+        Column("room", "room", "%"),
+        Column("interval50", "50 % interval", spare=1),
+        Column("interval", "90 % interval"),
+        Column("chance", "chance", "%"),
+    )
+    both = facts.get("chance_of_all")
+    note = () if both is None else (f"chance that all are met at once: {100 * both:.1f} %",)
+    return Table("Targets", columns, tuple(rows), note)
+
+
+def _between(ends: dict[str, float] | None, width: int) -> str:
+    return "-" if ends is None else f"{span_in_words(ends, width, 1e3)} ms"
