@@ -100,8 +100,8 @@ def _time(seconds: float) -> str:
 def report_of(spec: Any, run: Any, *, front: bool) -> Any:
     """Return everything that the page of a plan shows."""
     from perfmodel.files import catalog
+    from perfmodel.planning.changes import Refusal, hardware_changes, technique_changes
     from perfmodel.planning.dossier import plan_report
-    from perfmodel.planning.what_if import Refusal, hardware_changes, technique_changes
     from perfmodel.scoring.validation import Published, deployed
 
     tried: list[Any] = []

@@ -12,7 +12,7 @@ from perfmodel.planning import inputs
 
 if TYPE_CHECKING:
     from perfmodel.planning.compare import Instances, Whole
-    from perfmodel.planning.what_if import Run
+    from perfmodel.planning.pools import Run
     from perfmodel.specs.plan import PlanSpec
 
 SHOWN_PAIRS = 6
@@ -52,7 +52,10 @@ def command(
     Example: moeplan what-if seed-cm384-decode
     """
     from perfmodel.files import catalog
-    from perfmodel.planning.what_if import Effect, Refusal, effects, hardware_changes, outcome, technique_changes, ways
+    from perfmodel.planning.changes import Refusal, hardware_changes, technique_changes
+    from perfmodel.planning.outcome import outcome
+    from perfmodel.planning.reach import ways
+    from perfmodel.planning.what_if import Effect, effects
     from perfmodel.planning.what_if import pairs as two_by_two
     from perfmodel.report.what_if import reach_document, what_if_document
 
@@ -106,7 +109,7 @@ def _techniques(only: str | None) -> list[Any]:
 
 def _goal(text: str | None) -> Any:
     """Read a goal such as 'tpot=30ms,batch=96'."""
-    from perfmodel.planning.what_if import Goal
+    from perfmodel.planning.reach import Goal
 
     if text is None:
         return None
@@ -147,8 +150,9 @@ def given_of(
     """Return what a word names, with another stack, acceptance and limits where they are given."""
     from perfmodel.files import catalog
     from perfmodel.planning.compare import whole_of
+    from perfmodel.planning.outcome import as_it_is
     from perfmodel.planning.plan_file import PHASES, conditions_of
-    from perfmodel.planning.what_if import Pool, Run, as_it_is
+    from perfmodel.planning.pools import Pool, Run
     from perfmodel.prediction.scenario import of_deployment
     from perfmodel.specs.plan import Asked
 

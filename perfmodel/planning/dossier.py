@@ -8,7 +8,10 @@ import numpy as np
 
 from perfmodel.algebra import as_float
 from perfmodel.formulas.serving import cost_of_tokens
-from perfmodel.planning.what_if import Change, Effect, Refusal, Run, effects, outcome, resolved_of
+from perfmodel.planning.changes import Change, Refusal
+from perfmodel.planning.outcome import outcome
+from perfmodel.planning.pools import Run, resolved_of
+from perfmodel.planning.what_if import Effect, effects
 from perfmodel.prediction.breakdown import Breakdown, breakdown
 from perfmodel.prediction.placement import Die, placement
 from perfmodel.prediction.scenario import Resolved, joined_rates, ledger_of
