@@ -73,14 +73,14 @@ def _parts() -> list[dict[str, Any]]:
 def _scores() -> Iterator[Any]:
     """Yield the score of every golden row on file, as `moeplan validate` counts them."""
     from perfmodel.files import catalog
-    from perfmodel.scoring import validation
+    from perfmodel.scoring.validation import Published, scored
 
     for name in catalog.names("evidence"):
         spec = catalog.load_evidence(name).spec
         if spec.role == "golden":
             model = catalog.load_model(spec.conditions.model).spec
-            row = validation.Published(spec=spec, model=model, machine=catalog.load_conditions(spec.conditions))
-            yield validation.scored(row)
+            row = Published(spec=spec, model=model, machine=catalog.load_conditions(spec.conditions))
+            yield scored(row)
 
 
 def _start() -> float:
@@ -102,7 +102,7 @@ def command(format_: options.FormatOption = options.Format.table) -> None:
     """
     from perfmodel.files import folders
     from perfmodel.report.table import Column, Document, Table
-    from perfmodel.scoring import validation
+    from perfmodel.scoring.summaries import summaries
 
     counts, faults = _files()
     parts = _parts()
@@ -117,7 +117,7 @@ def command(format_: options.FormatOption = options.Format.table) -> None:
         "start_s": _start(),
     }
     results = [] if faults or missing else list(_scores())
-    whole = next((one for one in validation.summaries(results) if one.by == "all"), None) if results else None
+    whole = next((one for one in summaries(results) if one.by == "all"), None) if results else None
     if whole:
         facts |= {"golden_results": whole.results, "mean_absolute_error": whole.mean, "inside_90": whole.inside90}
     healthy = not faults and not missing

@@ -102,7 +102,8 @@ def report_of(spec: Any, run: Any, *, front: bool) -> Any:
     from perfmodel.files import catalog
     from perfmodel.planning.changes import Refusal, hardware_changes, technique_changes
     from perfmodel.planning.dossier import plan_report
-    from perfmodel.scoring.validation import Published, deployed
+    from perfmodel.scoring.deployments import deployed
+    from perfmodel.scoring.validation import Published
 
     tried: list[Any] = []
     if not run.mixed:  # their gain is that of pools apart

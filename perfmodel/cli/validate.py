@@ -31,17 +31,22 @@ def command(
     """
     from perfmodel.files import catalog
     from perfmodel.report.validation import MADE_BY, validation_document
-    from perfmodel.scoring import validation
+    from perfmodel.scoring.deployments import deployed
     from perfmodel.scoring.evidence_fit import predictor
+    from perfmodel.scoring.left_out import leave_one_source_out
+    from perfmodel.scoring.neighbours import anchor, nearest
+    from perfmodel.scoring.peers import beside
+    from perfmodel.scoring.summaries import summaries
+    from perfmodel.scoring.validation import Published, scored
 
     fit = predictor if leave_one_out else None
 
     def machine_of(conditions: Any) -> Any:
         return catalog.load_conditions(conditions, stack, kernels or ())
 
-    def published(spec: Any) -> validation.Published:
+    def published(spec: Any) -> Published:
         model = catalog.load_model(spec.conditions.model).spec
-        return validation.Published(spec=spec, model=model, machine=machine_of(spec.conditions))
+        return Published(spec=spec, model=model, machine=machine_of(spec.conditions))
 
     on_file = [published(catalog.load_evidence(name).spec) for name in catalog.names("evidence")]
     if words:
@@ -53,16 +58,16 @@ def command(
     given = {row.name for row in rows}
     left_out: dict[str, Any] = {}
     if fit is not None:
-        left_out = validation.leave_one_source_out(rows, on_file, fit)
-    anchors = [validation.anchor(row) for row in on_file]
-    results = [validation.scored(row, left_out.get(row.name)) for row in rows]
+        left_out = leave_one_source_out(rows, on_file, fit)
+    anchors = [anchor(row) for row in on_file]
+    results = [scored(row, left_out.get(row.name)) for row in rows]
     peers = [catalog.load_peer(name).spec for name in catalog.names("peers")]
     document = validation_document(
-        results=[(one, validation.nearest(one.spec.name, one.place, anchors)) for one in results],
-        summaries=validation.summaries(results),
-        peers=validation.beside(peers, results, sorted(given) if words else None),
+        results=[(one, nearest(one.spec.name, one.place, anchors)) for one in results],
+        summaries=summaries(results),
+        peers=beside(peers, results, sorted(given) if words else None),
         deployed=[
-            validation.deployed(spec, catalog.load_model(spec.conditions.model).spec, machine_of(spec.conditions))
+            deployed(spec, catalog.load_model(spec.conditions.model).spec, machine_of(spec.conditions))
             for spec in joined
         ],
         left_out=leave_one_out,

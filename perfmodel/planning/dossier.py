@@ -18,7 +18,10 @@ from perfmodel.prediction.scenario import Resolved, joined_rates, ledger_of
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.timeline import Timeline, timeline
 from perfmodel.prediction.uncertainty import Interval, JoinedRange, PoolRange, interleaved, pool_range
-from perfmodel.scoring.validation import Deployed, Published, Result, neighbours, place_of
+from perfmodel.scoring.deployments import Deployed
+from perfmodel.scoring.distance import place_of
+from perfmodel.scoring.neighbours import neighbours
+from perfmodel.scoring.validation import Published, Result
 from perfmodel.solver.join import divided
 from perfmodel.solver.plan import Deployment, FrontPoint, PoolPlan
 from perfmodel.solver.solve import deployment_of, felt, joined_sure
