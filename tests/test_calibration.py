@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from perfmodel.files import catalog
-from perfmodel.measured.readers import Context, read
+from perfmodel.measured.readers import read
+from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import OPERATORS
 from perfmodel.scoring.calibration import PRIORS, fit
 from perfmodel.scoring.operators import by_kernel

@@ -21,7 +21,7 @@ from perfmodel.files.folders import FOLDERS as _FOLDERS
 from perfmodel.files.folders import names as names
 from perfmodel.files.folders import root as _root
 from perfmodel.measured import readers
-from perfmodel.measured.readers import Context
+from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import Measurement
 from perfmodel.planning.plan_file import PHASES, check_settings, conditions_of, moved
 from perfmodel.solver.space import Choices
