@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from perfmodel.files import catalog, folders, machines
-from perfmodel.measured.readers import Context, read
+from perfmodel.files import catalog
+from perfmodel.measured.readers import read
+from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import OPERATORS
 from perfmodel.scoring.calibration import PRIORS, fit
 from perfmodel.scoring.operators import by_kernel
 from perfmodel.specs.kernels import KernelSetSpec, parameters
 from perfmodel.timing.operators import time_op
 
-MACHINE, _ = machines.load_machine("cloudmatrix384", None, ["vllm-ascend-0.23"])
-RATES, IDEAL = MACHINE.rates(), machines.ideal(MACHINE).rates()
+MACHINE, _ = catalog.load_machine("cloudmatrix384", None, ["vllm-ascend-0.23"])
+RATES, IDEAL = MACHINE.rates(), catalog.ideal(MACHINE).rates()
 CONTEXT = Context(attention=catalog.load_model("deepseek-v3").spec.attention)
 
 
@@ -60,7 +61,7 @@ def test_known_parameters_come_back(tmp_path: Path) -> None:
 
 def test_at_most_six_fitted_parameters_of_an_operator_class() -> None:
     """Counted on file as those with a range; the ten of the collectives serve three operations."""
-    for name in folders.names("kernels"):
+    for name in catalog.names("kernels"):
         known = catalog.load_kernels(name)
         for word, kernel in known.spec.classes().items():
             figures = [known.figures[f"{word}.{parameter}"] for parameter in parameters(kernel)]

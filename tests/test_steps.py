@@ -11,7 +11,9 @@ import yaml
 from perfmodel.files import catalog, folders, machines
 from perfmodel.prediction.scenario import of_evidence, parts_of, parts_of_step, predicted, resolve
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
-from perfmodel.scoring.validation import Published, leave_one_source_out, scored, summaries
+from perfmodel.scoring.left_out import leave_one_source_out
+from perfmodel.scoring.summaries import summaries
+from perfmodel.scoring.validation import Published, scored
 from tests.update_snapshots import SNAPSHOT, predictions
 
 BOUNDS = yaml.safe_load((Path(__file__).parent / "golden" / "steps.yaml").read_text())

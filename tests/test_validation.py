@@ -10,11 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from perfmodel.errors import DataError
-from perfmodel.files import catalog, folders, machines, results
+from perfmodel.files import catalog
 from perfmodel.prediction.scenario import of_deployment
 from perfmodel.prediction.uncertainty import Interval
-from perfmodel.scoring import validation
-from perfmodel.scoring.validation import Anchor, Place, Published, Scored
+from perfmodel.scoring.deployments import Deployed, deployed
+from perfmodel.scoring.distance import Place, distance
+from perfmodel.scoring.left_out import leave_one_source_out
+from perfmodel.scoring.neighbours import Anchor, anchor, nearest
+from perfmodel.scoring.peers import beside
+from perfmodel.scoring.summaries import summaries
+from perfmodel.scoring.validation import Published, Result, Scored, scored, turned
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = (ROOT / "evidence" / "cm384-decode-4k-b96.yaml").read_text(encoding="utf-8")
@@ -33,11 +38,11 @@ PLACE = Place(
 
 def published(name: str) -> Published:
     spec = catalog.load_evidence(name).spec
-    machine = machines.load_conditions(spec.conditions)
+    machine = catalog.load_conditions(spec.conditions)
     return Published(spec=spec, model=catalog.load_model(spec.conditions.model).spec, machine=machine)
 
 
-def of_role(result: validation.Result, role: str) -> validation.Result:
+def of_role(result: Result, role: str) -> Result:
     return replace(result, spec=result.spec.model_copy(update={"role": role}))
 
 
@@ -97,7 +102,7 @@ def test_faults_of_a_deployment_are_told_as_of_a_deployment(tmp_path: Path) -> N
     text = (ROOT / "evidence/deployments/va-qwen235-1p2d.yaml").read_text(encoding="utf-8")
     path.write_text(text.replace("  concurrency: 576\n", ""))
     with pytest.raises(DataError, match="nothing fixes the batch of decode; add decode.layout.batch, concurrency"):
-        results.load_results([str(path)])
+        catalog.load_results([str(path)])
 
 
 def test_names_keep_their_suggestions(moeplan) -> None:
@@ -119,16 +124,16 @@ def test_score_counts_width_and_what_lies_outside() -> None:
 
 
 def test_rates_count_turned() -> None:
-    assert validation.turned("step_time", 0.1) == 0.1
-    assert validation.turned("tokens_per_s_per_card", 0.25) == pytest.approx(-0.2)
-    fast = validation.scored(published("seed-a2-decode-808"))
+    assert turned("step_time", 0.1) == 0.1
+    assert turned("tokens_per_s_per_card", 0.25) == pytest.approx(-0.2)
+    fast = scored(published("seed-a2-decode-808"))
     assert fast.slow == pytest.approx(1 / (1 + fast.scores[0].error) - 1)
 
 
 def test_summaries_keep_roles_apart() -> None:
-    some = [validation.scored(published(n)) for n in ("seed-cm384-decode", "seed-prefill-16x", "xds-colocated-decode")]
+    some = [scored(published(n)) for n in ("seed-cm384-decode", "seed-prefill-16x", "xds-colocated-decode")]
     mixed = [*some[:2], of_role(some[2], "reference")]
-    found = {(s.role, s.by, s.group): s for s in validation.summaries(mixed)}
+    found = {(s.role, s.by, s.group): s for s in summaries(mixed)}
     errors = [one.slow for one in some[:2]]
     whole = found["golden", "all", "all"]
     assert whole.results == 2
@@ -156,11 +161,11 @@ def test_every_row_counts_once_in_each_grouping(moeplan) -> None:
 
 def test_distance_is_of_conditions() -> None:
     e = 2.718281828459045
-    assert validation.distance(PLACE, PLACE) == 0
-    assert validation.distance(PLACE, replace(PLACE, dies=64 * e**3)) == pytest.approx(1)
-    assert validation.distance(PLACE, replace(PLACE, tokens=96 / e, context=4096 * e)) == pytest.approx(2 / 3)
-    assert validation.distance(PLACE, replace(PLACE, chip="b", overlap="link")) == 2
-    assert validation.distance(PLACE, replace(PLACE, phase="prefill")) == float("inf")
+    assert distance(PLACE, PLACE) == 0
+    assert distance(PLACE, replace(PLACE, dies=64 * e**3)) == pytest.approx(1)
+    assert distance(PLACE, replace(PLACE, tokens=96 / e, context=4096 * e)) == pytest.approx(2 / 3)
+    assert distance(PLACE, replace(PLACE, chip="b", overlap="link")) == 2
+    assert distance(PLACE, replace(PLACE, phase="prefill")) == float("inf")
 
 
 def test_nearest_is_neither_itself_nor_of_another_phase() -> None:
@@ -170,15 +175,15 @@ def test_nearest_is_neither_itself_nor_of_another_phase() -> None:
         Anchor(name="far", place=replace(PLACE, dies=640), slow=0.1),
         Anchor(name="near", place=replace(PLACE, dies=80), slow=0.2),
     ]
-    found = validation.nearest("self", PLACE, near)
+    found = nearest("self", PLACE, near)
     assert found is not None
     assert found[0].name == "near"
-    assert validation.nearest("self", PLACE, near[:2]) is None
+    assert nearest("self", PLACE, near[:2]) is None
 
 
 def test_anchor_has_the_error_of_its_row() -> None:
     one = published("seed-cm384-decode")
-    assert validation.anchor(one).slow == validation.scored(one).slow
+    assert anchor(one).slow == scored(one).slow
 
 
 # --- a source left out
@@ -201,22 +206,22 @@ def toy_fit(rows: Sequence[Toy]) -> Any:
 
 
 def test_a_source_never_predicts_itself() -> None:
-    found = validation.leave_one_source_out(TOYS, TOYS, toy_fit)
+    found = leave_one_source_out(TOYS, TOYS, toy_fit)
     values = {name: value["step_time"] for name, value in found.items()}
     assert values == {"a1": 10, "a2": 10, "b1": 2, "c1": pytest.approx(14 / 3)}
 
 
 def test_a_lone_source_has_no_prediction() -> None:
-    assert validation.leave_one_source_out(TOYS[:2], TOYS[:2], toy_fit) == {}
+    assert leave_one_source_out(TOYS[:2], TOYS[:2], toy_fit) == {}
 
 
 def test_left_out_errors_have_their_own_summary() -> None:
     one = published("seed-cm384-decode")
-    result = validation.scored(one, {"tokens_per_s_per_card": 960.0})
+    result = scored(one, {"tokens_per_s_per_card": 960.0})
     assert result.scores[0].left_out_error == -0.5
-    whole = validation.summaries([result])[0]
+    whole = summaries([result])[0]
     assert (whole.left_out_results, whole.left_out_mean, whole.left_out_bias) == (1, 1.0, 1.0)
-    assert validation.summaries([validation.scored(one)])[0].left_out_mean is None
+    assert summaries([scored(one)])[0].left_out_mean is None
 
 
 def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
@@ -242,15 +247,15 @@ def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
 # --- peers
 
 
-@pytest.mark.parametrize("name", folders.names("peers"))
+@pytest.mark.parametrize("name", catalog.names("peers"))
 def test_peers_read(name: str) -> None:
     assert catalog.load_peer(name).spec.results
 
 
 def test_peers_stand_beside_the_same_quantity() -> None:
-    peers = [catalog.load_peer(name).spec for name in folders.names("peers")]
-    result = validation.scored(published("cm384-decode-4k-b96"))
-    found = {one.peer: one for one in validation.beside(peers, [result], ["cm384-decode-4k-b96"])}
+    peers = [catalog.load_peer(name).spec for name in catalog.names("peers")]
+    result = scored(published("cm384-decode-4k-b96"))
+    found = {one.peer: one for one in beside(peers, [result], ["cm384-decode-4k-b96"])}
     rate = next(s for s in result.scores if s.quantity == "tokens_per_s_per_card")
     assert {one.row for one in found.values()} == {"cm384-decode-4k-b96"}
     assert found["InferSim"].theirs == pytest.approx(1 / 1.32 - 1)
@@ -259,24 +264,24 @@ def test_peers_stand_beside_the_same_quantity() -> None:
 
 def test_a_row_not_on_file_has_no_error_of_ours() -> None:
     peers = [catalog.load_peer("infersim").spec]
-    assert [one.ours for one in validation.beside(peers, [])] == [None]
+    assert [one.ours for one in beside(peers, [])] == [None]
 
 
 # --- deployments
 
-DEPLOYMENTS = folders.names("deployments")
+DEPLOYMENTS = catalog.names("deployments")
 
 
-def deployment(name: str, stack: str | None = None) -> validation.Deployed:
+def deployment(name: str, stack: str | None = None) -> Deployed:
     spec = catalog.load_deployment(name).spec
-    machine, _ = machines.load_machine(spec.conditions.system, stack or spec.conditions.stack)
-    return validation.deployed(spec, catalog.load_model(spec.conditions.model).spec, machine)
+    machine, _ = catalog.load_machine(spec.conditions.system, stack or spec.conditions.stack)
+    return deployed(spec, catalog.load_model(spec.conditions.model).spec, machine)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_ideal_deployment_is_never_slower_than_the_measured_one(name: str) -> None:
     for one in deployment(name, "ideal").scores:
-        assert validation.turned(one.quantity, one.error) <= 0
+        assert turned(one.quantity, one.error) <= 0
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -294,7 +299,7 @@ def test_intervals_of_deployments_hold_their_prediction(name: str) -> None:
 
 def test_the_slower_pool_sets_the_rate() -> None:
     spec = catalog.load_deployment("va-qwen235-1p2d").spec
-    machine = machines.load_conditions(spec.conditions)
+    machine = catalog.load_conditions(spec.conditions)
     model = catalog.load_model(spec.conditions.model).spec
     joined = of_deployment(spec.conditions, model, machine.rates())
     assert joined.cards == 24

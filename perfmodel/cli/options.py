@@ -147,7 +147,7 @@ def context_of(
 ) -> Any:
     """Return what a table of measurements does not say itself."""
     from perfmodel.files import catalog
-    from perfmodel.measured.readers import Context
+    from perfmodel.measured.reading import Context
     from perfmodel.measured.shapes import OPERATORS
 
     columns = sorted({c for operator in OPERATORS.values() for c in operator.columns})

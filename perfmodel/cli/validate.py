@@ -33,8 +33,12 @@ def command(
     from perfmodel.files.results import load_results
     from perfmodel.planning.published import deployments_on_file, published, rows_on_file, scored_deployment
     from perfmodel.report.validation import MADE_BY, validation_document
-    from perfmodel.scoring import validation
     from perfmodel.scoring.evidence_fit import predictor
+    from perfmodel.scoring.left_out import leave_one_source_out
+    from perfmodel.scoring.neighbours import anchor, nearest
+    from perfmodel.scoring.peers import beside
+    from perfmodel.scoring.summaries import summaries
+    from perfmodel.scoring.validation import scored
 
     sets = tuple(kernels or ())
     on_file = rows_on_file(stack, sets)
@@ -44,14 +48,14 @@ def command(
     else:
         rows, joined = on_file, deployments_on_file()
     given = {row.name for row in rows}
-    left_out = validation.leave_one_source_out(rows, on_file, predictor) if leave_one_out else {}
-    anchors = [validation.anchor(row) for row in on_file]
-    results = [validation.scored(row, left_out.get(row.name)) for row in rows]
+    left_out = leave_one_source_out(rows, on_file, predictor) if leave_one_out else {}
+    anchors = [anchor(row) for row in on_file]
+    results = [scored(row, left_out.get(row.name)) for row in rows]
     peers = [catalog.load_peer(name).spec for name in folders.names("peers")]
     document = validation_document(
-        results=[(one, validation.nearest(one.spec.name, one.place, anchors)) for one in results],
-        summaries=validation.summaries(results),
-        peers=validation.beside(peers, results, sorted(given) if words else None),
+        results=[(one, nearest(one.spec.name, one.place, anchors)) for one in results],
+        summaries=summaries(results),
+        peers=beside(peers, results, sorted(given) if words else None),
         deployed=[scored_deployment(spec, stack, sets) for spec in joined],
         left_out=leave_one_out,
         first=() if words else MADE_BY,

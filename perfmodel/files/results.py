@@ -12,7 +12,7 @@ from perfmodel.files.catalog import load, load_model, load_path
 from perfmodel.files.folders import names
 from perfmodel.files.machines import load_machine
 from perfmodel.measured import readers
-from perfmodel.measured.readers import Context
+from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import Measurement
 from perfmodel.specs.base import Known
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from perfmodel.errors import UsageError
+from perfmodel.planning.outcome import as_it_is
 from perfmodel.planning.plan_file import PHASES, served
-from perfmodel.planning.what_if import Pool, Run, as_it_is, resolved_of, resolved_pools
+from perfmodel.planning.pools import Pool, Run, resolved_of, resolved_pools
 from perfmodel.prediction.cost import Cost, card_prices, cost_of
 from perfmodel.prediction.scenario import Joined, Resolved, breakdown_of, in_turn
 from perfmodel.prediction.uncertainty import pool_range

@@ -10,8 +10,9 @@ from perfmodel.files.plans import refuse_no_plan
 from perfmodel.files.results import find
 from perfmodel.planning import inputs
 from perfmodel.planning.compare import Instances, Whole, whole_of
+from perfmodel.planning.outcome import as_it_is
 from perfmodel.planning.plan_file import PHASES, conditions_of, load_plan
-from perfmodel.planning.what_if import Pool, Run, as_it_is
+from perfmodel.planning.pools import Pool, Run
 from perfmodel.prediction.scenario import of_conditions, of_deployment, resolve
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions

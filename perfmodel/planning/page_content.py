@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from perfmodel.files import catalog
 from perfmodel.files.machines import ideal, load_chips, load_conditions
+from perfmodel.planning.changes import Change, Refusal, hardware_changes, technique_changes
 from perfmodel.planning.dossier import PlanReport, plan_report
 from perfmodel.planning.planner import front_of
+from perfmodel.planning.pools import Run
 from perfmodel.planning.published import deployments_on_file, rows_on_file
 from perfmodel.planning.request import asking_of
-from perfmodel.planning.what_if import Change, Refusal, Run, hardware_changes, technique_changes
-from perfmodel.scoring.validation import Deployed, deployed
+from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.solver.solution import FrontPoint
 from perfmodel.specs.plan import PlanSpec
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
 from perfmodel.files.machines import load_conditions
+from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.scoring.gains import ScoredGain, merged, score
-from perfmodel.scoring.validation import Deployed, Published, deployed
+from perfmodel.scoring.validation import Published
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 from perfmodel.supply.techniques import Technique, Techniques
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perfmodel.planning.compare import Difference, RowDifference, Whole, served_otherwise, shared_phases
-from perfmodel.planning.what_if import Run, resolved_pools
+from perfmodel.planning.pools import Run, resolved_pools
 from perfmodel.report.table import Column, Document, Table
 
 SHOWN_ROWS = 12  # of each pool; the others are summed

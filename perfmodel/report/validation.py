@@ -4,7 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.scoring.validation import Anchor, Beside, Deployed, Result, Scored, Summary
+from perfmodel.scoring.deployments import Deployed
+from perfmodel.scoring.neighbours import Anchor
+from perfmodel.scoring.peers import Beside
+from perfmodel.scoring.summaries import Summary
+from perfmodel.scoring.validation import Result, Scored
 
 NOTES = (
     "error: predicted over measured, less 1; in summaries and beside other models rates count as times, so "

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from perfmodel.planning.changes import Refusal
 from perfmodel.planning.compare import Whole
-from perfmodel.planning.what_if import Effect, Goal, Outcome, Pair, Refusal, Run, Way, as_it_is
+from perfmodel.planning.outcome import Outcome, as_it_is
+from perfmodel.planning.pools import Run
+from perfmodel.planning.reach import Goal, Way
+from perfmodel.planning.what_if import Effect, Pair
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.specs.deployment import Phase
 

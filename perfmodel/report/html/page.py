@@ -7,7 +7,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from perfmodel.planning.dossier import PlanReport, PoolReport, Target, kinds
+from perfmodel.planning.dossier import PlanReport, PoolReport
+from perfmodel.planning.input_list import kinds
+from perfmodel.planning.targets import Target
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.html import plots, topology
 from perfmodel.report.html.words import Words

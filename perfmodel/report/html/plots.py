@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perfmodel.algebra import as_float
-from perfmodel.planning.dossier import PlanReport, PoolReport, Site
+from perfmodel.planning.dossier import PlanReport, PoolReport
+from perfmodel.planning.sites import Site
 from perfmodel.planning.what_if import Effect
 from perfmodel.prediction.breakdown import WAITS, Row
 from perfmodel.prediction.deployment import Deployment, PoolPlan

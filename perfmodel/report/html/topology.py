@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from perfmodel.planning.dossier import PlanReport, PoolReport, Site
+from perfmodel.planning.dossier import PlanReport, PoolReport
+from perfmodel.planning.sites import Site
 from perfmodel.prediction.placement import Die
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity

@@ -1,0 +1,76 @@
+"""What all forms of table share while one is read: what it does not say itself, numbers, faults, rows left out."""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from perfmodel.measured.shapes import OPERATORS, Attention, Measurement
+
+Row = Mapping[str, str]
+MICRO, MILLI = 1e-6, 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a table does not say itself."""
+
+    attention: Attention | None = None
+    #: dies of the expert-parallel group of profiled dispatch and combine
+    ep: int | None = None
+    #: what ``message_size`` counts in ``*_perf.csv``; by default bytes where the file names its library
+    messages: Literal["bytes", "elements"] | None = None
+    #: operators taken, by default all, and sizes below which a row is left out
+    only: tuple[str, ...] = ()
+    at_least: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reading:
+    """Faults and left-out rows of one file, as they are found."""
+
+    path: Path
+    context: Context
+    faults: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def number(self, row: Row, line: int, column: str) -> float:
+        """Return a positive number, or note a fault and return NaN."""
+        text = (row.get(column) or "").strip().strip('"').strip()
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value <= 0:
+            self.faults.append(f"{self.path}:{line}: {column}: found {text!r}; allowed: a number above zero")
+            return math.nan
+        return value
+
+    def build(self, operator: str, values: Mapping[str, float], line: int, time: float) -> Measurement | None:
+        """Return the measurement of one row, or nothing where a value is missing."""
+        known = OPERATORS[operator]
+        if self.context.only and operator not in self.context.only:
+            self.left_out[f"{operator} is not among those asked for"] += 1
+            return None
+        small = [name for name, least in self.context.at_least.items() if values.get(name, math.inf) < least]
+        if small:
+            self.left_out[f"{operator} below the least {' and '.join(small)} asked for"] += 1
+            return None
+        if any(math.isnan(value) for value in (*values.values(), time)):
+            return None
+        if known.attention and self.context.attention is None:
+            fault = (
+                f"{self.path}:{line}: operator: {operator} needs the sizes of a model's heads; "
+                "allowed: rows of attention with a model; add --model NAME"
+            )
+            if not any("needs the sizes of a model" in one for one in self.faults):
+                self.faults.append(fault)
+            return None
+        op, shape = known.build({**known.defaults, **values}, self.context.attention)
+        return Measurement(op=op, shape=f"{operator} {shape}", time=time, where=f"{self.path}:{line}")
+
+
+Reader = Callable[[Reading, "csv.DictReader[str]", list[str]], Iterator[Measurement | None]]
