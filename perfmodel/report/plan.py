@@ -13,20 +13,19 @@ from perfmodel.planning.planner import Asking, Planned
 from perfmodel.prediction.serving import Case
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.drawings import front
+from perfmodel.report.extrapolations import extrapolations
+from perfmodel.report.layout_words import (
+    attention_words,
+    experts_words,
+    layout_words,
+    overlap_words,
+    shared_words,
+    sizes,
+)
 from perfmodel.report.memory import longest_context, memory_table
 from perfmodel.report.operators import time_by_bound
 from perfmodel.report.quantity import format_quantity, span_in_words
-from perfmodel.report.step import (
-    attention_words,
-    experts_words,
-    extrapolations,
-    layout_words,
-    overlap_words,
-    plan_breakdown,
-    shared_words,
-    sizes,
-    tpot_over_context,
-)
+from perfmodel.report.step import plan_breakdown, tpot_over_context
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.solver.mixed import mixed_time
 from perfmodel.solver.plan import Deployment, FrontPoint, Holds, PoolPlan, Solution

@@ -9,13 +9,14 @@ from markupsafe import Markup, escape
 
 from perfmodel.planning.dossier import PlanReport, PoolReport, Target, kinds
 from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.html import plots, topology
 from perfmodel.report.html.words import Words
 from perfmodel.report.language import spoken_table
+from perfmodel.report.layout_words import sizes
 from perfmodel.report.memory import memory_table
 from perfmodel.report.operators import block_table, operator_table
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.step import extrapolations, sizes
 from perfmodel.report.table import Column, Say, Table, in_english
 from perfmodel.report.what_if import what_if_tables
 from perfmodel.scoring.validation import Scored

@@ -12,9 +12,9 @@ from perfmodel.prediction.breakdown import WAITS, Row
 from perfmodel.prediction.timeline import Stream, Timeline
 from perfmodel.report.html import topology
 from perfmodel.report.html.words import Words
+from perfmodel.report.layout_words import layout_words
 from perfmodel.report.plan import counts_in_words
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.step import layout_words
 from perfmodel.report.wrap import wrap
 from perfmodel.scoring.validation import Result, Scored
 from perfmodel.solver.plan import Deployment, PoolPlan
