@@ -17,9 +17,9 @@ from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of, of_
 from perfmodel.prediction.timeline import OTHER_DOMAINS, Timeline, timeline
 from perfmodel.report.drawings import gantt
 from perfmodel.report.quantity import format_quantity
+from perfmodel.report.render import RENDERERS
 from perfmodel.report.table import Column, Document, Table, in_english
 from perfmodel.report.terminal import Terminal
-from perfmodel.report.text_table import RENDERERS
 
 SERIAL, CORES, LINK, STAGES = (
     "recipe-r1-decode-4k",

@@ -1,16 +1,13 @@
-"""Document -> text in one of four formats, the numbers the same in each."""
+"""How do tables stand on a terminal of a given width: columns that fit, wrapped cells, or blocks of lines?"""
 
-import csv
 import io
-import json
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+from perfmodel.report.cell_text import cell_text, units_by_row
 from perfmodel.report.language import spoken
-from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Document, Say, Table, in_english
 from perfmodel.report.wrap import cells, longest, wrap
 
@@ -18,101 +15,18 @@ GAPS = (3, 2, 1)  # between columns of an aligned table; the narrower ones befor
 _TRAILING = re.compile(r"(?: |\x1b\[[0-9;]*m)+$")
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _shown(table: Table) -> list[Column]:
-    """Columns that hold numbers or words, not drawings."""
-    return [column for column in table.columns if column.unit != "bar"]
-
-
-def _exported(unit: str | None) -> str | None:
-    """Return the unit of a raw number: shares are drawn in per cent but kept as fractions."""
-    return {"%": "1", "row": None}.get(unit or "", unit)
-
-
-def _raw(row: dict[str, Any], column: Column) -> Any:
-    """Return a cell for programs: an SI number, or its unit."""
-    value = row.get(column.key)
-    return _exported(value) if column.key == "unit" else _finite(value)
-
-
-def to_json(document: Document, width: int) -> str:
-    """Return JSON: SI numbers, units named."""
-    tables = [
-        {
-            "title": table.title,
-            "columns": [{"key": c.key, "title": c.title, "unit": _exported(c.unit)} for c in _shown(table)],
-            "rows": [{c.key: _raw(row, c) for c in _shown(table)} for row in table.rows],
-            "notes": list(table.notes),
-        }
-        for table in document.tables
-    ]
-    content = {
-        "schema": document.schema,
-        "title": document.title,
-        "facts": document.facts,
-        "tables": tables,
-        "notes": list(document.notes),
-    }
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False)
-
-
-def to_csv(document: Document, width: int) -> str:
-    """Return one CSV block per table, SI numbers, notes as comments."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    for table in document.tables:
-        out.write(f"# {table.title}\n")
-        writer.writerow([f"{c.key} [{unit}]" if (unit := _exported(c.unit)) else c.key for c in _shown(table)])
-        for row in table.rows:
-            writer.writerow(["" if (v := _raw(row, c)) is None else v for c in _shown(table)])
-        out.write("\n")
-    for note in document.notes:
-        out.write(f"# {note}\n")
-    return out.getvalue().rstrip("\n")
-
-
-def to_markdown(document: Document, width: int, say: Say = in_english) -> str:
-    """Return pipe tables with formatted numbers, no drawings."""
-    document = spoken(document, say)
-    lines = [f"# {document.title}", ""]
-    for table in document.tables:
-        lines += [f"## {table.title}", ""]
-        columns = [column for column in _shown(table) if column.key != "unit" or not _by_row(table)]
-        lines.append("| " + " | ".join(c.title or say("what", "#what") for c in columns) + " |")
-        lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
-        for row in table.rows:
-            texts = [_cell(row, c).replace("|", "\\|") for c in columns]
-            lines.append("| " + " | ".join(texts) + " |")
-        lines += ["", *[f"*{note}*" for note in table.notes], ""]
-    lines += [f"- {note}" for note in document.notes]
-    return "\n".join(lines)
-
-
-def _cell(row: dict[str, Any], column: Column) -> str:
-    return format_quantity(row.get(column.key), row.get("unit") if column.unit == "row" else column.unit)
-
-
 def _drawn(table: Table) -> list[Column]:
     """Columns for people: units stand in the cells."""
-    return [c for c in table.columns if not (c.for_programs or (c.key == "unit" and _by_row(table)))]
+    return [c for c in table.columns if not (c.for_programs or (c.key == "unit" and units_by_row(table)))]
 
 
-def _by_row(table: Table) -> bool:
-    """Return whether each row names the unit of its cells."""
-    return any(column.unit == "row" for column in table.columns)
+def _group(table: Table) -> Column | None:
+    """Return the column that stands above its rows instead of beside them."""
+    return next((column for column in table.columns if column.group), None)
 
 
 def _cells(table: Table, columns: list[Column]) -> list[list[str]]:
-    return [[_cell(row, c) for c in columns] for row in table.rows]
+    return [[cell_text(row, c) for c in columns] for row in table.rows]
 
 
 def _lines(row: dict[str, Any], column: Column, text: str, width: int) -> list[str]:
@@ -124,7 +38,7 @@ def _lines(row: dict[str, Any], column: Column, text: str, width: int) -> list[s
 
 def _needs(table: Table, columns: list[Column]) -> list[tuple[int, int]]:
     """Return the least and the full width of each column, in cells."""
-    group = next((column for column in table.columns if column.group), None)
+    group = _group(table)
     found = []
     for i, (column, texts) in enumerate(zip(columns, zip(*_cells(table, columns), strict=True), strict=True)):
         least, full = longest(column.title), cells(column.title)
@@ -204,7 +118,7 @@ def _grid(table: Table, columns: list[Column], widths: list[int], gap: int) -> l
         stacked = [[""] * (height - len(title)) + title for title in titles]  # the last lines stand on the rule
         found += [Text(joined(line), style="bold") for line in zip(*stacked, strict=True)]
         found.append(Text("─" * _taken(widths, gap)))
-    group = next((column for column in table.columns if column.group), None)
+    group = _group(table)
     last: object = None
     for row, texts in zip(table.rows, _cells(table, columns), strict=True):
         if group and row.get(group.key) != last:
@@ -221,7 +135,7 @@ def _records(table: Table, columns: list[Column], width: int) -> list[Any]:
     """Return one block of lines per row, a line or more per cell: for a terminal too narrow for the columns."""
     from rich.text import Text
 
-    group = next((column for column in table.columns if column.group), None)
+    group = _group(table)
     titles = [column.title for column in columns]
     indent = min(max(map(cells, titles)), max(width // 3, max(map(longest, titles)))) + 2
     last: object = None
@@ -306,11 +220,3 @@ def to_table(document: Document, width: int, coloured: bool = False, say: Say = 
     return "\n".join(
         _TRAILING.sub(lambda found: found[0].replace(" ", ""), line) for line in out.getvalue().splitlines()
     )
-
-
-RENDERERS: dict[str, Callable[[Document, int], str]] = {
-    "table": to_table,
-    "json": to_json,
-    "csv": to_csv,
-    "markdown": to_markdown,
-}

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from perfmodel.report.quantity import format_quantity
+from perfmodel.report.cell_text import cell_text, units_by_row
 from perfmodel.report.table import Column, Table
 
 
 def _columns(table: Table) -> list[Column]:
-    by_row = any(column.unit == "row" for column in table.columns)
+    by_row = units_by_row(table)
     shown = [c for c in table.columns if c.unit != "bar" and not (by_row and c.key == "unit")]
     return [c for c in shown if any(row.get(c.key) is not None for row in table.rows)]
 
@@ -25,9 +25,7 @@ def rows(table: Table) -> Iterator[list[tuple[str, Any, bool]]]:
 
 
 def _cell(row: dict[str, Any], column: Column) -> tuple[str, Any, bool]:
-    value = row.get(column.key)
-    text = format_quantity(value, row.get("unit") if column.unit == "row" else column.unit)
-    return text, raw(value), column.unit is not None
+    return cell_text(row, column), raw(row.get(column.key)), column.unit is not None
 
 
 def raw(value: Any) -> str | None:
