@@ -1,5 +1,6 @@
 """What does a plan use outside of what was measured, in words?"""
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.headroom import dispatched_tokens, most_dispatched
 from perfmodel.prediction.scenario import ledger_of
@@ -25,13 +26,13 @@ def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
     if needs_cores_to_exchange(family.phase, family.overlap, family.exchange):
         found[NO_CORES_LEFT] = None
     tokens, limit = dispatched_tokens(Layout.of(plan.layout), family), most_dispatched(case.rates, family)
-    if limit is not None and float(tokens) > limit:  # type: ignore[arg-type]
+    if limit is not None and as_float(tokens) > limit:
         found[LARGER.format(what="dispatch", limit=limit, tokens=tokens)] = None
     for ops in ledger.parts.values():
         for op in ops:
-            if op.exchange is None or float(op.exchange.group) <= 1:  # type: ignore[arg-type]
+            if op.exchange is None or as_float(op.exchange.group) <= 1:
                 continue
-            used = spanned_links(float(op.exchange.group), case.rates)  # type: ignore[arg-type]
+            used = spanned_links(as_float(op.exchange.group), case.rates)
             kernel = case.rates.kernels[op.kernel]
             assert isinstance(kernel, LinkKernel)
             if not set(used) <= set(kernel.covers):
@@ -50,5 +51,5 @@ def spanned_links(group: float, rates: Rates) -> list[str]:
     for tier in rates.tiers:
         if group > inner:
             links.append(tier.link)
-        inner = float(tier.dies)  # type: ignore[arg-type]
+        inner = as_float(tier.dies)
     return links

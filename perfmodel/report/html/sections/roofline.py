@@ -15,7 +15,7 @@ from perfmodel.report.html.figure import (
 )
 from perfmodel.report.html.section import Section, of_pool
 from perfmodel.report.html.words import Words
-from perfmodel.report.operators import operator_table
+from perfmodel.report.operators import operator_table, work_of
 from perfmodel.report.quantity import format_quantity
 
 
@@ -36,9 +36,8 @@ def roofline_section(report: PlanReport, words: Words) -> Section:
 
 def _work(row: Row) -> tuple[float, float, float]:
     """Return FLOP, bytes and seconds of all runs of an operator."""
-    op = row.timed.op
-    touched = as_float(op.weight_bytes + op.kv_bytes + op.activation_bytes)
-    return row.runs * as_float(op.flop), row.runs * touched, row.total
+    work = work_of(row)
+    return work["flop"], work["bytes"], row.total
 
 
 def worked(pool: PoolReport) -> list[Row]:
