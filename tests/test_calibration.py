@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from perfmodel.files import catalog
+from perfmodel.files.folders import names
+from perfmodel.files.machines import ideal, load_machine
 from perfmodel.measured.readers import read
 from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import OPERATORS
@@ -17,8 +19,8 @@ from perfmodel.scoring.operators import by_kernel
 from perfmodel.specs.kernels import KernelSetSpec, parameters
 from perfmodel.timing.operators import time_op
 
-MACHINE, _ = catalog.load_machine("cloudmatrix384", None, ["vllm-ascend-0.23"])
-RATES, IDEAL = MACHINE.rates(), catalog.ideal(MACHINE).rates()
+MACHINE, _ = load_machine("cloudmatrix384", None, ["vllm-ascend-0.23"])
+RATES, IDEAL = MACHINE.rates(), ideal(MACHINE).rates()
 CONTEXT = Context(attention=catalog.load_model("deepseek-v3").spec.attention)
 
 
@@ -61,7 +63,7 @@ def test_known_parameters_come_back(tmp_path: Path) -> None:
 
 def test_at_most_six_fitted_parameters_of_an_operator_class() -> None:
     """Counted on file as those with a range; the ten of the collectives serve three operations."""
-    for name in catalog.names("kernels"):
+    for name in names("kernels"):
         known = catalog.load_kernels(name)
         for word, kernel in known.spec.classes().items():
             figures = [known.figures[f"{word}.{parameter}"] for parameter in parameters(kernel)]

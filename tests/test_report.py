@@ -176,7 +176,7 @@ def test_every_input_has_a_kind_and_numbers_on_file_a_source(page: Read) -> None
 
 def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:
     words = yaml.safe_load((HTML / "words.en.yaml").read_text())
-    code = "".join(path.read_text() for path in HTML.iterdir() if path.suffix in (".py", ".html"))
+    code = "".join(path.read_text() for path in HTML.rglob("*") if path.suffix in (".py", ".html"))
     said = set(re.findall(r"say\(\s*'([a-z_.]+)'|say\(\s*\"([a-z_.]+)\"", code))
     said = {one or other for one, other in said}
     assert {key for key in said if not key.endswith(".")} <= words.keys()

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from perfmodel.cli.app import program
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.render import to_table
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.text_table import to_table
 from perfmodel.report.wrap import cells, longest, wrap
 from tests.update_snapshots import FOLDER, TEXTS, WIDTHS
 

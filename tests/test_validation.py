@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 
 from perfmodel.errors import DataError
 from perfmodel.files import catalog
+from perfmodel.files.folders import names
+from perfmodel.files.machines import load_conditions, load_machine
+from perfmodel.files.results import load_results
 from perfmodel.prediction.scenario import of_deployment
 from perfmodel.prediction.uncertainty import Interval
 from perfmodel.scoring.deployments import Deployed, deployed
@@ -38,7 +41,7 @@ PLACE = Place(
 
 def published(name: str) -> Published:
     spec = catalog.load_evidence(name).spec
-    machine = catalog.load_conditions(spec.conditions)
+    machine = load_conditions(spec.conditions)
     return Published(spec=spec, model=catalog.load_model(spec.conditions.model).spec, machine=machine)
 
 
@@ -102,7 +105,7 @@ def test_faults_of_a_deployment_are_told_as_of_a_deployment(tmp_path: Path) -> N
     text = (ROOT / "evidence/deployments/va-qwen235-1p2d.yaml").read_text(encoding="utf-8")
     path.write_text(text.replace("  concurrency: 576\n", ""))
     with pytest.raises(DataError, match="nothing fixes the batch of decode; add decode.layout.batch, concurrency"):
-        catalog.load_results([str(path)])
+        load_results([str(path)])
 
 
 def test_names_keep_their_suggestions(moeplan) -> None:
@@ -247,13 +250,13 @@ def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
 # --- peers
 
 
-@pytest.mark.parametrize("name", catalog.names("peers"))
+@pytest.mark.parametrize("name", names("peers"))
 def test_peers_read(name: str) -> None:
     assert catalog.load_peer(name).spec.results
 
 
 def test_peers_stand_beside_the_same_quantity() -> None:
-    peers = [catalog.load_peer(name).spec for name in catalog.names("peers")]
+    peers = [catalog.load_peer(name).spec for name in names("peers")]
     result = scored(published("cm384-decode-4k-b96"))
     found = {one.peer: one for one in beside(peers, [result], ["cm384-decode-4k-b96"])}
     rate = next(s for s in result.scores if s.quantity == "tokens_per_s_per_card")
@@ -269,12 +272,12 @@ def test_a_row_not_on_file_has_no_error_of_ours() -> None:
 
 # --- deployments
 
-DEPLOYMENTS = catalog.names("deployments")
+DEPLOYMENTS = names("deployments")
 
 
 def deployment(name: str, stack: str | None = None) -> Deployed:
     spec = catalog.load_deployment(name).spec
-    machine, _ = catalog.load_machine(spec.conditions.system, stack or spec.conditions.stack)
+    machine, _ = load_machine(spec.conditions.system, stack or spec.conditions.stack)
     return deployed(spec, catalog.load_model(spec.conditions.model).spec, machine)
 
 
@@ -299,7 +302,7 @@ def test_intervals_of_deployments_hold_their_prediction(name: str) -> None:
 
 def test_the_slower_pool_sets_the_rate() -> None:
     spec = catalog.load_deployment("va-qwen235-1p2d").spec
-    machine = catalog.load_conditions(spec.conditions)
+    machine = load_conditions(spec.conditions)
     model = catalog.load_model(spec.conditions.model).spec
     joined = of_deployment(spec.conditions, model, machine.rates())
     assert joined.cards == 24

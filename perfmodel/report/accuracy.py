@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from perfmodel.report.spread import HELD_OUT, spread_cells, spread_columns
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.accuracy import Score
 
@@ -41,20 +42,14 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[
     for source, scores in found:
         named = not isinstance(source, str)
         for score in scores:
-            held = score.across
             rows.append(
                 {
                     "benchmark": source.name if named else source,
                     "operator": score.operator,
                     "rows": score.rows,
                     "shapes": score.shapes,
-                    "median": score.shipped.median,
-                    "p90": score.shipped.p90,
-                    "bias": score.shipped.bias,
-                    "worst": score.shipped.worst,
-                    "held_median": held.median if held else None,
-                    "held_p90": held.p90 if held else None,
-                    "held_mean": held.mean if held else None,
+                    **spread_cells(score.shipped, score.across),
+                    "held_mean": score.across.mean if score.across else None,
                     "fitted": bool(source.fitted) if named else None,
                     "target": _limits(source.target) if named else "",
                     "met": met(source.target, score) if named else None,
@@ -65,12 +60,8 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[
         Column("operator", "operator"),
         Column("rows", "rows", "1", spare=1),
         Column("shapes", "shapes", "1", spare=2),
-        Column("median", "median", "%"),
-        Column("p90", "p90", "%"),
-        Column("bias", "bias", "%", spare=4),
-        Column("worst", "worst", "%", spare=3),
-        Column("held_median", "held out median", "%"),
-        Column("held_p90", "p90", "%"),
+        *spread_columns(bias=4, worst=3),
+        *HELD_OUT,
         Column("held_mean", "mean", "%", spare=5),
         Column("fitted", "fitted to it", spare=3),
         Column("target", "target", spare=2),

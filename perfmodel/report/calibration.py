@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import floor, log10
 
+from perfmodel.report.spread import HELD_OUT, spread_cells, spread_columns
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.calibration import Fitted
 from perfmodel.specs.base import Figure, Known
@@ -42,20 +43,14 @@ def calibration_document(fitted: Sequence[Fitted], bases: Mapping[str, str]) -> 
     errors: list[dict[str, object]] = []
     values: list[dict[str, object]] = []
     for one in fitted:
-        held = one.across
         errors.append(
             {
                 "class": one.name,
                 "rows": one.rows,
                 "shapes": one.shapes,
                 "fitted": len(one.ranges),
-                "median": one.within.median,
-                "p90": one.within.p90,
-                "bias": one.within.bias,
-                "worst": one.within.worst,
+                **spread_cells(one.within, one.across),
                 "worst_where": one.within.worst_where,
-                "held_median": held.median if held else None,
-                "held_p90": held.p90 if held else None,
                 "base": bases[one.name],
             }
         )
@@ -77,13 +72,9 @@ def calibration_document(fitted: Sequence[Fitted], bases: Mapping[str, str]) -> 
         Column("rows", "rows", "1"),
         Column("shapes", "shapes", "1", spare=1),
         Column("fitted", "parameters", "1", spare=2),
-        Column("median", "median", "%"),
-        Column("p90", "p90", "%"),
-        Column("bias", "bias", "%", spare=3),
-        Column("worst", "worst", "%", spare=4),
+        *spread_columns(bias=3, worst=4),
         Column("worst_where", "worst row", spare=6),
-        Column("held_median", "held out median", "%"),
-        Column("held_p90", "p90", "%"),
+        *HELD_OUT,
         Column("base", "held from", spare=5),
     )
     value_columns = (

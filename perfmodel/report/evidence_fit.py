@@ -2,6 +2,7 @@
 
 import math
 
+from perfmodel.report.quantity import range_in_words
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.evidence_fit import EvidenceFit
 
@@ -23,10 +24,10 @@ def evidence_fit_document(fit: EvidenceFit, on_file: dict[str, float]) -> Docume
             {
                 "term": term.name,
                 "prior": f"{term.prior.value:.4g}",
-                "prior_range": f"{term.prior.low:.4g} to {term.prior.high:.4g}",
+                "prior_range": range_in_words(term.prior.low, term.prior.high),
                 "source": term.prior.note,
                 "fitted": f"{term.value:.4g}",
-                "range": f"{term.low:.4g} to {term.high:.4g}",
+                "range": range_in_words(term.low, term.high),
                 "on_file": f"{on_file[term.name]:.4g}",
             }
             for term in fit.terms

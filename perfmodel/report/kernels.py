@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from perfmodel.prediction.breakdown import Row
+from perfmodel.report.quantity import range_in_words
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import STAND_INS, KernelSetSpec, parameters
@@ -38,7 +39,7 @@ def kernel_tables(taken: Sequence[Row], kernels: Mapping[str, Known[KernelSetSpe
                     "class": f"{word} ({known.spec.name})",
                     "parameter": parameter,
                     "value": figure.text,
-                    "range": "" if figure.low is None else f"{figure.low:.4g} to {figure.high:.4g}",
+                    "range": range_in_words(figure.low, figure.high),
                     "kind": figure.kind,
                     "source": source.title,
                     "note": figure.note or "",

@@ -65,7 +65,7 @@ def block_table(parts: Breakdown) -> Table:
     return Table("Blocks", columns, rows, (total,))
 
 
-def _work(row: Row) -> dict[str, float]:
+def work_of(row: Row) -> dict[str, float]:
     """Return what all runs of a row do."""
     op: Any = row.timed.op
     sent = 0.0 if op.exchange is None else float(op.exchange.payload * op.exchange.messages)
@@ -117,7 +117,7 @@ def operator_table(
                 "bar": share,
                 "bound": row.timed.bound,
                 "light": row.ideal_total / row.total if row.total else None,
-                **_work(row),
+                **work_of(row),
             }
         )
     for name, time in parts.outside().items() if len(rows) == len(parts.rows) else ():
@@ -230,7 +230,7 @@ def roofline_table(rows: Sequence[Row], rates: Any, whole: str = "step") -> Tabl
     sums: dict[str, dict[str, float]] = {}
     peaks: dict[str, tuple[str, float]] = {}
     for row in rows:
-        work = _work(row)
+        work = work_of(row)
         if work["flop"] and work["bytes"] and row.timed.op.engine != "link":
             peaks[row.name] = row.timed.op.engine, float(rates.peak(row.timed.op.engine))
             before = sums.setdefault(row.name, {"flop": 0.0, "bytes": 0.0, "time": 0.0})

@@ -3,24 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.planning.compare import Difference, RowDifference, Whole, served_otherwise, shared_phases
 from perfmodel.planning.pools import Run, resolved_pools
+from perfmodel.report.side_by_side import side_columns, side_row
 from perfmodel.report.table import Column, Document, Table
 
 SHOWN_ROWS = 12  # of each pool; the others are summed
-BESIDE = (
-    Column("what", ""),
-    Column("first", "first", "row"),
-    Column("second", "second", "row"),
-    Column("unit", "unit"),
-    Column("change", "second over first", "%"),
-)
-
-
-def _row(what: str, unit: str | None, first: Any, second: Any) -> dict[str, Any]:
-    known = unit is not None and first is not None and second is not None
-    change = second / first - 1 if known and first else None
-    return {"what": what, "unit": unit, "first": first, "second": second, "change": change}
+BESIDE = side_columns("first", "second", "second over first")
 
 
 def _wholes(first: Whole | None, second: Whole | None) -> Table:
@@ -40,12 +30,12 @@ def _wholes(first: Whole | None, second: Whole | None) -> Table:
         ("cost an hour, in the money of its price", "1", "per_hour"),
         ("cost of a million output tokens", "1", "per_million_tokens"),
     )
-    rows = [_row("deployment", None, first.name, second.name)]
+    rows = [side_row("deployment", None, first.name, second.name)]
     for keys, one, two in ((numbers, first, second), (money, first.cost, second.cost)):
         for what, unit, key in keys if one is not None and two is not None else ():
             a, b = getattr(one, key), getattr(two, key)
             if a is not None and b is not None:
-                rows.append(_row(what, unit, a, b))
+                rows.append(side_row(what, unit, a, b))
     loads = [
         f"{one.utilisation:.0%}" + ("" if one.asked is None else f", {one.asked:g} req/s asked")
         for one in (first, second)
@@ -60,11 +50,13 @@ def _pools(first: Run, second: Run, wholes: bool) -> Table:
     sides = [resolved_pools(run) for run in (first, second)]
     for phase in shared_phases(first, second):
         pools = [side[phase] for side in sides]
-        rows.append(_row(f"{phase} tokens per second and card", "1/s", *(pool.tokens_per_s_per_card for pool in pools)))
-        rows.append(_row(f"step of {phase}", "s", *(float(pool.point.step_time) for pool in pools)))  # type: ignore[arg-type]
-        rows.append(_row(f"memory of a die, {phase}", "B", *(float(pool.point.memory) for pool in pools)))  # type: ignore[arg-type]
+        rows.append(
+            side_row(f"{phase} tokens per second and card", "1/s", *(pool.tokens_per_s_per_card for pool in pools))
+        )
+        rows.append(side_row(f"step of {phase}", "s", *(as_float(pool.point.step_time) for pool in pools)))
+        rows.append(side_row(f"memory of a die, {phase}", "B", *(as_float(pool.point.memory) for pool in pools)))
         if phase == "decode" and not wholes:
-            rows.append(_row("TPOT", "s", *(pool.tpot for pool in pools)))
+            rows.append(side_row("TPOT", "s", *(pool.tpot for pool in pools)))
     notes = ("mixed instances: tokens count all time, prefill and decode; memory holds both",)
     return Table("The pools", BESIDE, tuple(rows), notes if first.mixed or second.mixed else ())
 

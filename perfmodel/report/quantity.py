@@ -81,6 +81,17 @@ def _prefixed(number: float, unit: str, scales: tuple[tuple[float, str], ...]) -
     return f"{number / scale:.3g} {prefix}{unit}"
 
 
+def range_in_words(low: float | None, high: float | None) -> str:
+    """Return a stated range, in the unit that its value has; nothing where none is stated.
+
+    >>> range_in_words(0.85, 12345.6), range_in_words(None, None)
+    ('0.85 to 1.235e+04', '')
+    """
+    if low is None or high is None:
+        return ""
+    return f"{low:.4g} to {high:.4g}"
+
+
 def span_in_words(ends: Mapping[str, float], width: int, scale: float = 1.0) -> str:
     """Return the ends of the 50 % or the 90 % interval, in a unit of which ``scale`` make one of the values'.
 

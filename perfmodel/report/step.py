@@ -6,11 +6,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.ledger.records import Layout
 from perfmodel.prediction.breakdown import Breakdown, Row, breakdown
 from perfmodel.prediction.deployment import PoolPlan, exact_pool
-from perfmodel.prediction.headroom import batch_limits, dispatched_tokens, most_dispatched
-from perfmodel.prediction.layouts import needs_cores_to_exchange
+from perfmodel.prediction.headroom import batch_limits
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.serving import Case
@@ -18,71 +16,23 @@ from perfmodel.prediction.timeline import timeline
 from perfmodel.prediction.uncertainty import PoolRange, row_ranges
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.drawings import gantt
+from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.kernels import kernel_tables
+from perfmodel.report.layout_words import layout_words, sizes
 from perfmodel.report.memory import limits_table, longest_context, memory_table
 from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
 from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.waterfall import totals_table, waterfall_table
 from perfmodel.specs.base import Known
-from perfmodel.specs.kernels import KernelSetSpec, LinkKernel
+from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.supply.rates import Rates
-
-NO_CORES_LEFT = (
-    "extrapolated: link overlap with dispatch and combine, which run on the vector cores that the other "
-    "micro-batch needs; published deployments split the cores or gather"
-)
-LARGER = "extrapolated: {what} was measured up to {limit:.0f} tokens a die; here {tokens:.0f}"
-UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over {used}"
 
 
 def plan_breakdown(plan: PoolPlan, case: Case, ideal: Rates) -> Breakdown:
     """Return where the time of a pool's step goes."""
     ledger = ledger_of(plan, case, case.traffic)
     return breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, ideal)
-
-
-def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
-    """Return what this plan uses outside what was measured."""
-    ledger = ledger_of(plan, case, case.traffic)
-    found: dict[str, None] = {}
-    family = plan.family
-    if needs_cores_to_exchange(family.phase, family.overlap, family.exchange):
-        found[NO_CORES_LEFT] = None
-    tokens, limit = dispatched_tokens(Layout.of(plan.layout), family), most_dispatched(case.rates, family)
-    if limit is not None and float(tokens) > limit:  # type: ignore[arg-type]
-        found[LARGER.format(what="dispatch", limit=limit, tokens=tokens)] = None
-    for ops in ledger.parts.values():
-        for op in ops:
-            if op.exchange is None or float(op.exchange.group) <= 1:  # type: ignore[arg-type]
-                continue
-            used = spanned_links(float(op.exchange.group), case.rates)  # type: ignore[arg-type]
-            kernel = case.rates.kernels[op.kernel]
-            assert isinstance(kernel, LinkKernel)
-            if not set(used) <= set(kernel.covers):
-                text = UNMEASURED.format(
-                    what=op.exchange.collective.replace("_", " "),
-                    covered=", ".join(kernel.covers),
-                    used=", ".join(used),
-                )
-                found[text] = None
-    return list(found)
-
-
-def spanned_links(group: float, rates: Rates) -> list[str]:
-    """Return the links that a group of dies spans, inner first."""
-    links, inner = [], 1.0
-    for tier in rates.tiers:
-        if group > inner:
-            links.append(tier.link)
-        inner = float(tier.dies)  # type: ignore[arg-type]
-    return links
-
-
-def sizes(dies: int, rates: Rates) -> str:
-    """Return an instance's size in all three counts."""
-    counts = ((dies, "die"), (dies / rates.dies_per_package, "card"), (dies / rates.dies_per_server, "server"))
-    return " = ".join(f"{count:g} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,46 +244,3 @@ def _timeline_table(resolved: Resolved, parts: Breakdown) -> Table:
     )
     title = f"Timeline of one {longest.replace('_', ' ')}, {format_quantity(found.layer, 's')}"
     return Table(title, columns, rows, drawing=lambda width, say: gantt(found, width, say), are_drawn=True)
-
-
-def shared_words(plan: PoolPlan) -> str:
-    """Return where the shared expert runs."""
-    if not plan.layout.shared_ranks:
-        return "on every die"
-    return f"on {plan.layout.shared_ranks} dies of its own"
-
-
-def overlap_words(plan: PoolPlan) -> str:
-    """Return how micro-batches overlap."""
-    layout = plan.layout
-    split = f", {layout.attention_cores} cube cores for attention" if layout.overlap == "cores" else ""
-    return f"{layout.overlap}{split}"
-
-
-def layout_words(plan: PoolPlan) -> str:
-    """Return a layout in one phrase."""
-    layout = plan.layout
-    return (
-        f"{attention_words(plan)}, {experts_words(plan)}, shared expert "
-        f"{shared_words(plan)}, {layout.redundant} redundant, batch {layout.batch} per dp rank, "
-        f"draft {layout.draft}, {layout.exchange}, overlap {overlap_words(plan)}"
-    )
-
-
-def attention_words(plan: PoolPlan) -> str:
-    """Return the parallel form of the attention: ranks, dies of a rank, and how it differs from split sums."""
-    layout = plan.layout
-    dies = layout.dies - layout.expert_dies
-    words = f"attention dp {dies // (layout.tp * layout.cp)} x tp {layout.tp}"
-    words += f" x cp {layout.cp}" if layout.cp > 1 else ""
-    words += f" (dcp {layout.dcp})" if layout.dcp > 1 else ""
-    return words if layout.reduction == "scatter_gather" else f"{words} ({layout.reduction})"
-
-
-def experts_words(plan: PoolPlan) -> str:
-    """Return over how many dies, or groups of dies that share each, the experts lie."""
-    layout = plan.layout
-    if layout.expert_dies:
-        return f"experts on {layout.expert_dies} dies of their own"
-    split = f" x tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
-    return f"experts ep {layout.dies // layout.expert_tp}{split}"

@@ -12,8 +12,9 @@ from typing import Any
 
 from perfmodel.errors import UsageError
 from perfmodel.report.language import Glossary
-from perfmodel.report.render import RENDERERS, to_markdown, to_table
+from perfmodel.report.render import RENDERERS, to_markdown
 from perfmodel.report.table import Document, Say, in_english
+from perfmodel.report.text_table import to_table
 
 _ASCII = str.maketrans("█░▏▎▍▌▋▊▉✓✗─━│├└┌┐┘┤┬┴·’", "#=    ###+x--|++++++++.'")
 LOG = logging.getLogger("perfmodel")

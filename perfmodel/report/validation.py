@@ -32,6 +32,22 @@ PEER_NOTES = (
 MADE_BY = ("all rows on file, as moeplan validate prints them",)
 
 
+#: of every table of scored quantities
+SCORED = (
+    Column("quantity", "quantity"),
+    Column("unit", "unit"),
+    Column("measured", "measured", "row"),
+    Column("predicted", "predicted", "row"),
+    Column("error", "error", "%"),
+)
+INTERVALS = (
+    Column("low50", "50 % low", "row", spare=5),
+    Column("high50", "50 % high", "row", spare=5),
+    Column("low90", "90 % low", "row", spare=1),
+    Column("high90", "90 % high", "row", spare=1),
+)
+
+
 def _numbers(score: Scored) -> dict[str, Any]:
     return {
         "quantity": score.quantity,
@@ -46,61 +62,57 @@ def _numbers(score: Scored) -> dict[str, Any]:
     }
 
 
-def _result_rows(result: Result, near: tuple[Anchor, float] | None) -> list[dict[str, Any]]:
-    conditions = result.spec.conditions
+def _rows(found: Result | Deployed, *, fits: bool, **own: Any) -> list[dict[str, Any]]:
+    """Return a row per quantity of a published result; ``own`` are the cells that only its table has."""
+    spec = found.spec
     shared = {
-        "row": result.spec.name,
-        "role": result.spec.role,
-        "source": result.spec.source,
-        "system": conditions.system,
-        "phase": conditions.phase,
-        "nearest": near[0].name if near else None,
-        "nearest_error": near[0].slow if near else None,
-        "distance": near[1] if near else None,
-        "fits": result.fits,
-        "confidence": result.spec.confidence,
-        "assumed": ", ".join(result.spec.assumed) or "nothing",
+        "row": spec.name,
+        "role": spec.role,
+        "fits": fits,
+        "confidence": spec.confidence,
+        "assumed": ", ".join(spec.assumed) or "nothing",
+        **own,
     }
-    return [shared | _numbers(score) for score in result.scores]
+    return [shared | _numbers(score) for score in found.scores]
+
+
+def _result_rows(result: Result, near: tuple[Anchor, float] | None) -> list[dict[str, Any]]:
+    conditions, (anchor, distance) = result.spec.conditions, near or (None, None)
+    return _rows(
+        result,
+        fits=result.fits,
+        source=result.spec.source,
+        system=conditions.system,
+        phase=conditions.phase,
+        nearest=None if anchor is None else anchor.name,
+        nearest_error=None if anchor is None else anchor.slow,
+        distance=distance,
+    )
 
 
 def _deployed_rows(deployed: Deployed) -> list[dict[str, Any]]:
     joined = deployed.joined
-    shared = {
-        "row": deployed.spec.name,
-        "role": deployed.spec.role,
-        "cards": joined.cards,
-        "batch": joined.decode.plan.layout.batch,
-        "decided_by": deployed.decided_by,
-        "prefill_rate": joined.prefill_requests_per_s,
-        "decode_rate": joined.decode_requests_per_s,
-        "fits": joined.fits,
-        "confidence": deployed.spec.confidence,
-        "assumed": ", ".join(deployed.spec.assumed) or "nothing",
-    }
-    return [shared | _numbers(score) for score in deployed.scores]
+    return _rows(
+        deployed,
+        fits=joined.fits,
+        cards=joined.cards,
+        batch=joined.decode.plan.layout.batch,
+        decided_by=deployed.decided_by,
+        prefill_rate=joined.prefill_requests_per_s,
+        decode_rate=joined.decode_requests_per_s,
+    )
 
 
 def _fields(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
-def _interval_columns() -> tuple[Column, ...]:
+def _trust_columns(spare: int) -> tuple[Column, ...]:
+    """Return how far a row is to be trusted; ``spare`` is of the trust itself."""
     return (
-        Column("low50", "50 % low", "row", spare=5),
-        Column("high50", "50 % high", "row", spare=5),
-        Column("low90", "90 % low", "row", spare=1),
-        Column("high90", "90 % high", "row", spare=1),
-    )
-
-
-def _head() -> tuple[Column, ...]:
-    return (
-        Column("quantity", "quantity"),
-        Column("unit", "unit"),
-        Column("measured", "measured", "row"),
-        Column("predicted", "predicted", "row"),
-        Column("error", "error", "%"),
+        Column("fits", "fits", spare=6),
+        Column("confidence", "trust", spare=spare),
+        Column("assumed", "conditions assumed", spare=6),
     )
 
 
@@ -108,9 +120,9 @@ def _rows_table(role: str, rows: list[dict[str, Any]], left_out: bool) -> Table:
     without = (Column("left_out", "source left out", "%"),) if left_out else ()
     columns = (
         Column("row", "published row"),
-        *_head(),
+        *SCORED,
         *without,
-        *_interval_columns(),
+        *INTERVALS,
         Column("inside50", "in 50 %", spare=5),
         Column("inside", "hit"),
         Column("nearest", "nearest", spare=2),
@@ -120,9 +132,7 @@ def _rows_table(role: str, rows: list[dict[str, Any]], left_out: bool) -> Table:
         Column("source", "source", spare=6),
         Column("system", "system", spare=7),
         Column("phase", "phase", spare=7),
-        Column("fits", "fits", spare=6),
-        Column("confidence", "trust", spare=4),
-        Column("assumed", "conditions assumed", spare=6),
+        *_trust_columns(4),
     )
     return Table(f"Steps, {role} rows", columns, tuple(row for row in rows if row["role"] == role))
 
@@ -188,8 +198,8 @@ def _peer_table(peers: Sequence[Beside]) -> Table:
 def _deployed_table(deployed: Sequence[Deployed]) -> Table:
     columns = (
         Column("row", "deployment"),
-        *_head(),
-        *_interval_columns(),
+        *SCORED,
+        *INTERVALS,
         Column("inside", "hit"),
         Column("cards", "cards", "1", spare=4),
         Column("batch", "decode batch", "1", spare=5),
@@ -197,9 +207,7 @@ def _deployed_table(deployed: Sequence[Deployed]) -> Table:
         Column("prefill_rate", "prefill requests/s", "1/s", spare=4),
         Column("decode_rate", "decode requests/s", "1/s", spare=4),
         Column("role", "role", spare=6),
-        Column("fits", "fits", spare=6),
-        Column("confidence", "trust", spare=5),
-        Column("assumed", "conditions assumed", spare=6),
+        *_trust_columns(5),
     )
     rows = tuple(row for one in deployed for row in _deployed_rows(one))
     return Table("Whole deployments", columns, rows, DEPLOYED_NOTES)

@@ -5,6 +5,7 @@ from typing import Any
 
 from perfmodel.prediction.breakdown import Breakdown
 from perfmodel.prediction.scenario import Resolved
+from perfmodel.report.side_by_side import side_columns, side_row
 from perfmodel.report.table import Column, Table
 
 SHOWN = 12
@@ -15,8 +16,7 @@ def totals_table(first: Resolved, second: Resolved, names: tuple[str, str]) -> T
     rows: list[dict[str, Any]] = []
 
     def add(what: str, unit: str, read: Callable[[Resolved], Any]) -> None:
-        a, b = (float(read(one)) for one in (first, second))
-        rows.append({"what": what, "first": a, "second": b, "unit": unit, "change": b / a - 1})
+        rows.append(side_row(what, unit, *(float(read(one)) for one in (first, second))))
 
     add("dies", "1", lambda one: one.plan.layout.dies)
     add("batch of a dp rank", "1", lambda one: one.plan.layout.batch)
@@ -25,14 +25,7 @@ def totals_table(first: Resolved, second: Resolved, names: tuple[str, str]) -> T
         add("TPOT", "s", lambda one: one.tpot)
     add("tokens/s per card of the instance", "1/s", lambda one: one.tokens_per_s_per_card)
     add("memory of one die", "B", lambda one: one.point.memory)
-    columns = (
-        Column("what", ""),
-        Column("first", "A", "row"),
-        Column("second", "B", "row"),
-        Column("unit", "unit"),
-        Column("change", "B over A", "%"),
-    )
-    return Table("Side by side", columns, tuple(rows), (f"A: {names[0]}", f"B: {names[1]}"))
+    return Table("Side by side", side_columns("A", "B", "B over A"), tuple(rows), (f"A: {names[0]}", f"B: {names[1]}"))
 
 
 def waterfall_table(first: Breakdown, second: Breakdown, takes: Callable[[str], bool], whole: str) -> Table:

@@ -1,20 +1,17 @@
 """The dies of a plan, drawn server by server, as inline SVG."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from markupsafe import Markup, escape
 
 from perfmodel.planning.dossier import PlanReport, PoolReport
 from perfmodel.planning.sites import Site
 from perfmodel.prediction.placement import Die
+from perfmodel.report.html.called import called, short
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Table
-from perfmodel.specs.deployment import Phase
 from perfmodel.supply.rates import TierRates
 
 CELL, GAP, PAD, HEAD = 20, 3, 7, 20  # of a server's drawing, in its own units
@@ -64,20 +61,6 @@ def _joined_by(site: Site) -> TierRates | None:
     """Return the tier that joins the servers of a group and no others; none where the outermost joins everything."""
     wider = [tier for tier in site.rates.tiers if float(str(tier.dies)) > site.rates.dies_per_server]
     return wider[0] if len(wider) > 1 else None
-
-
-def short(title: str) -> str:
-    """Return what a title names, without what it says of it.
-
-    >>> short("CloudMatrix384: 384 x 910C (752 T)"), short("DeepSeek-V3 / R1, 671B")
-    ('CloudMatrix384', 'DeepSeek-V3 / R1')
-    """
-    return re.split("[:,]", title)[0]
-
-
-def called(phase: Phase, report: PlanReport, words: Words) -> str:
-    """Return what the instances of a pool are called: mixed ones run both phases."""
-    return words.term("mixed" if report.run.mixed else phase)
 
 
 def span(values: Sequence[int]) -> str:
@@ -218,58 +201,3 @@ def _lines(die: Die, pool: PoolReport, report: PlanReport, words: Words) -> Iter
         yield words.say("plan.kind_weights", weights=weights, kv=cache)
         used, usable = format_quantity(plan.point.memory, "B"), format_quantity(plan.point.usable, "B")
         yield words.say("plan.kind_memory", used=used, usable=usable)
-
-
-def server_table(report: PlanReport, words: Words) -> Table:
-    """Return one row per server."""
-    rows: list[dict[str, Any]] = []
-    for (number, phase), dies in groupby(report.dies, key=lambda die: (die.server, die.phase)):
-        listed = list(dies)
-        rows.append(
-            {
-                "server": number,
-                "pool": called(phase, report, words),
-                "instances": span([die.instance for die in listed]),
-                "ranks": span([die.rank for die in listed if die.rank]),
-                "slots": slots_of(listed),
-                "shared": sum(die.shared for die in listed),
-                "dies": len(listed),
-            }
-        )
-    columns = (
-        Column("server", "server", "1"),
-        Column("pool", "pool"),
-        Column("instances", "instance"),
-        Column("dies", "dies", "1"),
-        Column("ranks", "attention ranks"),
-        Column("slots", "expert slots"),
-        Column("shared", "dies with a shared expert", "1"),
-    )
-    return Table(words.say("plan.servers"), columns, tuple(rows))
-
-
-def link_tables(report: PlanReport, words: Words) -> tuple[Table, ...]:
-    """Return the tiers of each system's network."""
-    columns = (
-        Column("tier", "joins a"),
-        Column("link", "link"),
-        Column("dies", "dies", "1"),
-        Column("pin", "each die, one way", "B/s"),
-        Column("latency", "latency", "s"),
-    )
-    tables = []
-    for site in report.sites:
-        rows = tuple(
-            {
-                "tier": words.term(tier.name),
-                "link": tier.link,
-                "dies": tier.dies,
-                "pin": tier.pin_bandwidth,
-                "latency": tier.latency,
-            }
-            for tier in site.rates.tiers
-        )
-        title = words.say("plan.links")
-        title += f", {short(site.machine.system.spec.title)}" if len(report.sites) > 1 else ""
-        tables.append(Table(title, columns, rows))
-    return tuple(tables)

@@ -7,6 +7,7 @@ from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import Asking
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.assumptions import assumption_table
+from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.memory import memory_table
 from perfmodel.report.plan.budget import cards_allowed, domains_in_words
 from perfmodel.report.plan.commands import explain_command
@@ -19,7 +20,6 @@ from perfmodel.report.plan.rivals import choice_holds, more_of_a_limit_table, ne
 from perfmodel.report.plan.targets import targets_table
 from perfmodel.report.plan.totals import totals_table
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.step import extrapolations
 from perfmodel.report.table import Document
 from perfmodel.solver.solution import FrontPoint, Holds
 

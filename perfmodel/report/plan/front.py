@@ -6,8 +6,8 @@ from typing import Any
 from perfmodel.planning.request import Asking
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.drawings import front
+from perfmodel.report.layout_words import layout_words
 from perfmodel.report.plan.instances import counts_in_words
-from perfmodel.report.step import layout_words
 from perfmodel.report.table import Column, Table
 from perfmodel.solver.solution import FrontPoint
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import Case
+from perfmodel.report.layout_words import sizes
 from perfmodel.report.plan.budget import servers_in_use
-from perfmodel.report.step import sizes
 from perfmodel.specs.deployment import Phase
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from perfmodel.planning.request import Asking
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.report.step import attention_words, experts_words, overlap_words, shared_words, sizes
+from perfmodel.report.layout_words import attention_words, experts_words, overlap_words, shared_words, sizes
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.deployment import Phase
 

@@ -6,9 +6,10 @@ from perfmodel.algebra import as_float
 from perfmodel.planning.planner import Planned
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.serving import Case
+from perfmodel.report.layout_words import layout_words
 from perfmodel.report.plan.instances import counts_in_words
 from perfmodel.report.plan.pools import SMALLEST_SHARE
-from perfmodel.report.step import layout_words, plan_breakdown
+from perfmodel.report.step import plan_breakdown
 from perfmodel.report.table import Column, Table
 from perfmodel.solver.solution import Holds
 from perfmodel.specs.run import Objective

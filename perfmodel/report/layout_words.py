@@ -1,0 +1,53 @@
+"""How is a layout told in words: its size, its parallel forms, its experts and its overlap?"""
+
+from perfmodel.prediction.deployment import PoolPlan
+from perfmodel.supply.rates import Rates
+
+
+def sizes(dies: int, rates: Rates) -> str:
+    """Return an instance's size in all three counts."""
+    counts = ((dies, "die"), (dies / rates.dies_per_package, "card"), (dies / rates.dies_per_server, "server"))
+    return " = ".join(f"{count:g} {word}{'' if count == 1 else 's'}" for count, word in counts)
+
+
+def layout_words(plan: PoolPlan) -> str:
+    """Return a layout in one phrase."""
+    layout = plan.layout
+    return (
+        f"{attention_words(plan)}, {experts_words(plan)}, shared expert "
+        f"{shared_words(plan)}, {layout.redundant} redundant, batch {layout.batch} per dp rank, "
+        f"draft {layout.draft}, {layout.exchange}, overlap {overlap_words(plan)}"
+    )
+
+
+def attention_words(plan: PoolPlan) -> str:
+    """Return the parallel form of the attention: ranks, dies of a rank, and how it differs from split sums."""
+    layout = plan.layout
+    dies = layout.dies - layout.expert_dies
+    words = f"attention dp {dies // (layout.tp * layout.cp)} x tp {layout.tp}"
+    words += f" x cp {layout.cp}" if layout.cp > 1 else ""
+    words += f" (dcp {layout.dcp})" if layout.dcp > 1 else ""
+    return words if layout.reduction == "scatter_gather" else f"{words} ({layout.reduction})"
+
+
+def experts_words(plan: PoolPlan) -> str:
+    """Return over how many dies, or groups of dies that share each, the experts lie."""
+    layout = plan.layout
+    if layout.expert_dies:
+        return f"experts on {layout.expert_dies} dies of their own"
+    split = f" x tp {layout.expert_tp}" if layout.expert_tp > 1 else ""
+    return f"experts ep {layout.dies // layout.expert_tp}{split}"
+
+
+def shared_words(plan: PoolPlan) -> str:
+    """Return where the shared expert runs."""
+    if not plan.layout.shared_ranks:
+        return "on every die"
+    return f"on {plan.layout.shared_ranks} dies of its own"
+
+
+def overlap_words(plan: PoolPlan) -> str:
+    """Return how micro-batches overlap."""
+    layout = plan.layout
+    split = f", {layout.attention_cores} cube cores for attention" if layout.overlap == "cores" else ""
+    return f"{layout.overlap}{split}"
