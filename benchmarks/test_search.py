@@ -12,7 +12,7 @@ from counting import work_of
 from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver import search
 from perfmodel.solver.mesh import Mesh, meshes
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.search import _best_of_chunk, best_decode
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
@@ -113,7 +113,7 @@ def test_growth_with_the_batch_range(benchmark: Any, case: Case, isl: int) -> No
 @pytest.mark.parametrize("rate", [None, 1.0, 10.0, 100.0])
 def test_growth_with_the_rate(benchmark: Any, case: Case, rate: float | None) -> None:
     """A rate chooses among joined pools; the space stays."""
-    request = Request(
+    request = SearchRequest(
         servers=24,
         rate=rate,
         targets=Targets(tpot=TPOT),

@@ -64,7 +64,8 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
 def test_readme_states_todays_predictions(name: str) -> None:
     from perfmodel.files import catalog, machines
-    from perfmodel.prediction.scenario import of_evidence, predicted, resolve
+    from perfmodel.prediction.quantities import predicted
+    from perfmodel.prediction.scenario import of_evidence, resolve
 
     spec = catalog.load_evidence(name).spec
     taken = machines.load_conditions(spec.conditions)
@@ -80,7 +81,8 @@ def test_readme_states_todays_predictions(name: str) -> None:
 def test_readme_states_todays_errors_on_all_rows() -> None:
     """The README's sentences on how far to trust it, recomputed."""
     from perfmodel.files import catalog, folders, machines
-    from perfmodel.prediction.scenario import of_evidence, predicted, resolve
+    from perfmodel.prediction.quantities import predicted
+    from perfmodel.prediction.scenario import of_evidence, resolve
 
     errors, golden = {}, []
     for name in folders.names("evidence"):

@@ -3,7 +3,8 @@
 import pytest
 
 from perfmodel.files import catalog, folders, machines
-from perfmodel.prediction.scenario import of_evidence, predicted, resolve
+from perfmodel.prediction.quantities import predicted
+from perfmodel.prediction.scenario import of_evidence, resolve
 
 
 @pytest.mark.parametrize("name", folders.names("evidence"))

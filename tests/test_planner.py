@@ -12,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.files import catalog, machines
-from perfmodel.planning import plan_file, planner, request
+from perfmodel.planning import plan_file, planner
+from perfmodel.planning.request import request_of
 from perfmodel.prediction.deployment import exact_pool
-from perfmodel.prediction.scenario import joined_rates
+from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.serving import Case, usable_memory
+from perfmodel.solver.alternatives import choices_of
 from perfmodel.solver.both_pools import searched
-from perfmodel.solver.defence import choices_of
 from perfmodel.solver.join import packed
 from perfmodel.solver.mesh import meshes
 from perfmodel.solver.mixed import mixed_joins
-from perfmodel.solver.request import Cases, Request
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
@@ -76,18 +77,18 @@ def test_packing_into_domains_equals_every_division(
 
 def test_an_instance_stays_inside_its_domain_unless_allowed_out() -> None:
     """Domains of two servers, where the best instance alone takes more."""
-    asking = request.asking_of(ASKED)
-    assert asking.request.domains == (48, 48)
-    free = request.asking_of(ASKED.model_copy(update={"allow_scale_out": True})).request
+    asked = request_of(ASKED)
+    assert asked.search.domains == (48, 48)
+    free = request_of(ASKED.model_copy(update={"allow_scale_out": True})).search
     assert free.domains == (None, None)
-    best = solve(asking.case, free).best
-    within = solve(asking.case, replace(asking.request, domains=(2, 2))).best
+    best = solve(asked.case, free).best
+    within = solve(asked.case, replace(asked.search, domains=(2, 2))).best
     assert best is not None
     assert within is not None
     assert max(best.prefill.servers, best.decode.servers) > 2
     sizes = [within.prefill.servers] * within.prefill_instances + [within.decode.servers] * within.decode_instances
     assert max(sizes) <= 2
-    assert sum(sizes) <= asking.request.servers
+    assert sum(sizes) <= asked.search.servers
     assert within.requests_per_s <= best.requests_per_s
 
 
@@ -100,7 +101,7 @@ def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> No
     rates = machines.load_machine("cloudmatrix384", "cann-2025")[0].rates()
     case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=60_000, osl=2000, acceptance=(0.7,))
     choices = Choices(fixed={"decode": {"tp": 2, "draft": 1}, "prefill": {"tp": 2}})
-    request = Request(
+    request = SearchRequest(
         servers=2, rate=None, targets=Targets(tpot=tpot, ttft=ttft), utilisation=0.8, objective="throughput",
         choices=choices, top=1, serving="mixed",
     )  # fmt: skip
@@ -187,12 +188,12 @@ def test_the_cheapest_plan_for_a_rate_costs_no_more_than_the_smallest() -> None:
 def test_two_systems_each_keep_their_budget_their_rates_and_the_slower_network() -> None:
     run = ASKED.model_copy(update={"prefill_on": "atlas-800i-a2-64gb-hccs", "prefill_cards": 128, "cards": 64})
     found = planner.planned(run)
-    best, asking = found.solution.best, found.asking
+    best, asked = found.solution.best, found.request
     assert best is not None
     assert best.decode_servers * 8 <= 64
     assert best.prefill_servers * 8 <= 128
-    assert asking.cases["prefill"].rates.cube_bf16 != asking.cases["decode"].rates.cube_bf16
-    rates = {phase: machine.rates() for phase, machine in asking.machines.items()}
+    assert asked.cases["prefill"].rates.cube_bf16 != asked.cases["decode"].rates.cube_bf16
+    rates = {phase: machine.rates() for phase, machine in asked.machines.items()}
     for slow in ("prefill", "decode"):
         tier = rates[slow].kv_tier
         slower = rates | {slow: replace(rates[slow], kv_tier=replace(tier, bandwidth=tier.bandwidth / 7))}
@@ -237,7 +238,7 @@ def test_energy_counts_the_largest_input_of_every_server(moeplan: Run) -> None:
 
 def test_no_point_of_the_front_is_beaten_nor_is_the_front_by_the_choice() -> None:
     found = planner.planned(ASKED)
-    points, best = planner.front_of(found.asking), found.solution.best
+    points, best = planner.front_of(found.request), found.solution.best
     assert best is not None
     assert len(points) > 5
     assert [one.tpot for one in points] == sorted(one.tpot for one in points)
@@ -249,7 +250,7 @@ def test_no_point_of_the_front_is_beaten_nor_is_the_front_by_the_choice() -> Non
 
 @pytest.mark.parametrize("limit", [0.025, 0.1])
 def test_each_point_of_the_front_is_the_plan_of_its_own_limit(limit: float) -> None:
-    points = planner.front_of(request.asking_of(ASKED))
+    points = planner.front_of(request_of(ASKED))
     asked = ASKED.model_copy(update={"tpot": limit, "objective": "per-card"})
     best = planner.planned(asked).solution.best
     assert best is not None
@@ -262,30 +263,30 @@ def test_whole_instances_never_serve_more_than_divisible_ones() -> None:
     for cards in (48, 96, 160):
         found = planner.planned(ASKED.model_copy(update={"cards": cards})).solution
         assert found.best is not None
-        assert found.unrounded is not None
-        assert found.best.requests_per_s <= found.unrounded * (1 + 1e-9)
+        assert found.relaxed_rate is not None
+        assert found.best.requests_per_s <= found.relaxed_rate * (1 + 1e-9)
 
 
 def test_the_choice_holds_where_it_says_and_no_further() -> None:
     """Solved anew at both ends, and a step beyond either: the structure is the same inside and another outside."""
     found = planner.planned(ASKED)
-    holds, best = planner.holds_of(found), found.solution.best
-    assert holds is not None
+    found_range, best = planner.optimal_range_of(found), found.solution.best
+    assert found_range is not None
     assert best is not None
-    assert holds.lowest <= holds.asked <= holds.highest
+    assert found_range.lowest <= found_range.asked <= found_range.highest
 
     def structure(acceptance: float) -> dict[str, str]:
-        asking = request.asking_of(ASKED.model_copy(update={"acceptance": repr(acceptance)}))
-        joins, _ = searched(Cases(prefill=asking.case, decode=asking.case), asking.request, Tally())
+        asked = request_of(ASKED.model_copy(update={"acceptance": repr(acceptance)}))
+        joins, _ = searched(Cases(prefill=asked.case, decode=asked.case), asked.search, Tally())
         return choices_of(joins[0])
 
-    inside = structure(holds.asked)
-    assert structure(holds.lowest) == structure(holds.highest) == inside
-    if holds.below:
-        assert structure(holds.lowest - 0.025) != inside
-    if holds.above:
-        assert structure(holds.highest + 0.025) != inside
-    assert holds.below or holds.above
+    inside = structure(found_range.asked)
+    assert structure(found_range.lowest) == structure(found_range.highest) == inside
+    if found_range.below:
+        assert structure(found_range.lowest - 0.025) != inside
+    if found_range.above:
+        assert structure(found_range.highest + 0.025) != inside
+    assert found_range.below or found_range.above
 
 
 def test_a_batch_is_no_fuller_than_its_rate_needs() -> None:
@@ -296,7 +297,7 @@ def test_a_batch_is_no_fuller_than_its_rate_needs() -> None:
     assert best is not None
     assert best.decode_utilisation <= 0.8 + 1e-9
     batch = best.decode.layout.batch - 1
-    smaller = exact_pool(best.decode.layout.model_copy(update={"batch": batch}), best.decode.family, found.asking.case)
+    smaller = exact_pool(best.decode.layout.model_copy(update={"batch": batch}), best.decode.family, found.request.case)
     assert smaller.point.requests_per_s * best.decode_instances * 0.8 < best.requests_per_s
     same = planner.planned(run.model_copy(update={"tpot": best.tpot * 1.000001})).solution.best
     assert same is not None
@@ -308,8 +309,8 @@ def test_what_costs_more_for_a_rate_is_a_loss(objective: str) -> None:
     run = ASKED.model_copy(update={"rate": 30.0, "objective": objective, "price": 4.0, "top": 4})
     solution = planner.planned(run).solution
     assert all(loss <= 1e-9 for loss in solution.losses)
-    assert all(one.loss <= 1e-9 for one in solution.lost)
-    assert min(one.loss for one in solution.lost) < -0.05
+    assert all(one.loss <= 1e-9 for one in solution.alternative_costs)
+    assert min(one.loss for one in solution.alternative_costs) < -0.05
 
 
 def test_a_plan_holds_the_run_that_found_it(moeplan: Run, tmp_path: Path) -> None:
@@ -325,15 +326,15 @@ def test_a_plan_holds_the_run_that_found_it(moeplan: Run, tmp_path: Path) -> Non
 
 
 def test_a_faster_network_between_the_systems_never_costs_ttft() -> None:
-    asking = request.asking_of(ASKED)
-    tier = asking.case.rates.kv_tier
-    slow = replace(asking.case.rates, kv_tier=replace(tier, bandwidth=tier.bandwidth / 50))
-    from perfmodel.prediction.deployment import outputs
+    asked = request_of(ASKED)
+    tier = asked.case.rates.kv_tier
+    slow = replace(asked.case.rates, kv_tier=replace(tier, bandwidth=tier.bandwidth / 50))
+    from perfmodel.prediction.deployment import figures_of
 
     best = planner.planned(ASKED).solution.best
     assert best is not None
-    cases = (asking.case, replace(asking.case, rates=slow))
-    times = [float(np.asarray(outputs(best, (one, asking.case), 0.8)["TTFT"])) for one in cases]
+    cases = (asked.case, replace(asked.case, rates=slow))
+    times = [float(np.asarray(figures_of(best, (one, asked.case), 0.8)["TTFT"])) for one in cases]
     assert times[0] < times[1]
 
 

@@ -16,7 +16,7 @@ from perfmodel.files import folders
 from perfmodel.planning import plan_file
 from perfmodel.report.table import Document, Table
 from perfmodel.report.terminal import Terminal
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.specs import run as run_specs
 from tests.update_snapshots import environment
 
@@ -393,7 +393,7 @@ def test_words_and_defaults_of_a_run_are_stated_once(moe: Command) -> None:
     assert f"default: {run_specs.TOP}." in page
     for words in (run_specs.Objective, run_specs.Serving):
         assert all(word in page for word in get_args(words))
-    assert Request.__dataclass_fields__["serving"].type is run_specs.Serving
-    assert Request.__dataclass_fields__["objective"].type is run_specs.Objective
+    assert SearchRequest.__dataclass_fields__["serving"].type is run_specs.Serving
+    assert SearchRequest.__dataclass_fields__["objective"].type is run_specs.Objective
     with pytest.raises(UsageError, match="--serving: 'apart'"):
         moe("solve", "deepseek-v3", "--on", SYSTEM, *WORDS, "--serving", "apart")

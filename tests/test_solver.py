@@ -14,7 +14,7 @@ from perfmodel.prediction.layouts import layout_faults
 from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver.join import Prefills, joined
 from perfmodel.solver.mesh import Leader, meshes
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.search import best_decode
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
@@ -73,8 +73,8 @@ def test_split_experts_are_searched_where_the_rules_allow_them(phase: Phase, exc
     assert {parts for exchange, parts, _ in found if exchange == "gather"} == {2, 4, 8}
 
 
-def request(servers: int, tpot: float) -> Request:
-    return Request(
+def request(servers: int, tpot: float) -> SearchRequest:
+    return SearchRequest(
         servers=servers, rate=None, targets=Targets(tpot=tpot), utilisation=0.8, objective="throughput",
         choices=Choices(), top=3,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_more_room_is_never_worse() -> None:
 
 
 def test_fewest_cards_serve_the_rate() -> None:
-    asked = Request(
+    asked = SearchRequest(
         servers=8, rate=20.0, targets=Targets(tpot=0.05), utilisation=0.8, objective="cards", choices=Choices(), top=1
     )
     best = solve(case(2048, 512), asked).best
@@ -103,7 +103,7 @@ def test_a_looser_tpot_never_costs_requests_under_a_ttft_limit(ttft: float) -> N
     """The first decode step is part of TTFT, so the fastest decode plan may be too slow to start."""
     served = []
     for tpot in (0.03, 0.05, 0.1):
-        asked = Request(
+        asked = SearchRequest(
             servers=8,
             rate=None,
             targets=Targets(tpot=tpot, ttft=ttft),
@@ -183,7 +183,7 @@ def test_the_best_rate_per_server_is_that_of_every_count(
 def test_the_lowest_tpot_at_a_rate_falls_with_the_cards_and_serves_it() -> None:
     found = []
     for servers in (4, 6, 8):
-        asked = Request(
+        asked = SearchRequest(
             servers=servers,
             rate=5.0,
             targets=Targets(tpot=0.1),
@@ -202,9 +202,9 @@ def test_the_lowest_tpot_at_a_rate_falls_with_the_cards_and_serves_it() -> None:
 def test_what_other_choices_lose_is_never_a_gain_and_more_room_buys() -> None:
     found = solve(case(2048, 512), request(8, 0.05))
     assert found.best is not None
-    assert {one.choice for one in found.lost} >= {"tp 2", "0 drafts"}
-    for one in found.lost:
+    assert {one.choice for one in found.alternative_costs} >= {"tp 2", "0 drafts"}
+    for one in found.alternative_costs:
         assert one.deployment is not None
         assert one.deployment.requests_per_s <= found.best.requests_per_s * (1 + 1e-9)
-    assert all(price.gain >= -1e-9 for price in found.prices)
-    assert {price.limit for price in found.prices} == {"+1 ms of TPOT", "one more server"}
+    assert all(price.gain >= -1e-9 for price in found.shadow_prices)
+    assert {price.limit for price in found.shadow_prices} == {"+1 ms of TPOT", "one more server"}

@@ -18,7 +18,7 @@ from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed
 from perfmodel.prediction.serving import Case, PoolPoint, first_token, usable_memory
 from perfmodel.solver import mesh, space
 from perfmodel.solver.join import joined
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.solution import Solution
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
@@ -186,7 +186,7 @@ def walk(phase: Any, case: Case, layouts: list[LayoutSpec], kv_dtype: Any, utili
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedPools:
     """Every deployment of every pair of instances of one cache precision: objective, smallest best; none: infinite."""
 
     decodes: list[Walked] = field(repr=False)
@@ -199,7 +199,7 @@ class Joined:
         return min((float(values.min()) for values in self.objectives.values() if values.size), default=np.inf)
 
 
-def join(decodes: list[Walked], prefills: list[Walked], case: Case, asked: Request) -> Joined:
+def join(decodes: list[Walked], prefills: list[Walked], case: Case, asked: SearchRequest) -> JoinedPools:
     """Return the objective of all counts of instances of all pairs of layouts that fit memory and TPOT."""
     usable, tpot, ttft = usable_memory(case.rates), asked.targets.tpot, asked.targets.ttft
     decodes = [one for one in decodes if one.memory <= usable and (tpot is None or one.tpot <= tpot)]
@@ -211,7 +211,7 @@ def join(decodes: list[Walked], prefills: list[Walked], case: Case, asked: Reque
     steps = np.array([float(w.point.step_time) for w in decodes])
     waits = np.array([w.waited for w in prefills])
     if not decodes or not prefills:
-        return Joined(decodes, prefills, {})
+        return JoinedPools(decodes, prefills, {})
     for n, m in product(range(1, most * one_server + 1), repeat=2):
         decode_servers = -(-n * decode_dies // one_server)[:, None]
         prefill_servers = -(-m * prefill_dies // one_server)[None, :]
@@ -241,10 +241,10 @@ def join(decodes: list[Walked], prefills: list[Walked], case: Case, asked: Reque
             case "cost" | "energy":
                 value = money if asked.rate is not None else money / served
         objectives[n, m] = np.where(allowed, value, np.inf)
-    return Joined(decodes, prefills, objectives)
+    return JoinedPools(decodes, prefills, objectives)
 
 
-def value_of(solution: Solution, found: list[Joined]) -> float:
+def value_of(solution: Solution, found: list[JoinedPools]) -> float:
     """Return what brute force says of the chosen plan; infinite where it is none of its deployments."""
     best = solution.best
     assert best is not None
@@ -265,13 +265,13 @@ class Space:
     """What is asked, and every layout of both pools, one by one; decode and prefill of each cache precision."""
 
     case: Case = field(repr=False)
-    asked: Request
+    asked: SearchRequest
     largest_batch: int
     evaluated: int
     sides: list[tuple[list[Walked], list[Walked]]] = field(repr=False)
 
 
-def missed(one: Space, found: list[Joined]) -> tuple[str, float]:
+def missed(one: Space, found: list[JoinedPools]) -> tuple[str, float]:
     """Return the last constraint that no deployment meets, and the value nearest to its limit."""
     asked, usable, of_server = one.asked, usable_memory(one.case.rates), one.case.rates.dies_per_server
     decodes, prefills = ([plan for side in one.sides for plan in side[at]] for at in (0, 1))
@@ -382,7 +382,7 @@ def spaces(draw: Any, mixed: bool = False) -> Space:
         p.waited + float(d.point.step_time) for decodes, prefills in sides for d in decodes[::7] for p in prefills[::5]
     ] or [1.0]
     objective = draw(st.sampled_from(("throughput", "per-card", "cards", "cost", "energy", "tpot")))
-    asked = Request(
+    asked = SearchRequest(
         servers=servers,
         rate=None,
         targets=Targets(

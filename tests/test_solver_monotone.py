@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from perfmodel.files import catalog, machines
 from perfmodel.prediction.serving import Case
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
@@ -23,7 +23,7 @@ drawn = settings(max_examples=8, deadline=None)
 
 
 @st.composite
-def asked(draw: Any, stack: str | None = None) -> tuple[Case, Request]:
+def asked(draw: Any, stack: str | None = None) -> tuple[Case, SearchRequest]:
     """Return a case of a public model on a public system, and a request of a few servers."""
     system, servers = draw(systems)
     objective = draw(objectives)
@@ -34,7 +34,7 @@ def asked(draw: Any, stack: str | None = None) -> tuple[Case, Request]:
         osl=draw(st.integers(100, 3_000)),
         acceptance=draw(st.sampled_from(((), (0.7,)))),
     )
-    request = Request(
+    request = SearchRequest(
         servers=servers,
         rate=draw(st.floats(0.1, 1.0)) if objective == "cards" else None,
         targets=Targets(tpot=draw(st.none() | st.floats(0.02, 0.1)), ttft=draw(st.none() | st.floats(1.0, 8.0))),
@@ -47,7 +47,7 @@ def asked(draw: Any, stack: str | None = None) -> tuple[Case, Request]:
     return case, request
 
 
-def cost(case: Case, request: Request) -> float:
+def cost(case: Case, request: SearchRequest) -> float:
     """Return what the objective says of the best deployment, less being better; infinite where there is none."""
     best = solve(case, request).best
     if best is None:

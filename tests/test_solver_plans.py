@@ -11,7 +11,7 @@ import pytest
 from perfmodel.files import catalog, machines
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.serving import Case
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.solution import Solution
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
@@ -89,7 +89,7 @@ def test_a_plan_explained_pool_by_pool_keeps_its_limits(moeplan, tmp_path: Path,
     assert servers * rates_of_system.packages_per_server <= cards
 
 
-def asked(objective: Any, rate: float | None = None, ttft: float | None = 1.0) -> tuple[Case, Request]:
+def asked(objective: Any, rate: float | None = None, ttft: float | None = 1.0) -> tuple[Case, SearchRequest]:
     """Return a case of even loads and free reads, in which replicas of experts are worth nothing: plans are equal."""
     rates = machines.load_machine("cloudmatrix384", "ideal")[0].rates()
     rates = replace(rates, hbm_bandwidth=1e30, core_stream=1e30, l2_rate=1e30, l2_write_rate=1e30)
@@ -97,7 +97,7 @@ def asked(objective: Any, rate: float | None = None, ttft: float | None = 1.0) -
         model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=20_000, osl=400, acceptance=(0.0,), even=True
     )
     choices = Choices(kv_dtypes=("bf16", "int8"))
-    return case, Request(
+    return case, SearchRequest(
         servers=4, rate=rate, targets=Targets(tpot=0.05, ttft=ttft), utilisation=0.8, objective=objective,
         choices=choices, top=5,
     )  # fmt: skip
@@ -111,7 +111,13 @@ def told(solution: Solution) -> Any:
          one.decode_instances, one.requests_per_s, float(one.first_token.ttft))
         for one in best
     ]  # fmt: skip
-    return plans, solution.evaluated, str(solution.rejections), solution.prices, [lost.choice for lost in solution.lost]
+    return (
+        plans,
+        solution.evaluated,
+        str(solution.rejections),
+        solution.shadow_prices,
+        [lost.choice for lost in solution.alternative_costs],
+    )
 
 
 @pytest.mark.parametrize(

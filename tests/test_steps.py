@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from perfmodel.files import catalog, folders, machines
-from perfmodel.prediction.scenario import of_evidence, parts_of, parts_of_step, predicted, resolve
+from perfmodel.prediction.quantities import parts_of, parts_of_step, predicted
+from perfmodel.prediction.scenario import of_evidence, resolve
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
 from perfmodel.scoring.left_out import leave_one_source_out
 from perfmodel.scoring.summaries import summaries

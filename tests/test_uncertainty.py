@@ -9,7 +9,7 @@ import pytest
 from perfmodel.files import catalog, folders, machines
 from perfmodel.ledger.records import Family
 from perfmodel.prediction.serving import Case, FirstToken
-from perfmodel.prediction.uncertainty import joined_range, pool_range
+from perfmodel.prediction.uncertainty import joined_intervals, pool_intervals
 from perfmodel.scoring.validation import Published, scored
 from perfmodel.specs.deployment import LayoutSpec
 
@@ -22,7 +22,7 @@ MISSED = {"msm-deepseek-v3.1-decode"}
 
 def ranged(machine: Any) -> Any:
     case = Case(model=MODEL, rates=machine.rates(), isl=4096, osl=512, acceptance=(0.7,))
-    return pool_range(machine, LAYOUT, FAMILY, case)
+    return pool_intervals(machine, LAYOUT, FAMILY, case)
 
 
 def width(found: Any) -> float:
@@ -89,8 +89,8 @@ def test_golden_rows_lie_in_their_interval(name: str) -> None:
 def test_open_lengths_widen_the_interval_and_shift_it() -> None:
     """A context that may only be longer than the one predicted leaves less room below."""
     case = Case(model=MODEL, rates=MACHINE.rates(), isl=4096, osl=512, acceptance=(0.7,))
-    known = pool_range(MACHINE, LAYOUT, FAMILY, case)
-    opened = pool_range(MACHINE, LAYOUT, FAMILY, case, {"isl": (4096, 16384)})
+    known = pool_intervals(MACHINE, LAYOUT, FAMILY, case)
+    opened = pool_intervals(MACHINE, LAYOUT, FAMILY, case, {"isl": (4096, 16384)})
     assert float(np.median(known.relative)) == pytest.approx(1, rel=1e-12)
     assert float(np.median(opened.relative)) > 1.1
     assert opened.step_time.high90 > 1.2 * known.step_time.high90
@@ -98,10 +98,10 @@ def test_open_lengths_widen_the_interval_and_shift_it() -> None:
 
 def test_two_pools_together_are_as_sure_as_the_one_that_decides() -> None:
     case = Case(model=MODEL, rates=MACHINE.rates(), isl=4096, osl=512, acceptance=(0.7,))
-    pool = pool_range(MACHINE, LAYOUT, FAMILY, case)
+    pool = pool_intervals(MACHINE, LAYOUT, FAMILY, case)
     first = FirstToken(batch_formation=1.0, residual=0.5, prefill=2.0, kv_transfer=0.25, first_step=0.0)
-    joined = joined_range(prefill=pool, decode=pool, first=first, prefill_rate=1e9, decode_rate=10.0, asked=None)
+    joined = joined_intervals(prefill=pool, decode=pool, first=first, prefill_rate=1e9, decode_rate=10.0, asked=None)
     assert joined.requests_per_s.low90 == pytest.approx(10 / np.quantile(pool.relative, 0.95), rel=1e-2)
     assert joined.ttft.high90 == pytest.approx(0.25 + 3.5 * np.quantile(pool.relative, 0.95), rel=1e-9)
-    bounded = joined_range(prefill=pool, decode=pool, first=first, prefill_rate=1e9, decode_rate=10.0, asked=9.0)
+    bounded = joined_intervals(prefill=pool, decode=pool, first=first, prefill_rate=1e9, decode_rate=10.0, asked=9.0)
     assert bounded.requests_per_s.high90 == 9.0

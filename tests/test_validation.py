@@ -14,7 +14,7 @@ from perfmodel.files import catalog
 from perfmodel.files.folders import names
 from perfmodel.files.machines import load_conditions, load_machine
 from perfmodel.files.results import load_results
-from perfmodel.prediction.scenario import of_deployment
+from perfmodel.prediction.joined_pools import of_deployment
 from perfmodel.prediction.uncertainty import Interval
 from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.scoring.distance import Place, distance

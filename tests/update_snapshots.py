@@ -12,7 +12,8 @@ from difflib import unified_diff
 from pathlib import Path
 
 from perfmodel.files import catalog, folders, machines
-from perfmodel.prediction.scenario import of_evidence, predicted, resolve
+from perfmodel.prediction.quantities import predicted
+from perfmodel.prediction.scenario import of_evidence, resolve
 
 FOLDER = Path(__file__).parent / "snapshots"
 SNAPSHOT = FOLDER / "steps.json"

@@ -124,9 +124,9 @@ def command(
     Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
     from perfmodel.planning.pool_run import other_than
-    from perfmodel.prediction.scenario import in_turn
+    from perfmodel.prediction.deployment_uncertainty import mixed_intervals
     from perfmodel.prediction.sensitivity import swings
-    from perfmodel.prediction.uncertainty import pool_range
+    from perfmodel.prediction.uncertainty import pool_intervals
     from perfmodel.report.step import View, step_document
 
     run = _run_of(context)
@@ -143,12 +143,14 @@ def command(
         other=None if other is None else (other.name, other.resolved),
     )
     resolved, machine, case = run.resolved, run.machine, run.resolved.scenario.case
-    felt = (
+    sensitivity = (
         swings(machine, lambda varied: outputs(resolved.plan, replace(case, rates=varied))) if view.whole_step else []
     )
-    sure = pool_range(machine, resolved.plan.layout, resolved.plan.family, case)
+    intervals = pool_intervals(machine, resolved.plan.layout, resolved.plan.family, case)
     if (between := run.between) is not None:
-        sure = in_turn(sure, pool_range(machine, between.plan.layout, between.plan.family, case), resolved)
+        intervals = mixed_intervals(
+            intervals, pool_intervals(machine, between.plan.layout, between.plan.family, case), resolved
+        )
     document = step_document(
         resolved,
         run.ideal,
@@ -156,8 +158,8 @@ def command(
         system=machine.system.spec.name,
         name=run.name,
         acceptance=run.acceptance,
-        felt=felt,
-        sure=sure,
+        sensitivity=sensitivity,
+        intervals=intervals,
         view=view,
     )
     options.show(document, format_, [*run.remarks])

@@ -201,10 +201,12 @@ def command(
     )
     answer = planner.planned(run)
     looked = (
-        (planner.front_of(answer.asking), planner.holds_of(answer)) if front and answer.solution.best else ((), None)
+        (planner.front_of(answer.request), planner.optimal_range_of(answer))
+        if front and answer.solution.best
+        else ((), None)
     )
     document = plan_document(answer, *looked)
-    options.show(document, format_, list(answer.asking.remarks))
+    options.show(document, format_, list(answer.request.remarks))
     if output is not None:
         options.remark(_written(output, planner.plan_of(answer)))
     if answer.solution.status is not Status.OPTIMAL:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from perfmodel.errors import DataError
 from perfmodel.files.catalog import check_references, load
 from perfmodel.files.folders import path_of
-from perfmodel.files.reader import Reader, content, say, unsourced
+from perfmodel.files.reader import Reader, content, fault_in_words, unsourced
 from perfmodel.files.writing import write_whole
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import EITHER
@@ -40,7 +40,7 @@ def read_plan(path: Path) -> PlanSpec:
         spec = PlanSpec.model_validate(data)
     except ValidationError as error:
         for fault in error.errors():
-            reader.fault_at(fault["loc"], say(fault, PlanSpec))
+            reader.fault_at(fault["loc"], fault_in_words(fault, PlanSpec))
         reader.finish()
         raise
     check_references(reader, "deployments", spec)

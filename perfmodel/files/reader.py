@@ -36,7 +36,7 @@ def unsourced(_: tuple[Any, ...]) -> bool:
     return False
 
 
-def say(fault: Any, spec_type: type[Spec]) -> str:
+def fault_in_words(fault: Any, spec_type: type[Spec]) -> str:
     """Return a pydantic fault in our words: found; allowed; fix."""
     found = fault.get("input")
     match fault["type"]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError
 from perfmodel.files.catalog import REFERENCES, check_references
-from perfmodel.files.reader import Reader, say, unsourced
+from perfmodel.files.reader import Reader, fault_in_words, unsourced
 from perfmodel.files.writing import refuse_taken, write_whole
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.run import EITHER, NEEDED, RunSpec
@@ -48,7 +48,7 @@ def _run_of(reader: Reader, given: Collection[str]) -> RunSpec:
         spec = RunSpec.model_validate(data)
     except ValidationError as error:
         for fault in error.errors():
-            reader.fault_at(fault["loc"], say(fault, RunSpec))
+            reader.fault_at(fault["loc"], fault_in_words(fault, RunSpec))
     check_references(reader, "runs", spec)
     reader.finish()
     return spec

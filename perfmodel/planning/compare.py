@@ -7,11 +7,13 @@ from typing import Any, cast
 
 from perfmodel.errors import UsageError
 from perfmodel.planning.outcome import as_it_is
-from perfmodel.planning.plan_file import PHASES, served
+from perfmodel.planning.plan_file import PHASES, sustained_rate
 from perfmodel.planning.pools import Pool, Run, resolved_of, resolved_pools
 from perfmodel.prediction.cost import Cost, card_prices, cost_of
-from perfmodel.prediction.scenario import Joined, Resolved, breakdown_of, in_turn
-from perfmodel.prediction.uncertainty import pool_range
+from perfmodel.prediction.deployment_uncertainty import mixed_intervals
+from perfmodel.prediction.joined_pools import JoinedPools
+from perfmodel.prediction.scenario import Resolved, breakdown_of
+from perfmodel.prediction.uncertainty import pool_intervals
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions
 from perfmodel.specs.plan import Asked
@@ -58,7 +60,7 @@ def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: R
     """Return what a deployment does whose pools are set up as ``run``, at the prices of a run-spec."""
     pools = resolved_pools(run)
     prefill, decode = pools["prefill"], pools["decode"]
-    joined = Joined(
+    joined = JoinedPools(
         prefill=prefill,
         decode=decode,
         prefill_instances=conditions.prefill.instances,
@@ -75,7 +77,7 @@ def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: R
     }
     packages = {phase: one.packages_per_server for phase, one in rates.items()}
     cards = {phase: number * packages[phase] for phase, number in servers.items()}
-    requests = served(asked, joined)
+    requests = sustained_rate(asked, joined)
     tokens = requests * conditions.osl
     prices = card_prices(priced)
     return Whole(
@@ -98,14 +100,14 @@ def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: R
 def _chance(run: Run, pools: Mapping[Phase, Resolved], limit: float) -> float:
     """Return the probability that the TPOT of decode is within a limit."""
     ranges = {
-        phase: pool_range(run.pools[phase].machine, one.plan.layout, one.plan.family, one.scenario.case)
+        phase: pool_intervals(run.pools[phase].machine, one.plan.layout, one.plan.family, one.scenario.case)
         for phase, one in pools.items()
         if phase == "decode" or run.mixed
     }
-    decode, sure = pools["decode"], ranges["decode"]
+    decode, intervals = pools["decode"], ranges["decode"]
     if run.mixed:
-        sure = in_turn(sure, ranges["prefill"], decode)
-    return sure.chance(limit, float(cast(Any, decode.point.tokens_per_step)))
+        intervals = mixed_intervals(intervals, ranges["prefill"], decode)
+    return intervals.chance(limit, float(cast(Any, decode.point.tokens_per_step)))
 
 
 def shared_phases(first: Run, second: Run) -> tuple[Phase, ...]:

@@ -15,12 +15,13 @@ from perfmodel.planning.what_if import Effect, effects
 from perfmodel.prediction.breakdown import Breakdown, breakdown
 from perfmodel.prediction.cost import Cost, Power, card_prices, cost_of, power_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan, deployment_of
-from perfmodel.prediction.deployment_uncertainty import felt, joined_sure
+from perfmodel.prediction.deployment_uncertainty import deployment_intervals, deployment_sensitivity
+from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.placement import Die
-from perfmodel.prediction.scenario import Resolved, joined_rates, ledger_of
+from perfmodel.prediction.scenario import Resolved, ledger_of
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.timeline import Timeline, timeline
-from perfmodel.prediction.uncertainty import JoinedRange, PoolRange, interleaved, pool_range
+from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, interleaved, pool_intervals
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.distance import place_of
 from perfmodel.scoring.neighbours import neighbours
@@ -45,7 +46,7 @@ class PoolReport:
     resolved: Resolved
     parts: Breakdown
     timeline: Timeline
-    sure: PoolRange
+    intervals: PoolIntervals
     load: float
     near: tuple[tuple[Result, float], ...]
 
@@ -68,7 +69,7 @@ class PlanReport:
     run: Run
     pools: Mapping[Phase, PoolReport]
     best: Deployment
-    joined: JoinedRange
+    overall: DeploymentIntervals
     targets: tuple[Target, ...]
     #: probability that every limit on TPOT, TTFT and rate is met at once; none where there is no limit
     chance: float | None
@@ -78,7 +79,7 @@ class PlanReport:
     sites: tuple[Site, ...]
     #: none where the run that found the plan has no price
     cost: Cost | None
-    felt: tuple[Swing, ...]
+    sensitivity: tuple[Swing, ...]
     #: what changes are worth at the same targets, the largest gain first; nothing for mixed serving
     effects: tuple[Effect, ...]
     refused: tuple[Refusal, ...]
@@ -142,15 +143,15 @@ def plan_report(
     }
     if best.mixed:
         added = best.tpot_added * as_float(resolved["decode"].point.tokens_per_step)
-        sure = interleaved(pools["decode"].sure, pools["prefill"].sure, added)
-        pools["decode"] = replace(pools["decode"], sure=sure)
+        intervals = interleaved(pools["decode"].intervals, pools["prefill"].intervals, added)
+        pools["decode"] = replace(pools["decode"], intervals=intervals)
     case = resolved["prefill"].scenario.case
-    sures = pools["prefill"].sure, pools["decode"].sure
-    joined = joined_sure(best, *sures, case, run.utilisation, plan.wanted.requests_per_s)
+    of_pools = pools["prefill"].intervals, pools["decode"].intervals
+    overall = deployment_intervals(best, *of_pools, case, run.utilisation, plan.wanted.requests_per_s)
     held: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
     if best.mixed:
         del held["prefill"]
-    targets, chance = targets_of(plan, run, best, held, pools["decode"].sure, joined)
+    targets, chance = targets_of(plan, run, best, held, pools["decode"].intervals, overall)
     before = None if best.mixed else outcome(run, ttft=run.ttft)
     tried = [] if before is None else effects(run, before, changes)
     dies, sites = sites_of(plan, run, best, resolved)
@@ -159,14 +160,14 @@ def plan_report(
         run=run,
         pools=cast(Any, pools),
         best=best,
-        joined=joined,
+        overall=overall,
         targets=targets,
         chance=chance,
         held=held,
         dies=dies,
         sites=sites,
         cost=_cost(plan, best, resolved),
-        felt=_felt(run, best, resolved),
+        sensitivity=_sensitivity(run, best, resolved),
         effects=tuple(sorted((one for one in tried if isinstance(one, Effect)), key=lambda one: -one.gain)),
         refused=() if best.mixed else (*refused, *(one for one in tried if isinstance(one, Refusal))),
         deployed=tuple(deployed),
@@ -192,12 +193,12 @@ def _deployment(plan: PlanSpec, run: Run, resolved: Mapping[Phase, Resolved]) ->
     return replace(found, requests_per_s=served if asked is None else min(served, asked))
 
 
-def _felt(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> tuple[Swing, ...]:
+def _sensitivity(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> tuple[Swing, ...]:
     machines = {phase: pool.machine for phase, pool in run.pools.items()}
     if len(systems_of(run)) == 1:
         machines = dict.fromkeys(machines, machines["decode"])
     cases = {phase: one.scenario.case for phase, one in resolved.items()}
-    return tuple(felt(best, machines, cases, run.utilisation, ("TPOT", "TTFT", "rate")))
+    return tuple(deployment_sensitivity(best, machines, cases, run.utilisation, ("TPOT", "TTFT", "rate")))
 
 
 def _with_choice(
@@ -257,7 +258,7 @@ def _pool(
         resolved=one,
         parts=parts,
         timeline=timeline(ledger, one.plan.family, parts, LAYER),
-        sure=pool_range(machine, layout, one.plan.family, case),
+        intervals=pool_intervals(machine, layout, one.plan.family, case),
         load=load,
         near=tuple(neighbours(at, published, NEIGHBOURS)),
     )

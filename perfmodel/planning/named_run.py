@@ -13,7 +13,8 @@ from perfmodel.planning.compare import Instances, Whole, whole_of
 from perfmodel.planning.outcome import as_it_is
 from perfmodel.planning.plan_file import PHASES, conditions_of, load_plan
 from perfmodel.planning.pools import Pool, Run
-from perfmodel.prediction.scenario import of_conditions, of_deployment, resolve
+from perfmodel.prediction.joined_pools import of_deployment
+from perfmodel.prediction.scenario import of_conditions, resolve
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions
 from perfmodel.specs.model import ModelSpec

@@ -8,9 +8,10 @@ import numpy as np
 from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Layout
 from perfmodel.planning.pools import Pool, Run, resolved_of, resolved_pools
+from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.layouts import LARGEST_BATCH, attention_core_options, too_many_tokens
 from perfmodel.prediction.mixed import mixed_first_token
-from perfmodel.prediction.scenario import Resolved, joined_rates
+from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.serving import first_token, pool_point, usable_memory
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.model import ModelSpec

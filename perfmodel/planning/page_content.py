@@ -9,7 +9,7 @@ from perfmodel.planning.dossier import PlanReport, plan_report
 from perfmodel.planning.planner import front_of
 from perfmodel.planning.pools import Run
 from perfmodel.planning.published import deployments_on_file, rows_on_file
-from perfmodel.planning.request import asking_of
+from perfmodel.planning.request import request_of
 from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.solver.solution import FrontPoint
 from perfmodel.specs.plan import PlanSpec
@@ -47,4 +47,4 @@ def _front(plan: PlanSpec) -> Sequence[FrontPoint]:
     """Return the front around the limit that a plan was searched under; nothing where there is no run or no limit."""
     if plan.run is None or plan.run.tpot is None:
         return ()
-    return front_of(asking_of(plan.run))
+    return front_of(request_of(plan.run))

@@ -11,7 +11,7 @@ from perfmodel.files.catalog import load_model, load_techniques
 from perfmodel.files.machines import load_conditions
 from perfmodel.files.plans import changed_since, read_plan
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.prediction.scenario import Joined, of_deployment
+from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.specs.base import Known
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
@@ -87,13 +87,13 @@ def plan_spec(
 SAME = 1e-6  # relative difference up to which a prediction is the same
 
 
-def served(wanted: Asked, joined: Joined) -> float:
+def sustained_rate(wanted: Asked, joined: JoinedPools) -> float:
     """Return the requests per second of a plan: those of its slower pool at the load allowed, or those asked for."""
     most = wanted.utilisation * joined.requests_per_s
     return most if wanted.requests_per_s is None else min(most, wanted.requests_per_s)
 
 
-def moved(plan: PlanSpec, machines: Mapping[Phase, Machine], model: ModelSpec, where: str) -> list[str]:
+def changed_predictions(plan: PlanSpec, machines: Mapping[Phase, Machine], model: ModelSpec, where: str) -> list[str]:
     """Return a remark for each predicted number that is not what it was when the plan was written.
 
     Layouts that cannot be any more are not remarked on: whoever sets them up says why.
@@ -103,7 +103,7 @@ def moved(plan: PlanSpec, machines: Mapping[Phase, Machine], model: ModelSpec, w
     except UsageError:
         return []
     now = {"TPOT": (joined.tpot * 1e3, plan.predicted.tpot * 1e3, " ms")}
-    now["requests per second"] = (served(plan.wanted, joined), plan.predicted.requests_per_s, "")
+    now["requests per second"] = (sustained_rate(plan.wanted, joined), plan.predicted.requests_per_s, "")
     return [
         f"{where}: {name} is {value:.6g}{unit} now, {then:.6g}{unit} when the plan was written"
         for name, (value, then, unit) in now.items()
@@ -162,5 +162,8 @@ def load_plan(path: str) -> LoadedPlan:
     if plan.version != __version__:
         remarks.append(f"{path}: written by version {plan.version}, read by {__version__}")
     return LoadedPlan(
-        spec=plan, model=model, machines=machines, remarks=(*remarks, *moved(plan, machines, model.spec, path))
+        spec=plan,
+        model=model,
+        machines=machines,
+        remarks=(*remarks, *changed_predictions(plan, machines, model.spec, path)),
     )

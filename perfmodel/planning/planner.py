@@ -11,14 +11,14 @@ from perfmodel.errors import UsageError
 from perfmodel.files.plans import digests
 from perfmodel.planning.choices import on_machine_alone
 from perfmodel.planning.plan_file import plan_spec, pool_of
-from perfmodel.planning.request import Asking, asking_of
+from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.prediction.deployment_uncertainty import felt, joined_sure
+from perfmodel.prediction.deployment_uncertainty import deployment_intervals, deployment_sensitivity
 from perfmodel.prediction.sensitivity import Swing
-from perfmodel.prediction.uncertainty import JoinedRange, PoolRange, chance, interleaved, pool_range
+from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, chance, interleaved, pool_intervals
 from perfmodel.solver.front import front
-from perfmodel.solver.optimal_range import holds
-from perfmodel.solver.solution import FrontPoint, Holds, Solution
+from perfmodel.solver.optimal_range import optimal_range
+from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution
 from perfmodel.solver.solve import solve
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.evidence import DeploymentConditions
@@ -32,47 +32,47 @@ TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
 class Planned:
     """An answer, and how sure it is; nothing is sure where there is no plan."""
 
-    asking: Asking
+    request: PlanRequest
     solution: Solution
-    sure: PoolRange | None = None
-    joined: JoinedRange | None = None
+    intervals: PoolIntervals | None = None
+    overall: DeploymentIntervals | None = None
     #: what assumed inputs do to TPOT and TTFT
-    felt: Sequence[Swing] = ()
+    sensitivity: Sequence[Swing] = ()
 
     @property
     def tpot_chance(self) -> float | None:
         """Probability that TPOT is within what was asked for; None where nothing was, or there is no plan."""
-        limit, best = self.asking.request.targets.tpot, self.solution.best
-        if self.sure is None or limit is None or best is None:
+        limit, best = self.request.search.targets.tpot, self.solution.best
+        if self.intervals is None or limit is None or best is None:
             return None
-        return self.sure.chance(limit, as_float(best.decode.point.tokens_per_step))
+        return self.intervals.chance(limit, as_float(best.decode.point.tokens_per_step))
 
     @property
     def ttft_chance(self) -> float | None:
         """Probability that TTFT is within what was asked for; None where nothing was, or there is no plan."""
-        limit = self.asking.request.targets.ttft
-        return None if self.joined is None or limit is None else chance(self.joined.ttfts, limit)
+        limit = self.request.search.targets.ttft
+        return None if self.overall is None or limit is None else chance(self.overall.ttfts, limit)
 
     @property
     def chance_of_all(self) -> float | None:
         """Probability that every limit asked for is met at once, on one machine; None where fewer than two were."""
-        request, best = self.asking.request, self.solution.best
-        if self.sure is None or self.joined is None or best is None:
+        search, best = self.request.search, self.solution.best
+        if self.intervals is None or self.overall is None or best is None:
             return None
         met: list[Any] = []
-        if request.targets.tpot is not None:
-            met.append(self.sure.steps / as_float(best.decode.point.tokens_per_step) <= request.targets.tpot)
-        if request.targets.ttft is not None:
-            met.append(self.joined.ttfts <= request.targets.ttft)
-        if request.rate is not None:
-            met.append(self.joined.rates >= request.rate * (1 - 1e-9))
+        if search.targets.tpot is not None:
+            met.append(self.intervals.steps / as_float(best.decode.point.tokens_per_step) <= search.targets.tpot)
+        if search.targets.ttft is not None:
+            met.append(self.overall.ttfts <= search.targets.ttft)
+        if search.rate is not None:
+            met.append(self.overall.rates >= search.rate * (1 - 1e-9))
         return None if len(met) < 2 else as_float(prod(met).mean())
 
     @property
     def rate_chance(self) -> float | None:
         """Probability that the rate asked for is served; None where none was, or there is no plan."""
-        rate = self.asking.request.rate
-        return None if self.joined is None or rate is None else chance(-self.joined.rates, -rate * (1 - 1e-9))
+        rate = self.request.search.rate
+        return None if self.overall is None or rate is None else chance(-self.overall.rates, -rate * (1 - 1e-9))
 
 
 def planned(run: RunSpec) -> Planned:
@@ -81,33 +81,35 @@ def planned(run: RunSpec) -> Planned:
     With a confidence the limits on TPOT and TTFT are tightened below the plan's own until the plan found meets each
     real one that often.  Raises ``UsageError`` where no plan does.
     """
-    asking = asking_of(run)
-    searched, targets = asking.request, asking.request.targets
+    request = request_of(run)
+    searched, targets = request.search, request.search.targets
     for _ in range(TIGHTENINGS):
-        solution = solve(asking.case, searched, asking.cases["prefill"])
+        solution = solve(request.case, searched, request.cases["prefill"])
         best = solution.best
         if best is None:
-            return Planned(asking=asking, solution=solution)
-        prefill, sure = _ranges(best, asking)
-        joined = joined_sure(
-            best, prefill, sure, asking.cases["prefill"], asking.request.utilisation, asking.request.rate
+            return Planned(request=request, solution=solution)
+        prefill, intervals = _ranges(best, request)
+        overall = deployment_intervals(
+            best, prefill, intervals, request.cases["prefill"], request.search.utilisation, request.search.rate
         )
-        tpots = sure.steps / as_float(best.decode.point.tokens_per_step)
+        tpots = intervals.steps / as_float(best.decode.point.tokens_per_step)
         tighter = {
             name: value * min(0.9999, limit / _quantile(samples, run.confidence))
             for name, value, limit, samples in (
                 ("tpot", best.tpot, targets.tpot, tpots),
-                ("ttft", as_float(best.first_token.ttft), targets.ttft, joined.ttfts),
+                ("ttft", as_float(best.first_token.ttft), targets.ttft, overall.ttfts),
             )
             if limit is not None and run.confidence is not None and chance(samples, limit) < run.confidence
         }
         if not tighter:
             return Planned(
-                asking=asking,
+                request=request,
                 solution=solution,
-                sure=sure,
-                joined=joined,
-                felt=felt(best, asking.machines, asking.cases, asking.request.utilisation, ("TPOT", "TTFT")),
+                intervals=intervals,
+                overall=overall,
+                sensitivity=deployment_sensitivity(
+                    best, request.machines, request.cases, request.search.utilisation, ("TPOT", "TTFT")
+                ),
             )
         searched = replace(searched, targets=searched.targets.model_copy(update=tighter))
     raise UsageError(
@@ -123,11 +125,11 @@ def _quantile(samples: Any, confidence: float) -> float:
     return float(np.quantile(samples, confidence))
 
 
-def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
+def _ranges(best: Deployment, request: PlanRequest) -> tuple[PoolIntervals, PoolIntervals]:
     """Return how sure the steps of both pools are; decode's with the prefill steps in between where they are."""
     each: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
     prefill, decode = (
-        pool_range(asking.machines[phase], pool.layout, pool.family, asking.cases[phase])
+        pool_intervals(request.machines[phase], pool.layout, pool.family, request.cases[phase])
         for phase, pool in each.items()
     )
     if best.mixed:
@@ -135,35 +137,35 @@ def _ranges(best: Deployment, asking: Asking) -> tuple[PoolRange, PoolRange]:
     return prefill, decode
 
 
-def front_of(asking: Asking) -> list[FrontPoint]:
+def front_of(request: PlanRequest) -> list[FrontPoint]:
     """Return the front of throughput per card over TPOT around the limit asked for."""
-    return front(asking.case, asking.request, asking.cases["prefill"])
+    return front(request.case, request.search, request.cases["prefill"])
 
 
-def holds_of(found: Planned) -> Holds | None:
+def optimal_range_of(found: Planned) -> OptimalRange | None:
     """Return over which acceptance the choice of the best plan holds."""
-    asking = found.asking
-    return holds(asking.case, found.solution.request, asking.cases["prefill"])
+    request = found.request
+    return optimal_range(request.case, found.solution.search, request.cases["prefill"])
 
 
 def plan_of(found: Planned) -> PlanSpec | None:
     """Return the file of the best plan, or None where there is none; files of the user's are named by their paths."""
-    asking, best = found.asking, found.solution.best
+    request, best = found.request, found.solution.best
     if best is None:
         return None
-    case, family, machine = asking.case, best.decode.family, asking.machine
-    prefill, model = asking.machines["prefill"], asking.model_word
+    case, family, machine = request.case, best.decode.family, request.machine
+    prefill, model = request.machines["prefill"], request.model_word
     apart = prefill is not machine
     names = {"model": model, "on": machine.system.word, "stack": machine.stack.word}
     names |= {"prefill_on": prefill.system.word, "prefill_stack": prefill.stack.word} if apart else {}
-    if asking.run.acceptance is None and case.model.acceptance:
+    if request.run.acceptance is None and case.model.acceptance:
         names["acceptance"] = case.model.acceptance[0].name
     conditions = DeploymentConditions(
         system=machine.system.word,
         model=model,
         stack=machine.stack.word,
-        kernels=tuple(asking.run.kernels or ()),
-        techniques=on_machine_alone(asking.settings, asking.techniques),
+        kernels=tuple(request.run.kernels or ()),
+        techniques=on_machine_alone(request.settings, request.techniques),
         isl=cast(Any, case.isl),
         osl=cast(Any, case.osl),
         precision=family.precision,
@@ -173,7 +175,7 @@ def plan_of(found: Planned) -> PlanSpec | None:
         balanced=case.even,
         prefix_hit=cast(Any, case.prefix_hit),
         isl_spread=cast(Any, case.isl_spread),
-        tpot=asking.request.targets.tpot,
+        tpot=request.search.targets.tpot,
         prefill=pool_of(best.prefill, best.prefill_instances),
         decode=pool_of(best.decode, best.decode_instances),
         mixed=best.mixed,
@@ -183,10 +185,10 @@ def plan_of(found: Planned) -> PlanSpec | None:
     return plan_spec(
         best,
         conditions,
-        run=asking.run.model_copy(update=names),
-        machines=asking.machines,
+        run=request.run.model_copy(update=names),
+        machines=request.machines,
         model=case.model,
-        techniques=asking.techniques,
+        techniques=request.techniques,
         version=__version__,
-        files=digests(asking.files),
+        files=digests(request.files),
     )

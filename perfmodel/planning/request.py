@@ -10,9 +10,10 @@ from perfmodel.files import catalog
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import choices_of
-from perfmodel.prediction.scenario import case_of, joined_rates
+from perfmodel.prediction.joined_pools import joined_rates
+from perfmodel.prediction.scenario import case_of
 from perfmodel.prediction.serving import Case
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Phase, Targets
 from perfmodel.specs.evidence import Service
@@ -26,7 +27,7 @@ SERVERS_SEARCHED = 48  # where a rate is asked for and no budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asking:
+class PlanRequest:
     """A run-spec with everything it names read: what is answered from it opens no file."""
 
     run: RunSpec
@@ -36,7 +37,7 @@ class Asking:
     #: machine and case of either pool; the same where both are on one system
     machines: Mapping[Phase, Machine]
     cases: Mapping[Phase, Case]
-    request: Request
+    search: SearchRequest
     #: technique -> setting, of those that were asked for
     settings: Mapping[str, str]
     #: all techniques that were read
@@ -194,14 +195,14 @@ def _cases(
 
 def _searched(
     run: RunSpec, machines: Mapping[Phase, Machine], cases: Mapping[Phase, Case], choices: Choices
-) -> Request:
+) -> SearchRequest:
     """Return what a search is asked: budgets in servers, limits, prices, domains."""
     same = machines["prefill"] is machines["decode"]
     prefill, decode = cases["prefill"].rates, cases["decode"].rates
     names = {phase: machine.system.spec.name for phase, machine in machines.items()}
     pools = 2 if same and run.serving not in ("mixed", "any") else 1
     scale_out = bool(run.allow_scale_out)
-    return Request(
+    return SearchRequest(
         servers=_servers(run.cards, decode, names["decode"], "--cards", pools),
         rate=run.rate,
         targets=Targets(tpot=run.tpot, ttft=run.ttft),
@@ -216,7 +217,7 @@ def _searched(
     )
 
 
-def asking_of(run: RunSpec) -> Asking:
+def request_of(run: RunSpec) -> PlanRequest:
     """Return a run-spec with everything it names read and checked.
 
     Raises ``UsageError`` and ``DataError`` as the options and files say.
@@ -243,13 +244,13 @@ def asking_of(run: RunSpec) -> Asking:
         part for phase in ("decode", "prefill") for part in (*machines[phase].parts, *(t.known for t, _ in wanted))
     ]
     bounds = [technique.spec.name for technique, word in wanted if technique.setting(word).bound]
-    return Asking(
+    return PlanRequest(
         run=run,
         model=model,
         model_word=known.word,
         machines=machines,
         cases=cases,
-        request=_searched(run, machines, cases, choices),
+        search=_searched(run, machines, cases, choices),
         settings=settings,
         techniques=techniques,
         ideal={phase: ideal(machine).rates() for phase, machine in machines.items()},

@@ -9,7 +9,7 @@ import numpy as np
 from perfmodel.algebra import as_float
 from perfmodel.planning.pools import Run
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.prediction.uncertainty import Interval, JoinedRange, PoolRange
+from perfmodel.prediction.uncertainty import DeploymentIntervals, Interval, PoolIntervals
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.plan import PlanSpec
 
@@ -40,16 +40,16 @@ def targets_of(
     run: Run,
     best: Deployment,
     held: Mapping[Phase, PoolPlan],
-    decode: PoolRange,
-    joined: JoinedRange,
+    decode: PoolIntervals,
+    overall: DeploymentIntervals,
 ) -> tuple[tuple[Target, ...], float | None]:
     """Return the limits beside their predictions, and the probability that all of them are met at once."""
     tpots = decode.steps / as_float(best.decode.point.tokens_per_step)
     asked = plan.wanted.requests_per_s
     kept = {
         "tpot": None if run.tpot is None else tpots <= run.tpot,
-        "ttft": None if run.ttft is None else joined.ttfts <= run.ttft,
-        "rate": None if asked is None else joined.rates >= asked * (1 - 1e-9),
+        "ttft": None if run.ttft is None else overall.ttfts <= run.ttft,
+        "rate": None if asked is None else overall.rates >= asked * (1 - 1e-9),
     }
     chances = {name: None if met is None else float(np.mean(met)) for name, met in kept.items()}
     limited = [met for met in kept.values() if met is not None]
@@ -62,8 +62,8 @@ def targets_of(
 
     found = [
         served("tpot", best.tpot, run.tpot, "s", decode.tpot),
-        served("ttft", best.first_token.ttft, run.ttft, "s", joined.ttft),
-        served("rate", best.requests_per_s, asked, "1/s", joined.requests_per_s),
+        served("ttft", best.first_token.ttft, run.ttft, "s", overall.ttft),
+        served("rate", best.requests_per_s, asked, "1/s", overall.requests_per_s),
     ]
     found += [
         Target(

@@ -12,7 +12,7 @@ from perfmodel.planning.changes import Change, Refusal, changed
 from perfmodel.planning.outcome import Outcome, is_same, outcome
 from perfmodel.planning.pools import Run
 from perfmodel.planning.reasons import reason
-from perfmodel.prediction.uncertainty import Interval, interval, pool_range
+from perfmodel.prediction.uncertainty import Interval, interval, pool_intervals
 from perfmodel.specs.deployment import Phase
 
 
@@ -23,7 +23,7 @@ class Effect:
     change: Change
     outcome: Outcome
     gain: float
-    sure: Interval
+    gain_interval: Interval
     of_pool: Mapping[Phase, float]
     why: str
 
@@ -76,7 +76,7 @@ def effect(
         change=change,
         outcome=after,
         gain=gain,
-        sure=interval(ratios / float(np.median(ratios)) * (1 + gain) - 1),
+        gain_interval=interval(ratios / float(np.median(ratios)) * (1 + gain) - 1),
         of_pool={phase: after.rate(phase) / before.rate(phase) - 1 for phase in run.pools},
         why=reason(before, after, other, run) or f"nothing of what it acts on is in the step: {change.acts_on}",
     )
@@ -88,7 +88,9 @@ def _costs(run: Run, found: Outcome, known: Costs | None = None) -> Costs:
     for phase in found.pools.keys() - costs.keys():
         resolved = found.pools[phase]
         plan, case = resolved.plan, resolved.scenario.case
-        costs[phase] = pool_range(run.pools[phase].machine, plan.layout, plan.family, case).relative / found.rate(phase)
+        costs[phase] = pool_intervals(run.pools[phase].machine, plan.layout, plan.family, case).relative / found.rate(
+            phase
+        )
     return costs
 
 

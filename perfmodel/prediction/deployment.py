@@ -104,7 +104,7 @@ def first_token_of(
     return replace(_terms(prefill, prefill_case, utilisation), first_step=decode.point.step_time)
 
 
-def outputs(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> dict[str, Any]:
+def figures_of(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> dict[str, Any]:
     """Return TPOT, TTFT and the requests a second at full load of a deployment.
 
     They are evaluated anew for cases of both pools, prefill's first, whose rates may be arrays.

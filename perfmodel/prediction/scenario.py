@@ -1,25 +1,23 @@
 """One given layout -> checked, its open batch filled in, evaluated with plain numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from perfmodel.algebra import as_float
-from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.errors import UsageError
 from perfmodel.ledger.records import Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger
-from perfmodel.prediction.breakdown import Breakdown, breakdown, layer_on_the_mean_rank, on_the_mean_rank
+from perfmodel.prediction.breakdown import Breakdown, breakdown
 from perfmodel.prediction.deployment import ROUND_OFF, PoolPlan, exact_pool
 from perfmodel.prediction.layouts import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.prediction.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.prediction.serving import Case, PoolPoint
-from perfmodel.prediction.uncertainty import Interval, PoolRange, interleaved
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, EvidenceSpec, PartOfStep, Pool, Service
+from perfmodel.specs.evidence import Conditions, EvidenceSpec, Service
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
 from perfmodel.units import Fraction, PerSecond, Seconds
@@ -154,26 +152,6 @@ def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
     )
 
 
-def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
-    """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
-    slower: Any = min(
-        (one.kv_tier for one in rates.values()), key=lambda tier: (as_float(tier.bandwidth), -as_float(tier.latency))
-    )
-    return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
-
-
-def in_turn(sure: PoolRange, other: PoolRange, resolved: Resolved) -> PoolRange:
-    """Return how sure a step is whose dies run the ``other`` phase in turn: TPOT with prefill in between, and rates."""
-    if resolved.scenario.phase == "prefill":
-        rate = sure.tokens_per_s
-        part = as_float(resolved.scenario.tokens_of(resolved.point)) / as_float(resolved.point.tokens_per_s)
-        ends = {name: value * part for name, value in rate.as_dict().items()}
-        return replace(sure, tokens_per_s=Interval(**ends))
-    each = as_float(resolved.point.tokens_per_step)
-    added = resolved.tpot * each - as_float(resolved.point.step_time)
-    return replace(interleaved(sure, other, added), step_time=sure.step_time)
-
-
 def of_conditions(conditions: Conditions, model: ModelSpec, rates: Rates, partner: PoolPoint | None = None) -> Scenario:
     """Return the conditions of a run of one pool as a scenario; ``partner`` as a scenario has it."""
     return Scenario(
@@ -196,169 +174,6 @@ def of_evidence(spec: EvidenceSpec, model: ModelSpec, rates: Rates) -> Scenario:
 def ledger_of(plan: PoolPlan, case: Case, traffic: Traffic) -> Ledger:
     """Return the rows of one step of a plan."""
     return build_ledger(Layout.of(plan.layout), plan.family, traffic, case.model, case.dims)
-
-
-def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
-    """Return the time of each part of a step as a profile of a rank of mean load shows it.
-
-    The scheduling gap between steps is outside of the profile.
-    """
-    plan, case = resolved.plan, resolved.scenario.case
-    traffic = case.traffic
-    busiest, mean = ledger_of(plan, case, traffic), ledger_of(plan, case, traffic.even())
-    times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
-    times["overhead"] -= float(cast(Any, case.rates.host_gap))
-    named = {name for part in parts for name in part.operators}
-    rest = sum(time for name, time in times.items() if name not in named)
-    return {
-        part.name: rest if part.operators == ("*",) else sum(times.get(name, 0.0) for name in part.operators)
-        for part in parts
-    }
-
-
-def parts_of_layer(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
-    """Return the time of each part of an expert layer of one micro-batch on ranks of mean load.
-
-    The busiest expert rank is waited for inside the exchange that ends the layer.
-    """
-    plan, case = resolved.plan, resolved.scenario.case
-    busiest, mean = ledger_of(plan, case, case.traffic), ledger_of(plan, case, case.traffic.even())
-    times, wait = layer_on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
-    return {
-        part.name: sum(times.get(name, 0.0) + (wait if name == "exchange.combine" else 0.0) for name in part.operators)
-        for part in parts
-    }
-
-
-def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
-    """Return the time of each part of a published profile, of a step or of a layer.
-
-    Raises ``UsageError`` where a part names a row that the step has not.
-    """
-    plan, case = resolved.plan, resolved.scenario.case
-    known = {op.name for ops in ledger_of(plan, case, case.traffic).parts.values() for op in ops}
-    unknown = sorted({name for part in parts for name in part.operators} - known - {"*"})
-    if unknown:
-        raise UsageError(
-            "\n".join(f"parts: {name!r} is no row of the step{did_you_mean(name, sorted(known))}" for name in unknown)
-        )
-    of_layer = [part for part in parts if part.of == "layer"]
-    of_step = [part for part in parts if part.of == "step"]
-    times = parts_of_layer(resolved, of_layer) if of_layer else {}
-    return {**times, **(parts_of_step(resolved, of_step) if of_step else {})}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """Two pools that serve the same requests, as many instances of each as were measured."""
-
-    prefill: Resolved
-    decode: Resolved
-    prefill_instances: int
-    decode_instances: int
-    #: whether the instances of both pools are the same
-    mixed: bool = False
-
-    @property
-    def cards(self) -> float:
-        """Packages of both pools."""
-        pools = [(self.decode, self.decode_instances)]
-        pools += [] if self.mixed else [(self.prefill, self.prefill_instances)]
-        return sum(n * pool.plan.layout.dies / pool.scenario.case.rates.dies_per_package for pool, n in pools)
-
-    @property
-    def prefill_requests_per_s(self) -> float:
-        """Requests per second that the prefill pool can take."""
-        return self.prefill_instances * float(cast(Any, self.prefill.point.requests_per_s))
-
-    @property
-    def decode_requests_per_s(self) -> float:
-        """Requests per second that the decode pool finishes at its batch."""
-        return self.decode_instances * float(cast(Any, self.decode.point.requests_per_s))
-
-    @property
-    def fits(self) -> bool:
-        """Whether both pools are within their memory."""
-        return self.decode.fits and (self.mixed or self.prefill.fits)
-
-    def quantities(self) -> dict[str, float]:
-        """Return what a published row of a deployment may state.
-
-        The slower pool sets the rate.  TPOT is that of the batch of decode, full: errs slow where prefill
-        sets the rate, since requests then wait there and not in decode.
-        """
-        return {
-            "tokens_per_s_per_card": self.requests_per_s * float(cast(Any, self.decode.scenario.case.osl)) / self.cards,
-            "tpot": self.tpot,
-        }
-
-    @property
-    def tpot(self) -> float:
-        """TPOT of the full batch of decode, with the prefill steps in between where the instances are mixed."""
-        return self.decode.tpot
-
-    @property
-    def requests_per_s(self) -> float:
-        """Requests per second of the slower pool, or of the instances that run both phases."""
-        if self.mixed:
-            return self.decode_instances * float(cast(Any, mixed_rate(self.prefill.point, self.decode.point)))
-        return min(self.prefill_requests_per_s, self.decode_requests_per_s)
-
-
-def of_deployment(
-    conditions: DeploymentConditions, model: ModelSpec, rates: Rates, prefill_rates: Rates | None = None
-) -> Joined:
-    """Return both pools of a deployment, evaluated; ``prefill_rates`` are of prefill's own system.
-
-    An open batch of decode is the measured concurrency spread evenly over its data-parallel ranks, rounded up;
-    without a concurrency, the largest that meets TPOT and fits memory.  Raises ``UsageError`` as ``resolve`` does.
-    """
-    case = case_of(conditions, model, rates)
-    cases = {"decode": case, "prefill": case if prefill_rates is None else replace(case, rates=prefill_rates)}
-    pools: dict[str, Resolved] = {}
-    for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
-        layout = pool.layout.model_dump()
-        if phase == "decode" and layout["batch"] is None and conditions.concurrency is not None:
-            layout["batch"] = math.ceil(conditions.concurrency / _ranks(pool))
-        pools[phase] = resolve(
-            Scenario(
-                case=cases[phase],
-                phase=cast(Any, phase),
-                layout=layout,
-                tpot=conditions.tpot,
-                precision=conditions.precision,
-                kv_dtype=conditions.kv_dtype,
-                expert_weights=conditions.expert_weights,
-                partner=pools["prefill"].point if conditions.mixed and phase == "decode" else None,
-            )
-        )
-    return Joined(
-        prefill=pools["prefill"],
-        decode=pools["decode"],
-        prefill_instances=conditions.prefill.instances,
-        decode_instances=conditions.decode.instances,
-        mixed=conditions.mixed,
-    )
-
-
-def _ranks(pool: Pool) -> int:
-    layout = pool.layout
-    return pool.instances * ((layout.dies - layout.expert_dies) // (layout.tp * layout.cp))
-
-
-def predicted(resolved: Resolved) -> dict[str, float]:
-    """Return every quantity that a published row may state."""
-    point = cast(Any, resolved.point)
-    layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
-    return {
-        "layer_time": layer.layer,
-        "attention_lane": layer.attention / resolved.plan.family.micro,
-        "experts_lane": layer.experts / resolved.plan.family.micro,
-        "step_time": float(point.step_time),
-        "latency": float(point.step_time),
-        "tpot": float(point.tpot),
-        "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
-    }
 
 
 def breakdown_of(resolved: Resolved) -> Breakdown:

@@ -39,7 +39,7 @@ class Interval:
     low90: float
     high90: float
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         """Return whether a value lies in the 90 % interval."""
         return self.low90 <= value <= self.high90
 
@@ -128,7 +128,7 @@ def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PoolRange:
+class PoolIntervals:
     """Samples of an instance's step time, and the intervals of what follows from it."""
 
     #: the machine's, each number an array of samples
@@ -145,13 +145,13 @@ class PoolRange:
         return chance(self.steps / tokens_per_step, limit)
 
 
-def pool_range(
+def pool_intervals(
     machine: Machine,
     layout: LayoutSpec,
     family: Family,
     case: Case,
     ranges: Mapping[Any, tuple[int, int]] | None = None,
-) -> PoolRange:
+) -> PoolIntervals:
     """Return how sure the step time of a given layout is, and what follows from it.
 
     ``ranges`` are the ends of lengths that are not known (``isl``, ``osl``): anything between them is as likely,
@@ -165,7 +165,7 @@ def pool_range(
     if ranges:
         steps = steps * _open_lengths(layout, family, case, ranges) / float(middle.step_time)
     rate, each = float(middle.tokens_per_s) * float(middle.step_time), float(middle.tokens_per_step)
-    return PoolRange(
+    return PoolIntervals(
         rates=rates,
         steps=steps,
         relative=steps / float(middle.step_time),
@@ -175,13 +175,13 @@ def pool_range(
     )
 
 
-def interleaved(decode: PoolRange, prefill: PoolRange, added: float) -> PoolRange:
+def interleaved(decode: PoolIntervals, prefill: PoolIntervals, added: float) -> PoolIntervals:
     """Return how sure a decode step is with prefill steps in between, which add ``added`` seconds to it."""
     steps = decode.steps + added * prefill.relative
     middle = float(np.median(steps))
     each = decode.step_time.low90 / decode.tpot.low90
     rate = decode.tokens_per_s.low90 * decode.step_time.high90
-    return PoolRange(
+    return PoolIntervals(
         steps=steps,
         relative=steps / middle,
         step_time=interval(steps),
@@ -221,7 +221,7 @@ def _open_lengths(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class JoinedRange:
+class DeploymentIntervals:
     """Samples of what two pools serve together, and their intervals."""
 
     ttfts: Values
@@ -230,15 +230,15 @@ class JoinedRange:
     requests_per_s: Interval
 
 
-def joined_range(
+def joined_intervals(
     *,
-    prefill: PoolRange,
-    decode: PoolRange,
+    prefill: PoolIntervals,
+    decode: PoolIntervals,
     first: FirstToken,
     prefill_rate: float,
     decode_rate: float,
     asked: float | None,
-) -> JoinedRange:
+) -> DeploymentIntervals:
     """Return how sure TTFT and the rate of two pools are, sample by sample of one machine.
 
     Waits, prefill and its rate move with the prefill step, the first token's decode step and the decode rate with the
@@ -255,7 +255,7 @@ def joined_range(
     )
     rate = np.minimum(prefill_rate / slow["p"], decode_rate / slow["d"])
     rate = rate if asked is None else np.minimum(rate, asked)
-    return JoinedRange(ttfts=ttft, rates=rate, ttft=interval(ttft), requests_per_s=interval(rate))
+    return DeploymentIntervals(ttfts=ttft, rates=rate, ttft=interval(ttft), requests_per_s=interval(rate))
 
 
 def _form_spread(kernel: Any) -> float:

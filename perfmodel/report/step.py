@@ -13,7 +13,7 @@ from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.serving import Case
 from perfmodel.prediction.timeline import timeline
-from perfmodel.prediction.uncertainty import PoolRange, row_ranges
+from perfmodel.prediction.uncertainty import PoolIntervals, row_ranges
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.drawings import gantt
 from perfmodel.report.extrapolations import extrapolations
@@ -102,14 +102,14 @@ def step_document(
     system: str,
     name: str,
     acceptance: str,
-    felt: Sequence[Swing],
-    sure: PoolRange,
+    sensitivity: Sequence[Swing],
+    intervals: PoolIntervals,
     view: View,
 ) -> Document:
     """Return the explanation of one layout, ``name``, as far as a view shows it."""
     plan, case = resolved.plan, resolved.scenario.case
     parts = plan_breakdown(plan, case, ideal)
-    facts = _facts(resolved, parts, sure, model=model, system=system)
+    facts = _facts(resolved, parts, intervals, model=model, system=system)
     shown, whole = view.taken(parts)
     rows = view.rows(shown)
     tables = [_summary(resolved, facts, acceptance)]
@@ -128,9 +128,9 @@ def step_document(
         facts["compared_with"] = other_name
         facts["difference_s"] = second.step_time - shown.step_time
     if not (view.tree or view.roofline or view.other):
-        tables.append(operator_table(shown, rows, row_ranges(rows, sure.rates), sort=view.sort, whole=whole))
+        tables.append(operator_table(shown, rows, row_ranges(rows, intervals.rates), sort=view.sort, whole=whole))
     if view.whole_step:
-        tables += [memory_table(plan, case), limits_table(plan, batch_limits(resolved)), assumption_table(felt)]
+        tables += [memory_table(plan, case), limits_table(plan, batch_limits(resolved)), assumption_table(sensitivity)]
     if view.kernels:
         tables += kernel_tables(rows, view.kernels)
     return Document(
@@ -142,7 +142,9 @@ def step_document(
     )
 
 
-def _facts(resolved: Resolved, parts: Breakdown, sure: PoolRange, *, model: str, system: str) -> dict[str, Any]:
+def _facts(
+    resolved: Resolved, parts: Breakdown, intervals: PoolIntervals, *, model: str, system: str
+) -> dict[str, Any]:
     plan, case = resolved.plan, resolved.scenario.case
     point: Any = plan.point
     tpot = resolved.scenario.tpot
@@ -157,10 +159,12 @@ def _facts(resolved: Resolved, parts: Breakdown, sure: PoolRange, *, model: str,
         "osl": case.osl,
         "acceptance": list(case.acceptance),
         "step_time_s": float(point.step_time),
-        "step_time_interval_s": sure.step_time.as_dict(),
+        "step_time_interval_s": intervals.step_time.as_dict(),
         "tokens_per_s": resolved.tokens_per_s_per_card * cards,
         "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
-        "tokens_per_s_per_card_interval": {end: value / cards for end, value in sure.tokens_per_s.as_dict().items()},
+        "tokens_per_s_per_card_interval": {
+            end: value / cards for end, value in intervals.tokens_per_s.as_dict().items()
+        },
         "memory_planned_B": float(point.memory),
         "memory_usable_B": float(point.usable),
         "fits": resolved.fits,
@@ -170,9 +174,9 @@ def _facts(resolved: Resolved, parts: Breakdown, sure: PoolRange, *, model: str,
         facts["tpot_s"] = resolved.tpot
         facts["tpot_target_s"] = tpot
         facts["tpot_met"] = None if tpot is None else resolved.meets_tpot
-        facts["tpot_interval_s"] = sure.tpot.as_dict()
+        facts["tpot_interval_s"] = intervals.tpot.as_dict()
         if tpot is not None:
-            facts["tpot_chance"] = sure.chance(tpot, float(point.tokens_per_step))
+            facts["tpot_chance"] = intervals.chance(tpot, float(point.tokens_per_step))
         facts["longest_context"] = longest_context(plan)
     return facts
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfmodel.errors import UsageError
-from perfmodel.prediction.scenario import Joined, of_deployment
-from perfmodel.prediction.uncertainty import interval, pool_range
+from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
+from perfmodel.prediction.uncertainty import interval, pool_intervals
 from perfmodel.scoring.validation import Scored
 from perfmodel.specs.evidence import RATE, DeploymentSpec
 from perfmodel.specs.model import ModelSpec
@@ -17,7 +17,7 @@ class Deployed:
     """One measured quantity of a whole deployment beside its prediction."""
 
     spec: DeploymentSpec
-    joined: Joined
+    joined: JoinedPools
     scores: tuple[Scored, ...]
 
     @property
@@ -35,18 +35,18 @@ def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deploy
     if spec.conditions.mixed or spec.conditions.prefill_system:
         raise UsageError(f"{spec.name}: mixed, or of two systems; allowed here: two pools of one system")
     joined = of_deployment(spec.conditions, model, machine.rates())
-    sure: dict[str, Any] = {}
+    of_pool: dict[str, Any] = {}
     rates: dict[str, Any] = {}
     for phase, pool, rate in (
         ("prefill", joined.prefill, joined.prefill_requests_per_s),
         ("decode", joined.decode, joined.decode_requests_per_s),
     ):
-        sure[phase] = pool_range(machine, pool.plan.layout, pool.plan.family, pool.scenario.case)
-        rates[phase] = rate * float(pool.point.step_time) / sure[phase].steps  # type: ignore[arg-type]
+        of_pool[phase] = pool_intervals(machine, pool.plan.layout, pool.plan.family, pool.scenario.case)
+        rates[phase] = rate * float(pool.point.step_time) / of_pool[phase].steps  # type: ignore[arg-type]
     values = joined.quantities()
     per_card = spec.conditions.osl / joined.cards
     slower = [min(pair) * per_card for pair in zip(rates["prefill"], rates["decode"], strict=True)]
-    intervals = {RATE: interval(slower), "tpot": sure["decode"].tpot}  # type: ignore[arg-type]
+    intervals = {RATE: interval(slower), "tpot": of_pool["decode"].tpot}  # type: ignore[arg-type]
     scores = tuple(
         Scored(
             quantity=measured.quantity,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
-from perfmodel.prediction.scenario import of_evidence, predicted, resolve
+from perfmodel.prediction.quantities import predicted
+from perfmodel.prediction.scenario import of_evidence, resolve
 from perfmodel.specs.base import Figure
 from perfmodel.specs.evidence import RATE, EvidenceSpec
 from perfmodel.specs.model import ModelSpec

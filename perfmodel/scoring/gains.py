@@ -7,7 +7,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from perfmodel.errors import UsageError
-from perfmodel.prediction.scenario import Resolved, breakdown_of, of_conditions, predicted, resolve
+from perfmodel.prediction.quantities import predicted
+from perfmodel.prediction.scenario import Resolved, breakdown_of, of_conditions, resolve
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.model import ModelSpec

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from perfmodel.prediction.scenario import predicted
+from perfmodel.prediction.quantities import predicted
 from perfmodel.scoring.distance import Place, distance
 from perfmodel.scoring.validation import Published, Result, place, scored, turned
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from perfmodel.formulas.statistics import interval_score
-from perfmodel.prediction.scenario import Resolved, of_evidence, parts_of, predicted, resolve
-from perfmodel.prediction.uncertainty import Interval, PoolRange, interval, pool_range
+from perfmodel.prediction.quantities import parts_of, predicted
+from perfmodel.prediction.scenario import Resolved, of_evidence, resolve
+from perfmodel.prediction.uncertainty import Interval, PoolIntervals, interval, pool_intervals
 from perfmodel.scoring.distance import Place, place_of
 from perfmodel.scoring.left_out import Values
 from perfmodel.specs.evidence import RATE, EvidenceSpec
@@ -71,7 +72,7 @@ class Scored:
     @property
     def inside90(self) -> bool:
         """Whether the measured value lies in the 90 % interval."""
-        return self.interval.holds(self.measured)
+        return self.interval.contains(self.measured)
 
     @property
     def score(self) -> float:
@@ -107,9 +108,9 @@ def place(published: Published, resolved: Resolved) -> Place:
     return place_of(published.spec.conditions, published.machine, resolved)
 
 
-def _interval(sure: PoolRange, quantity: str, value: float) -> Interval:
+def _interval(intervals: PoolIntervals, quantity: str, value: float) -> Interval:
     """Return the interval of a predicted value: rates turn the step's, times and parts of a step share it."""
-    relative = sure.relative
+    relative = intervals.relative
     return interval(value / relative if quantity == RATE else value * relative)
 
 
@@ -120,14 +121,14 @@ def scored(published: Published, left_out: Values | None = None) -> Result:
     """
     resolved = published.resolved()
     values, plan, case = predicted(resolved), resolved.plan, resolved.scenario.case
-    sure = pool_range(published.machine, plan.layout, plan.family, case, published.spec.ranges)
+    intervals = pool_intervals(published.machine, plan.layout, plan.family, case, published.spec.ranges)
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
             predicted=values[measured.quantity],
-            interval=_interval(sure, measured.quantity, values[measured.quantity]),
+            interval=_interval(intervals, measured.quantity, values[measured.quantity]),
             left_out=(left_out or {}).get(measured.quantity),
         )
         for measured in published.spec.measured

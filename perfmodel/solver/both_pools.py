@@ -10,7 +10,7 @@ from perfmodel.prediction.deployment import Deployment, deployment_of
 from perfmodel.prediction.serving import Case, fewest_dies, tokens_per_step
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined, prefill_columns
 from perfmodel.solver.mixed import mixed_joins
-from perfmodel.solver.request import Cases, Request
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.search import Limits, best_decode, leaders_of, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.solver.tally import Tally
@@ -26,7 +26,7 @@ def deployment(join: Join, cases: Cases, utilisation: float) -> Deployment:
     return deployment_of(pools, counts, cases.prefill, utilisation, served=join.served, mixed=join.mixed)
 
 
-def step_limits(prefills: Prefills, request: Request, case: Case) -> list[float]:
+def step_limits(prefills: Prefills, request: SearchRequest, case: Case) -> list[float]:
     """Return the times that TTFT leaves for the first decode step, one for each prefill candidate.
 
     Those that no step within TPOT reaches are none.
@@ -51,12 +51,12 @@ def sizes_of(case: Case, servers: int, domain: int | None) -> list[int]:
     return [part for part in parts if part >= fewest] + whole
 
 
-def most_of_decode(request: Request) -> int:
+def most_of_decode(request: SearchRequest) -> int:
     """Return the servers that decode may have: one is left to prefill where it has no budget of its own."""
     return max(1, request.servers - (request.prefill_servers is None))
 
 
-def prefill_side(cases: Cases, request: Request, choices: Choices, tally: Tally) -> tuple[list[int], Prefills]:
+def prefill_side(cases: Cases, request: SearchRequest, choices: Choices, tally: Tally) -> tuple[list[int], Prefills]:
     """Return the sizes of a decode instance that are searched, and the prefill candidates."""
     own, (of_prefill, of_decode) = request.prefill_servers, request.domains
     decode_sizes = sizes_of(cases.decode, most_of_decode(request), of_decode)
@@ -67,7 +67,7 @@ def prefill_side(cases: Cases, request: Request, choices: Choices, tally: Tally)
     return decode_sizes, prefill_columns(prefills, cases.prefill, request.utilisation)
 
 
-def searched(cases: Cases, request: Request, tally: Tally) -> Found:
+def searched(cases: Cases, request: SearchRequest, tally: Tally) -> Found:
     """Return the best deployment of every decode instance that is not beaten by its like, the best first."""
     joins: list[Join] = []
     columns: dict[str, Prefills] = {}
@@ -89,7 +89,7 @@ def tpot_of(join: Join, cases: Cases) -> float:
     return as_float(join.decode.plan(cases.decode).point.tpot) + join.tpot_added
 
 
-def best_of_each(cases: Cases, request: Request, asked: Sequence[Limits]) -> list[Join | None]:
+def best_of_each(cases: Cases, request: SearchRequest, asked: Sequence[Limits]) -> list[Join | None]:
     """Return the best deployment under each of several limits, in one pass over the space; pools apart."""
     longest = max(one.tpot for one in asked)
     best: list[Join | None] = [None] * len(asked)

@@ -9,7 +9,7 @@ from perfmodel.prediction.serving import Case
 from perfmodel.solver.both_pools import best_of_each, deployment, sizes_of
 from perfmodel.solver.join import Join
 from perfmodel.solver.mixed import mixed_joins
-from perfmodel.solver.request import Cases, Request
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.search import Limits
 from perfmodel.solver.solution import FrontPoint
 from perfmodel.solver.tally import Tally
@@ -18,7 +18,7 @@ from perfmodel.solver.tally import Tally
 FRONT = tuple(2 ** (step / 4) for step in range(-8, 7))
 
 
-def front(case: Case, request: Request, prefill_case: Case | None = None) -> list[FrontPoint]:
+def front(case: Case, request: SearchRequest, prefill_case: Case | None = None) -> list[FrontPoint]:
     """Return the most tokens a second of a card within TPOT limits from short to long, on the same budget.
 
     A point is left out where another has no longer TPOT and no fewer tokens a second of a card.

@@ -12,7 +12,7 @@ from perfmodel.ledger.records import Layout
 from perfmodel.prediction.deployment import ROUND_OFF, ROUNDING
 from perfmodel.prediction.serving import Case, first_token, pool_point
 from perfmodel.solver.mesh import Leader
-from perfmodel.solver.request import Request, keys
+from perfmodel.solver.request import SearchRequest, keys
 from perfmodel.solver.tally import Tally
 
 
@@ -78,7 +78,7 @@ def fastest_of_a_size(leaders: list[Leader]) -> list[Leader]:
     return kept
 
 
-def joined(decodes: list[Leader], prefills: Prefills, request: Request, tally: Tally) -> list[Join]:
+def joined(decodes: list[Leader], prefills: Prefills, request: SearchRequest, tally: Tally) -> list[Join]:
     """Return the best deployment of each decode instance with any prefill instance, where there is one.
 
     Instances of one size are worked together: they leave the same room for prefill.
@@ -111,7 +111,7 @@ def _joined_of_a_size(
     size: float,
     most: int,
     prefills: Prefills,
-    request: Request,
+    request: SearchRequest,
     tally: Tally,
     enough: bool,
 ) -> list[Join | None]:
@@ -171,7 +171,7 @@ def _joined_of_a_size(
 
 
 def _room(
-    size: float, most: int, decode_servers: NDArray[np.float64], prefills: Prefills, request: Request
+    size: float, most: int, decode_servers: NDArray[np.float64], prefills: Prefills, request: SearchRequest
 ) -> NDArray[np.float64]:
     """Return the most prefill instances beside each count of decode instances; axes count, prefill instance."""
     of_prefill, of_decode = request.domains

@@ -7,7 +7,7 @@ from typing import cast
 from perfmodel.prediction.deployment import ROUNDING
 from perfmodel.solver.both_pools import Found, best_of_each, searched, tpot_of
 from perfmodel.solver.join import Join
-from perfmodel.solver.request import Cases, Request
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.search import Limits
 from perfmodel.solver.tally import Tally
 
@@ -18,7 +18,7 @@ PASSED = 32  # limits in one pass over the space
 SHORTEST = 1 / 64  # of a plan's TPOT: nothing is that much faster
 
 
-def lowest_tpot(cases: Cases, request: Request) -> tuple[Found, Request, Tally]:
+def lowest_tpot(cases: Cases, request: SearchRequest) -> tuple[Found, SearchRequest, Tally]:
     """Return the joins of the lowest TPOT: limits divide what is left to a thousandth, then step from plan to plan."""
     tally = Tally()
     found = searched(cases, request, tally)

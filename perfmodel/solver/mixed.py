@@ -16,7 +16,7 @@ from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed
 from perfmodel.prediction.serving import Case, PoolPoint, pool_point, usable_memory
 from perfmodel.solver.join import Join, first_of, packed
 from perfmodel.solver.mesh import CORES, Grid, Leader, Mesh, meshes
-from perfmodel.solver.request import Cases, Request, keys
+from perfmodel.solver.request import Cases, SearchRequest, keys
 from perfmodel.solver.search import highest
 from perfmodel.solver.tally import Tally
 
@@ -40,7 +40,7 @@ Prompts = dict[tuple[int, int, int, int], list[_Prompt]]
 Together = dict[tuple[int, int, int], list[_Prompt]]
 
 
-def _prompts(case: Case, sizes: list[int], request: Request, tally: Tally) -> Prompts:
+def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally) -> Prompts:
     """Return the prefill steps that no other beats, the fastest for a prompt first.
 
     They are told apart by size, tp, replicas and dies of an expert.
@@ -136,7 +136,7 @@ OfLimit = list[list[_Instance]]
 
 
 def _of_mesh(
-    mesh: Mesh, prompts: Prompts, cases: Cases, request: Request, tpots: Sequence[float | None]
+    mesh: Mesh, prompts: Prompts, cases: Cases, request: SearchRequest, tpots: Sequence[float | None]
 ) -> tuple[OfLimit, Tally]:
     """Return the best instance of each size, tp and draft of a chunk, over all prefill steps that go with it.
 
@@ -224,7 +224,7 @@ def _within(name: str, values: Any, limit: float | None, allowed: Any, tally: Ta
     return allowed & ~over
 
 
-def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, request: Request) -> Together:
+def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, request: SearchRequest) -> Together:
     """Return the prefill steps that may meet TTFT at the highest rate that the fastest of them allows."""
     limit = request.targets.ttft
     if limit is None or not any(together.values()):
@@ -241,7 +241,7 @@ def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, requ
 
 
 def mixed_joins(
-    cases: Cases, sizes: list[int], request: Request, tpots: Sequence[float | None], tally: Tally
+    cases: Cases, sizes: list[int], request: SearchRequest, tpots: Sequence[float | None], tally: Tally
 ) -> list[list[Join]]:
     """Return the best mixed deployment of each size, tp, draft and family, under each of some limits on TPOT.
 
@@ -272,7 +272,7 @@ def mixed_joins(
     return joins
 
 
-def _join_of(one: _Instance, request: Request, tally: Tally) -> Join | None:
+def _join_of(one: _Instance, request: SearchRequest, tally: Tally) -> Join | None:
     """Return as many of an instance as pay on the budget or for the rate."""
     size, rate = one.decode.servers, one.rate * request.utilisation
     most = int(packed(size, 1.0, request.servers, request.domains[1])[0])

@@ -1,16 +1,16 @@
 """Over which draft acceptance the structure of the best plan stays the best."""
 
 from perfmodel.prediction.serving import Case
+from perfmodel.solver.alternatives import structural_choices
 from perfmodel.solver.both_pools import best_of_each
-from perfmodel.solver.defence import choices_of
-from perfmodel.solver.request import Cases, Request
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.search import Limits
-from perfmodel.solver.solution import Holds
+from perfmodel.solver.solution import OptimalRange
 
 STEPS = 41  # of acceptance from 0 to 1
 
 
-def holds(case: Case, request: Request, prefill_case: Case | None = None) -> Holds | None:
+def optimal_range(case: Case, request: SearchRequest, prefill_case: Case | None = None) -> OptimalRange | None:
     """Return over which acceptance of the first draft position the structure of decode stays that of the best plan.
 
     Every plan of the space is compared at each of ``STEPS`` acceptances; all positions scale together, at most to 1.
@@ -26,7 +26,7 @@ def holds(case: Case, request: Request, prefill_case: Case | None = None) -> Hol
     steps[asked] = accepted[0]
     scaled = [tuple(min(1.0, rate * step / accepted[0]) for rate in accepted) for step in steps]
     best = best_of_each(cases, request, [Limits(tpot=tpot, acceptance=one) for one in scaled])
-    words = [None if join is None else choices_of(join) for join in best]
+    words = [None if join is None else structural_choices(join) for join in best]
     chosen = words[asked]
     if chosen is None:
         return None
@@ -40,4 +40,6 @@ def holds(case: Case, request: Request, prefill_case: Case | None = None) -> Hol
         found = words[step] if 0 <= step < STEPS else None
         return ", ".join(word for respect, word in (found or {}).items() if word != chosen[respect])
 
-    return Holds(lowest=steps[low], highest=steps[high], asked=accepted[0], below=other(low - 1), above=other(high + 1))
+    return OptimalRange(
+        lowest=steps[low], highest=steps[high], asked=accepted[0], below=other(low - 1), above=other(high + 1)
+    )

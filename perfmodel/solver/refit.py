@@ -13,7 +13,7 @@ from perfmodel.solver.space import ExpertLayouts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alone:
+class EveryBatch:
     """One decode instance at every batch and core split, everything else of its layout kept."""
 
     origin: Leader
@@ -55,7 +55,7 @@ class Alone:
         )
 
 
-def alone(leader: Leader, case: Case) -> Alone:
+def every_batch(leader: Leader, case: Case) -> EveryBatch:
     """Return a decode instance at every batch and core split of its family."""
     layout = leader.layout
     one = replace(
@@ -73,7 +73,7 @@ def alone(leader: Leader, case: Case) -> Alone:
     fits = (memory <= float(cast(Any, usable_memory(case.rates)))) & ~np.asarray(
         too_many_tokens(one.layout(), one.family)
     )
-    return Alone(
+    return EveryBatch(
         origin=leader,
         mesh=one,
         step_time=np.broadcast_to(point.step_time, one.shape),
@@ -89,4 +89,4 @@ def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
 
     Everything else of its layout stays; the leader itself where no batch does.
     """
-    return alone(leader, case).leader(tpot) or leader
+    return every_batch(leader, case).leader(tpot) or leader

@@ -12,7 +12,7 @@ NOTHING_SERVED = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class SearchRequest:
     """What the planner asked: a budget in servers, a rate, or both.
 
     ``servers`` are of both pools, or of decode alone where prefill has a budget of its own.  ``prices`` are of a
@@ -46,7 +46,7 @@ class Cases:
     decode: Case
 
 
-def keys(request: Request, served: Any, servers: Any, cost: Any, ttft: Any) -> tuple[Any, ...]:
+def keys(request: SearchRequest, served: Any, servers: Any, cost: Any, ttft: Any) -> tuple[Any, ...]:
     """Return what orders deployments, the smallest first, later keys deciding between equals."""
     import numpy as np
 
@@ -60,7 +60,7 @@ def keys(request: Request, served: Any, servers: Any, cost: Any, ttft: Any) -> t
             return (priced / np.maximum(served, NOTHING_SERVED) if request.rate is None else priced, -served, ttft)
 
 
-def value(request: Request, key: tuple[float, ...]) -> float:
+def value(request: SearchRequest, key: tuple[float, ...]) -> float:
     """Return the objective of a deployment from its first key, the more the better.
 
     Requests a second; or, where an objective counts servers, money or watts, their inverse: what the same serves

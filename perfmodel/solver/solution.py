@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from perfmodel.prediction.deployment import Deployment
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 
 
 class Status(StrEnum):
@@ -37,7 +37,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
+class AlternativeCost:
     """The best deployment that chooses otherwise in one respect."""
 
     choice: str
@@ -47,7 +47,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
+class ShadowPrice:
     """What a little more of one limit buys, the chosen decode layout kept but for its batch."""
 
     limit: str
@@ -56,7 +56,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holds:
+class OptimalRange:
     """Over which acceptance of the first draft position the structure of the best decode instance stays the best."""
 
     lowest: float
@@ -74,14 +74,14 @@ class Solution:
 
     status: Status
     #: what was searched in the end: for the lowest TPOT its limit is what was found
-    request: Request
+    search: SearchRequest
     evaluated: int
     best: Deployment | None
     alternatives: tuple[Deployment, ...]
     #: relative change of the objective from the best to each of them
     losses: tuple[float, ...]
     rejections: tuple[Rejection, ...]
-    lost: tuple[Lost, ...] = ()
-    prices: tuple[Price, ...] = ()
+    alternative_costs: tuple[AlternativeCost, ...] = ()
+    shadow_prices: tuple[ShadowPrice, ...] = ()
     #: requests a second that the best two instances would serve were their counts not whole
-    unrounded: float | None = None
+    relaxed_rate: float | None = None

@@ -1,8 +1,8 @@
 """Servers and cards that a plan may use, those it uses, and how supernodes divide them."""
 
-from perfmodel.planning.request import Asking
+from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.specs.deployment import Phase
 
 
@@ -11,23 +11,23 @@ def servers_in_use(best: Deployment) -> dict[Phase, int]:
     return {"prefill": best.prefill_servers, "decode": best.decode_servers}
 
 
-def cards_allowed(asking: Asking) -> dict[str, int]:
+def cards_allowed(request: PlanRequest) -> dict[str, int]:
     """Return the cards that may be used, by system."""
     found: dict[str, int] = {}
-    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
-    servers_of: dict[Phase, int | None] = {"decode": asking.request.servers, "prefill": asking.request.prefill_servers}
+    names = {phase: machine.system.spec.name for phase, machine in request.machines.items()}
+    servers_of: dict[Phase, int | None] = {"decode": request.search.servers, "prefill": request.search.prefill_servers}
     for phase, servers in servers_of.items():
         if servers is not None:
-            found[names[phase]] = servers * asking.cases[phase].rates.packages_per_server
-    if asking.run.cards and asking.request.prefill_servers is None:
-        found[names["decode"]] = asking.run.cards
+            found[names[phase]] = servers * request.cases[phase].rates.packages_per_server
+    if request.run.cards and request.search.prefill_servers is None:
+        found[names["decode"]] = request.run.cards
     return found
 
 
-def domains_in_words(request: Request) -> tuple[str, ...]:
+def domains_in_words(search: SearchRequest) -> tuple[str, ...]:
     """Return how a budget beyond one supernode or server group is divided."""
     found: list[str] = []
-    for servers, domain in ((request.prefill_servers, request.domains[0]), (request.servers, request.domains[1])):
+    for servers, domain in ((search.prefill_servers, search.domains[0]), (search.servers, search.domains[1])):
         if servers is None or domain is None or servers <= domain:
             continue
         whole, rest = divmod(servers, domain)

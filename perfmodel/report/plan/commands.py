@@ -4,7 +4,7 @@ import json
 import shlex
 
 from perfmodel.planning.choices import beyond_layout
-from perfmodel.planning.request import Asking
+from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.specs.deployment import LayoutSpec
 
@@ -18,18 +18,18 @@ _PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
 
 def explain_command(
     pool: PoolPlan,
-    asking: Asking,
+    request: PlanRequest,
     *,
     tpot: float | None,
 ) -> str:
     """Return the exact command that explains one pool."""
-    layout, run, phase = pool.layout, asking.run, pool.family.phase
-    case, machine = asking.cases[phase], asking.machines[phase]
+    layout, run, phase = pool.layout, request.run, pool.family.phase
+    case, machine = request.cases[phase], request.machines[phase]
     apart = phase == "prefill" and run.prefill_on is not None
     words = [
         "moeplan",
         "explain",
-        asking.model_word,
+        request.model_word,
         "--on",
         machine.system.word,
         "--phase",
@@ -50,9 +50,9 @@ def explain_command(
     for key, value in layout.model_dump(exclude=set(_OPTIONS)).items():
         if value != _PLAIN[key]:
             words += ["--set", f"{key}={json.dumps(value)}"]
-    for name, setting in beyond_layout(asking.settings, asking.techniques).items():
+    for name, setting in beyond_layout(request.settings, request.techniques).items():
         words += ["--with", f"{name}={setting}"]
-    if run.acceptance and run.acceptance not in [table.name for table in asking.model.acceptance[:1]]:
+    if run.acceptance and run.acceptance not in [table.name for table in request.model.acceptance[:1]]:
         words += ["--acceptance", run.acceptance]
     stack = run.prefill_stack if apart else run.stack
     if stack and stack != machine.system.spec.default_stack:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perfmodel.planning.planner import Planned
-from perfmodel.planning.request import Asking
+from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.extrapolations import extrapolations
@@ -16,12 +16,17 @@ from perfmodel.report.plan.first_token import first_token_table
 from perfmodel.report.plan.front import front_table
 from perfmodel.report.plan.pools import pools_table
 from perfmodel.report.plan.refused import missed_table, refused_table
-from perfmodel.report.plan.rivals import choice_holds, more_of_a_limit_table, next_best_table, other_choices_table
+from perfmodel.report.plan.rivals import (
+    more_of_a_limit_table,
+    next_best_table,
+    optimal_range_notes,
+    other_choices_table,
+)
 from perfmodel.report.plan.targets import targets_table
 from perfmodel.report.plan.totals import totals_table
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Document
-from perfmodel.solver.solution import FrontPoint, Holds
+from perfmodel.solver.solution import FrontPoint, OptimalRange
 
 NO_TTFT = "no --ttft given: prefill batches grow as long as they gain rate, and prompts wait for them; give one"
 MIXED_UNTESTED = "mixed serving is closed form alone: no published row of it is on file"
@@ -32,66 +37,66 @@ CHANCES = (
 )
 
 
-def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), holds: Holds | None = None) -> Document:
+def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: OptimalRange | None = None) -> Document:
     """Return the planner's answer; an infeasible one says how near the nearest miss was."""
-    solution, asking, best = answer.solution, answer.asking, answer.solution.best
+    solution, request, best = answer.solution, answer.request, answer.solution.best
     facts = asked_facts(answer)
     searched = _searched(answer)
     if best is None:
         return Document(
             schema="moeplan.solution/1",
-            title=f"{_title(asking)}: no feasible plan",
+            title=f"{_title(request)}: no feasible plan",
             tables=(missed_table(solution), refused_table(solution)),
             facts=facts,
             notes=searched,
         )
     facts |= plan_facts(answer, best) | sure_facts(answer)
     facts["explain"] = {
-        "decode": explain_command(best.decode, asking, tpot=None if best.mixed else asking.request.targets.tpot),
-        "prefill": explain_command(best.prefill, asking, tpot=None),
+        "decode": explain_command(best.decode, request, tpot=None if best.mixed else request.search.targets.tpot),
+        "prefill": explain_command(best.prefill, request, tpot=None),
     }
     facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in points]
     return Document(
         schema="moeplan.solution/1",
-        title=_title(asking),
+        title=_title(request),
         tables=(
             targets_table(facts),
-            pools_table(asking, best, facts),
-            totals_table(facts, best, asking.cases),
+            pools_table(request, best, facts),
+            totals_table(facts, best, request.cases),
             first_token_table(facts, best.mixed),
-            memory_table(best.decode, asking.case),
-            *((front_table(points, asking, best, facts),) if points else ()),
+            memory_table(best.decode, request.case),
+            *((front_table(points, request, best, facts),) if points else ()),
             next_best_table(answer),
             other_choices_table(answer, best),
             more_of_a_limit_table(answer),
             refused_table(solution),
-            assumption_table(answer.felt),
+            assumption_table(answer.sensitivity),
         ),
         facts=facts,
-        notes=(*searched, *_tightened(answer), *_notes(asking, best, facts, holds)),
+        notes=(*searched, *_tightened(answer), *_notes(request, best, facts, optimal)),
     )
 
 
-def _title(asking: Asking) -> str:
-    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
+def _title(request: PlanRequest) -> str:
+    names = {phase: machine.system.spec.name for phase, machine in request.machines.items()}
     where = (
         names["decode"] if names["prefill"] == names["decode"] else f"{names['decode']}, prefill on {names['prefill']}"
     )
-    return f"{asking.model.name} on {where}: isl {asking.case.isl}, osl {asking.case.osl}"
+    return f"{request.model.name} on {where}: isl {request.case.isl}, osl {request.case.osl}"
 
 
 def _searched(answer: Planned) -> tuple[str, ...]:
     """Return how many plans were looked at, and on how many cards where no budget was given."""
-    asking = answer.asking
+    request = answer.request
     count = f"{answer.solution.evaluated:,} candidate plans evaluated"
-    if asking.run.cards:
+    if request.run.cards:
         return (count,)
-    each = (asking.cases["decode"].rates, asking.cases["prefill"].rates)
+    each = (request.cases["decode"].rates, request.cases["prefill"].rates)
     return (
         count,
         *(
             f"no --cards given: searched up to {cards} cards = {cards // rates.packages_per_server} servers of {name}"
-            for (name, cards), rates in zip(cards_allowed(asking).items(), each, strict=False)
+            for (name, cards), rates in zip(cards_allowed(request).items(), each, strict=False)
         ),
     )
 
@@ -99,9 +104,9 @@ def _searched(answer: Planned) -> tuple[str, ...]:
 def _tightened(answer: Planned) -> tuple[str, ...]:
     """Return the limits that the search was held to so that those asked for are met with the chance asked for."""
     asked, under, confidence = (
-        answer.asking.request.targets,
-        answer.solution.request.targets,
-        answer.asking.run.confidence,
+        answer.request.search.targets,
+        answer.solution.search.targets,
+        answer.request.run.confidence,
     )
     pairs = (("TPOT", asked.tpot, under.tpot), ("TTFT", asked.ttft, under.ttft))
     return tuple(
@@ -112,17 +117,19 @@ def _tightened(answer: Planned) -> tuple[str, ...]:
     )
 
 
-def _notes(asking: Asking, best: Deployment, facts: dict[str, Any], holds: Holds | None) -> tuple[str, ...]:
+def _notes(
+    request: PlanRequest, best: Deployment, facts: dict[str, Any], optimal: OptimalRange | None
+) -> tuple[str, ...]:
     """Return what a reader of the plan has to know, and how to have its pools explained."""
-    request, cases = asking.request, asking.cases
+    search, cases = request.search, request.cases
     return (
-        *domains_in_words(request),
-        *((NO_TTFT,) if request.targets.ttft is None else ()),
+        *domains_in_words(search),
+        *((NO_TTFT,) if search.targets.ttft is None else ()),
         *((MIXED_UNTESTED,) if best.mixed else ()),
         *((OVERFULL,) if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"] else ()),
         CHANCES,
-        *choice_holds(holds),
-        f"draft acceptance: {asking.acceptance}",
+        *optimal_range_notes(optimal),
+        f"draft acceptance: {request.acceptance}",
         *(f"decode {text}" for text in extrapolations(best.decode, cases["decode"])),
         *(f"prefill {text}" for text in extrapolations(best.prefill, cases["prefill"])),
         f"explain decode: {facts['explain']['decode']}",

@@ -17,30 +17,30 @@ from perfmodel.specs.deployment import Phase
 
 def asked_facts(answer: Planned) -> dict[str, Any]:
     """Return what was asked for, and how the search went."""
-    solution, asking, request = answer.solution, answer.asking, answer.asking.request
-    names = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
+    solution, request, search = answer.solution, answer.request, answer.request.search
+    names = {phase: machine.system.spec.name for phase, machine in request.machines.items()}
     return {
         "status": solution.status.value,
-        "model": asking.model.name,
+        "model": request.model.name,
         "system": names["decode"],
         "prefill_system": names["prefill"],
-        "isl": asking.case.isl,
-        "osl": asking.case.osl,
-        "acceptance": asking.acceptance,
-        "objective": request.objective,
-        "rate_asked_per_s": request.rate,
+        "isl": request.case.isl,
+        "osl": request.case.osl,
+        "acceptance": request.acceptance,
+        "objective": search.objective,
+        "rate_asked_per_s": search.rate,
         "plans_evaluated": solution.evaluated,
-        "utilisation_limit": request.utilisation,
-        "confidence": asking.run.confidence,
+        "utilisation_limit": search.utilisation,
+        "confidence": request.run.confidence,
     }
 
 
 def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
     """Return the numbers of the best plan in SI units."""
-    asking, cases = answer.asking, answer.asking.cases
-    request, decode = asking.request, answer.asking.cases["decode"]
+    request, cases = answer.request, answer.request.cases
+    search, decode = request.search, answer.request.cases["decode"]
     cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in servers_in_use(best).items()}
-    used, budget = sum(cards.values()), sum(cards_allowed(asking).values())
+    used, budget = sum(cards.values()), sum(cards_allowed(request).values())
     terms = best.first_token
     return {
         "requests_per_s": best.requests_per_s,
@@ -52,11 +52,11 @@ def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
         / best.decode.layout.dies,
         "serving": "mixed" if best.mixed else "disaggregated",
         "tpot_s": best.tpot,
-        "tpot_target_s": request.targets.tpot,
+        "tpot_target_s": search.targets.tpot,
         "tpot_at_context_s": tpot_over_context(best.decode, decode, best.tpot_added),
         "longest_gap_s": best.longest_gap,
         "ttft_s": as_float(terms.ttft),
-        "ttft_target_s": request.targets.ttft,
+        "ttft_target_s": search.targets.ttft,
         "ttft_terms_s": {
             **({"frontend": as_float(terms.frontend)} if as_float(terms.frontend) else {}),
             "batch_formation": as_float(terms.batch_formation),
@@ -66,10 +66,10 @@ def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
             "first_step": as_float(terms.first_step),
         },
         "cards_used": used,
-        "cards_idle": budget - used if asking.run.cards else 0,
+        "cards_idle": budget - used if request.run.cards else 0,
         "cards_of_pool": cards,
         "cost": _cost(answer, best),
-        "unrounded_requests_per_s": answer.solution.unrounded,
+        "unrounded_requests_per_s": answer.solution.relaxed_rate,
         "longest_context": longest_context(best.decode),
         "prefill": _pool_facts(answer, best, "prefill"),
         "decode": _pool_facts(answer, best, "decode"),
@@ -78,7 +78,7 @@ def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
 
 def _pool_facts(answer: Planned, best: Deployment, phase: Phase) -> dict[str, Any]:
     """Return the numbers of one pool of the best plan."""
-    cases, ideal = answer.asking.cases, answer.asking.ideal[phase]
+    cases, ideal = answer.request.cases, answer.request.ideal[phase]
     pool, instances, utilisation = (
         (best.decode, best.decode_instances, best.decode_utilisation)
         if phase == "decode"
@@ -100,36 +100,36 @@ def _pool_facts(answer: Planned, best: Deployment, phase: Phase) -> dict[str, An
         "memory_usable_B": as_float(pool.point.usable),
         "memory_share": as_float(pool.point.memory / pool.point.usable),
         "time_by_bound": time_by_bound(plan_breakdown(pool, case, ideal)),
-        "stopped_by": stopped_by(best, phase, cases, answer.solution.request),
+        "stopped_by": stopped_by(best, phase, cases, answer.solution.search),
     }
 
 
 def sure_facts(answer: Planned) -> dict[str, Any]:
     """Return the intervals of the best plan, and the chances that it meets what was asked for."""
     facts: dict[str, Any] = {}
-    if answer.sure is not None:
-        facts["tpot_interval_s"] = answer.sure.tpot.as_dict()
+    if answer.intervals is not None:
+        facts["tpot_interval_s"] = answer.intervals.tpot.as_dict()
         facts["tpot_chance"] = answer.tpot_chance
-    if answer.joined is not None:
-        facts["ttft_interval_s"] = answer.joined.ttft.as_dict()
+    if answer.overall is not None:
+        facts["ttft_interval_s"] = answer.overall.ttft.as_dict()
         facts["ttft_chance"] = answer.ttft_chance
         facts["rate_chance"] = answer.rate_chance
         facts["chance_of_all"] = answer.chance_of_all
-        facts["requests_per_s_interval"] = answer.joined.requests_per_s.as_dict()
+        facts["requests_per_s_interval"] = answer.overall.requests_per_s.as_dict()
     return facts
 
 
 def _cost(answer: Planned, best: Deployment) -> dict[str, float] | None:
     """Return what the plan costs an hour and for a million output tokens, or its watts and joules for one token."""
-    asking = answer.asking
-    servers, tokens = servers_in_use(best), best.requests_per_s * as_float(asking.case.osl)
-    if asking.request.objective == "energy":
-        watts = {phase: machine.system.spec.server_power for phase, machine in asking.machines.items()}
+    request = answer.request
+    servers, tokens = servers_in_use(best), best.requests_per_s * as_float(request.case.osl)
+    if request.search.objective == "energy":
+        watts = {phase: machine.system.spec.server_power for phase, machine in request.machines.items()}
         power = power_of(servers=servers, server_power=watts, tokens_per_s=tokens)
         if power is None:
             return None
         return {"watts_at_most": power.watts, "joules_per_token_at_most": power.joules_per_token}
-    if (prices := card_prices(asking.run)) is None:
+    if (prices := card_prices(request.run)) is None:
         return None
-    each = {phase: case.rates.packages_per_server for phase, case in asking.cases.items()}
+    each = {phase: case.rates.packages_per_server for phase, case in request.cases.items()}
     return asdict(cost_of(servers=servers, packages_per_server=each, prices=prices, tokens_per_s=tokens))

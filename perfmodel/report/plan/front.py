@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.planning.request import Asking
+from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.drawings import front
 from perfmodel.report.layout_words import layout_words
@@ -14,7 +14,7 @@ from perfmodel.solver.solution import FrontPoint
 AS_GOOD = 0.02  # of a rate: a plan that comes as near to a point is as good
 
 
-def front_table(points: Sequence[FrontPoint], asking: Asking, best: Deployment, facts: dict[str, Any]) -> Table:
+def front_table(points: Sequence[FrontPoint], request: PlanRequest, best: Deployment, facts: dict[str, Any]) -> Table:
     """Return the front of throughput over TPOT, and the chosen plan among it."""
     most = points[-1].tokens_per_s_per_card
     shown = [(one.tpot, one.tokens_per_s_per_card, one.deployment, "") for one in points]
@@ -43,10 +43,10 @@ def front_table(points: Sequence[FrontPoint], asking: Asking, best: Deployment, 
     notes = [
         "tokens/s per card in use, sustained: the most within each TPOT on this budget, whatever rate was asked for"
     ]
-    if asking.run.confidence is not None:
+    if request.run.confidence is not None:
         notes.append("points are predictions, met with even odds; the chosen plan meets its TPOT more often")
     ends = [(one.tpot, one.tokens_per_s_per_card) for one in points]
-    limit = asking.request.targets.tpot
+    limit = request.search.targets.tpot
     return Table(
         "Front of throughput over TPOT",
         columns,

@@ -7,16 +7,16 @@ from perfmodel.prediction.deployment import Deployment, exact_pool, footprint_of
 from perfmodel.prediction.layouts import LARGEST_BATCH
 from perfmodel.prediction.mixed import mixed_time
 from perfmodel.prediction.serving import Case
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.specs.deployment import Phase
 
 FULL = 0.02  # of a load: pools so near each other are both full
 
 
-def stopped_by(best: Deployment, phase: Phase, cases: Mapping[Phase, Case], request: Request) -> str:
+def stopped_by(best: Deployment, phase: Phase, cases: Mapping[Phase, Case], search: SearchRequest) -> str:
     """Return what one more sequence per rank would break."""
     pool = best.decode if phase == "decode" else best.prefill
-    tpot, rate = request.targets.tpot, request.rate
+    tpot, rate = search.targets.tpot, search.rate
     if pool.layout.batch >= LARGEST_BATCH:
         return f"the search, which ends at {LARGEST_BATCH}"
     layout = pool.layout.model_copy(update={"batch": pool.layout.batch + 1})

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from perfmodel.planning.request import Asking
+from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words, shared_words, sizes
 from perfmodel.report.table import Column, Table
@@ -12,12 +12,12 @@ from perfmodel.specs.deployment import Phase
 SMALLEST_SHARE = 0.01  # of a step; smaller ones are not told
 
 
-def pools_table(asking: Asking, best: Deployment, facts: dict[str, Any]) -> Table:
+def pools_table(request: PlanRequest, best: Deployment, facts: dict[str, Any]) -> Table:
     """Return prefill and decode beside each other."""
     rows: list[dict[str, object]] = []
-    cases = asking.cases
+    cases = request.cases
     pools: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
-    machines = {phase: machine.system.spec.name for phase, machine in asking.machines.items()}
+    machines = {phase: machine.system.spec.name for phase, machine in request.machines.items()}
 
     def row(what: str, unit: str | None, cell: Callable[[Phase, PoolPlan], object]) -> None:
         rows.append({"what": what, "unit": unit, **{str(name): cell(name, pool) for name, pool in pools.items()}})

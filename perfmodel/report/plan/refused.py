@@ -9,12 +9,12 @@ from perfmodel.solver.solution import Solution
 
 def missed_table(solution: Solution) -> Table:
     """Return each limit that was searched under, and the nearest that any plan came to it."""
-    request = solution.request
+    search = solution.search
     closest = {r.constraint: r for r in solution.rejections}
-    asked = (("tpot", "TPOT", "s", request.targets.tpot), ("ttft", "TTFT", "s", request.targets.ttft))
+    asked = (("tpot", "TPOT", "s", search.targets.tpot), ("ttft", "TTFT", "s", search.targets.ttft))
     rows = []
     passed = "rate" in closest  # what falls short of the rate has met the limits before it
-    for key, name, unit, limit in (*asked, ("rate", "requests per second", "1/s", request.rate)):
+    for key, name, unit, limit in (*asked, ("rate", "requests per second", "1/s", search.rate)):
         if limit is None:
             continue
         miss = closest.get(key)

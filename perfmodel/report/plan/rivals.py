@@ -11,7 +11,7 @@ from perfmodel.report.plan.instances import counts_in_words
 from perfmodel.report.plan.pools import SMALLEST_SHARE
 from perfmodel.report.step import plan_breakdown
 from perfmodel.report.table import Column, Table
-from perfmodel.solver.solution import Holds
+from perfmodel.solver.solution import OptimalRange
 from perfmodel.specs.run import Objective
 from perfmodel.supply.rates import Rates
 
@@ -28,7 +28,7 @@ VALUED: dict[Objective, str] = {
 
 def next_best_table(answer: Planned) -> Table:
     """Return the best plans of another size or structure."""
-    solution, asking = answer.solution, answer.asking
+    solution, request = answer.solution, answer.request
     rows = [
         {
             "plan": counts_in_words(d),
@@ -48,14 +48,14 @@ def next_best_table(answer: Planned) -> Table:
         Column("ttft", "TTFT", "s"),
         Column("requests", "req/s", "1/s"),
         Column("servers", "servers", "1"),
-        Column("loss", f"{VALUED[asking.request.objective]} vs best", "%"),
+        Column("loss", f"{VALUED[request.search.objective]} vs best", "%"),
     )
     return Table("Next best, each of another size or structure", columns, tuple(rows))
 
 
 def other_choices_table(answer: Planned, best: Deployment) -> Table:
     """Return the best plan of every other structural choice, what it loses, and where its time goes instead."""
-    case, ideal = answer.asking.case, answer.asking.ideal["decode"]
+    case, ideal = answer.request.case, answer.request.ideal["decode"]
     before = _card_seconds(best.decode, case, ideal)
     rows = tuple(
         {
@@ -65,11 +65,11 @@ def other_choices_table(answer: Planned, best: Deployment) -> Table:
             "why": _why(before, _card_seconds(one.deployment.decode, case, ideal)),
             "decode": layout_words(one.deployment.decode),
         }
-        for one in answer.solution.lost
+        for one in answer.solution.alternative_costs
     )
     columns = (
         Column("choice", "choosing"),
-        Column("loss", f"{VALUED[answer.asking.request.objective]} vs best", "%"),
+        Column("loss", f"{VALUED[answer.request.search.objective]} vs best", "%"),
         Column("servers", "servers", "1"),
         Column("why", "decode time of a token that it adds"),
         Column("decode", "its best decode layout", spare=1),
@@ -103,13 +103,13 @@ def _why(before: Mapping[str, float], after: Mapping[str, float]) -> str:
 
 def more_of_a_limit_table(answer: Planned) -> Table:
     """Return what a little more of each limit buys."""
-    rows = tuple({"limit": one.limit, "gain": one.gain} for one in answer.solution.prices)
-    columns = (Column("limit", "a little more"), Column("gain", f"buys {VALUED[answer.asking.request.objective]}", "%"))
+    rows = tuple({"limit": one.limit, "gain": one.gain} for one in answer.solution.shadow_prices)
+    columns = (Column("limit", "a little more"), Column("gain", f"buys {VALUED[answer.request.search.objective]}", "%"))
     note = "at least: +1 ms keeps the decode layout but for its batch and split, more servers keep the sizes searched"
     return Table("What more of a limit buys", columns, rows, (note,))
 
 
-def choice_holds(found: Holds | None) -> tuple[str, ...]:
+def optimal_range_notes(found: OptimalRange | None) -> tuple[str, ...]:
     """Return over which acceptance the choice stays the best."""
     if found is None:
         return ()

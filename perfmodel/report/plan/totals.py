@@ -22,11 +22,11 @@ COSTS = (
 def totals_table(facts: dict[str, Any], best: Deployment, cases: Mapping[Phase, Case]) -> Table:
     """Return requests, tokens, context and cost of all instances together."""
     whole = f"{counts_in_words(best)}: {size_in_words(best, cases)}"
-    sure = facts.get("requests_per_s_interval")
+    intervals = facts.get("requests_per_s_interval")
     rate = facts["requests_per_s"]
 
     def ends(value: object, width: int) -> str:
-        return "-" if sure is None else span_in_words(sure, width, float(str(value)) / rate)
+        return "-" if intervals is None else span_in_words(intervals, width, float(str(value)) / rate)
 
     rows: list[tuple[str, object, str | None]] = [
         ("deployment", whole, None),

@@ -85,8 +85,8 @@ def worth(effects: Sequence[Effect], name: str, caption: str, words: Words) -> F
                 "hovertemplate": "%{y}: %{x:+.1f} %<br>%{text}<extra></extra>",
                 "marker": {"color": MAKERS[by]},
                 "error_x": error_bars(
-                    [100 * (one.sure.high90 - one.gain) for one in own],
-                    [100 * (one.gain - one.sure.low90) for one in own],
+                    [100 * (one.gain_interval.high90 - one.gain) for one in own],
+                    [100 * (one.gain - one.gain_interval.low90) for one in own],
                     GREY,
                     1.4,
                 ),

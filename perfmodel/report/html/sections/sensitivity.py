@@ -21,20 +21,20 @@ from perfmodel.report.html.words import Words
 
 def sensitivity_section(report: PlanReport, words: Words) -> Section:
     """Return what each assumed input does to TPOT, TTFT and the rate."""
-    tornadoes = {output: felt(output, report, words) for output in ("TPOT", "TTFT", "rate")}
+    tornadoes = {output: sensitivity(output, report, words) for output in ("TPOT", "TTFT", "rate")}
     return Section(
         name="felt",
         title=words.say("felt.title"),
         lead=words.say("felt.lead"),
         figures=tuple(one for one in tornadoes.values() if one is not None),
-        tables=(assumption_table(report.felt),),
+        tables=(assumption_table(report.sensitivity),),
         notes=tuple(words.say("felt.none", output=words.term(name)) for name, one in tornadoes.items() if one is None),
     )
 
 
-def felt(output: str, report: PlanReport, words: Words) -> Figure | None:
+def sensitivity(output: str, report: PlanReport, words: Words) -> Figure | None:
     """Return the tornado of one output; none where no assumed input moves it."""
-    rows = sorted(report.felt, key=lambda one: -max(map(abs, one.changes[output])))[:MOST_BARS]
+    rows = sorted(report.sensitivity, key=lambda one: -max(map(abs, one.changes[output])))[:MOST_BARS]
     rows = [one for one in rows if max(map(abs, one.changes[output])) > SMALLEST]
     if not rows:
         return None

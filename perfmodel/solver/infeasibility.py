@@ -10,7 +10,7 @@ from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import Case, pool_point, usable_memory
 from perfmodel.solver.join import Prefills
 from perfmodel.solver.mesh import meshes
-from perfmodel.solver.request import Request
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally, describe
 
@@ -36,12 +36,12 @@ def shortest_steps(
     return shortest, meeting
 
 
-def tell_misses(
+def tally_infeasibility(
     shortest: dict[int, tuple[float, str]],
     meeting: int,
     prefills: Prefills,
     case: Case,
-    request: Request,
+    request: SearchRequest,
     tally: Tally,
 ) -> None:
     """Tally the shortest TTFT within the budget, or the fewest cards of one instance of each pool."""

@@ -10,16 +10,16 @@ from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import tokens_per_step
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
 from perfmodel.solver.mesh import Leader
-from perfmodel.solver.refit import alone, refitted
-from perfmodel.solver.request import Cases, Request, value
-from perfmodel.solver.solution import Lost, Price
+from perfmodel.solver.refit import every_batch, refitted
+from perfmodel.solver.request import Cases, SearchRequest, value
+from perfmodel.solver.solution import AlternativeCost, ShadowPrice
 from perfmodel.solver.tally import Tally
 
 MORE_TPOT = 1e-3  # s
 MORE_TTFT = 0.1  # of the limit
 
 
-def choices_of(join: Join) -> dict[str, str]:
+def structural_choices(join: Join) -> dict[str, str]:
     """Return the structural choices of a decode pool, in words."""
     layout, family = join.decode.layout, join.decode.mesh.family
     return {
@@ -47,22 +47,26 @@ def _different(joins: Iterable[Join]) -> list[Join]:
     return list(found.values())
 
 
-def lost(joins: Sequence[Join], request: Request, deployment: Callable[[Join], Deployment]) -> tuple[Lost, ...]:
+def costs_of_alternatives(
+    joins: Sequence[Join], request: SearchRequest, deployment: Callable[[Join], Deployment]
+) -> tuple[AlternativeCost, ...]:
     """Return the best deployment of every other choice in one respect, and the objective it loses."""
-    best = choices_of(joins[0])
+    best = structural_choices(joins[0])
     first: dict[str, Join] = {}
     for join in _different(joins):
-        for respect, word in choices_of(join).items():
+        for respect, word in structural_choices(join).items():
             if word != best[respect]:
                 first.setdefault(word, join)
     most = value(request, joins[0].key)
     return tuple(
-        Lost(choice=word, deployment=deployment(join), loss=value(request, join.key) / most - 1)
+        AlternativeCost(choice=word, deployment=deployment(join), loss=value(request, join.key) / most - 1)
         for word, join in first.items()
     )
 
 
-def prices(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, request: Request) -> tuple[Price, ...]:
+def shadow_prices(
+    joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, request: SearchRequest
+) -> tuple[ShadowPrice, ...]:
     """Return what a millisecond of TPOT, a tenth of TTFT and one more server buy.
 
     None of mixed instances, which have no prefill pool to join anew.
@@ -74,7 +78,7 @@ def prices(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, re
     tpot, ttft = request.targets.tpot, request.targets.ttft
     prefills = columns[best.decode.mesh.family.kv_dtype]
 
-    def gain(decodes: list[Leader], asked: Request) -> float:
+    def gain(decodes: list[Leader], asked: SearchRequest) -> float:
         tried = joined(decodes, prefills, asked, Tally())
         top = min((join.key for join in tried), default=best.key)
         return value(request, top) / value(request, best.key) - 1
@@ -82,21 +86,21 @@ def prices(joins: Sequence[Join], columns: dict[str, Prefills], cases: Cases, re
     if tpot is not None:
         longer = replace(request, targets=request.targets.model_copy(update={"tpot": tpot + MORE_TPOT}))
         leader = refitted(best.decode, cases.decode, tpot + MORE_TPOT)
-        found.append(Price(limit="+1 ms of TPOT", gain=gain([best.decode, leader], longer)))
+        found.append(ShadowPrice(limit="+1 ms of TPOT", gain=gain([best.decode, leader], longer)))
     leaders = fastest_of_a_size([join.decode for join in joins if not join.mixed])
     if ttft is not None:
         looser = replace(request, targets=request.targets.model_copy(update={"ttft": ttft * (1 + MORE_TTFT)}))
-        found.append(Price(limit="+10 % of TTFT", gain=gain(leaders, looser)))
+        found.append(ShadowPrice(limit="+10 % of TTFT", gain=gain(leaders, looser)))
     if request.rate is None:
         more = replace(request, servers=request.servers + 1)
-        found.append(Price(limit="one more server", gain=gain(leaders, more)))
+        found.append(ShadowPrice(limit="one more server", gain=gain(leaders, more)))
         if request.prefill_servers is not None:
             more = replace(request, prefill_servers=request.prefill_servers + 1)
-            found.append(Price(limit="one more server of prefill", gain=gain(leaders, more)))
+            found.append(ShadowPrice(limit="one more server of prefill", gain=gain(leaders, more)))
     return tuple(found)
 
 
-def unrounded(joins: Sequence[Join], columns: dict[str, Prefills], request: Request) -> float | None:
+def relaxed_rate(joins: Sequence[Join], columns: dict[str, Prefills], request: SearchRequest) -> float | None:
     """Return the rate of the budget were instances divisible: no whole numbers can do better with these instances.
 
     None for a given rate, another objective, two budgets, and of mixed instances.
@@ -115,7 +119,7 @@ def unrounded(joins: Sequence[Join], columns: dict[str, Prefills], request: Requ
     return max(rates)
 
 
-def _early(prefills: Prefills, request: Request) -> Any:
+def _early(prefills: Prefills, request: SearchRequest) -> Any:
     limit = request.targets.ttft
     return slice(None) if limit is None else prefills.ttft < limit
 
@@ -123,14 +127,14 @@ def _early(prefills: Prefills, request: Request) -> Any:
 TIED = 24  # deployments of one rate and cost whose batches are lowered before one is chosen
 
 
-def relieved(joins: Sequence[Join], cases: Cases, request: Request) -> list[Join]:
+def with_least_batches(joins: Sequence[Join], cases: Cases, request: SearchRequest) -> list[Join]:
     """Return the best deployments with no fuller batch of decode than their rate needs, best first.
 
     Where prefill or the rate asked for sets what is served, a full batch of decode gains nothing: a smaller one has
     the shorter TPOT, and memory to spare.  Of deployments equal in objective and cost the shortest TPOT is then first.
     """
     shown = max(request.top, TIED)
-    first = [_relieved(join, cases, request) for join in joins[:shown]]
+    first = [_with_least_batch(join, cases, request) for join in joins[:shown]]
     decoded = {id(join): _tpot(join, cases) for join in first}
 
     def order(join: Join) -> tuple[float, ...]:
@@ -144,12 +148,12 @@ def _tpot(join: Join, cases: Cases) -> float:
     return join.decode.step_time / float(each) + join.tpot_added
 
 
-def _relieved(join: Join, cases: Cases, request: Request) -> Join:
+def _with_least_batch(join: Join, cases: Cases, request: SearchRequest) -> Join:
     full = join.decode_instances * join.decode.requests_per_s * request.utilisation
     if join.mixed or join.served >= full * (1 - 1e-6):
         return join
     needed = join.served / (join.decode_instances * request.utilisation)
-    found = alone(join.decode, cases.decode).shortest(needed)
+    found = every_batch(join.decode, cases.decode).shortest(needed)
     if found is None:
         return join
     return replace(join, decode=found, ttft=join.ttft + found.step_time - join.decode.step_time)

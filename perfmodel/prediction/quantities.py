@@ -1,0 +1,74 @@
+"""What a published row may state of a layout: its quantities, and the parts that a profile shows."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.prediction.breakdown import layer_on_the_mean_rank, on_the_mean_rank
+from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
+from perfmodel.specs.evidence import PartOfStep
+
+
+def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of a step as a profile of a rank of mean load shows it.
+
+    The scheduling gap between steps is outside of the profile.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    traffic = case.traffic
+    busiest, mean = ledger_of(plan, case, traffic), ledger_of(plan, case, traffic.even())
+    times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
+    times["overhead"] -= float(cast(Any, case.rates.host_gap))
+    named = {name for part in parts for name in part.operators}
+    rest = sum(time for name, time in times.items() if name not in named)
+    return {
+        part.name: rest if part.operators == ("*",) else sum(times.get(name, 0.0) for name in part.operators)
+        for part in parts
+    }
+
+
+def parts_of_layer(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of an expert layer of one micro-batch on ranks of mean load.
+
+    The busiest expert rank is waited for inside the exchange that ends the layer.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    busiest, mean = ledger_of(plan, case, case.traffic), ledger_of(plan, case, case.traffic.even())
+    times, wait = layer_on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
+    return {
+        part.name: sum(times.get(name, 0.0) + (wait if name == "exchange.combine" else 0.0) for name in part.operators)
+        for part in parts
+    }
+
+
+def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float]:
+    """Return the time of each part of a published profile, of a step or of a layer.
+
+    Raises ``UsageError`` where a part names a row that the step has not.
+    """
+    plan, case = resolved.plan, resolved.scenario.case
+    known = {op.name for ops in ledger_of(plan, case, case.traffic).parts.values() for op in ops}
+    unknown = sorted({name for part in parts for name in part.operators} - known - {"*"})
+    if unknown:
+        raise UsageError(
+            "\n".join(f"parts: {name!r} is no row of the step{did_you_mean(name, sorted(known))}" for name in unknown)
+        )
+    of_layer = [part for part in parts if part.of == "layer"]
+    of_step = [part for part in parts if part.of == "step"]
+    times = parts_of_layer(resolved, of_layer) if of_layer else {}
+    return {**times, **(parts_of_step(resolved, of_step) if of_step else {})}
+
+
+def predicted(resolved: Resolved) -> dict[str, float]:
+    """Return every quantity that a published row may state."""
+    point = cast(Any, resolved.point)
+    layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
+    return {
+        "layer_time": layer.layer,
+        "attention_lane": layer.attention / resolved.plan.family.micro,
+        "experts_lane": layer.experts / resolved.plan.family.micro,
+        "step_time": float(point.step_time),
+        "latency": float(point.step_time),
+        "tpot": float(point.tpot),
+        "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
+    }
