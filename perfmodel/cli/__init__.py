@@ -1,1 +1,1 @@
-"""The command line: declare options, call the library, show one document."""
+"""How is it asked?  Commands: each declares its options, asks the library and shows one document."""

@@ -206,6 +206,13 @@ def _refused_value(error: Any) -> str:
     return str(faults[0]["input"]) if faults else ""
 
 
+def _texts(language: str) -> dict[str, Any]:
+    """Return the texts of a language by their English."""
+    from perfmodel.files.pages import glossary
+
+    return glossary(language)
+
+
 class Command(TyperCommand):
     """A command."""
 
@@ -223,7 +230,7 @@ class Command(TyperCommand):
 
         quiet = ctx.meta.get("quiet", False)
         listen(quiet=quiet, verbose=ctx.meta.get("verbose", False), start=START)
-        VOICE.use(ctx.meta.get("lang", VOICE.language))
+        VOICE.use(ctx.meta.get("lang", VOICE.language), _texts)
         LOG.debug("started %s", ctx.command_path)
         try:
             if not quiet:

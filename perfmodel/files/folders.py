@@ -1,5 +1,6 @@
 """Where data files lie, and their names: nothing is read, so that shells can complete names at once."""
 
+from functools import lru_cache
 from pathlib import Path
 
 FOLDERS = {
@@ -17,6 +18,7 @@ FOLDERS = {
 }
 
 
+@lru_cache(maxsize=1)
 def root() -> Path:
     """Return the data folder: beside the code where installed, the checkout otherwise."""
     here = Path(__file__).resolve().parent.parent

@@ -71,6 +71,7 @@ class Reader:
         self.path = path
         self.text = text
         self.recorded = recorded
+        self.scalars = yaml.SafeLoader("")
         self.faults: list[tuple[int, str]] = []
         self.lines: dict[tuple[Any, ...], int] = {(): 1}
         self.records: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -91,7 +92,7 @@ class Reader:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be read: {error.strerror}; check the path") from None
         try:
-            for event in yaml.parse(text, Loader=LOADER):
+            for event in yaml.parse(text, Loader=LOADER) if "&" in text or "*" in text else ():
                 if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                     raise DataError(
                         f"{self.path}:{_line_of(event.start_mark)}: anchors and aliases; allowed: plain values"
@@ -111,7 +112,7 @@ class Reader:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(child, (*path, i)) for i, child in enumerate(node.value)]
-        value = yaml.SafeLoader("").construct_object(node)
+        value = self.scalars.construct_object(node)
         bare = isinstance(value, (int, float)) and not isinstance(value, bool)
         if bare and self.recorded(path) and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
             self.fault(

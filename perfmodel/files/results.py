@@ -20,6 +20,7 @@ from perfmodel.specs.microbenchmark import MicrobenchmarkSpec
 from perfmodel.supply.machine import Machine
 
 _LOG = logging.getLogger(__name__)
+LARGEST_TABLE = 400_000_000
 
 
 def _as_one_of(kinds: Sequence[str], read: Callable[[str], Known[Any] | None]) -> tuple[str, Known[Any]] | None:
@@ -91,9 +92,22 @@ def _result_in(path: Path) -> EvidenceSpec | DeploymentSpec:
 
 
 def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
-    """Return the measured operators of a CSV table, and remarks on rows left out."""
+    """Return the measured operators of a CSV table, and remarks on rows left out.
+
+    Raises ``UsageError`` for a file that cannot be read, ``DataError`` with every fault of one that can.
+    """
     _LOG.debug("read %s", path)
-    return readers.read(path, context)
+    try:
+        if path.stat().st_size > LARGEST_TABLE:
+            raise DataError(f"{path}:1: larger than {LARGEST_TABLE / 1e6:.0f} MB; allowed: one profile; split it")
+        text = path.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            raise DataError(f"{path}:1: binary: holds a zero byte; allowed: UTF-8 CSV")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 CSV") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+    return readers.read_text(path, text, context)
 
 
 def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Machine, list[Measurement], list[str]]:

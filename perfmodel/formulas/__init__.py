@@ -1,1 +1,1 @@
-"""Pure closed forms: keyword-only values in, one value out; numbers, arrays and symbols alike."""
+"""What is a closed form?  Pure and keyword-only: values in, one value out; numbers, arrays and symbols alike."""

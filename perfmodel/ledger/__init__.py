@@ -1,1 +1,1 @@
-"""DEMAND: what a model asks of one die, as rows of FLOP, bytes and messages; no machine in sight."""
+"""What does a model ask of one die (demand)?  Rows of FLOP, bytes and messages; no machine in sight."""

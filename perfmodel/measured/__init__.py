@@ -1,1 +1,1 @@
-"""Measured operators: what was run, and how long it took."""
+"""What was measured?  Operators that were run, and how long each took, in the tables people have."""

@@ -13,7 +13,6 @@ from perfmodel.measured.reading import Context, Reader, Reading
 from perfmodel.measured.shape_columns import SHAPES
 from perfmodel.measured.shapes import OPERATORS, Measurement
 
-LARGEST_FILE = 400_000_000
 SHOWN_FAULTS = 10
 _FORMS: tuple[tuple[str, tuple[str, ...], Reader], ...] = (
     ("an op_summary", ("OP Type", "Task Duration(us)", *SHAPES), profile_reader("OP Type", "Task Duration(us)")),
@@ -37,33 +36,19 @@ def check_context(context: Context, where: str) -> None:
             raise UsageError(f"{where}: {what} {word!r} is unknown{did_you_mean(word, sorted(allowed))}")
 
 
-def read(path: Path, context: Context) -> tuple[list[Measurement], list[str]]:
-    """Return the measurements of a file and remarks on rows left out.
-
-    Raises ``UsageError`` for a file that cannot be read, ``DataError`` with every fault of one that can.
-    """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path}:1: larger than {LARGEST_FILE / 1e6:.0f} MB; allowed: one profile; split it")
-        text = path.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            raise DataError(f"{path}:1: binary: holds a zero byte; allowed: UTF-8 CSV")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 CSV") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    return _read_text(path, text, context)
-
-
 def read_rows(
     where: Path, columns: Sequence[str], rows: Sequence[Sequence[object]], context: Context
 ) -> list[Measurement]:
-    """Return the measurements of rows given in our own form, as :func:`read` does for a file."""
+    """Return the measurements of rows given in our own form, as :func:`read_text` does for a file."""
     lines = [",".join(str(cell) for cell in row) for row in (columns, *rows)]
-    return _read_text(where, "\n".join(lines), context)[0]
+    return read_text(where, "\n".join(lines), context)[0]
 
 
-def _read_text(path: Path, text: str, context: Context) -> tuple[list[Measurement], list[str]]:
+def read_text(path: Path, text: str, context: Context) -> tuple[list[Measurement], list[str]]:
+    """Return the measurements of a table, and remarks on rows left out; ``path`` is what faults call it.
+
+    Raises ``DataError`` with the faults found.
+    """
     rows = csv.DictReader(text.splitlines())
     header = [name.strip() for name in rows.fieldnames or []]
     if not header:

@@ -1,0 +1,1 @@
+"""What does the asker want to know?  Everything a question names is read once and resolved; then it is answered."""

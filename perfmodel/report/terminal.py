@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -140,13 +140,11 @@ class Voice:
     language: str = ENGLISH
     say: Say = in_english
 
-    def use(self, language: str) -> None:
-        """Speak a language from now on."""
+    def use(self, language: str, texts: Callable[[str], dict[str, Any]]) -> None:
+        """Speak a language from now on; ``texts`` gives those of a language by their English."""
         self.language = language
         if language != ENGLISH:
-            from perfmodel.files import pages
-
-            self.say = Glossary.of(pages.glossary(language)).say
+            self.say = Glossary.of(texts(language)).say
 
 
 PROGRESS = Progress()  # one process has one terminal

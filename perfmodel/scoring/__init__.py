@@ -1,0 +1,1 @@
+"""How right are we?  Predictions beside what was measured and published, and the terms fitted to it."""

@@ -1,1 +1,1 @@
-"""The search: which layouts are valid, which is best, and why the others are not."""
+"""Which of all deployments is best, and why are the others not?"""

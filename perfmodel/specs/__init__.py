@@ -1,1 +1,1 @@
-"""Frozen, closed records of what a user or a data file may say."""
+"""What may a user or a data file say?  Frozen, closed records."""

@@ -1,0 +1,1 @@
+"""What can a machine give (supply)?  Rates and capacities, and how techniques change them."""

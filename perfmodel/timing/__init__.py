@@ -1,1 +1,1 @@
-"""SUPPLY MEETS DEMAND: the one package that divides a ledger's demand by a machine's rates."""
+"""Where does demand meet supply?  The one package that divides a ledger's demand by a machine's rates."""

@@ -1,1 +1,1 @@
-"""The report of a plan as one page that loads nothing."""
+"""What does the page of a plan look like?  One file that loads nothing."""

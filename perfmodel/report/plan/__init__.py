@@ -1,1 +1,1 @@
-"""The answer of the planner as a document, a module a table."""
+"""How is the answer of the planner told?  A document, a module a table."""

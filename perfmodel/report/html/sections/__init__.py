@@ -1,1 +1,1 @@
-"""The sections of the page, one module each: its words, plots and tables."""
+"""What does each section of the page say?  A module a section: its words, plots and tables."""
