@@ -21,14 +21,6 @@ class Sort(StrEnum):
     bytes = "bytes"
 
 
-def outputs(plan: Any, case: Any) -> dict[str, Any]:
-    """Return what assumed inputs may move: the step time and the share of memory used."""
-    from perfmodel.prediction.deployment import exact_pool
-
-    point: Any = exact_pool(plan.layout, plan.family, case).point
-    return {"step": point.step_time, "memory": point.memory / point.usable}
-
-
 def command(
     context: typer.Context,
     model: Annotated[
@@ -123,10 +115,8 @@ def command(
 
     Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
+    from perfmodel.planning.explained import step_intervals, step_sensitivity
     from perfmodel.planning.pool_run import other_than
-    from perfmodel.prediction.deployment_uncertainty import mixed_intervals
-    from perfmodel.prediction.sensitivity import swings
-    from perfmodel.prediction.uncertainty import pool_intervals
     from perfmodel.report.step import View, step_document
 
     run = _run_of(context)
@@ -142,15 +132,7 @@ def command(
         kernels=run.machine.kernels_of() if sources else None,
         other=None if other is None else (other.name, other.resolved),
     )
-    resolved, machine, case = run.resolved, run.machine, run.resolved.scenario.case
-    sensitivity = (
-        swings(machine, lambda varied: outputs(resolved.plan, replace(case, rates=varied))) if view.whole_step else []
-    )
-    intervals = pool_intervals(machine, resolved.plan.layout, resolved.plan.family, case)
-    if (between := run.between) is not None:
-        intervals = mixed_intervals(
-            intervals, pool_intervals(machine, between.plan.layout, between.plan.family, case), resolved
-        )
+    resolved, machine = run.resolved, run.machine
     document = step_document(
         resolved,
         run.ideal,
@@ -158,8 +140,8 @@ def command(
         system=machine.system.spec.name,
         name=run.name,
         acceptance=run.acceptance,
-        sensitivity=sensitivity,
-        intervals=intervals,
+        sensitivity=step_sensitivity(run) if view.whole_step else [],
+        intervals=step_intervals(run),
         view=view,
     )
     options.show(document, format_, [*run.remarks])

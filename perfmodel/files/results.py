@@ -107,7 +107,7 @@ def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], 
         raise DataError(f"{path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 CSV") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    return readers.read_text(path, text, context)
+    return readers.measurements_in(path, text, context)
 
 
 def load_measurements(spec: MicrobenchmarkSpec, folder: Path | None) -> tuple[Machine, list[Measurement], list[str]]:

@@ -39,12 +39,12 @@ def check_context(context: Context, where: str) -> None:
 def read_rows(
     where: Path, columns: Sequence[str], rows: Sequence[Sequence[object]], context: Context
 ) -> list[Measurement]:
-    """Return the measurements of rows given in our own form, as :func:`read_text` does for a file."""
+    """Return the measurements of rows given in our own form, as :func:`measurements_in` does for a file."""
     lines = [",".join(str(cell) for cell in row) for row in (columns, *rows)]
-    return read_text(where, "\n".join(lines), context)[0]
+    return measurements_in(where, "\n".join(lines), context)[0]
 
 
-def read_text(path: Path, text: str, context: Context) -> tuple[list[Measurement], list[str]]:
+def measurements_in(path: Path, text: str, context: Context) -> tuple[list[Measurement], list[str]]:
     """Return the measurements of a table, and remarks on rows left out; ``path`` is what faults call it.
 
     Raises ``DataError`` with the faults found.
