@@ -1,6 +1,6 @@
 """Names to records: what a data file of each kind holds, found by its name or path, read and checked."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -131,16 +131,14 @@ def load_technique(name: str) -> Technique:
     return Technique(known=known, kernel_sets={word: load_kernels(word) for word in sorted(named)})
 
 
-def load_techniques(words: Iterable[str] = ()) -> dict[str, Technique]:
-    """Return all techniques on file by name, and those in files of the user's own that 'FILE=SETTING' words name."""
-    own = [word.partition("=")[0] for word in words]
-    found = map(load_technique, (*names("techniques"), *(word for word in own if is_path(word))))
-    return {technique.spec.name: technique for technique in found}
-
-
 def is_path(name: str) -> bool:
-    """Return whether a name is a path of a file of the user's own."""
+    """Return whether a name is the path of a file of the user's."""
     return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def load_techniques() -> dict[str, Technique]:
+    """Return all techniques on file by name."""
+    return {name: load_technique(name) for name in names("techniques")}
 
 
 @lru_cache(maxsize=256)

@@ -41,12 +41,14 @@ def known(word: str, words: list[str], option: str) -> None:
 
 def settings(words: Sequence[str] | None, techniques: "Techniques") -> dict[str, str]:
     """Read 'technique=setting' words; a technique alone is 'on'.  Raises ``UsageError`` where one has two settings."""
+    from perfmodel.files.catalog import is_path, load_technique
     from perfmodel.supply.techniques import named
 
     chosen: dict[str, str] = {}
     for word in words or ():
         name, _, setting = word.partition("=")
-        technique = named(techniques, name)
+        # techniques are set by names on file; a file of the user's is read so that its own faults are told first
+        technique = named(techniques, load_technique(name).spec.name if is_path(name) else name)
         technique.setting(setting or "on")
         before = chosen.setdefault(technique.spec.name, setting or "on")
         if before != (setting or "on"):

@@ -140,7 +140,7 @@ def _set_up(
     ``machine`` is theirs where it was read already, ``other`` are those of the other phase where the same dies run both
     in turn; what both share follows.
     """
-    techniques = load_techniques(given["with_"] or ())
+    techniques = load_techniques()
     if given["acceptance"] is not None:
         accepted, acceptance = inputs.read_acceptance(given["acceptance"], model.spec)
         conditions = conditions.model_copy(update={"acceptance": accepted})

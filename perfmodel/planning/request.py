@@ -224,7 +224,7 @@ def request_of(run: RunSpec) -> PlanRequest:
     """
     _check(run)
     run = run.filled()
-    known, techniques = catalog.load_model(str(run.model)), catalog.load_techniques(run.with_ or ())
+    known, techniques = catalog.load_model(str(run.model)), catalog.load_techniques()
     model = known.spec
     settings = inputs.settings(run.with_, techniques)
     inputs.refuse_conflicts(settings, techniques)

@@ -42,12 +42,10 @@ Techniques = Mapping[str, Technique]
 
 
 def named(techniques: Techniques, name: str) -> Technique:
-    """Return a technique by its name, or the path that its file was given by; raise ``UsageError`` where none is."""
-    by_path = (one for one in techniques.values() if one.known.word == name)
-    found = techniques.get(name.lower()) or next(by_path, None)
-    if found is None:
+    """Return a technique by its name; raise ``UsageError`` where none has it."""
+    if name.lower() not in techniques:
         raise UsageError(f"technique: {name!r} is not on file{did_you_mean(name, sorted(techniques))}")
-    return found
+    return techniques[name.lower()]
 
 
 def on_machine(machine: Machine, techniques: Iterable[tuple[Technique, str]]) -> Machine:
