@@ -158,3 +158,20 @@ def test_every_package_says_the_question_it_answers() -> None:
 def test_the_root_holds_only_the_ground() -> None:
     modules = {path.stem for path in (ROOT / "perfmodel").glob("*.py")}
     assert modules == {"__init__", "__main__", "algebra", "units", "errors"}
+
+
+PAGES = ("CONTRIBUTING.md", "docs/*.md", "*/README.md", "README*.md")
+
+
+def test_every_module_that_the_pages_name_is_there() -> None:
+    named = set()
+    for page in (path for pattern in PAGES for path in ROOT.glob(pattern)):
+        for word in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")):
+            named.add((page.name, word))
+    assert len(named) > 40
+    missing = [
+        (page, word)
+        for page, word in sorted(named)
+        if not any((folder / word).exists() for folder in (ROOT, ROOT / "perfmodel"))
+    ]
+    assert missing == []
