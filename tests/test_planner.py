@@ -17,7 +17,7 @@ from perfmodel.planning.request import request_of
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.serving import Case, usable_memory
-from perfmodel.solver.alternatives import choices_of
+from perfmodel.solver.alternatives import structural_choices
 from perfmodel.solver.both_pools import searched
 from perfmodel.solver.join import packed
 from perfmodel.solver.mesh import meshes
@@ -278,7 +278,7 @@ def test_the_choice_holds_where_it_says_and_no_further() -> None:
     def structure(acceptance: float) -> dict[str, str]:
         asked = request_of(ASKED.model_copy(update={"acceptance": repr(acceptance)}))
         joins, _ = searched(Cases(prefill=asked.case, decode=asked.case), asked.search, Tally())
-        return choices_of(joins[0])
+        return structural_choices(joins[0])
 
     inside = structure(found_range.asked)
     assert structure(found_range.lowest) == structure(found_range.highest) == inside
