@@ -8,9 +8,10 @@ import pytest
 
 from perfmodel.files import catalog, folders, machines
 from perfmodel.ledger.records import Family
+from perfmodel.planning.published import row_on_file
 from perfmodel.prediction.serving import Case, FirstToken
 from perfmodel.prediction.uncertainty import joined_intervals, pool_intervals
-from perfmodel.scoring.validation import Published, scored
+from perfmodel.scoring.validation import scored
 from perfmodel.specs.deployment import LayoutSpec
 
 MODEL = catalog.load_model("deepseek-v3").spec
@@ -71,13 +72,8 @@ GOLDEN = [name for name in folders.names("evidence") if catalog.load_evidence(na
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_rows_lie_in_their_interval(name: str) -> None:
     """All but those listed as missed; and no interval of a row from a paper or a recipe is wide."""
-    spec = catalog.load_evidence(name).spec
-    published = Published(
-        spec=spec,
-        model=catalog.load_model(spec.conditions.model).spec,
-        machine=machines.load_conditions(spec.conditions),
-    )
-    first = scored(published).scores[0]
+    row = row_on_file(name)
+    spec, first = row.spec, scored(row).scores[0]
     assert first.inside90 == (name not in MISSED)
     if spec.conditions.stack == "deepseek-h800":
         limit = 0.27  # what these kernels publish is little
