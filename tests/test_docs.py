@@ -1,4 +1,4 @@
-"""Citations and references agree; every formula states its source and shows an example."""
+"""Citations, formulas and pages: each source has its entry, each formula its example, each page says what is so."""
 
 import importlib
 import inspect

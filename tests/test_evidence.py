@@ -1,4 +1,4 @@
-"""Published results: conditions complete, and the ideal never above what was measured."""
+"""Published results: the ideal is never slower than what was measured."""
 
 from dataclasses import replace
 

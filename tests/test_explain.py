@@ -457,7 +457,7 @@ def test_a_wrong_part_or_other_is_one_clear_line(moeplan, words: tuple[str, ...]
     assert "Traceback" not in done.stderr
 
 
-def test_a_plot_is_drawn_by_a_library_that_is_loaded_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_is_drawn_by_a_library_that_is_loaded_for_it_alone() -> None:
     import subprocess
     import sys
 
