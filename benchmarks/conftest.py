@@ -2,8 +2,8 @@
 
 import pytest
 
-from perfmodel.cli.options import read_acceptance
 from perfmodel.files import catalog, machines
+from perfmodel.planning.inputs import read_acceptance
 from perfmodel.prediction.serving import Case
 
 

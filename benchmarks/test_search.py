@@ -13,7 +13,7 @@ from perfmodel.prediction.serving import Case, usable_memory
 from perfmodel.solver import search
 from perfmodel.solver.mesh import Mesh, meshes
 from perfmodel.solver.request import SearchRequest
-from perfmodel.solver.search import _best_of_chunk, best_decode
+from perfmodel.solver.search import Limits, _best_of_chunk, best_decode
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
@@ -62,7 +62,7 @@ def test_one_chunk_on_one_thread(benchmark: Any, case: Case, overlap: str, own: 
     largest = max(chunks, key=lambda mesh: math.prod(mesh.shape))
     limit = float(usable_memory(case.rates))  # type: ignore[arg-type]
     search._keep_freed_memory()
-    benchmark(lambda: _best_of_chunk(largest, case, limit, TPOT, [math.inf]))
+    benchmark(lambda: _best_of_chunk(largest, case, limit, [Limits(tpot=TPOT)]))
     plans = math.prod(largest.shape)
     work = work_of(largest, case, limit, TPOT)
     benchmark.extra_info |= {

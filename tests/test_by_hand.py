@@ -16,7 +16,7 @@ def z(count: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def step(request: pytest.FixtureRequest) -> dict[str, dict[str, float]]:
+def step() -> dict[str, dict[str, float]]:
     import subprocess
     import sys
 

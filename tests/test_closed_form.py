@@ -18,11 +18,11 @@ from perfmodel.closed_form.form import ClosedForm, closed_form
 from perfmodel.closed_form.inputs import Flip
 from perfmodel.closed_form.names import asked_for, numbers_of
 from perfmodel.closed_form.run import Point
-from perfmodel.files import catalog, machines
+from perfmodel.files import catalog
 from perfmodel.ledger.records import Layout
 from perfmodel.ledger.step import build_ledger
+from perfmodel.planning.published import published
 from perfmodel.prediction.breakdown import breakdown
-from perfmodel.prediction.scenario import of_evidence, resolve
 from perfmodel.prediction.sensitivity import with_figures
 from perfmodel.specs.kernels import MessageKernel
 from perfmodel.supply.machine import Machine
@@ -48,12 +48,10 @@ WORDS = {
 
 @cache
 def at(name: str, stack: str | None = None) -> tuple[Point, Machine]:
-    row = catalog.load_evidence(name).spec
-    conditions = row.conditions.model_copy(update={"stack": stack or row.conditions.stack})
-    machine, model = machines.load_conditions(conditions), catalog.load_model(conditions.model).spec
-    resolved = resolve(of_evidence(row, model, machine.rates()))
+    row = published(catalog.load_evidence(name).spec, stack)
+    resolved = row.resolved()
     plan = resolved.plan
-    return Point(layout=Layout.of(plan.layout), family=plan.family, case=resolved.scenario.case), machine
+    return Point(layout=Layout.of(plan.layout), family=plan.family, case=resolved.scenario.case), row.machine
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Citations and references agree; every formula states its source and shows an example."""
+"""Citations, formulas and pages: each source has its entry, each formula its example, each page says what is so."""
 
 import importlib
 import inspect
@@ -63,16 +63,14 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
 
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
 def test_readme_states_todays_predictions(name: str) -> None:
-    from perfmodel.files import catalog, machines
+    from perfmodel.planning.published import row_on_file
     from perfmodel.prediction.quantities import predicted
-    from perfmodel.prediction.scenario import of_evidence, resolve
 
-    spec = catalog.load_evidence(name).spec
-    taken = machines.load_conditions(spec.conditions)
-    values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
+    published = row_on_file(name)
+    values = predicted(published.resolved())
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
-    assert len(rows) == len(spec.measured)
-    for row, measured in zip(rows, spec.measured, strict=True):
+    assert len(rows) == len(published.spec.measured)
+    for row, measured in zip(rows, published.spec.measured, strict=True):
         value = values[measured.quantity]
         shown = f"{value * 1e3:.0f} ms" if measured.quantity == "latency" else f"{value:,.0f}"
         assert f"| {shown} | {100 * (value / measured.value - 1):+.1f} % |" in row
@@ -80,19 +78,15 @@ def test_readme_states_todays_predictions(name: str) -> None:
 
 def test_readme_states_todays_errors_on_all_rows() -> None:
     """The README's sentences on how far to trust it, recomputed."""
-    from perfmodel.files import catalog, folders, machines
+    from perfmodel.planning.published import rows_on_file
     from perfmodel.prediction.quantities import predicted
-    from perfmodel.prediction.scenario import of_evidence, resolve
 
     errors, golden = {}, []
-    for name in folders.names("evidence"):
-        spec = catalog.load_evidence(name).spec
-        taken = machines.load_conditions(spec.conditions)
-        values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, taken.rates())))
-        first = spec.measured[0]
-        errors[name] = values[first.quantity] / first.value - 1
-        if spec.role == "golden":
-            golden.append(name)
+    for row in rows_on_file():
+        first = row.spec.measured[0]
+        errors[row.name] = predicted(row.resolved())[first.quantity] / first.value - 1
+        if row.role == "golden":
+            golden.append(row.name)
     text = " ".join((ROOT / "README.md").read_text().split())
     decode = ("cm384-decode-1k-b128", "cm384-decode-4k-b96", "cm384-decode-4k-b8", "seed-cm384-decode")
     decode += ("recipe-r1-decode-4k", "xds-colocated-decode")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from perfmodel.cli.app import program
-from perfmodel.files import catalog, folders, machines
+from perfmodel.files import folders
+from perfmodel.planning.published import row_on_file
 from perfmodel.prediction.breakdown import WAITS
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of, of_evidence, resolve
 from perfmodel.prediction.timeline import OTHER_DOMAINS, Timeline, timeline
@@ -50,9 +51,8 @@ def table_of(document: Document, begins: str) -> Table:
 
 
 def resolved_of(name: str, **layout: Any) -> Resolved:
-    spec = catalog.load_evidence(name).spec
-    rates = machines.load_conditions(spec.conditions).rates()
-    scenario = of_evidence(spec, catalog.load_model(spec.conditions.model).spec, rates)
+    row = row_on_file(name)
+    scenario = of_evidence(row.spec, row.model, row.machine.rates())
     scenario.layout.update(layout)
     return resolve(scenario)
 
@@ -300,7 +300,7 @@ def test_a_plan_is_compared_with_its_changes(explain: Explain, tmp_path) -> None
 def test_points_lie_where_their_work_and_time_put_them(explain: Explain) -> None:
     document = explain("explain", "--evidence", CORES, "--roofline")
     points = {row["operator"]: row for row in table_of(document, "Roofline").rows}
-    rates: Any = machines.load_conditions(catalog.load_evidence(CORES).spec.conditions).rates()
+    rates: Any = row_on_file(CORES).machine.rates()
     rows = table_of(explain("explain", "--evidence", CORES), "Operators").rows
     for name, point in points.items():
         flop, moved, time = (
@@ -457,7 +457,7 @@ def test_a_wrong_part_or_other_is_one_clear_line(moeplan, words: tuple[str, ...]
     assert "Traceback" not in done.stderr
 
 
-def test_a_plot_is_drawn_by_a_library_that_is_loaded_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_is_drawn_by_a_library_that_is_loaded_for_it_alone() -> None:
     import subprocess
     import sys
 

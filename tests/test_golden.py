@@ -2,13 +2,12 @@
 
 import pytest
 
-from perfmodel.files import catalog, machines
+from perfmodel.files import catalog
 from perfmodel.formulas.attention import gqa_cache_bytes, mla_cache_bytes
 from perfmodel.formulas.collectives import expert_exchange_limit
 from perfmodel.formulas.experts import tokens_per_routed_rank, tokens_per_shared_rank
 from perfmodel.formulas.roofline import peak_rate
-
-INSIGHTS = "arXiv:2505.09343"
+from tests.builders import deepseek_case, rates_of
 
 
 @pytest.mark.parametrize(
@@ -55,11 +54,8 @@ def test_shared_and_routed_ranks_get_the_same_tokens(tokens: int) -> None:
 def test_memory_of_a_2_card() -> None:
     """Weights of a card holding 8 routed and 1 shared expert each layer, summed by hand from config.json."""
     from perfmodel.prediction.scenario import Scenario, resolve
-    from perfmodel.prediction.serving import Case
 
-    system = catalog.load_system("atlas-800i-a2-64gb-hccs").spec
-    rates = machines.load_machine(system.name, "cann-2025")[0].rates()
-    case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=1024, osl=2048, acceptance=(0.7,))
+    case = deepseek_case(1024, 2048, rates_of("atlas-800i-a2-64gb-hccs", "cann-2025"))
     layout = {"dies": 32, "batch": 80, "draft": 1, "exchange": "gather"}
     held = resolve(Scenario(case=case, phase="decode", layout=layout, tpot=None)).point.footprint
     expert, latent = 3 * 7168 * 2048, 7168 * 1536 + 1536 * 24576 + 7168 * 576 + 16384 * 7168

@@ -11,13 +11,14 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog, folders, machines
+from perfmodel.files import catalog, folders
 from perfmodel.ledger.footprint import part_bytes
 from perfmodel.ledger.records import Family, Layout, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
 from perfmodel.prediction.serving import Case, pool_point
 from perfmodel.timing.exchanges import exchange_time
 from perfmodel.timing.step import step_time
+from tests.builders import deepseek_case, rates_of
 
 MODELS = [catalog.load_model(name).spec for name in folders.names("models")]
 DEEPSEEK = catalog.load_model("deepseek-v3").spec
@@ -32,10 +33,6 @@ FAMILIES = [
     )
     if not (p == "prefill" and o == "cores")
 ]
-
-
-def rates(stack: str = "cann-2025", system: str = "cloudmatrix384"):
-    return machines.load_machine(system, stack)[0].rates()
 
 
 def layout(**changes: object) -> Layout:
@@ -124,7 +121,7 @@ def test_one_symbolic_run_per_family_and_its_value(family: Family) -> None:
 def test_open_mesh_equals_plain_numbers(family: Family, model) -> None:
     if family.own_shared_ranks and not model.experts.n_shared_experts:
         pytest.skip("the model has no shared expert")
-    case = Case(model=model, rates=rates(), isl=2048, osl=512, acceptance=(0.7,))
+    case = Case(model=model, rates=rates_of(), isl=2048, osl=512, acceptance=(0.7,))
     shared = [16.0, 32.0] if family.own_shared_ranks else [0.0, 0.0]
     batch, tp, dies = np.array([2.0, 48.0, 96.0]), np.array([1.0, 4.0]), np.array([144.0, 288.0])
     mesh = Layout(
@@ -150,7 +147,7 @@ def test_open_mesh_equals_plain_numbers(family: Family, model) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(FAMILIES), st.integers(1, 200), st.integers(1, 100), st.sampled_from([1, 2, 4]))
 def test_time_and_memory_never_fall_with_the_batch(family: Family, batch: int, more: int, tp: int) -> None:
-    case = Case(model=DEEPSEEK, rates=rates(), isl=1024, osl=512, acceptance=(0.7,))
+    case = deepseek_case(1024, 512)
     shared = 32 if family.own_shared_ranks else 0
     small = pool_point(layout(batch=batch, tp=tp, shared_ranks=shared), family, case)
     large = pool_point(layout(batch=batch + more, tp=tp, shared_ranks=shared), family, case)
@@ -166,25 +163,25 @@ def test_limits_no_parallelism_no_exchange() -> None:
     for ops in ledger.parts.values():
         for op in ops:
             if op.exchange is not None:
-                assert time_op(op, rates()).time == 0
+                assert time_op(op, rates_of()).time == 0
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_ideal_is_never_slower(family: Family) -> None:
     shared = 32 if family.own_shared_ranks else 0
     ledger = build_ledger(layout(shared_ranks=shared), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
-    assert step_time(ledger, family, 16, rates("ideal")) <= step_time(ledger, family, 16, rates())
+    assert step_time(ledger, family, 16, rates_of(stack="ideal")) <= step_time(ledger, family, 16, rates_of())
 
 
 def test_streams_that_share_the_pins_wait_for_them() -> None:
     """20 cores x 32 B x 1.5 GHz exceed a slow memory's pins: the breakdown names the wait and still adds up."""
     from perfmodel.prediction.breakdown import breakdown
 
-    small = replace(rates(system="atlas-800i-a2-32gb-hccs"), hbm_bandwidth=3e11)
+    small = replace(rates_of("atlas-800i-a2-32gb-hccs", "cann-2025"), hbm_bandwidth=3e11)
     family = Family(phase="decode", own_shared_ranks=False, overlap="cores", exchange="gather")
     one = layout(dies=64, shared_ranks=0, batch=16, draft=0, attention_cores=10)
     ledger = build_ledger(one, family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
-    parts = breakdown(ledger, family, 10, small, rates("ideal", "atlas-800i-a2-32gb-hccs"))
+    parts = breakdown(ledger, family, 10, small, rates_of("atlas-800i-a2-32gb-hccs", "ideal"))
     shown = sum(row.total for row in parts.rows if row.decides) + parts.overhead
     assert shown == pytest.approx(parts.step_time, rel=1e-9)
     assert parts.step_time == pytest.approx(step_time(ledger, family, 10, small), rel=1e-12)
@@ -197,7 +194,7 @@ def test_a_rank_sends_its_whole_cache_once_and_a_die_takes_a_whole_prompt(model,
     """Whatever tp copies or splits, the dies of a rank together send isl tokens of each prompt; the longer decides."""
     from perfmodel.prediction.serving import first_token
 
-    case = Case(model=model, rates=rates("ideal"), isl=4096, osl=512)
+    case = Case(model=model, rates=rates_of(stack="ideal"), isl=4096, osl=512)
     family = Family(phase="prefill", own_shared_ranks=False, overlap="none", exchange="gather")
     for tp in (1, 2, 4):
         one = layout(dies=32, tp=tp, shared_ranks=0, batch=batch, draft=0)
@@ -245,7 +242,7 @@ def test_experts_split_over_one_die_are_whole(family: Family) -> None:
                 other.activation_bytes,
             )
             assert op.exchange is None or op.exchange.messages == other.exchange.messages
-    assert step_time(same, parts, 16, rates()) == step_time(whole, family, 16, rates())
+    assert step_time(same, parts, 16, rates_of()) == step_time(whole, family, 16, rates_of())
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4, 8, 16, 64])
@@ -276,7 +273,7 @@ def test_dies_that_share_an_expert_gather_its_tokens_and_split_the_sums() -> Non
     gather, scatter = exchanges["exchange.expert_gather"], exchanges["exchange.expert_scatter"]
     assert (gather.group, gather.messages, gather.payload) == (2, pytest.approx(512), 7168 + 512)
     assert (scatter.group, scatter.messages, scatter.payload) == (2, pytest.approx(512), 7168 * 2)
-    machine = rates("ideal")
+    machine = rates_of(stack="ideal")
     (package,) = [tier for tier in machine.tiers if tier.name == "package"]
     assert exchange_time(gather, machine) == pytest.approx(256 * (7168 + 512) / package.bandwidth)
     assert exchange_time(scatter, machine) == pytest.approx(256 * 7168 * 2 / package.bandwidth)

@@ -5,14 +5,10 @@ from typing import Any
 
 import pytest
 
-from perfmodel.files import catalog, machines
 from perfmodel.prediction.placement import placement
-from perfmodel.prediction.scenario import Scenario, case_of, ledger_of, resolve
-from perfmodel.specs.evidence import Service
+from perfmodel.prediction.scenario import Scenario, ledger_of, resolve
+from tests.builders import deepseek_case
 
-SERVICE = Service(
-    system="cloudmatrix384", model="deepseek-v3", stack="cann-2025", isl=4096, osl=1024, acceptance=(0.7,)
-)
 LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "serial": ("decode", {"dies": 128, "batch": 45}),
     "own shared ranks": ("decode", {"dies": 144, "batch": 40, "shared_ranks": 16, "redundant": 32}),
@@ -26,9 +22,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def _resolved(name: str) -> Any:
     phase, layout = LAYOUTS[name]
-    machine, _ = machines.load_machine(SERVICE.system, SERVICE.stack)
-    case = case_of(SERVICE, catalog.load_model(SERVICE.model).spec, machine.rates())
-    return resolve(Scenario(case=case, phase=phase, layout=layout, tpot=None))  # type: ignore[arg-type]
+    return resolve(Scenario(case=deepseek_case(), phase=phase, layout=layout, tpot=None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog, machines
 from perfmodel.planning import plan_file, planner
 from perfmodel.planning.request import request_of
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.joined_pools import joined_rates
-from perfmodel.prediction.serving import Case, usable_memory
-from perfmodel.solver.alternatives import choices_of
+from perfmodel.prediction.serving import usable_memory
+from perfmodel.solver.alternatives import structural_choices
 from perfmodel.solver.both_pools import searched
 from perfmodel.solver.join import packed
 from perfmodel.solver.mesh import meshes
@@ -28,6 +27,7 @@ from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import Targets
 from perfmodel.specs.run import RunSpec
+from tests.builders import deepseek_case
 from tests.conftest import Run
 
 ASKED = RunSpec(
@@ -98,8 +98,7 @@ def test_an_instance_stays_inside_its_domain_unless_allowed_out() -> None:
 @pytest.mark.parametrize(("tpot", "ttft"), [(0.04, None), (0.08, None), (0.2, None), (0.08, 60.0), (0.2, 25.0)])
 def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> None:
     """Every decode layout with every prefill layout of the same weights, worked from plain numbers."""
-    rates = machines.load_machine("cloudmatrix384", "cann-2025")[0].rates()
-    case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=60_000, osl=2000, acceptance=(0.7,))
+    case = deepseek_case(60_000, 2000)
     choices = Choices(fixed={"decode": {"tp": 2, "draft": 1}, "prefill": {"tp": 2}})
     request = SearchRequest(
         servers=2, rate=None, targets=Targets(tpot=tpot, ttft=ttft), utilisation=0.8, objective="throughput",
@@ -114,7 +113,7 @@ def test_mixed_serving_equals_brute_force(tpot: float, ttft: float | None) -> No
         for phase in ("prefill", "decode")
     }
     best = 0.0
-    usable = float(usable_memory(rates))
+    usable = float(usable_memory(case.rates))
     for layout, decode in points["decode"]:
         for other, prefill in points["prefill"]:
             if layout.shared_ranks or layout.redundant != other.redundant:
@@ -278,7 +277,7 @@ def test_the_choice_holds_where_it_says_and_no_further() -> None:
     def structure(acceptance: float) -> dict[str, str]:
         asked = request_of(ASKED.model_copy(update={"acceptance": repr(acceptance)}))
         joins, _ = searched(Cases(prefill=asked.case, decode=asked.case), asked.search, Tally())
-        return choices_of(joins[0])
+        return structural_choices(joins[0])
 
     inside = structure(found_range.asked)
     assert structure(found_range.lowest) == structure(found_range.highest) == inside

@@ -142,7 +142,7 @@ def test_doctor_finds_this_installation_healthy(moeplan) -> None:
 
 
 @pytest.mark.parametrize(("damage", "says"), [("speed: fast", "unknown key"), ("\x00", "not YAML")])
-def test_doctor_names_the_fault_of_a_file(moeplan, tmp_path, damage: str, says: str) -> None:
+def test_doctor_names_the_fault_of_a_file(tmp_path, damage: str, says: str) -> None:
     """A copy of the program, so that its data can be damaged."""
     for folder in ("perfmodel", "hardware", "models", "evidence"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

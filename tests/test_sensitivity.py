@@ -2,18 +2,18 @@
 
 import pytest
 
-from perfmodel.files import catalog, machines
+from perfmodel.files import machines
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.sensitivity import swings
-from perfmodel.prediction.serving import Case, pool_point
+from perfmodel.prediction.serving import pool_point
+from tests.builders import deepseek_case
 
 FAMILY = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch")
 LAYOUT = Layout(dies=32, tp=1, shared_ranks=0, redundant=0, batch=32, draft=0, attention_cores=0)
 
 
 def step(rates) -> float:
-    case = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=1024, osl=512)
-    return pool_point(LAYOUT, FAMILY, case).step_time
+    return pool_point(LAYOUT, FAMILY, deepseek_case(1024, 512, rates, acceptance=())).step_time
 
 
 def test_a_time_added_once_moves_the_step_by_itself() -> None:

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog, machines
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.layouts import layout_faults
-from perfmodel.prediction.serving import Case, usable_memory
+from perfmodel.prediction.serving import usable_memory
 from perfmodel.solver.join import Prefills, joined
 from perfmodel.solver.mesh import Leader, meshes
 from perfmodel.solver.request import SearchRequest
@@ -20,12 +19,7 @@ from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import Phase, Targets
-
-
-def case(isl: int, osl: int, system: str = "cloudmatrix384") -> Case:
-    spec = catalog.load_system(system).spec
-    rates = machines.load_machine(spec.name, "cann-2025")[0].rates()
-    return Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=isl, osl=osl, acceptance=(0.7,))
+from tests.builders import deepseek_case
 
 
 @pytest.mark.parametrize(
@@ -39,7 +33,7 @@ def case(isl: int, osl: int, system: str = "cloudmatrix384") -> Case:
 )
 def test_best_decode_equals_brute_force(choices: Choices) -> None:
     """Long contexts keep the batch axis short enough to walk plan by plan with plain numbers."""
-    long, dies = case(120_000, 2000), 32
+    long, dies = deepseek_case(120_000, 2000), 32
     limit = usable_memory(long.rates)
     walked = [
         exact_pool(mesh.layout_at(index), mesh.family, long).point
@@ -59,7 +53,7 @@ def test_best_decode_equals_brute_force(choices: Choices) -> None:
 @pytest.mark.parametrize(("phase", "exchanges"), [("decode", {"dispatch", "gather"}), ("prefill", {"gather"})])
 def test_split_experts_are_searched_where_the_rules_allow_them(phase: Phase, exchanges: set[str]) -> None:
     """Dispatch takes them in decode alone, in pairs of dies with one slot: for 256 experts on 512 dies or more."""
-    one, sizes = case(2048, 512), [4, 8, 48, 512, 576]
+    one, sizes = deepseek_case(2048, 512), [4, 8, 48, 512, 576]
     choices = Choices(offered={phase: {"expert_tp": (1, 2, 4, 8)}})
     found: set[tuple[str, int, int]] = set()
     for mesh in meshes(one, phase, sizes, choices):
@@ -81,7 +75,7 @@ def request(servers: int, tpot: float) -> SearchRequest:
 
 
 def test_more_room_is_never_worse() -> None:
-    rates = [solve(case(2048, 512), request(n, t)).best for n, t in ((4, 0.05), (5, 0.05), (5, 0.08))]
+    rates = [solve(deepseek_case(2048, 512), request(n, t)).best for n, t in ((4, 0.05), (5, 0.05), (5, 0.08))]
     served = [plan.requests_per_s for plan in rates if plan]
     assert len(served) == 3
     assert served == sorted(served)
@@ -91,7 +85,7 @@ def test_fewest_cards_serve_the_rate() -> None:
     asked = SearchRequest(
         servers=8, rate=20.0, targets=Targets(tpot=0.05), utilisation=0.8, objective="cards", choices=Choices(), top=1
     )
-    best = solve(case(2048, 512), asked).best
+    best = solve(deepseek_case(2048, 512), asked).best
     assert best is not None
     assert best.requests_per_s == pytest.approx(20.0)
     assert best.prefill_utilisation <= 0.8 + 1e-9
@@ -112,7 +106,7 @@ def test_a_looser_tpot_never_costs_requests_under_a_ttft_limit(ttft: float) -> N
             choices=Choices(),
             top=1,
         )
-        best = solve(case(1024, 512), asked).best
+        best = solve(deepseek_case(1024, 512), asked).best
         assert best is not None
         assert best.first_token.ttft <= ttft
         served.append(best.requests_per_s)
@@ -192,7 +186,7 @@ def test_the_lowest_tpot_at_a_rate_falls_with_the_cards_and_serves_it() -> None:
             choices=Choices(),
             top=1,
         )
-        best = solve(case(2048, 512), asked).best
+        best = solve(deepseek_case(2048, 512), asked).best
         assert best is not None
         assert best.requests_per_s == pytest.approx(5.0)
         found.append(float(best.decode.point.tpot))
@@ -200,7 +194,7 @@ def test_the_lowest_tpot_at_a_rate_falls_with_the_cards_and_serves_it() -> None:
 
 
 def test_what_other_choices_lose_is_never_a_gain_and_more_room_buys() -> None:
-    found = solve(case(2048, 512), request(8, 0.05))
+    found = solve(deepseek_case(2048, 512), request(8, 0.05))
     assert found.best is not None
     assert {one.choice for one in found.alternative_costs} >= {"tp 2", "0 drafts"}
     for one in found.alternative_costs:

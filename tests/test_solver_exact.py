@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog, machines
+from perfmodel.files import catalog
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.deployment import PoolPlan, exact_pool
 from perfmodel.prediction.layouts import layout_faults
@@ -25,6 +25,7 @@ from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import LayoutSpec, Targets
 from perfmodel.specs.model import GqaSpec, ModelSpec
+from tests.builders import rates_of
 from tests.test_solver import _columns, _leader, request
 
 MOST_PLANS = 1500  # of a space that is walked: half a millisecond each
@@ -68,7 +69,7 @@ def invented_model(draw: Any) -> ModelSpec:
 def invented_rates(draw: Any) -> Any:
     """Return the rates of a machine on file with other numbers, and small servers of a few dies."""
     system = draw(st.sampled_from(("cloudmatrix384", "atlas-800i-a2")))
-    rates = machines.load_machine(system, draw(st.sampled_from(("cann-2025", "cann-2026"))))[0].rates()
+    rates = rates_of(system, draw(st.sampled_from(("cann-2025", "cann-2026"))))
     of_package, of_server = draw(st.sampled_from(((1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (1, 4))))
     scale = st.floats(0.2, 5.0)
     inside = {"package": of_package, "node": of_package * of_server}

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.files import catalog, machines
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
+from tests.builders import deepseek_case, rates_of
 
 SLACK = 1e-9
 #: systems and budgets whose searches take a fraction of a second
@@ -27,9 +27,8 @@ def asked(draw: Any, stack: str | None = None) -> tuple[Case, SearchRequest]:
     """Return a case of a public model on a public system, and a request of a few servers."""
     system, servers = draw(systems)
     objective = draw(objectives)
-    case = Case(
-        model=catalog.load_model("deepseek-v3").spec,
-        rates=machines.load_machine(system, stack)[0].rates(),
+    case = deepseek_case(
+        rates=rates_of(system, stack),
         isl=draw(st.integers(6_000, 40_000)),
         osl=draw(st.integers(100, 3_000)),
         acceptance=draw(st.sampled_from(((), (0.7,)))),

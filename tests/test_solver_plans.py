@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from perfmodel.files import catalog, machines
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.request import SearchRequest
@@ -16,6 +15,7 @@ from perfmodel.solver.solution import Solution
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.specs.deployment import Targets
+from tests.builders import deepseek_case, rates_of
 
 LENGTHS = ("--isl", "2048", "--osl", "512")
 #: cards asked, and the other options
@@ -81,7 +81,7 @@ def test_a_plan_explained_pool_by_pool_keeps_its_limits(moeplan, tmp_path: Path,
     rate = float(wanted["rate"].removesuffix(" req/s")) if "rate" in wanted else None
     assert rate is None or served == pytest.approx(rate, rel=1e-9)
 
-    rates_of_system = machines.load_machine(conditions["system"])[0].rates()
+    rates_of_system = rates_of(conditions["system"])
     servers = sum(
         -(-conditions[phase]["instances"] * layouts[phase]["dies"] // rates_of_system.dies_per_server)
         for phase in pools
@@ -91,11 +91,8 @@ def test_a_plan_explained_pool_by_pool_keeps_its_limits(moeplan, tmp_path: Path,
 
 def asked(objective: Any, rate: float | None = None, ttft: float | None = 1.0) -> tuple[Case, SearchRequest]:
     """Return a case of even loads and free reads, in which replicas of experts are worth nothing: plans are equal."""
-    rates = machines.load_machine("cloudmatrix384", "ideal")[0].rates()
-    rates = replace(rates, hbm_bandwidth=1e30, core_stream=1e30, l2_rate=1e30, l2_write_rate=1e30)
-    case = Case(
-        model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=20_000, osl=400, acceptance=(0.0,), even=True
-    )
+    rates = replace(rates_of(stack="ideal"), hbm_bandwidth=1e30, core_stream=1e30, l2_rate=1e30, l2_write_rate=1e30)
+    case = replace(deepseek_case(20_000, 400, rates, acceptance=(0.0,)), even=True)
     choices = Choices(kv_dtypes=("bf16", "int8"))
     return case, SearchRequest(
         servers=4, rate=rate, targets=Targets(tpot=0.05, ttft=ttft), utilisation=0.8, objective=objective,

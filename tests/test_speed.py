@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.files import catalog, machines
 from perfmodel.ledger.records import Op
 from perfmodel.ledger.step import build_ledger
 from perfmodel.prediction.deployment import exact_pool
@@ -19,16 +18,10 @@ from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
 from perfmodel.timing.operators import time_op
 from perfmodel.timing.step import core_shares
+from tests.builders import deepseek_case, rates_of
 
 SIZES = [96, 128]  # with other slots of a rank each, and the same choices of shared ranks
 AXES = ("size", "shared ranks", "slots", "tp", "draft", "core split", "batch")
-
-
-def case(isl: int = 4096, osl: int = 1024) -> Case:
-    machine, _ = machines.load_machine("cloudmatrix384")
-    return Case(
-        model=catalog.load_model("deepseek-v3").spec, rates=machine.rates(), isl=isl, osl=osl, acceptance=(0.7,)
-    )
 
 
 def decode_meshes(one: Case) -> list[Mesh]:
@@ -55,7 +48,7 @@ def rows(mesh: Mesh, one: Case) -> Iterator[tuple[Op, Any]]:
 @pytest.mark.parametrize("number", range(10))
 def test_every_quantity_carries_only_the_axes_it_feels(number: int) -> None:
     """One full-size array among the rows would cost as much as all others of its row together."""
-    one = case()
+    one = deepseek_case()
     families = list({mesh.family: mesh for mesh in decode_meshes(one)}.values())
     assert len(families) == 10
     mesh = families[number]
@@ -76,7 +69,7 @@ def test_a_needless_axis_is_found() -> None:
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, found = case(32_000, 1000), []
+    one, found = deepseek_case(32_000, 1000), []
     for chunk in (open_mesh.CHUNK, 5_000, 1):
         monkeypatch.setattr(open_mesh, "CHUNK", chunk)
         tally = Tally()
@@ -87,7 +80,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_mesh_sees_what_plain_numbers_see() -> None:
-    one, dice = case(), np.random.default_rng(0)
+    one, dice = deepseek_case(), np.random.default_rng(0)
     for mesh in decode_meshes(one):
         grid: Any = pool_point(mesh.layout(), mesh.family, one)
         for index in dice.integers(np.prod(mesh.shape), size=5).tolist():
@@ -100,9 +93,8 @@ def test_the_mesh_sees_what_plain_numbers_see() -> None:
 
 def test_nothing_is_cut_where_a_longer_batch_is_faster() -> None:
     """TPOT may fall with the batch, so plans beyond one that is too slow are judged on their own."""
-    machine, _ = machines.load_machine("cloudmatrix384", "vllm-ascend-2025")
-    rates = replace(machine.rates(), capacity=1e13)  # so that memory leaves no batch out
-    one = Case(model=catalog.load_model("deepseek-v3").spec, rates=rates, isl=128, osl=1024)
+    rates = replace(rates_of(stack="vllm-ascend-2025"), capacity=1e13)  # so that memory leaves no batch out
+    one = deepseek_case(128, 1024, rates, acceptance=())
     grids = []
     for mesh in meshes(one, "decode", [320], Choices(fixed={"decode": {"tp": 1}})):
         point: Any = pool_point(mesh.layout(), mesh.family, one)

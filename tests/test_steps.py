@@ -8,25 +8,20 @@ from typing import Any
 import pytest
 import yaml
 
-from perfmodel.files import catalog, folders, machines
+from perfmodel.files import catalog, folders
+from perfmodel.planning.published import row_on_file, rows_on_file
 from perfmodel.prediction.quantities import parts_of, parts_of_step, predicted
 from perfmodel.prediction.scenario import of_evidence, resolve
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
 from perfmodel.scoring.left_out import leave_one_source_out
 from perfmodel.scoring.summaries import summaries
-from perfmodel.scoring.validation import Published, scored
+from perfmodel.scoring.validation import scored
 from tests.update_snapshots import SNAPSHOT, predictions
 
 BOUNDS = yaml.safe_load((Path(__file__).parent / "golden" / "steps.yaml").read_text())
 LAST = json.loads(SNAPSHOT.read_text())
 NAMES = folders.names("evidence")
 RATE = "tokens_per_s_per_card"
-
-
-def published(name: str) -> Published:
-    spec = catalog.load_evidence(name).spec
-    model = catalog.load_model(spec.conditions.model).spec
-    return Published(spec=spec, model=model, machine=machines.load_conditions(spec.conditions))
 
 
 def test_every_golden_row_has_a_bound() -> None:
@@ -51,7 +46,7 @@ def test_prediction_is_the_last_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", BOUNDS["parts"])
 def test_parts_of_a_profiled_step(name: str) -> None:
-    row = published(name)
+    row = row_on_file(name)
     times = parts_of(row.resolved(), row.spec.parts)
     bounds = BOUNDS["parts"][name]
     assert {part.name for part in row.spec.parts} == bounds.keys()
@@ -61,7 +56,7 @@ def test_parts_of_a_profiled_step(name: str) -> None:
 
 def test_parts_and_gap_add_up_to_the_step() -> None:
     """The waits are counted once: on the mean rank they are what the busiest rank works longer."""
-    row = published("xds-colocated-decode")
+    row = row_on_file("xds-colocated-decode")
     resolved = row.resolved()
     gap = float(row.machine.rates().host_gap)
     assert sum(parts_of_step(resolved, row.spec.parts).values()) + gap == pytest.approx(
@@ -70,7 +65,7 @@ def test_parts_and_gap_add_up_to_the_step() -> None:
 
 
 def test_terms_on_file_are_those_the_fit_gives() -> None:
-    rows = [published(name) for name in NAMES]
+    rows = rows_on_file()
     fit = fit_terms([row for row in rows if fitted_to(row)])
     assert {term.name for term in fit.terms} == {"residual", "decode_gap", "prefill_gap"}
     held = next(row for row in rows if fitted_to(row)).machine.terms.spec
@@ -81,7 +76,7 @@ def test_terms_on_file_are_those_the_fit_gives() -> None:
 def test_scores_with_each_source_left_out() -> None:
     from perfmodel.scoring.evidence_fit import predictor
 
-    rows = [published(name) for name in NAMES if catalog.load_evidence(name).spec.role == "golden"]
+    rows = [row for row in rows_on_file() if row.role == "golden"]
     left_out = leave_one_source_out(rows, rows, predictor)
     whole = summaries([scored(row, left_out[row.name]) for row in rows])[0]
     assert whole.group == "all"
@@ -91,7 +86,7 @@ def test_scores_with_each_source_left_out() -> None:
 
 
 def _time(name: str, layout: dict[str, Any], **case: Any) -> dict[str, float]:
-    row = published(name)
+    row = row_on_file(name)
     scenario = of_evidence(row.spec, row.model, replace(row.machine.rates(), weight_prefetch=False))
     scenario = replace(scenario, case=replace(scenario.case, **case), layout={**scenario.layout, **layout})
     return predicted(resolve(scenario))

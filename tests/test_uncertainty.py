@@ -8,12 +8,13 @@ import pytest
 
 from perfmodel.files import catalog, folders, machines
 from perfmodel.ledger.records import Family
-from perfmodel.prediction.serving import Case, FirstToken
+from perfmodel.planning.published import row_on_file
+from perfmodel.prediction.serving import FirstToken
 from perfmodel.prediction.uncertainty import joined_intervals, pool_intervals
-from perfmodel.scoring.validation import Published, scored
+from perfmodel.scoring.validation import scored
 from perfmodel.specs.deployment import LayoutSpec
+from tests.builders import deepseek_case
 
-MODEL = catalog.load_model("deepseek-v3").spec
 FAMILY = Family(phase="decode", own_shared_ranks=False, overlap="none", exchange="dispatch")
 LAYOUT = LayoutSpec(dies=64, batch=32, draft=1)
 #: rows the model misses by more than it says, each named in the README
@@ -21,8 +22,7 @@ MISSED = {"msm-deepseek-v3.1-decode"}
 
 
 def ranged(machine: Any) -> Any:
-    case = Case(model=MODEL, rates=machine.rates(), isl=4096, osl=512, acceptance=(0.7,))
-    return pool_intervals(machine, LAYOUT, FAMILY, case)
+    return pool_intervals(machine, LAYOUT, FAMILY, deepseek_case(osl=512, rates=machine.rates()))
 
 
 def width(found: Any) -> float:
@@ -71,13 +71,8 @@ GOLDEN = [name for name in folders.names("evidence") if catalog.load_evidence(na
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_rows_lie_in_their_interval(name: str) -> None:
     """All but those listed as missed; and no interval of a row from a paper or a recipe is wide."""
-    spec = catalog.load_evidence(name).spec
-    published = Published(
-        spec=spec,
-        model=catalog.load_model(spec.conditions.model).spec,
-        machine=machines.load_conditions(spec.conditions),
-    )
-    first = scored(published).scores[0]
+    row = row_on_file(name)
+    spec, first = row.spec, scored(row).scores[0]
     assert first.inside90 == (name not in MISSED)
     if spec.conditions.stack == "deepseek-h800":
         limit = 0.27  # what these kernels publish is little
@@ -88,7 +83,7 @@ def test_golden_rows_lie_in_their_interval(name: str) -> None:
 
 def test_open_lengths_widen_the_interval_and_shift_it() -> None:
     """A context that may only be longer than the one predicted leaves less room below."""
-    case = Case(model=MODEL, rates=MACHINE.rates(), isl=4096, osl=512, acceptance=(0.7,))
+    case = deepseek_case(osl=512, rates=MACHINE.rates())
     known = pool_intervals(MACHINE, LAYOUT, FAMILY, case)
     opened = pool_intervals(MACHINE, LAYOUT, FAMILY, case, {"isl": (4096, 16384)})
     assert float(np.median(known.relative)) == pytest.approx(1, rel=1e-12)
@@ -97,7 +92,7 @@ def test_open_lengths_widen_the_interval_and_shift_it() -> None:
 
 
 def test_two_pools_together_are_as_sure_as_the_one_that_decides() -> None:
-    case = Case(model=MODEL, rates=MACHINE.rates(), isl=4096, osl=512, acceptance=(0.7,))
+    case = deepseek_case(osl=512, rates=MACHINE.rates())
     pool = pool_intervals(MACHINE, LAYOUT, FAMILY, case)
     first = FirstToken(batch_formation=1.0, residual=0.5, prefill=2.0, kv_transfer=0.25, first_step=0.0)
     joined = joined_intervals(prefill=pool, decode=pool, first=first, prefill_rate=1e9, decode_rate=10.0, asked=None)

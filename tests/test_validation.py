@@ -12,11 +12,10 @@ from typer.testing import CliRunner
 from perfmodel.errors import DataError
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
-from perfmodel.files.machines import load_conditions, load_machine
 from perfmodel.files.results import load_results
-from perfmodel.prediction.joined_pools import of_deployment
+from perfmodel.planning.published import row_on_file, scored_deployment
 from perfmodel.prediction.uncertainty import Interval
-from perfmodel.scoring.deployments import Deployed, deployed
+from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.distance import Place, distance
 from perfmodel.scoring.left_out import leave_one_source_out
 from perfmodel.scoring.neighbours import Anchor, anchor, nearest
@@ -37,12 +36,6 @@ PLACE = Place(
     tokens=96,
     context=4096,
 )
-
-
-def published(name: str) -> Published:
-    spec = catalog.load_evidence(name).spec
-    machine = load_conditions(spec.conditions)
-    return Published(spec=spec, model=catalog.load_model(spec.conditions.model).spec, machine=machine)
 
 
 def of_role(result: Result, role: str) -> Result:
@@ -129,12 +122,12 @@ def test_score_counts_width_and_what_lies_outside() -> None:
 def test_rates_count_turned() -> None:
     assert turned("step_time", 0.1) == 0.1
     assert turned("tokens_per_s_per_card", 0.25) == pytest.approx(-0.2)
-    fast = scored(published("seed-a2-decode-808"))
+    fast = scored(row_on_file("seed-a2-decode-808"))
     assert fast.slow == pytest.approx(1 / (1 + fast.scores[0].error) - 1)
 
 
 def test_summaries_keep_roles_apart() -> None:
-    some = [scored(published(n)) for n in ("seed-cm384-decode", "seed-prefill-16x", "xds-colocated-decode")]
+    some = [scored(row_on_file(n)) for n in ("seed-cm384-decode", "seed-prefill-16x", "xds-colocated-decode")]
     mixed = [*some[:2], of_role(some[2], "reference")]
     found = {(s.role, s.by, s.group): s for s in summaries(mixed)}
     errors = [one.slow for one in some[:2]]
@@ -185,7 +178,7 @@ def test_nearest_is_neither_itself_nor_of_another_phase() -> None:
 
 
 def test_anchor_has_the_error_of_its_row() -> None:
-    one = published("seed-cm384-decode")
+    one = row_on_file("seed-cm384-decode")
     assert anchor(one).slow == scored(one).slow
 
 
@@ -219,7 +212,7 @@ def test_a_lone_source_has_no_prediction() -> None:
 
 
 def test_left_out_errors_have_their_own_summary() -> None:
-    one = published("seed-cm384-decode")
+    one = row_on_file("seed-cm384-decode")
     result = scored(one, {"tokens_per_s_per_card": 960.0})
     assert result.scores[0].left_out_error == -0.5
     whole = summaries([result])[0]
@@ -257,7 +250,7 @@ def test_peers_read(name: str) -> None:
 
 def test_peers_stand_beside_the_same_quantity() -> None:
     peers = [catalog.load_peer(name).spec for name in names("peers")]
-    result = scored(published("cm384-decode-4k-b96"))
+    result = scored(row_on_file("cm384-decode-4k-b96"))
     found = {one.peer: one for one in beside(peers, [result], ["cm384-decode-4k-b96"])}
     rate = next(s for s in result.scores if s.quantity == "tokens_per_s_per_card")
     assert {one.row for one in found.values()} == {"cm384-decode-4k-b96"}
@@ -276,9 +269,7 @@ DEPLOYMENTS = names("deployments")
 
 
 def deployment(name: str, stack: str | None = None) -> Deployed:
-    spec = catalog.load_deployment(name).spec
-    machine, _ = load_machine(spec.conditions.system, stack or spec.conditions.stack)
-    return deployed(spec, catalog.load_model(spec.conditions.model).spec, machine)
+    return scored_deployment(catalog.load_deployment(name).spec, stack)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -302,16 +293,14 @@ def test_intervals_of_deployments_hold_their_prediction(name: str) -> None:
 
 def test_the_slower_pool_sets_the_rate() -> None:
     spec = catalog.load_deployment("va-qwen235-1p2d").spec
-    machine = load_conditions(spec.conditions)
-    model = catalog.load_model(spec.conditions.model).spec
-    joined = of_deployment(spec.conditions, model, machine.rates())
+    joined = scored_deployment(spec).joined
     assert joined.cards == 24
     assert joined.decode.plan.layout.batch == 72  # 576 requests over 8 ranks
     slower = min(joined.prefill_requests_per_s, joined.decode_requests_per_s)
     assert joined.quantities()["tokens_per_s_per_card"] == pytest.approx(slower * 1536 / 24)
     more = spec.conditions.decode.model_copy(update={"instances": 4})
     conditions = spec.conditions.model_copy(update={"decode": more, "concurrency": 4 * 576})
-    many = of_deployment(conditions, model, machine.rates())
+    many = scored_deployment(spec.model_copy(update={"conditions": conditions})).joined
     assert many.decode_requests_per_s == pytest.approx(4 * joined.decode_requests_per_s)
     assert many.quantities()["tokens_per_s_per_card"] == pytest.approx(joined.prefill_requests_per_s * 1536 / 72)
 

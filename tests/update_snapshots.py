@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from difflib import unified_diff
 from pathlib import Path
 
-from perfmodel.files import catalog, folders, machines
+from perfmodel.files import folders
+from perfmodel.planning.published import row_on_file
 from perfmodel.prediction.quantities import predicted
-from perfmodel.prediction.scenario import of_evidence, resolve
 
 FOLDER = Path(__file__).parent / "snapshots"
 SNAPSHOT = FOLDER / "steps.json"
@@ -52,10 +52,9 @@ def texts() -> Iterator[tuple[Path, str]]:
 
 def predictions(name: str) -> dict[str, float]:
     """Return what a published row's quantities are predicted to be today."""
-    spec = catalog.load_evidence(name).spec
-    rates = machines.load_conditions(spec.conditions).rates()
-    values = predicted(resolve(of_evidence(spec, catalog.load_model(spec.conditions.model).spec, rates)))
-    return {measured.quantity: values[measured.quantity] for measured in spec.measured}
+    row = row_on_file(name)
+    values = predicted(row.resolved())
+    return {measured.quantity: values[measured.quantity] for measured in row.spec.measured}
 
 
 def main() -> None:
