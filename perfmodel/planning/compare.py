@@ -10,6 +10,7 @@ from perfmodel.planning.outcome import as_it_is
 from perfmodel.planning.plan_file import PHASES, sustained_rate
 from perfmodel.planning.pools import Pool, Run, resolved_of, resolved_pools
 from perfmodel.prediction.cost import Cost, card_prices, cost_of
+from perfmodel.prediction.deployment import short_form
 from perfmodel.prediction.deployment_uncertainty import mixed_intervals
 from perfmodel.prediction.joined_pools import JoinedPools
 from perfmodel.prediction.scenario import Resolved, breakdown_of
@@ -81,7 +82,7 @@ def whole_of(conditions: DeploymentConditions, run: Run, asked: Asked, priced: R
     tokens = requests * conditions.osl
     prices = card_prices(priced)
     return Whole(
-        name=f"{counts['decode']} mixed" if run.mixed else f"{counts['prefill']}P{counts['decode']}D",
+        name=short_form(joined.prefill_instances, joined.decode_instances, mixed=run.mixed),
         cards=sum(cards.values()),
         servers=sum(servers.values()),
         requests_per_s=requests,

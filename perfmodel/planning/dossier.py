@@ -207,7 +207,7 @@ def _with_choice(
     """Return a front with the plan on it where no point beats it: its limits are some way apart."""
     if not front:
         return ()
-    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    servers = best.servers
     cards = sum(servers[phase] * one.scenario.case.rates.packages_per_server for phase, one in resolved.items())
     rate = best.requests_per_s * as_float(resolved["decode"].scenario.case.osl) / cards
     own = FrontPoint(tpot=best.tpot, tokens_per_s_per_card=rate, deployment=best)
@@ -222,7 +222,7 @@ SAME = 1e-6  # relative; nearer figures are the same
 
 def _power(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Power | None:
     """Return the power of the servers in use, none where a system's file does not state it."""
-    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    servers = best.servers
     each = {phase: pool.machine.system.spec.server_power for phase, pool in run.pools.items()}
     tokens = best.requests_per_s * as_float(resolved["decode"].scenario.case.osl)
     return power_of(servers=servers, server_power=each, tokens_per_s=tokens)
@@ -231,7 +231,7 @@ def _power(run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Po
 def _cost(plan: PlanSpec, best: Deployment, resolved: Mapping[Phase, Resolved]) -> Cost | None:
     if (prices := card_prices(plan.run)) is None:
         return None
-    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    servers = best.servers
     packages = {phase: one.scenario.case.rates.packages_per_server for phase, one in resolved.items()}
     tokens = best.requests_per_s * float(plan.conditions.osl)
     return cost_of(servers=servers, packages_per_server=packages, prices=prices, tokens_per_s=tokens)

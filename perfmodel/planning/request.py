@@ -10,6 +10,7 @@ from perfmodel.files import catalog
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import choices_of
+from perfmodel.prediction.cost import card_prices
 from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.scenario import case_of
 from perfmodel.prediction.serving import Case
@@ -72,11 +73,10 @@ def _prices(run: RunSpec, machines: Mapping[Phase, Machine]) -> tuple[float, flo
                 "whose file states it; add it with its source"
             )
         return as_float(watts["prefill"]), as_float(watts["decode"])
-    if run.price is None:
+    if (prices := card_prices(run)) is None:
         return 1.0, 1.0
-    prefill = run.price if run.prefill_price is None else run.prefill_price
     each = {phase: as_float(machine.system.spec.packages_per_server) for phase, machine in machines.items()}
-    return prefill * each["prefill"], run.price * each["decode"]
+    return prices["prefill"] * each["prefill"], prices["decode"] * each["decode"]
 
 
 def _most_cards(rates: Rates) -> int:

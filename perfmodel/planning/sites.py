@@ -43,7 +43,7 @@ def sites_of(
     plan: PlanSpec, run: Run, best: Deployment, resolved: Mapping[Phase, Resolved]
 ) -> tuple[tuple[Die, ...], tuple[Site, ...]]:
     """Return the place of every die, and the systems that they are on."""
-    servers: dict[Phase, int] = {"prefill": best.prefill_servers, "decode": best.decode_servers}
+    servers = best.servers
     layouts = {phase: one.plan.layout for phase, one in resolved.items() if servers[phase]}
     dies: list[Die] = []
     sites: list[Site] = []

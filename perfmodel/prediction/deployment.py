@@ -9,7 +9,7 @@ from perfmodel.ledger.footprint import Footprint
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time
 from perfmodel.prediction.serving import Case, FirstToken, PoolPoint, first_token, pool_point
-from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.specs.deployment import LayoutSpec, Phase
 
 ROUNDING = 1e-9  # of counts of servers and instances, which are whole but for it
 ROUND_OFF = 1e-12  # relative: sums of arrays and of plain numbers round otherwise, and what meets a limit equals it
@@ -69,9 +69,28 @@ class Deployment:
         return self.requests_per_s / self.decode_capacity
 
     @property
+    def servers(self) -> dict[Phase, int]:
+        """Servers in use of each pool; mixed instances count as decode's."""
+        return {"prefill": self.prefill_servers, "decode": self.decode_servers}
+
+    @property
     def servers_used(self) -> int:
         """Whole servers of both pools."""
         return self.prefill_servers + self.decode_servers
+
+    @property
+    def short_form(self) -> str:
+        """Instances in the field's short form, such as 5P2D."""
+        return short_form(self.prefill_instances, self.decode_instances, mixed=self.mixed)
+
+
+def short_form(prefill: int, decode: int, *, mixed: bool) -> str:
+    """Return instances in the field's short form.
+
+    >>> short_form(5, 2, mixed=False), short_form(4, 4, mixed=True)
+    ('5P2D', '4 mixed')
+    """
+    return f"{decode} mixed" if mixed else f"{prefill}P{decode}D"
 
 
 def exact_pool(layout: LayoutSpec, family: Family, case: Case) -> PoolPlan:

@@ -1,14 +1,8 @@
 """Servers and cards that a plan may use, those it uses, and how supernodes divide them."""
 
 from perfmodel.planning.request import PlanRequest
-from perfmodel.prediction.deployment import Deployment
 from perfmodel.solver.request import SearchRequest
 from perfmodel.specs.deployment import Phase
-
-
-def servers_in_use(best: Deployment) -> dict[Phase, int]:
-    """Return the servers in use of each pool; mixed instances count as decode's."""
-    return {"prefill": best.prefill_servers, "decode": best.decode_servers}
 
 
 def cards_allowed(request: PlanRequest) -> dict[str, int]:

@@ -9,7 +9,7 @@ from perfmodel.prediction.cost import card_prices, cost_of, power_of
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.memory import longest_context
 from perfmodel.report.operators import time_by_bound
-from perfmodel.report.plan.budget import cards_allowed, servers_in_use
+from perfmodel.report.plan.budget import cards_allowed
 from perfmodel.report.plan.larger_batch import stopped_by
 from perfmodel.report.step import plan_breakdown, tpot_over_context
 from perfmodel.specs.deployment import Phase
@@ -39,7 +39,7 @@ def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
     """Return the numbers of the best plan in SI units."""
     request, cases = answer.request, answer.request.cases
     search, decode = request.search, answer.request.cases["decode"]
-    cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in servers_in_use(best).items()}
+    cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in best.servers.items()}
     used, budget = sum(cards.values()), sum(cards_allowed(request).values())
     terms = best.first_token
     return {
@@ -122,7 +122,7 @@ def sure_facts(answer: Planned) -> dict[str, Any]:
 def _cost(answer: Planned, best: Deployment) -> dict[str, float] | None:
     """Return what the plan costs an hour and for a million output tokens, or its watts and joules for one token."""
     request = answer.request
-    servers, tokens = servers_in_use(best), best.requests_per_s * as_float(request.case.osl)
+    servers, tokens = best.servers, best.requests_per_s * as_float(request.case.osl)
     if request.search.objective == "energy":
         watts = {phase: machine.system.spec.server_power for phase, machine in request.machines.items()}
         power = power_of(servers=servers, server_power=watts, tokens_per_s=tokens)

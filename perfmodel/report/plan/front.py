@@ -7,7 +7,6 @@ from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.drawings import front
 from perfmodel.report.layout_words import layout_words
-from perfmodel.report.plan.instances import counts_in_words
 from perfmodel.report.table import Column, Table
 from perfmodel.solver.solution import FrontPoint
 
@@ -26,7 +25,7 @@ def front_table(points: Sequence[FrontPoint], request: PlanRequest, best: Deploy
             "tpot": tpot,
             "rate": rate,
             "bar": rate / most,
-            "plan": counts_in_words(deployment),
+            "plan": deployment.short_form,
             "decode": layout_words(deployment.decode),
             "chosen": chosen,
         }

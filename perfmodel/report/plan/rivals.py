@@ -7,7 +7,6 @@ from perfmodel.planning.planner import Planned
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.serving import Case
 from perfmodel.report.layout_words import layout_words
-from perfmodel.report.plan.instances import counts_in_words
 from perfmodel.report.plan.pools import SMALLEST_SHARE
 from perfmodel.report.step import plan_breakdown
 from perfmodel.report.table import Column, Table
@@ -31,7 +30,7 @@ def next_best_table(answer: Planned) -> Table:
     solution, request = answer.solution, answer.request
     rows = [
         {
-            "plan": counts_in_words(d),
+            "plan": d.short_form,
             "decode": layout_words(d.decode),
             "tpot": d.tpot,
             "ttft": as_float(d.first_token.ttft),

@@ -5,7 +5,7 @@ from typing import Any
 
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import Case
-from perfmodel.report.plan.instances import counts_in_words, size_in_words
+from perfmodel.report.plan.size import size_in_words
 from perfmodel.report.quantity import format_quantity, span_in_words
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.deployment import Phase
@@ -21,7 +21,7 @@ COSTS = (
 
 def totals_table(facts: dict[str, Any], best: Deployment, cases: Mapping[Phase, Case]) -> Table:
     """Return requests, tokens, context and cost of all instances together."""
-    whole = f"{counts_in_words(best)}: {size_in_words(best, cases)}"
+    whole = f"{best.short_form}: {size_in_words(best, cases)}"
     intervals = facts.get("requests_per_s_interval")
     rate = facts["requests_per_s"]
 

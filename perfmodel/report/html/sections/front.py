@@ -14,7 +14,6 @@ from perfmodel.report.html.figure import (
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words
 from perfmodel.report.layout_words import layout_words
-from perfmodel.report.plan.instances import counts_in_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
 
@@ -86,7 +85,7 @@ def front(report: PlanReport, words: Words) -> Figure:
 
 def plan_in_words(best: Deployment) -> str:
     """Return a plan in one phrase: its instances and the layout of decode."""
-    return f"{counts_in_words(best)}, {layout_words(best.decode)}"
+    return f"{best.short_form}, {layout_words(best.decode)}"
 
 
 def _upright(x: float) -> dict[str, Any]:
