@@ -60,6 +60,7 @@ IMPORTS = "leave = lambda: {'modules': [name for name in sys.modules if name.sta
 SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "32", "--isl", "1024", "--osl", "512")
 SOLVE += ("--tpot", "50ms", "-o", "plan.json")
 EXPLAIN = ("explain", "--evidence", "seed-cm384-decode")
+VALIDATE = ("validate",)
 
 
 def record_of(script: str, words: tuple[str, ...], folder: Path) -> dict[str, list[str]]:
@@ -91,7 +92,7 @@ def way_of(command: str) -> list[tuple[str, ...]]:
     return way
 
 
-@pytest.mark.parametrize(("command", "words"), [("solve", SOLVE), ("explain", EXPLAIN)])
+@pytest.mark.parametrize(("command", "words"), [("solve", SOLVE), ("explain", EXPLAIN), ("validate", VALIDATE)])
 def test_a_real_run_goes_the_way_that_is_drawn(command: str, words: tuple[str, ...], tmp_path: Path) -> None:
     """Every name is called from the one above it, and beside each other they are first called in the order drawn."""
     calls = [tuple(path) for path in record_of(CALLS, words, tmp_path)["calls"]]
