@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from perfmodel import __version__
+from perfmodel.algebra import as_float
 from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.files.catalog import load_model, load_techniques
 from perfmodel.files.machines import load_conditions
@@ -76,9 +77,9 @@ def plan_spec(
         },
         predicted=Predicted(
             tpot=best.tpot,
-            ttft=float(cast(Any, best.first_token.ttft)),
+            ttft=as_float(best.first_token.ttft),
             requests_per_s=best.requests_per_s,
-            tokens_per_s_per_card=best.requests_per_s * float(cast(Any, conditions.osl)) / cards,
+            tokens_per_s_per_card=best.requests_per_s * as_float(conditions.osl) / cards,
         ),
         files=dict(files),
     )

@@ -50,13 +50,13 @@ class Deployment:
     @property
     def tpot(self) -> float:
         """Time per output token, prefill in between included."""
-        return float(cast(Any, self.decode.point.tpot)) + self.tpot_added
+        return as_float(self.decode.point.tpot) + self.tpot_added
 
     @property
     def longest_gap(self) -> float:
         """Longest time between two steps of a sequence: a prefill step comes in between where they share dies."""
-        step = float(cast(Any, self.decode.point.step_time))
-        return step + (float(cast(Any, self.prefill.point.step_time)) if self.mixed else 0.0)
+        step = as_float(self.decode.point.step_time)
+        return step + (as_float(self.prefill.point.step_time) if self.mixed else 0.0)
 
     @property
     def prefill_utilisation(self) -> float:

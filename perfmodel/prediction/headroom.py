@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.layouts import LARGEST_BATCH, too_many_tokens
 from perfmodel.prediction.scenario import Resolved
@@ -34,7 +35,7 @@ def most_dispatched(rates: Rates, family: Family) -> float | None:
     """Return the tokens a die up to which dispatch of decode was measured; none where the step has no such dispatch."""
     if family.phase != "decode" or family.exchange != "dispatch":
         return None
-    return float(rates.kernel("dispatch", MessageKernel).max_tokens_per_die)  # type: ignore[arg-type]
+    return as_float(rates.kernel("dispatch", MessageKernel).max_tokens_per_die)
 
 
 def batch_limits(resolved: Resolved) -> list[Limit]:

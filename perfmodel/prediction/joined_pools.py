@@ -43,12 +43,12 @@ class JoinedPools:
     @property
     def prefill_requests_per_s(self) -> float:
         """Requests per second that the prefill pool can take."""
-        return self.prefill_instances * float(cast(Any, self.prefill.point.requests_per_s))
+        return self.prefill_instances * as_float(self.prefill.point.requests_per_s)
 
     @property
     def decode_requests_per_s(self) -> float:
         """Requests per second that the decode pool finishes at its batch."""
-        return self.decode_instances * float(cast(Any, self.decode.point.requests_per_s))
+        return self.decode_instances * as_float(self.decode.point.requests_per_s)
 
     @property
     def fits(self) -> bool:
@@ -62,7 +62,7 @@ class JoinedPools:
         sets the rate, since requests then wait there and not in decode.
         """
         return {
-            "tokens_per_s_per_card": self.requests_per_s * float(cast(Any, self.decode.scenario.case.osl)) / self.cards,
+            "tokens_per_s_per_card": self.requests_per_s * as_float(self.decode.scenario.case.osl) / self.cards,
             "tpot": self.tpot,
         }
 
@@ -75,7 +75,7 @@ class JoinedPools:
     def requests_per_s(self) -> float:
         """Requests per second of the slower pool, or of the instances that run both phases."""
         if self.mixed:
-            return self.decode_instances * float(cast(Any, mixed_rate(self.prefill.point, self.decode.point)))
+            return self.decode_instances * as_float(mixed_rate(self.prefill.point, self.decode.point))
         return min(self.prefill_requests_per_s, self.decode_requests_per_s)
 
 

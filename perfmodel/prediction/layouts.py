@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
 from perfmodel.specs.deployment import LayoutShape, LayoutSpec, Overlap, Phase
 from perfmodel.specs.model import ModelSpec
@@ -59,7 +60,7 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
     if layout.draft and not model.num_nextn_predict_layers:
         faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
     faults += structure_faults(layout, phase, model, rates)
-    cores = int(rates.cube_cores)  # type: ignore[call-overload]
+    cores = int(as_float(rates.cube_cores))
     if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
         faults.append(
             f"attention_cores: {layout.attention_cores}; allowed: 1 to {cores - 1} with overlap 'cores' "
@@ -217,5 +218,5 @@ def attention_core_options(overlap: Overlap, rates: Rates) -> Axis:
     """Return the core splits searched; a single dummy where the overlap has none."""
     if overlap != "cores":
         return np.zeros(1)
-    cores = int(rates.cube_cores)  # type: ignore[call-overload]
+    cores = int(as_float(rates.cube_cores))
     return np.arange(FEWEST_CORES, cores - FEWEST_CORES + 1, CORE_STEP, dtype=np.float64)

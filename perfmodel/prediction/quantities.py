@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.prediction.breakdown import layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
@@ -18,7 +19,7 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
     traffic = case.traffic
     busiest, mean = ledger_of(plan, case, traffic), ledger_of(plan, case, traffic.even())
     times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
-    times["overhead"] -= float(cast(Any, case.rates.host_gap))
+    times["overhead"] -= as_float(case.rates.host_gap)
     named = {name for part in parts for name in part.operators}
     rest = sum(time for name, time in times.items() if name not in named)
     return {

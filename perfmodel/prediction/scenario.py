@@ -223,7 +223,7 @@ def _fastest(scenario: Scenario) -> Resolved:
         for cores in attention_core_options(overlap, scenario.case.rates):
             layout = {**scenario.layout, "overlap": overlap, "attention_cores": int(cores)}
             found.append(resolve(replace(scenario, layout=layout)))
-    return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -float(cast(Any, one.point.tokens_per_s))))
+    return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -as_float(one.point.tokens_per_s)))
 
 
 def _pool(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:

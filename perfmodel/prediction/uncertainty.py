@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_float
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.breakdown import WAITS, Row
@@ -123,7 +124,7 @@ def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
         name: np.exp(_normals(f"form of {name}") * _form_spread(known.spec.classes()[name]))
         for name, known in chosen.items()
     }
-    factors = np.exp(_normals("step") * float(machine.rates().step_spread))  # type: ignore[arg-type]
+    factors = np.exp(_normals("step") * as_float(machine.rates().step_spread))
     return replace(rates, scatter=scatter), factors
 
 
@@ -248,10 +249,10 @@ def joined_intervals(
     slow = {"p": prefill.relative, "d": decode.relative}
     waits: Any = first.batch_formation + first.residual + first.prefill
     ttft = (
-        float(cast(Any, first.frontend))
+        as_float(first.frontend)
         + float(waits) * slow["p"]
-        + float(cast(Any, first.kv_transfer))
-        + float(cast(Any, first.first_step)) * slow["d"]
+        + as_float(first.kv_transfer)
+        + as_float(first.first_step) * slow["d"]
     )
     rate = np.minimum(prefill_rate / slow["p"], decode_rate / slow["d"])
     rate = rate if asked is None else np.minimum(rate, asked)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.footprint import kept_weights
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.prediction.headroom import Limit
@@ -16,10 +17,10 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
     """Bytes of one die, planned and worst, weights by what they belong to; bars are shares of what is usable."""
     held: Any = plan.point.footprint
     rates: Any = case.rates
-    usable = float(plan.point.usable)  # type: ignore[arg-type]
+    usable = as_float(plan.point.usable)
     weights: dict[tuple[bool, str], float] = {}
     for apart, name, size in kept_weights(ledger_of(plan, case, case.traffic), plan.family):
-        weights[apart, name] = weights.get((apart, name), 0.0) + float(size)  # type: ignore[arg-type]
+        weights[apart, name] = weights.get((apart, name), 0.0) + as_float(size)
     split = any(apart for apart, _ in weights)
     rows: list[tuple[str, str, Any, Any]] = []
     for apart in (False, True):
@@ -97,6 +98,6 @@ def limits_table(plan: PoolPlan, limits: Sequence[Limit]) -> Table:
 def longest_context(plan: PoolPlan) -> float:
     """Longest context of one request that still fits with the rest of the batch as planned."""
     held: Any = plan.point.footprint
-    free = float(plan.point.usable) - float(held.planned)  # type: ignore[arg-type]
+    free = as_float(plan.point.usable) - as_float(held.planned)
     mean = float(held.kv) / plan.layout.batch
     return max(0.0, (free + mean) / float(held.kv_bytes_per_token_of_die))

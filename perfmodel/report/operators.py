@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.prediction.breakdown import Breakdown, Row
 from perfmodel.report.drawings import MARKS, roofline
 from perfmodel.report.table import Column, Table
@@ -22,7 +23,7 @@ def time_by_bound(parts: Breakdown) -> dict[str, float]:
     shares: dict[str, float] = {"fixed": parts.overhead + parts.gaps}
     for row in parts.rows:
         if row.decides:
-            fixed = float(row.timed.fixed_time) * row.runs  # type: ignore[arg-type]
+            fixed = as_float(row.timed.fixed_time) * row.runs
             shares["fixed"] += fixed
             shares[row.timed.roof] = shares.get(row.timed.roof, 0.0) + row.total - fixed
     whole = sum(shares.values())
@@ -269,7 +270,7 @@ def roofline_table(rows: Sequence[Row], rates: Any, whole: str = "step") -> Tabl
         Column("bar", "", "bar", spare=4),
     )
     used = dict(peaks.values())
-    shares = {row.lane: float(row.timed.core_share) for row in rows if float(row.timed.core_share) < 1}  # type: ignore[arg-type]
+    shares = {row.lane: as_float(row.timed.core_share) for row in rows if as_float(row.timed.core_share) < 1}
     notes = [
         "bytes are weights, cache and activations that an operator reads and writes, from memory or L2: one may "
         f"lie over the roof of the memory's {memory / 1e12:.2f} TB/s; roofs: "

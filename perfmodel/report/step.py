@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.prediction.breakdown import Breakdown, Row, breakdown
 from perfmodel.prediction.deployment import PoolPlan, exact_pool
@@ -215,7 +216,7 @@ def _notes(resolved: Resolved) -> tuple[str, ...]:
             f"all time, {plan.family.phase} has {resolved.share:.0%} of it; operators are of its step alone",
         )
     if not resolved.fits:
-        over = float(point.memory - point.usable) / 1e9  # type: ignore[arg-type]
+        over = as_float(point.memory - point.usable) / 1e9
         notes.insert(0, f"does not fit: planned memory is {over:.1f} GB over what a die can use")
     if resolved.batch_chosen and resolved.fits and resolved.meets_tpot:
         notes.insert(0, "batch was not given: took the largest that meets TPOT and fits memory")

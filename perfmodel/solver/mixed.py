@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.footprint import Footprint
 from perfmodel.prediction.deployment import ROUNDING
 from perfmodel.prediction.layouts import too_many_tokens
@@ -148,7 +149,7 @@ def _of_mesh(
     best: Any = replace(point, step_time=steps.min(axis=CORES, keepdims=True))
     grid = best.step_time.shape
     tpot = np.broadcast_to(best.tpot, grid)
-    usable = float(cast(Any, usable_memory(case.rates)))
+    usable = as_float(usable_memory(case.rates))
     fits = np.broadcast_to(cast(Any, best.memory) <= usable, grid)
     busy = np.broadcast_to(np.asarray(too_many_tokens(mesh.layout(), mesh.family)), grid)
     sizes, _, slots, tps, *_ = mesh.shape
@@ -233,7 +234,7 @@ def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, requ
     first = {place: rows[0] for place, rows in together.items() if rows}
     fastest: Any = _stacked(first, (sizes, 1, slots, tps, 1, 1, 1), case)
     most = np.nan_to_num(cast(Any, mixed_rate(fastest, decode))).max(axis=(1, 4, 5, 6)) * request.utilisation
-    isl = float(cast(Any, case.isl))
+    isl = as_float(case.isl)
     return {
         place: [one for one in rows if one.step_time + (one.in_flight / isl - 1) / (2 * most[place]) <= limit]
         for place, rows in together.items()

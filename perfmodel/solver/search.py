@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import ROUND_OFF
 from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import (
@@ -149,7 +150,7 @@ def best_decode(
     chunks, found = _leaders(case, sizes, limits, choices, tally)
     leaders = [leader for each in found for leader in each]
     if not leaders:
-        _nearest_misses(case, chunks, float(cast(Any, usable_memory(case.rates))), time_limit, tally)
+        _nearest_misses(case, chunks, as_float(usable_memory(case.rates)), time_limit, tally)
     return distinct(leaders)
 
 
@@ -187,7 +188,7 @@ def _leaders(
 
     Chunks are worked by as many threads as cores; results keep the order of the chunks.
     """
-    limit = float(cast(Any, usable_memory(case.rates)))
+    limit = as_float(usable_memory(case.rates))
     leaders: list[dict[tuple[object, ...], Leader]] = [{} for _ in limits]
     chunks = list(meshes(case, "decode", sizes, choices))
     _keep_freed_memory()
@@ -255,7 +256,7 @@ def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally
 
     The longer step may have the shorter TTFT: an instance of fewer prompts waits less for its batch.
     """
-    limit = float(cast(Any, usable_memory(case.rates)))
+    limit = as_float(usable_memory(case.rates))
     chunks = list(meshes(case, "prefill", sizes, choices))
     fitting = []  # one column for each plan that fits: size, TTFT, step time, rate, chunk and place in it
     for number, mesh in enumerate(chunks):
