@@ -25,7 +25,7 @@ def outputs(plan: Any, case: Any) -> dict[str, Any]:
     """Return what assumed inputs may move: the step time and the share of memory used."""
     from perfmodel.prediction.deployment import exact_pool
 
-    point: Any = exact_pool(plan.layout, plan.family, case).point
+    point = exact_pool(plan.layout, plan.family, case).point
     return {"step": point.step_time, "memory": point.memory / point.usable}
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from perfmodel import __version__
 from perfmodel.algebra import as_float
@@ -15,7 +14,7 @@ from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.specs.base import Known
 from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, LayoutConditions, Pool
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec, Predicted
 from perfmodel.specs.run import RunSpec
@@ -50,7 +49,7 @@ def settings(
 
 def pool_of(plan: PoolPlan, instances: int) -> Pool:
     """Return a pool of the solver's answer as a file states it."""
-    return Pool(instances=instances, layout=cast(Any, plan.layout.model_dump()))
+    return Pool(instances=instances, layout=LayoutConditions(**plan.layout.model_dump()))
 
 
 def plan_spec(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from perfmodel.algebra import as_float, minimum
 from perfmodel.ledger.footprint import Footprint
@@ -114,11 +114,11 @@ def figures_of(best: Deployment, cases: tuple[Case, Case], utilisation: float) -
         for pool, case in zip((best.prefill, best.decode), cases, strict=True)
     )
     terms = first_token_of(prefill, decode, cases[0], utilisation, best.mixed)
-    tpot: Any = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
-    each: Any = mixed_rate(prefill.point, decode.point) if best.mixed else decode.point.requests_per_s
+    tpot = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
+    each = mixed_rate(prefill.point, decode.point) if best.mixed else decode.point.requests_per_s
     rate = best.decode_instances * each
     if not best.mixed:
-        rate = minimum(rate, best.prefill_instances * cast(Any, prefill.point.requests_per_s))
+        rate = minimum(rate, best.prefill_instances * prefill.point.requests_per_s)
     return {"TPOT": tpot, "TTFT": terms.ttft, "rate": rate}
 
 
@@ -157,5 +157,5 @@ def deployment_of(
 
 def footprint_of_both(prefill: PoolPlan, decode: PoolPlan) -> Footprint:
     """Return the bytes on a die of mixed instances."""
-    prompts = cast(Any, prefill.point.in_flight) / prefill.point.tokens_per_request
+    prompts = prefill.point.in_flight / prefill.point.tokens_per_request
     return mixed_footprint(prefill.point, decode.point, prompts / Layout.of(decode.layout).ranks)

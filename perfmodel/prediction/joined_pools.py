@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.prediction.mixed import mixed_rate
@@ -16,7 +15,7 @@ from perfmodel.supply.rates import Rates
 
 def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
     """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
-    slower: Any = min(
+    slower = min(
         (one.kv_tier for one in rates.values()), key=lambda tier: (as_float(tier.bandwidth), -as_float(tier.latency))
     )
     return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
@@ -90,14 +89,15 @@ def of_deployment(
     case = case_of(conditions, model, rates)
     cases = {"decode": case, "prefill": case if prefill_rates is None else replace(case, rates=prefill_rates)}
     pools: dict[str, Resolved] = {}
-    for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
+    stated: dict[Phase, Pool] = {"prefill": conditions.prefill, "decode": conditions.decode}
+    for phase, pool in stated.items():
         layout = pool.layout.model_dump()
         if phase == "decode" and layout["batch"] is None and conditions.concurrency is not None:
             layout["batch"] = math.ceil(conditions.concurrency / _ranks(pool))
         pools[phase] = resolve(
             Scenario(
                 case=cases[phase],
-                phase=cast(Any, phase),
+                phase=phase,
                 layout=layout,
                 tpot=conditions.tpot,
                 precision=conditions.precision,

@@ -1,12 +1,12 @@
 """What a layout may be: one statement of each rule, for a given layout and for a search."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.algebra import as_float
+from perfmodel.algebra import as_float, greater
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
 from perfmodel.specs.deployment import LayoutShape, LayoutSpec, Overlap, Phase
 from perfmodel.specs.model import ModelSpec
@@ -167,7 +167,7 @@ def too_many_tokens(layout: Layout, family: Family) -> Any:
     """Return where a layout's step has more tokens on a rank than the fused kernel takes; nowhere without it."""
     if not family.fused_experts:
         return False
-    return cast(Any, layout.batch) * (1 + cast(Any, layout.draft)) > LARGEST_FUSED * cast(Any, layout.tp)
+    return greater(layout.batch * (1 + layout.draft), LARGEST_FUSED * layout.tp)
 
 
 def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:

@@ -1,7 +1,6 @@
 """What a published row may state of a layout: its quantities, and the parts that a profile shows."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
@@ -62,14 +61,14 @@ def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float
 
 def predicted(resolved: Resolved) -> dict[str, float]:
     """Return every quantity that a published row may state."""
-    point = cast(Any, resolved.point)
+    point = resolved.point
     layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
     return {
         "layer_time": layer.layer,
         "attention_lane": layer.attention / resolved.plan.family.micro,
         "experts_lane": layer.experts / resolved.plan.family.micro,
-        "step_time": float(point.step_time),
-        "latency": float(point.step_time),
-        "tpot": float(point.tpot),
+        "step_time": as_float(point.step_time),
+        "latency": as_float(point.step_time),
+        "tpot": as_float(point.tpot),
         "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
     }

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -112,7 +112,7 @@ class Resolved:
     @property
     def fits(self) -> bool:
         """Whether the planned memory is within what a die can use."""
-        return bool(cast(Any, self.point.memory) <= cast(Any, self.point.usable))
+        return as_float(self.point.memory) <= as_float(self.point.usable)
 
     @property
     def meets_tpot(self) -> bool:
@@ -240,8 +240,8 @@ def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan
     while low < high:  # TPOT and memory never fall with the batch (property-tested)
         middle = (low + high + 1) // 2
         plan = _pool(layout.model_copy(update={"batch": middle}), family, scenario)
-        point: Any = plan.point
-        if cast(Any, scenario.tpot_of(point)) <= limit and point.memory <= point.usable:
+        tpot, memory = as_float(scenario.tpot_of(plan.point)), as_float(plan.point.memory)
+        if tpot <= limit and memory <= as_float(plan.point.usable):
             low, best = middle, plan
         else:
             high = middle - 1

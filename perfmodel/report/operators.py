@@ -68,11 +68,11 @@ def block_table(parts: Breakdown) -> Table:
 
 def work_of(row: Row) -> dict[str, float]:
     """Return what all runs of a row do."""
-    op: Any = row.timed.op
-    sent = 0.0 if op.exchange is None else float(op.exchange.payload * op.exchange.messages)
+    op = row.timed.op
+    sent = 0.0 if op.exchange is None else as_float(op.exchange.payload * op.exchange.messages)
     return {
-        "flop": row.runs * float(op.flop),
-        "bytes": row.runs * float(op.weight_bytes + op.kv_bytes + op.activation_bytes),
+        "flop": row.runs * as_float(op.flop),
+        "bytes": row.runs * as_float(op.weight_bytes + op.kv_bytes + op.activation_bytes),
         "link_bytes": row.runs * sent,
     }
 
