@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 from perfmodel.algebra import as_float
 from perfmodel.closed_form.run import LANES, Point, Run, Wanted
@@ -47,7 +46,7 @@ def _rows_of(run: Run, block: Block) -> Iterable[Wanted]:
     runs = runs_of(run.ledger, block)
     for part in dict.fromkeys((*block.attention, *block.experts, *block.joined, *block.beside)):
         for op in run.ledger.parts[part]:
-            time: Any = time_op(op, run.rates, shares[0 if part in block.attention else 1]).time
+            time = as_float(time_op(op, run.rates, shares[0 if part in block.attention else 1]).time)
             each = {"time": time, "flop": op.flop, "bytes": op.bytes, "sent": op.sent}
             for what, unit in OF_A_ROW.items() if time else ():
                 if each[what]:

@@ -8,6 +8,7 @@ from perfmodel.algebra import as_float
 from perfmodel.prediction.breakdown import Breakdown, Row
 from perfmodel.report.drawings import MARKS, roofline
 from perfmodel.report.table import Column, Table
+from perfmodel.supply.rates import Rates
 
 SHARES_NOTE = (
     "time, FLOP and bytes are of all runs in a {whole}; rows without a share run beside the lane that decides, "
@@ -222,18 +223,18 @@ def _lines(node: _Node, step: float, branch: str, under: str) -> Iterator[dict[s
         yield from _lines(child, step, under + ("└─ " if last else "├─ "), under + ("   " if last else "│  "))
 
 
-def roofline_table(rows: Sequence[Row], rates: Any, whole: str = "step") -> Table:
+def roofline_table(rows: Sequence[Row], rates: Rates, whole: str = "step") -> Table:
     """Return each operator that calculates as a point under the roofs of the die, all its blocks together.
 
     The roof of a point is the lower of its engine's peak and its intensity times the memory's rate.
     """
-    memory = float(rates.hbm_bandwidth)
+    memory = as_float(rates.hbm_bandwidth)
     sums: dict[str, dict[str, float]] = {}
     peaks: dict[str, tuple[str, float]] = {}
     for row in rows:
         work = work_of(row)
         if work["flop"] and work["bytes"] and row.timed.op.engine != "link":
-            peaks[row.name] = row.timed.op.engine, float(rates.peak(row.timed.op.engine))
+            peaks[row.name] = row.timed.op.engine, as_float(rates.peak(row.timed.op.engine))
             before = sums.setdefault(row.name, {"flop": 0.0, "bytes": 0.0, "time": 0.0})
             sums[row.name] = {
                 "flop": before["flop"] + work["flop"],
