@@ -8,7 +8,11 @@ truth value and no power on purpose: ``if tp > 1`` or ``max(a, b)`` in a formula
 import math
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _LARGEST_QUANTILE_ARRAY = 100_000
 
@@ -133,6 +137,13 @@ def greater(a: Num, b: Num) -> Switch:
 def as_float(value: Any) -> float:
     """Return a value of plain numbers as one, where it leaves the formulas."""
     return float(value)
+
+
+def as_array(value: Num) -> "NDArray[np.float64]":
+    """Return a value where it leaves the formulas as the array it is, not copied; a plain number has no axes."""
+    import numpy as np
+
+    return np.asarray(value)
 
 
 def is_array(value: Num) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_float
 from perfmodel.closed_form.run import Point, Run, Wanted, units_of
 from perfmodel.closed_form.symbols import Values, taken
 from perfmodel.prediction.sensitivity import with_figures
@@ -132,8 +133,8 @@ def _figures(machine: Machine) -> list[tuple[Any, str, Figure, str]]:
 def inputs_of(point: Point, machine: Machine) -> list[_Input]:
     """Return the inputs whose flips are looked for: batch, input length, and the rates of the hardware."""
     layout, case = point.layout, point.case
-    longest = case.model.max_position_embeddings - float(case.osl)  # type: ignore[arg-type]
-    batch, isl = float(layout.batch), float(case.isl)  # type: ignore[arg-type]
+    longest = case.model.max_position_embeddings - as_float(case.osl)
+    batch, isl = as_float(layout.batch), as_float(case.isl)
 
     def of_batch(grid: Grid) -> Point:
         return replace(point, layout=replace(layout, batch=grid))

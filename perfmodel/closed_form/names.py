@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.closed_form.run import LANES, Point, Run, Wanted
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Block
@@ -23,9 +23,9 @@ def numbers_of(point: Point) -> dict[str, Wanted]:
     totals = {"step": ("step_time", "s"), "memory": ("memory", "B"), "tokens_per_s": ("tokens_per_s", "1/s")}
     if point.family.phase == "decode":
         totals["tpot"] = ("tpot", "s")
-    served: Any = pool_of(run.ledger, run.step(), run.layout, run.family, run.case)
+    served = pool_of(run.ledger, run.step(), run.layout, run.family, run.case)
     found = {
-        name: Wanted(name=name, kind="step", what=name, unit=unit, value=float(getattr(served, key)))
+        name: Wanted(name=name, kind="step", what=name, unit=unit, value=as_float(getattr(served, key)))
         for name, (key, unit) in totals.items()
     }
     for block in run.ledger.blocks:
@@ -43,10 +43,10 @@ def numbers_of(point: Point) -> dict[str, Wanted]:
 
 def _rows_of(run: Run, block: Block) -> Iterable[Wanted]:
     shares = core_shares(block, run.family, run.layout.attention_cores, run.rates)
-    runs: Any = runs_of(run.ledger, block)
+    runs = runs_of(run.ledger, block)
     for part in dict.fromkeys((*block.attention, *block.experts, *block.joined, *block.beside)):
         for op in run.ledger.parts[part]:
-            time: Any = time_op(op, run.rates, shares[0 if part in block.attention else 1]).time
+            time = as_float(time_op(op, run.rates, shares[0 if part in block.attention else 1]).time)
             each = {"time": time, "flop": op.flop, "bytes": op.bytes, "sent": op.sent}
             for what, unit in OF_A_ROW.items() if time else ():
                 if each[what]:
@@ -55,7 +55,7 @@ def _rows_of(run: Run, block: Block) -> Iterable[Wanted]:
                         kind="row",
                         what=what,
                         unit=unit,
-                        value=float(runs * each[what]),
+                        value=as_float(runs * each[what]),
                         block=block.name,
                         part=part,
                         op=op.name,

@@ -1,6 +1,6 @@
 """How tokens fall on experts and ranks."""
 
-from perfmodel.algebra import exp, log, maximum, minimum, sqrt
+from perfmodel.algebra import as_float, exp, log, maximum, minimum, sqrt
 from perfmodel.formulas.statistics import largest_normal
 from perfmodel.units import Bytes, Count, Dimensionless, Flop
 
@@ -108,7 +108,7 @@ def reachable_nodes(*, nodes: Count, n_group: Count, topk_group: Count) -> Count
     3.143
     """
     missed: Count = 1.0
-    for i in range(round(topk_group)):  # type: ignore[call-overload]
+    for i in range(round(as_float(topk_group))):
         missed = missed * maximum(0, 1 - n_group / nodes / maximum(n_group - i, 1))
     return nodes * (1 - missed)
 

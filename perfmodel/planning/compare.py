@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.planning.outcome import as_it_is
 from perfmodel.planning.plan_file import PHASES, sustained_rate
@@ -108,7 +109,7 @@ def _chance(run: Run, pools: Mapping[Phase, Resolved], limit: float) -> float:
     decode, intervals = pools["decode"], ranges["decode"]
     if run.mixed:
         intervals = mixed_intervals(intervals, ranges["prefill"], decode)
-    return intervals.chance(limit, float(cast(Any, decode.point.tokens_per_step)))
+    return intervals.chance(limit, as_float(decode.point.tokens_per_step))
 
 
 def shared_phases(first: Run, second: Run) -> tuple[Phase, ...]:

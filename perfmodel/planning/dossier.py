@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.planning.changes import Change, Refusal
@@ -137,7 +136,7 @@ def plan_report(
         scenario = replace(resolved["prefill"].scenario, case=replace(case, rates=rates["prefill"]))
         resolved["prefill"] = replace(resolved["prefill"], scenario=scenario)
     best = _deployment(plan, run, resolved)
-    pools = {
+    pools: dict[Phase, PoolReport] = {
         "prefill": _pool(run, "prefill", resolved, ideal, best.prefill_instances, best.prefill_utilisation, published),
         "decode": _pool(run, "decode", resolved, ideal, best.decode_instances, best.decode_utilisation, published),
     }
@@ -158,7 +157,7 @@ def plan_report(
     return PlanReport(
         plan=plan,
         run=run,
-        pools=cast(Any, pools),
+        pools=pools,
         best=best,
         overall=overall,
         targets=targets,

@@ -26,7 +26,7 @@ def step_sensitivity(run: PoolRun) -> list[Swing]:
     plan, case = run.resolved.plan, run.resolved.scenario.case
 
     def figures(varied: Rates) -> dict[str, Any]:
-        point: Any = exact_pool(plan.layout, plan.family, replace(case, rates=varied)).point
+        point = exact_pool(plan.layout, plan.family, replace(case, rates=varied)).point
         return {"step": point.step_time, "memory": point.memory / point.usable}
 
     return swings(run.machine, figures)

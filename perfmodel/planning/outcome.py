@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfmodel.algebra import as_float
+from perfmodel.algebra import as_array, as_float
 from perfmodel.ledger.records import Layout
 from perfmodel.planning.pools import Pool, Run, resolved_of, resolved_pools
 from perfmodel.prediction.joined_pools import joined_rates
@@ -70,15 +70,15 @@ def _refitted(pool: Pool, model: ModelSpec, run: Run, decode_step: float, ttft: 
     cores = attention_core_options(family.overlap, case.rates)
     mesh = replace(Layout.of(layout), batch=batch[None, :], attention_cores=cores[:, None])
     point = pool_point(mesh, family, case)
-    allowed = np.asarray(point.memory <= usable_memory(case.rates))  # type: ignore[operator]
+    allowed = as_array(point.memory) <= as_float(usable_memory(case.rates))
     allowed = allowed & ~np.asarray(too_many_tokens(mesh, family))
     if family.phase == "decode":
-        allowed = allowed & (np.asarray(point.tpot) <= _limit(run.tpot))
+        allowed = allowed & (as_array(point.tpot) <= _limit(run.tpot))
     else:
         terms = first_token(prefill=point, layout=mesh, case=case, utilisation=run.utilisation, decode_step=decode_step)
-        allowed = allowed & (np.asarray(terms.ttft) <= _limit(ttft))
+        allowed = allowed & (as_array(terms.ttft) <= _limit(ttft))
     shape = (len(cores), len(batch))
-    rates = np.where(np.broadcast_to(allowed, shape), np.broadcast_to(np.asarray(point.tokens_per_s), shape), -1.0)
+    rates = np.where(np.broadcast_to(allowed, shape), np.broadcast_to(as_array(point.tokens_per_s), shape), -1.0)
     best = int(rates.argmax())
     if rates.flat[best] < 0:
         return None

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from perfmodel import __version__
+from perfmodel.algebra import as_float
 from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.files.catalog import load_model, load_techniques
 from perfmodel.files.machines import load_conditions
@@ -14,7 +14,7 @@ from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.specs.base import Known
 from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, Pool
+from perfmodel.specs.evidence import Conditions, DeploymentConditions, LayoutConditions, Pool
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec, Predicted
 from perfmodel.specs.run import RunSpec
@@ -49,7 +49,7 @@ def settings(
 
 def pool_of(plan: PoolPlan, instances: int) -> Pool:
     """Return a pool of the solver's answer as a file states it."""
-    return Pool(instances=instances, layout=cast(Any, plan.layout.model_dump()))
+    return Pool(instances=instances, layout=LayoutConditions(**plan.layout.model_dump()))
 
 
 def plan_spec(
@@ -76,9 +76,9 @@ def plan_spec(
         },
         predicted=Predicted(
             tpot=best.tpot,
-            ttft=float(cast(Any, best.first_token.ttft)),
+            ttft=as_float(best.first_token.ttft),
             requests_per_s=best.requests_per_s,
-            tokens_per_s_per_card=best.requests_per_s * float(cast(Any, conditions.osl)) / cards,
+            tokens_per_s_per_card=best.requests_per_s * as_float(conditions.osl) / cards,
         ),
         files=dict(files),
     )

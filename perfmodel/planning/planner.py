@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 from perfmodel import __version__
 from perfmodel.algebra import as_float
@@ -166,15 +166,15 @@ def plan_of(found: Planned) -> PlanSpec | None:
         stack=machine.stack.word,
         kernels=tuple(request.run.kernels or ()),
         techniques=on_machine_alone(request.settings, request.techniques),
-        isl=cast(Any, case.isl),
-        osl=cast(Any, case.osl),
+        isl=int(as_float(case.isl)),
+        osl=int(as_float(case.osl)),
         precision=family.precision,
         kv_dtype=family.kv_dtype,
         expert_weights=family.expert_weights,
         acceptance=case.acceptance,
         balanced=case.even,
-        prefix_hit=cast(Any, case.prefix_hit),
-        isl_spread=cast(Any, case.isl_spread),
+        prefix_hit=as_float(case.prefix_hit),
+        isl_spread=as_float(case.isl_spread),
         tpot=request.search.targets.tpot,
         prefill=pool_of(best.prefill, best.prefill_instances),
         decode=pool_of(best.decode, best.decode_instances),

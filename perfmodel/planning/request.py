@@ -81,7 +81,7 @@ def _prices(run: RunSpec, machines: Mapping[Phase, Machine]) -> tuple[float, flo
 
 def _most_cards(rates: Rates) -> int:
     """Return the cards of the widest network of a system."""
-    return int(float(cast(Any, rates.tiers[-1].dies)) / rates.dies_per_package)
+    return int(as_float(rates.tiers[-1].dies) / rates.dies_per_package)
 
 
 def _servers(cards: int | None, rates: Rates, system: str, option: str, pools: int) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 from perfmodel.algebra import Num, as_float
 from perfmodel.formulas.serving import cost_of_tokens
@@ -49,7 +48,7 @@ def cost_of(
     Cost(per_hour=36.0, per_million_tokens=1.0)
     """
     hour = sum(prices[phase] * packages_per_server[phase] * count for phase, count in servers.items())
-    each = cost_of_tokens(cost_rate=cast(Any, hour / HOUR), tokens_per_s=cast(Any, tokens_per_s))
+    each = cost_of_tokens(cost_rate=hour / HOUR, tokens_per_s=tokens_per_s)
     return Cost(per_hour=hour, per_million_tokens=as_float(each))
 
 

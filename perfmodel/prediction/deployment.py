@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from perfmodel.algebra import as_float, minimum
 from perfmodel.ledger.footprint import Footprint
@@ -50,13 +50,13 @@ class Deployment:
     @property
     def tpot(self) -> float:
         """Time per output token, prefill in between included."""
-        return float(cast(Any, self.decode.point.tpot)) + self.tpot_added
+        return as_float(self.decode.point.tpot) + self.tpot_added
 
     @property
     def longest_gap(self) -> float:
         """Longest time between two steps of a sequence: a prefill step comes in between where they share dies."""
-        step = float(cast(Any, self.decode.point.step_time))
-        return step + (float(cast(Any, self.prefill.point.step_time)) if self.mixed else 0.0)
+        step = as_float(self.decode.point.step_time)
+        return step + (as_float(self.prefill.point.step_time) if self.mixed else 0.0)
 
     @property
     def prefill_utilisation(self) -> float:
@@ -133,11 +133,11 @@ def figures_of(best: Deployment, cases: tuple[Case, Case], utilisation: float) -
         for pool, case in zip((best.prefill, best.decode), cases, strict=True)
     )
     terms = first_token_of(prefill, decode, cases[0], utilisation, best.mixed)
-    tpot: Any = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
-    each: Any = mixed_rate(prefill.point, decode.point) if best.mixed else decode.point.requests_per_s
+    tpot = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
+    each = mixed_rate(prefill.point, decode.point) if best.mixed else decode.point.requests_per_s
     rate = best.decode_instances * each
     if not best.mixed:
-        rate = minimum(rate, best.prefill_instances * cast(Any, prefill.point.requests_per_s))
+        rate = minimum(rate, best.prefill_instances * prefill.point.requests_per_s)
     return {"TPOT": tpot, "TTFT": terms.ttft, "rate": rate}
 
 
@@ -176,5 +176,5 @@ def deployment_of(
 
 def footprint_of_both(prefill: PoolPlan, decode: PoolPlan) -> Footprint:
     """Return the bytes on a die of mixed instances."""
-    prompts = cast(Any, prefill.point.in_flight) / prefill.point.tokens_per_request
+    prompts = prefill.point.in_flight / prefill.point.tokens_per_request
     return mixed_footprint(prefill.point, decode.point, prompts / Layout.of(decode.layout).ranks)

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
-from perfmodel.algebra import as_float
+from perfmodel.algebra import as_array, as_float
 from perfmodel.prediction.deployment import Deployment, figures_of
 from perfmodel.prediction.mixed import mixed_first_token
 from perfmodel.prediction.scenario import Resolved
@@ -71,10 +71,10 @@ def deployment_intervals(
         return found
     steps = decode.steps - best.tpot_added * as_float(best.decode.point.tokens_per_step) * prefill.relative
     points = (
-        replace(best.prefill.point, step_time=cast(Any, prefill.steps)),
-        replace(best.decode.point, step_time=cast(Any, steps)),
+        replace(best.prefill.point, step_time=prefill.steps),
+        replace(best.decode.point, step_time=steps),
     )
-    ttfts: Any = mixed_first_token(*points, case, utilisation).ttft
+    ttfts = as_array(mixed_first_token(*points, case, utilisation).ttft)
     return replace(found, ttfts=ttfts, ttft=interval(ttfts))
 
 

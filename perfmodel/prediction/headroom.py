@@ -1,10 +1,10 @@
 """The largest batch that each limit allows by itself, found by evaluating all batches."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from perfmodel.algebra import as_array, as_float
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.layouts import LARGEST_BATCH, too_many_tokens
 from perfmodel.prediction.scenario import Resolved
@@ -34,7 +34,7 @@ def most_dispatched(rates: Rates, family: Family) -> float | None:
     """Return the tokens a die up to which dispatch of decode was measured; none where the step has no such dispatch."""
     if family.phase != "decode" or family.exchange != "dispatch":
         return None
-    return float(rates.kernel("dispatch", MessageKernel).max_tokens_per_die)  # type: ignore[arg-type]
+    return as_float(rates.kernel("dispatch", MessageKernel).max_tokens_per_die)
 
 
 def batch_limits(resolved: Resolved) -> list[Limit]:
@@ -43,19 +43,21 @@ def batch_limits(resolved: Resolved) -> list[Limit]:
     family = plan.family
     batches = np.arange(1, LARGEST_BATCH + 1)
     mesh = replace(Layout.of(plan.layout), batch=batches.astype(np.float64))
-    point: Any = resolved.scenario.held(pool_point(mesh, family, case), mesh)
-    tpot: Any = resolved.scenario.tpot_of(point)
-    rate: Any = resolved.scenario.tokens_of(point)
-    allowed: dict[str, Any] = {
-        "memory as planned": point.memory <= point.usable,
-        "memory, all requests at their longest": point.footprint.worst <= point.usable,
+    point = resolved.scenario.held(pool_point(mesh, family, case), mesh)
+    tpot = resolved.scenario.tpot_of(point)
+    rate = resolved.scenario.tokens_of(point)
+    usable = as_float(point.usable)
+    allowed = {
+        "memory as planned": as_array(point.memory) <= usable,
+        "memory, all requests at their longest": as_array(point.footprint.worst) <= usable,
     }
     if family.phase == "decode" and target is not None:
-        allowed[f"TPOT of {target * 1e3:g} ms"] = tpot <= target
+        allowed[f"TPOT of {target * 1e3:g} ms"] = as_array(tpot) <= target
     measured = most_dispatched(case.rates, family)
     if measured is not None:
-        tokens: Any = dispatched_tokens(mesh, family)
-        allowed[f"dispatch as measured, {measured:.0f} tokens a die"] = tokens <= measured
+        allowed[f"dispatch as measured, {measured:.0f} tokens a die"] = (
+            as_array(dispatched_tokens(mesh, family)) <= measured
+        )
     if family.fused_experts:
         allowed["tokens of a rank in one kernel with the exchange"] = ~np.asarray(too_many_tokens(mesh, family))
     cards = plan.layout.dies / case.rates.dies_per_package
@@ -69,7 +71,7 @@ def batch_limits(resolved: Resolved) -> list[Limit]:
         within = np.flatnonzero(np.broadcast_to(mask, batches.shape))
         at = int(within[-1]) if len(within) else -1
         nothing = at in (-1, len(batches) - 1)
-        there = {key: None if nothing or of is None else float(np.broadcast_to(of, batches.shape)[at])
+        there = {key: None if nothing or of is None else float(np.broadcast_to(as_array(of), batches.shape)[at])
                  for key, of in served.items()}  # fmt: skip
         limits.append(Limit(name=name, batch=None if at == len(batches) - 1 else at + 1, **there))
     return sorted(limits, key=lambda limit: (limit.batch is None, limit.batch or 0))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.prediction.mixed import mixed_rate
@@ -16,7 +15,7 @@ from perfmodel.supply.rates import Rates
 
 def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
     """Return the rates of both pools; between two systems the cache takes the slower of their networks."""
-    slower: Any = min(
+    slower = min(
         (one.kv_tier for one in rates.values()), key=lambda tier: (as_float(tier.bandwidth), -as_float(tier.latency))
     )
     return {"prefill": replace(rates["prefill"], kv_tier=slower), "decode": rates["decode"]}
@@ -43,12 +42,12 @@ class JoinedPools:
     @property
     def prefill_requests_per_s(self) -> float:
         """Requests per second that the prefill pool can take."""
-        return self.prefill_instances * float(cast(Any, self.prefill.point.requests_per_s))
+        return self.prefill_instances * as_float(self.prefill.point.requests_per_s)
 
     @property
     def decode_requests_per_s(self) -> float:
         """Requests per second that the decode pool finishes at its batch."""
-        return self.decode_instances * float(cast(Any, self.decode.point.requests_per_s))
+        return self.decode_instances * as_float(self.decode.point.requests_per_s)
 
     @property
     def fits(self) -> bool:
@@ -62,7 +61,7 @@ class JoinedPools:
         sets the rate, since requests then wait there and not in decode.
         """
         return {
-            "tokens_per_s_per_card": self.requests_per_s * float(cast(Any, self.decode.scenario.case.osl)) / self.cards,
+            "tokens_per_s_per_card": self.requests_per_s * as_float(self.decode.scenario.case.osl) / self.cards,
             "tpot": self.tpot,
         }
 
@@ -75,7 +74,7 @@ class JoinedPools:
     def requests_per_s(self) -> float:
         """Requests per second of the slower pool, or of the instances that run both phases."""
         if self.mixed:
-            return self.decode_instances * float(cast(Any, mixed_rate(self.prefill.point, self.decode.point)))
+            return self.decode_instances * as_float(mixed_rate(self.prefill.point, self.decode.point))
         return min(self.prefill_requests_per_s, self.decode_requests_per_s)
 
 
@@ -90,14 +89,15 @@ def of_deployment(
     case = case_of(conditions, model, rates)
     cases = {"decode": case, "prefill": case if prefill_rates is None else replace(case, rates=prefill_rates)}
     pools: dict[str, Resolved] = {}
-    for phase, pool in (("prefill", conditions.prefill), ("decode", conditions.decode)):
+    stated: dict[Phase, Pool] = {"prefill": conditions.prefill, "decode": conditions.decode}
+    for phase, pool in stated.items():
         layout = pool.layout.model_dump()
         if phase == "decode" and layout["batch"] is None and conditions.concurrency is not None:
             layout["batch"] = math.ceil(conditions.concurrency / _ranks(pool))
         pools[phase] = resolve(
             Scenario(
                 case=cases[phase],
-                phase=cast(Any, phase),
+                phase=phase,
                 layout=layout,
                 tpot=conditions.tpot,
                 precision=conditions.precision,

@@ -1,11 +1,12 @@
 """What a layout may be: one statement of each rule, for a given layout and for a search."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_float, greater
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
 from perfmodel.specs.deployment import LayoutShape, LayoutSpec, Overlap, Phase
 from perfmodel.specs.model import ModelSpec
@@ -59,7 +60,7 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
     if layout.draft and not model.num_nextn_predict_layers:
         faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
     faults += structure_faults(layout, phase, model, rates)
-    cores = int(rates.cube_cores)  # type: ignore[call-overload]
+    cores = int(as_float(rates.cube_cores))
     if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
         faults.append(
             f"attention_cores: {layout.attention_cores}; allowed: 1 to {cores - 1} with overlap 'cores' "
@@ -166,7 +167,7 @@ def too_many_tokens(layout: Layout, family: Family) -> Any:
     """Return where a layout's step has more tokens on a rank than the fused kernel takes; nowhere without it."""
     if not family.fused_experts:
         return False
-    return cast(Any, layout.batch) * (1 + cast(Any, layout.draft)) > LARGEST_FUSED * cast(Any, layout.tp)
+    return greater(layout.batch * (1 + layout.draft), LARGEST_FUSED * layout.tp)
 
 
 def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rates) -> list[str]:
@@ -217,5 +218,5 @@ def attention_core_options(overlap: Overlap, rates: Rates) -> Axis:
     """Return the core splits searched; a single dummy where the overlap has none."""
     if overlap != "cores":
         return np.zeros(1)
-    cores = int(rates.cube_cores)  # type: ignore[call-overload]
+    cores = int(as_float(rates.cube_cores))
     return np.arange(FEWEST_CORES, cores - FEWEST_CORES + 1, CORE_STEP, dtype=np.float64)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.specs.deployment import LayoutSpec, Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
@@ -44,7 +44,7 @@ def placement(
     their parts in order: dies for attention before those for experts alone, routed ranks before ranks that hold only
     shared experts, and slots in order of their number.  That order is a convention: times do not depend on it.
     """
-    per_server = int(cast(Any, rates.dies_per_server))
+    per_server = int(as_float(rates.dies_per_server))
     found: list[Die] = []
     before = dict.fromkeys(pools, 0)
     for number, counts in enumerate(domains):
@@ -60,8 +60,8 @@ def placement(
 def _pool(
     phase: Phase, layout: LayoutSpec, instances: range, first: int, model: ModelSpec, rates: Rates
 ) -> Iterator[Die]:
-    per_card = int(cast(Any, rates.dies_per_package))
-    per_server = int(cast(Any, rates.dies_per_server))
+    per_card = int(as_float(rates.dies_per_package))
+    per_server = int(as_float(rates.dies_per_server))
     attention = layout.dies - layout.expert_dies
     group = layout.tp * layout.cp
     routed_from = attention if layout.expert_dies else 0

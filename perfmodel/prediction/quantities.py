@@ -1,8 +1,8 @@
 """What a published row may state of a layout: its quantities, and the parts that a profile shows."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.prediction.breakdown import layer_on_the_mean_rank, on_the_mean_rank
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
@@ -18,7 +18,7 @@ def parts_of_step(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, 
     traffic = case.traffic
     busiest, mean = ledger_of(plan, case, traffic), ledger_of(plan, case, traffic.even())
     times = on_the_mean_rank(busiest, mean, plan.family, plan.layout.attention_cores, case.rates)
-    times["overhead"] -= float(cast(Any, case.rates.host_gap))
+    times["overhead"] -= as_float(case.rates.host_gap)
     named = {name for part in parts for name in part.operators}
     rest = sum(time for name, time in times.items() if name not in named)
     return {
@@ -61,14 +61,14 @@ def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float
 
 def predicted(resolved: Resolved) -> dict[str, float]:
     """Return every quantity that a published row may state."""
-    point = cast(Any, resolved.point)
+    point = resolved.point
     layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
     return {
         "layer_time": layer.layer,
         "attention_lane": layer.attention / resolved.plan.family.micro,
         "experts_lane": layer.experts / resolved.plan.family.micro,
-        "step_time": float(point.step_time),
-        "latency": float(point.step_time),
-        "tpot": float(point.tpot),
+        "step_time": as_float(point.step_time),
+        "latency": as_float(point.step_time),
+        "tpot": as_float(point.tpot),
         "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
     }

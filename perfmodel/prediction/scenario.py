@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -112,7 +112,7 @@ class Resolved:
     @property
     def fits(self) -> bool:
         """Whether the planned memory is within what a die can use."""
-        return bool(cast(Any, self.point.memory) <= cast(Any, self.point.usable))
+        return as_float(self.point.memory) <= as_float(self.point.usable)
 
     @property
     def meets_tpot(self) -> bool:
@@ -223,7 +223,7 @@ def _fastest(scenario: Scenario) -> Resolved:
         for cores in attention_core_options(overlap, scenario.case.rates):
             layout = {**scenario.layout, "overlap": overlap, "attention_cores": int(cores)}
             found.append(resolve(replace(scenario, layout=layout)))
-    return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -float(cast(Any, one.point.tokens_per_s))))
+    return min(found, key=lambda one: (not one.meets_tpot, not one.fits, -as_float(one.point.tokens_per_s)))
 
 
 def _pool(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan:
@@ -240,8 +240,8 @@ def _largest(layout: LayoutSpec, family: Family, scenario: Scenario) -> PoolPlan
     while low < high:  # TPOT and memory never fall with the batch (property-tested)
         middle = (low + high + 1) // 2
         plan = _pool(layout.model_copy(update={"batch": middle}), family, scenario)
-        point: Any = plan.point
-        if cast(Any, scenario.tpot_of(point)) <= limit and point.memory <= point.usable:
+        tpot, memory = as_float(scenario.tpot_of(plan.point)), as_float(plan.point.memory)
+        if tpot <= limit and memory <= as_float(plan.point.usable):
             low, best = middle, plan
         else:
             high = middle - 1

@@ -1,9 +1,8 @@
 """Step times -> what a pool serves: TPOT, rates, TTFT, memory use."""
 
 from dataclasses import dataclass
-from typing import Any, cast
 
-from perfmodel.algebra import greater, maximum, minimum, total, where
+from perfmodel.algebra import as_float, greater, maximum, minimum, total, where
 from perfmodel.formulas import serving as formulas
 from perfmodel.formulas.collectives import kv_transfer_exposed
 from perfmodel.formulas.experts import gated_feed_forward_bytes
@@ -110,8 +109,7 @@ def fewest_dies(case: Case) -> float:
     each = gated_feed_forward_bytes(
         hidden_size=model.hidden_size, intermediate_size=model.experts.moe_intermediate_size, element_bytes=0.5
     )
-    usable: Any = usable_memory(case.rates)
-    return float(layers * model.experts.n_routed_experts * cast(Any, each) / usable)
+    return as_float(layers * model.experts.n_routed_experts * each / usable_memory(case.rates))
 
 
 def footprint_of(layout: Layout, family: Family, case: Case) -> Footprint:

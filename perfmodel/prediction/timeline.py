@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Block, Family, Ledger
 from perfmodel.prediction.breakdown import NOTHING, WAITS, BlockTime, Breakdown, Row
 
@@ -175,7 +175,7 @@ def _of_other_domains(
 ) -> Iterator[Segment]:
     """Yield what the expert dies do for the other domains of attention dies, right after their work for this one."""
     mine = [piece for piece in experts if piece.stream == _DIES["experts"]]
-    time = (float(cast(Any, block.domains)) - 1) * sum(piece.time for piece in mine)
+    time = (as_float(block.domains) - 1) * sum(piece.time for piece in mine)
     if time > 0:
         yield from _wrapped(_DIES["experts"], number, OTHER_DOMAINS, begin + _length(mine), time, layer)
 

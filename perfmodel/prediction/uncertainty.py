@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_array, as_float
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.breakdown import WAITS, Row
@@ -123,7 +124,7 @@ def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
         name: np.exp(_normals(f"form of {name}") * _form_spread(known.spec.classes()[name]))
         for name, known in chosen.items()
     }
-    factors = np.exp(_normals("step") * float(machine.rates().step_spread))  # type: ignore[arg-type]
+    factors = np.exp(_normals("step") * as_float(machine.rates().step_spread))
     return replace(rates, scatter=scatter), factors
 
 
@@ -158,17 +159,17 @@ def pool_intervals(
     in logarithms, and the layout stays.
     """
     rates, factors = sampled_rates(machine)
-    middle: Any = pool_point(Layout.of(layout), family, case)
+    middle = pool_point(Layout.of(layout), family, case)
     point = pool_point(Layout.of(layout), family, replace(case, rates=rates))
     steps = np.broadcast_to(np.asarray(point.step_time, dtype=np.float64), (SAMPLES,)) * factors
-    steps = steps * (float(middle.step_time) / float(np.median(steps)))
+    steps = steps * (as_float(middle.step_time) / float(np.median(steps)))
     if ranges:
-        steps = steps * _open_lengths(layout, family, case, ranges) / float(middle.step_time)
-    rate, each = float(middle.tokens_per_s) * float(middle.step_time), float(middle.tokens_per_step)
+        steps = steps * _open_lengths(layout, family, case, ranges) / as_float(middle.step_time)
+    rate, each = as_float(middle.tokens_per_s) * as_float(middle.step_time), as_float(middle.tokens_per_step)
     return PoolIntervals(
         rates=rates,
         steps=steps,
-        relative=steps / float(middle.step_time),
+        relative=steps / as_float(middle.step_time),
         step_time=interval(steps),
         tpot=interval(steps / each),
         tokens_per_s=interval(rate / steps),
@@ -201,7 +202,7 @@ def row_ranges(rows: Iterable[Row], rates: Rates) -> list[tuple[float, float] | 
         if row.part == WAITS:
             found.append(None)
             continue
-        samples = np.broadcast_to(np.asarray(time_op(row.timed.op, rates, row.timed.core_share).time), (SAMPLES,))
+        samples = np.broadcast_to(as_array(time_op(row.timed.op, rates, row.timed.core_share).time), (SAMPLES,))
         ends = interval(samples * (row.total / float(np.median(samples))))
         found.append((ends.low90, ends.high90))
     return found
@@ -216,7 +217,7 @@ def _open_lengths(
     lengths: dict[str, Any] = {
         name: low * (high / low) ** dice.permutation(strata) for name, (low, high) in ranges.items()
     }
-    point: Any = pool_point(Layout.of(layout), family, replace(case, **lengths))
+    point = pool_point(Layout.of(layout), family, replace(case, **lengths))
     return np.asarray(point.step_time, dtype=np.float64)
 
 
@@ -246,12 +247,12 @@ def joined_intervals(
     asked for bounds it.  ``prefill_rate`` and ``decode_rate`` are of all instances at the utilisation limit.
     """
     slow = {"p": prefill.relative, "d": decode.relative}
-    waits: Any = first.batch_formation + first.residual + first.prefill
+    waits = as_float(first.batch_formation + first.residual + first.prefill)
     ttft = (
-        float(cast(Any, first.frontend))
-        + float(waits) * slow["p"]
-        + float(cast(Any, first.kv_transfer))
-        + float(cast(Any, first.first_step)) * slow["d"]
+        as_float(first.frontend)
+        + waits * slow["p"]
+        + as_float(first.kv_transfer)
+        + as_float(first.first_step) * slow["d"]
     )
     rate = np.minimum(prefill_rate / slow["p"], decode_rate / slow["d"])
     rate = rate if asked is None else np.minimum(rate, asked)

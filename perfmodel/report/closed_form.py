@@ -39,7 +39,7 @@ ANSWERING = (
 def _printer() -> Any:
     from sympy.printing.str import StrPrinter
 
-    class Text(StrPrinter):  # type: ignore[misc]
+    class Text(StrPrinter):  # type: ignore[misc]  # SymPy has no types
         """Forms as text in the words of the code; with numbers in place of names where values are given."""
 
         def __init__(self, values: Mapping[str, float] | None = None) -> None:

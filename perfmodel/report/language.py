@@ -8,7 +8,7 @@ from typing import Any
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Document, Say, Table
 
-_BRANCH = re.compile(r"[ │├└─]*")
+_BRANCH = " │├└─"
 _HOLE = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _NUMBER = r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?(?: ?(?:%|[kMGTPmunµ]?(?:i?B|FLOP|s|W)(?:/s)?)(?![A-Za-z]))?"
 #: kind of a hole -> what fills it; those of kind "term" and "any" are translated, "term" must be, "any" is one clause
@@ -71,9 +71,9 @@ class Glossary:
         if (here := f"{key}:{text}") in self.texts:
             return self.texts[here]
         if text not in self._known:
-            branch = _BRANCH.match(text)[0]  # type: ignore[index]
-            found = self._whole(text[len(branch) :])
-            self._known[text] = None if found is None else branch + found
+            bare = text.lstrip(_BRANCH)
+            found = self._whole(bare)
+            self._known[text] = None if found is None else text[: len(text) - len(bare)] + found
         return self._known[text]
 
     def say(self, text: str, key: str = "") -> str:

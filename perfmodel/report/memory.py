@@ -1,8 +1,8 @@
 """What fills the memory of a die, and the batch at which each limit is reached."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from perfmodel.algebra import Num, as_float
 from perfmodel.ledger.footprint import kept_weights
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.prediction.headroom import Limit
@@ -14,14 +14,13 @@ from perfmodel.report.table import Column, Table
 
 def memory_table(plan: PoolPlan, case: Case) -> Table:
     """Bytes of one die, planned and worst, weights by what they belong to; bars are shares of what is usable."""
-    held: Any = plan.point.footprint
-    rates: Any = case.rates
-    usable = float(plan.point.usable)  # type: ignore[arg-type]
+    held = plan.point.footprint
+    usable = as_float(plan.point.usable)
     weights: dict[tuple[bool, str], float] = {}
     for apart, name, size in kept_weights(ledger_of(plan, case, case.traffic), plan.family):
-        weights[apart, name] = weights.get((apart, name), 0.0) + float(size)  # type: ignore[arg-type]
+        weights[apart, name] = weights.get((apart, name), 0.0) + as_float(size)
     split = any(apart for apart, _ in weights)
-    rows: list[tuple[str, str, Any, Any]] = []
+    rows: list[tuple[str, str, Num, Num]] = []
     for apart in (False, True):
         die = "die with experts alone" if apart else "die with attention" if split else "every die"
         rows += [
@@ -30,7 +29,7 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
             if size and other == apart
         ]
         if not apart:
-            rest = float(held.weights) - sum(size for (other, _), size in weights.items() if not other)
+            rest = as_float(held.weights) - sum(size for (other, _), size in weights.items() if not other)
             if rest > 1:  # of mixed serving, where prefill may keep more
                 rows.append((die, "weights that prefill alone keeps", rest, rest))
             rows.append((die, "KV cache", held.kv, held.kv_worst))
@@ -41,7 +40,7 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
         (fuller, "free", usable - held.planned, usable - held.worst),
         (fuller, "usable", usable, usable),
     ]
-    runtime, capacity = float(rates.runtime), float(rates.capacity)
+    runtime, capacity = as_float(case.rates.runtime), as_float(case.rates.capacity)
     reserve = capacity - usable - runtime
     rows += [(fuller, "runtime", runtime, runtime), (fuller, "reserve", reserve, reserve)]
     rows.append((fuller, "HBM as the driver reports it", capacity, capacity))
@@ -49,12 +48,12 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
         {
             "die": die,
             "what": what,
-            "planned": float(planned),
-            "share": float(planned) / usable,
-            "bar": float(planned) / usable
-            if what not in ("runtime", "reserve", "usable") and planned < usable
+            "planned": as_float(planned),
+            "share": as_float(planned) / usable,
+            "bar": as_float(planned) / usable
+            if what not in ("runtime", "reserve", "usable") and as_float(planned) < usable
             else None,
-            "worst": float(worst),
+            "worst": as_float(worst),
         }
         for die, what, planned, worst in rows
     )
@@ -96,7 +95,7 @@ def limits_table(plan: PoolPlan, limits: Sequence[Limit]) -> Table:
 
 def longest_context(plan: PoolPlan) -> float:
     """Longest context of one request that still fits with the rest of the batch as planned."""
-    held: Any = plan.point.footprint
-    free = float(plan.point.usable) - float(held.planned)  # type: ignore[arg-type]
-    mean = float(held.kv) / plan.layout.batch
-    return max(0.0, (free + mean) / float(held.kv_bytes_per_token_of_die))
+    held = plan.point.footprint
+    free = as_float(plan.point.usable) - as_float(held.planned)
+    mean = as_float(held.kv) / plan.layout.batch
+    return max(0.0, (free + mean) / as_float(held.kv_bytes_per_token_of_die))

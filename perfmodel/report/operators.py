@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.prediction.breakdown import Breakdown, Row
 from perfmodel.report.drawings import MARKS, roofline
 from perfmodel.report.table import Column, Table
+from perfmodel.supply.rates import Rates
 
 SHARES_NOTE = (
     "time, FLOP and bytes are of all runs in a {whole}; rows without a share run beside the lane that decides, "
@@ -22,7 +24,7 @@ def time_by_bound(parts: Breakdown) -> dict[str, float]:
     shares: dict[str, float] = {"fixed": parts.overhead + parts.gaps}
     for row in parts.rows:
         if row.decides:
-            fixed = float(row.timed.fixed_time) * row.runs  # type: ignore[arg-type]
+            fixed = as_float(row.timed.fixed_time) * row.runs
             shares["fixed"] += fixed
             shares[row.timed.roof] = shares.get(row.timed.roof, 0.0) + row.total - fixed
     whole = sum(shares.values())
@@ -67,11 +69,11 @@ def block_table(parts: Breakdown) -> Table:
 
 def work_of(row: Row) -> dict[str, float]:
     """Return what all runs of a row do."""
-    op: Any = row.timed.op
-    sent = 0.0 if op.exchange is None else float(op.exchange.payload * op.exchange.messages)
+    op = row.timed.op
+    sent = 0.0 if op.exchange is None else as_float(op.exchange.payload * op.exchange.messages)
     return {
-        "flop": row.runs * float(op.flop),
-        "bytes": row.runs * float(op.weight_bytes + op.kv_bytes + op.activation_bytes),
+        "flop": row.runs * as_float(op.flop),
+        "bytes": row.runs * as_float(op.weight_bytes + op.kv_bytes + op.activation_bytes),
         "link_bytes": row.runs * sent,
     }
 
@@ -221,18 +223,18 @@ def _lines(node: _Node, step: float, branch: str, under: str) -> Iterator[dict[s
         yield from _lines(child, step, under + ("└─ " if last else "├─ "), under + ("   " if last else "│  "))
 
 
-def roofline_table(rows: Sequence[Row], rates: Any, whole: str = "step") -> Table:
+def roofline_table(rows: Sequence[Row], rates: Rates, whole: str = "step") -> Table:
     """Return each operator that calculates as a point under the roofs of the die, all its blocks together.
 
     The roof of a point is the lower of its engine's peak and its intensity times the memory's rate.
     """
-    memory = float(rates.hbm_bandwidth)
+    memory = as_float(rates.hbm_bandwidth)
     sums: dict[str, dict[str, float]] = {}
     peaks: dict[str, tuple[str, float]] = {}
     for row in rows:
         work = work_of(row)
         if work["flop"] and work["bytes"] and row.timed.op.engine != "link":
-            peaks[row.name] = row.timed.op.engine, float(rates.peak(row.timed.op.engine))
+            peaks[row.name] = row.timed.op.engine, as_float(rates.peak(row.timed.op.engine))
             before = sums.setdefault(row.name, {"flop": 0.0, "bytes": 0.0, "time": 0.0})
             sums[row.name] = {
                 "flop": before["flop"] + work["flop"],
@@ -269,7 +271,7 @@ def roofline_table(rows: Sequence[Row], rates: Any, whole: str = "step") -> Tabl
         Column("bar", "", "bar", spare=4),
     )
     used = dict(peaks.values())
-    shares = {row.lane: float(row.timed.core_share) for row in rows if float(row.timed.core_share) < 1}  # type: ignore[arg-type]
+    shares = {row.lane: as_float(row.timed.core_share) for row in rows if as_float(row.timed.core_share) < 1}
     notes = [
         "bytes are weights, cache and activations that an operator reads and writes, from memory or L2: one may "
         f"lie over the roof of the memory's {memory / 1e12:.2f} TB/s; roofs: "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.prediction.breakdown import Breakdown, Row, breakdown
 from perfmodel.prediction.deployment import PoolPlan, exact_pool
@@ -89,8 +90,8 @@ def tpot_over_context(plan: PoolPlan, case: Case, added: float = 0.0) -> dict[st
     ends = {"start": case.isl, "end": case.isl + case.osl}
     found: dict[str, float] = {}
     for name, context in ends.items():
-        point: Any = exact_pool(plan.layout, plan.family, replace(case, isl=context, osl=1)).point
-        found[name] = float(point.tpot) + added
+        point = exact_pool(plan.layout, plan.family, replace(case, isl=context, osl=1)).point
+        found[name] = as_float(point.tpot) + added
     return found
 
 
@@ -146,7 +147,7 @@ def _facts(
     resolved: Resolved, parts: Breakdown, intervals: PoolIntervals, *, model: str, system: str
 ) -> dict[str, Any]:
     plan, case = resolved.plan, resolved.scenario.case
-    point: Any = plan.point
+    point = plan.point
     tpot = resolved.scenario.tpot
     cards = plan.layout.dies / case.rates.dies_per_package
     facts: dict[str, Any] = {
@@ -158,15 +159,15 @@ def _facts(
         "isl": case.isl,
         "osl": case.osl,
         "acceptance": list(case.acceptance),
-        "step_time_s": float(point.step_time),
+        "step_time_s": as_float(point.step_time),
         "step_time_interval_s": intervals.step_time.as_dict(),
         "tokens_per_s": resolved.tokens_per_s_per_card * cards,
         "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
         "tokens_per_s_per_card_interval": {
             end: value / cards for end, value in intervals.tokens_per_s.as_dict().items()
         },
-        "memory_planned_B": float(point.memory),
-        "memory_usable_B": float(point.usable),
+        "memory_planned_B": as_float(point.memory),
+        "memory_usable_B": as_float(point.usable),
         "fits": resolved.fits,
         "time_by_bound": time_by_bound(parts),
     }
@@ -176,7 +177,7 @@ def _facts(
         facts["tpot_met"] = None if tpot is None else resolved.meets_tpot
         facts["tpot_interval_s"] = intervals.tpot.as_dict()
         if tpot is not None:
-            facts["tpot_chance"] = intervals.chance(tpot, float(point.tokens_per_step))
+            facts["tpot_chance"] = intervals.chance(tpot, as_float(point.tokens_per_step))
         facts["longest_context"] = longest_context(plan)
     return facts
 
@@ -215,7 +216,7 @@ def _notes(resolved: Resolved) -> tuple[str, ...]:
             f"all time, {plan.family.phase} has {resolved.share:.0%} of it; operators are of its step alone",
         )
     if not resolved.fits:
-        over = float(point.memory - point.usable) / 1e9  # type: ignore[arg-type]
+        over = as_float(point.memory - point.usable) / 1e9
         notes.insert(0, f"does not fit: planned memory is {over:.1f} GB over what a die can use")
     if resolved.batch_chosen and resolved.fits and resolved.meets_tpot:
         notes.insert(0, "batch was not given: took the largest that meets TPOT and fits memory")

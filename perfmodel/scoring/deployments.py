@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.prediction.uncertainty import interval, pool_intervals
@@ -42,11 +45,11 @@ def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deploy
         ("decode", joined.decode, joined.decode_requests_per_s),
     ):
         of_pool[phase] = pool_intervals(machine, pool.plan.layout, pool.plan.family, pool.scenario.case)
-        rates[phase] = rate * float(pool.point.step_time) / of_pool[phase].steps  # type: ignore[arg-type]
+        rates[phase] = rate * as_float(pool.point.step_time) / of_pool[phase].steps
     values = joined.quantities()
     per_card = spec.conditions.osl / joined.cards
-    slower = [min(pair) * per_card for pair in zip(rates["prefill"], rates["decode"], strict=True)]
-    intervals = {RATE: interval(slower), "tpot": of_pool["decode"].tpot}  # type: ignore[arg-type]
+    slower = np.minimum(rates["prefill"], rates["decode"]) * per_card
+    intervals = {RATE: interval(slower), "tpot": of_pool["decode"].tpot}
     scores = tuple(
         Scored(
             quantity=measured.quantity,

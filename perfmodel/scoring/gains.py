@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.prediction.quantities import predicted
 from perfmodel.prediction.scenario import Resolved, breakdown_of, of_conditions, resolve
@@ -75,9 +76,9 @@ def quantity(resolved: Resolved, name: str) -> float:
     ``time:A|B`` is the time in a step of the rows of those names.
     """
     if name == "memory":
-        return float(cast(Any, resolved.point.memory))
+        return as_float(resolved.point.memory)
     if name == "tokens_per_step":
-        return float(cast(Any, resolved.point.tokens_per_step))
+        return as_float(resolved.point.tokens_per_step)
     if not name.startswith("time:"):
         return predicted(resolved)[name]
     rows = set(name.removeprefix("time:").split("|"))

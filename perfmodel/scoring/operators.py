@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_array
 from perfmodel.errors import DataError
 from perfmodel.ledger.records import Exchange, Op
 from perfmodel.measured.shapes import Measurement
@@ -88,7 +89,7 @@ class Rows:
         """Return the times that a machine's rates predict for calls repeated as a benchmark repeats them."""
         result = np.empty(len(self.rows))
         for places, op in self._stacks:
-            result[places] = cast(Any, time_op(op, rates, repeated=True).time)
+            result[places] = as_array(time_op(op, rates, repeated=True).time)
         return result
 
     def spread(self, predicted: Values) -> Spread:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from perfmodel.algebra import as_float
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.prediction.quantities import parts_of, predicted
 from perfmodel.prediction.scenario import Resolved, of_evidence, resolve
@@ -78,7 +79,7 @@ class Scored:
     def score(self) -> float:
         """Interval score of the 90 % interval, relative to the measured value."""
         low, high = self.interval.low90 / self.measured, self.interval.high90 / self.measured
-        return float(interval_score(low=low, high=high, value=1.0, alpha=OUTSIDE))  # type: ignore[arg-type]
+        return as_float(interval_score(low=low, high=high, value=1.0, alpha=OUTSIDE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

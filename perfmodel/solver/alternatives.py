@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import tokens_per_step
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
@@ -144,8 +145,8 @@ def with_least_batches(joins: Sequence[Join], cases: Cases, request: SearchReque
 
 
 def _tpot(join: Join, cases: Cases) -> float:
-    each: Any = tokens_per_step(cases.decode.acceptance, join.decode.layout.draft)
-    return join.decode.step_time / float(each) + join.tpot_added
+    each = as_float(tokens_per_step(cases.decode.acceptance, join.decode.layout.draft))
+    return join.decode.step_time / each + join.tpot_added
 
 
 def _with_least_batch(join: Join, cases: Cases, request: SearchRequest) -> Join:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import Deployment, deployment_of
@@ -34,7 +33,7 @@ def step_limits(prefills: Prefills, request: SearchRequest, case: Case) -> list[
     ttft, tpot = request.targets.ttft, request.targets.tpot
     if ttft is None:
         return [math.inf]
-    most: Any = math.inf if tpot is None else tpot * cast(Any, tokens_per_step(case.acceptance, len(case.acceptance)))
+    most = math.inf if tpot is None else tpot * as_float(tokens_per_step(case.acceptance, len(case.acceptance)))
     left = {ttft - spent for spent in prefills.ttft.tolist() if spent < ttft}
     return sorted({limit if limit < most else math.inf for limit in left}) or [math.inf]
 

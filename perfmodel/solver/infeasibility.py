@@ -1,10 +1,10 @@
 """Where no deployment is feasible though both pools have instances: how near the best comes to TTFT and the budget."""
 
 import math
-from typing import Any, cast
 
 import numpy as np
 
+from perfmodel.algebra import as_array, as_float
 from perfmodel.prediction.deployment import ROUNDING
 from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import Case, pool_point, usable_memory
@@ -20,13 +20,13 @@ def shortest_steps(
 ) -> tuple[dict[int, tuple[float, str]], int]:
     """Return the shortest decode step of each size that meets memory and TPOT, by which layout, and how many do."""
     shortest: dict[int, tuple[float, str]] = {}
-    meeting = 0
+    meeting, limit = 0, as_float(usable_memory(case.rates))
     for mesh in meshes(case, "decode", sizes, choices):
-        point: Any = pool_point(mesh.layout(), mesh.family, case)
-        fits = (point.memory <= cast(Any, usable_memory(case.rates))) & (point.tpot <= (tpot or math.inf))
+        point = pool_point(mesh.layout(), mesh.family, case)
+        fits = (as_array(point.memory) <= limit) & (as_array(point.tpot) <= (tpot or math.inf))
         fits = np.broadcast_to(fits & ~np.asarray(too_many_tokens(mesh.layout(), mesh.family)), mesh.shape)
         meeting += int(np.count_nonzero(fits))
-        steps = np.where(fits, point.step_time, np.inf)
+        steps = np.where(fits, as_array(point.step_time), np.inf)
         for row, dies in enumerate(mesh.experts.dies.tolist()):
             at = int(steps[row].argmin())
             step = float(steps[row].flat[at])

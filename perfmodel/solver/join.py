@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_array
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.deployment import ROUND_OFF, ROUNDING
 from perfmodel.prediction.serving import Case, first_token, pool_point
@@ -50,7 +50,7 @@ def prefill_columns(plans: list[Leader], case: Case, utilisation: float) -> Pref
     for family in dict.fromkeys(plan.mesh.family for plan in plans):
         rows = [row for row, plan in enumerate(plans) if plan.mesh.family == family]
         layouts = [Layout.of(plans[row].layout) for row in rows]
-        columns: Any = {
+        columns = {
             one.name: np.array([getattr(layout, one.name) for layout in layouts], dtype=np.float64)
             for one in fields(Layout)
         }
@@ -58,7 +58,7 @@ def prefill_columns(plans: list[Leader], case: Case, utilisation: float) -> Pref
         terms = first_token(
             prefill=pool_point(layout, family, case), layout=layout, case=case, utilisation=utilisation, decode_step=0.0
         )
-        ttft[rows] = cast(Any, terms.ttft)
+        ttft[rows] = as_array(terms.ttft)
     return Prefills(
         plans=plans,
         servers=np.array([plan.servers for plan in plans], dtype=np.float64),

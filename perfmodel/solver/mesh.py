@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.deployment import PoolPlan, exact_pool
 from perfmodel.prediction.layouts import LARGEST_BATCH, Axis, attention_core_options
@@ -93,7 +94,7 @@ def _largest_batch(case: Case, structure: Structure) -> int:
     per_token = cache_bytes_per_die(case.model.attention, structure.family, LARGEST_TP) * case.model.num_hidden_layers
     per_token = per_token * keys.get("kv_resident", 1) / (keys.get("cp", 1) * keys.get("dcp", 1))
     held = case.isl + (case.osl / 2 if phase == "decode" else 0)
-    bound = cast(Any, usable_memory(case.rates)) / cast(Any, per_token * held)
+    bound = as_float(usable_memory(case.rates) / (per_token * held))
     return int(min(LARGEST_BATCH, max(1, bound)))
 
 

@@ -5,10 +5,11 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from perfmodel.algebra import Num, as_array, as_float
 from perfmodel.ledger.footprint import Footprint
 from perfmodel.prediction.deployment import ROUNDING
 from perfmodel.prediction.layouts import too_many_tokens
@@ -52,15 +53,15 @@ def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally)
     chunks = list(meshes(case, "prefill", sizes, request.choices))
     columns = []
     for number, mesh in enumerate(chunks):
-        point: Any = pool_point(mesh.layout(), mesh.family, case)
-        layout: Any = mesh.layout()
+        point = pool_point(mesh.layout(), mesh.family, case)
+        layout = mesh.layout()
         foot = point.footprint
-        each: list[Any] = [layout.dies, layout.tp, layout.redundant, mesh.structure.keys.get("expert_tp", 1)]
+        each: list[Num] = [layout.dies, layout.tp, layout.redundant, mesh.structure.keys.get("expert_tp", 1)]
         each += [prompt_time(point), foot.buffers, foot.workspace, foot.weights, point.in_flight, point.step_time]
         size = math.prod(mesh.shape)
         tally.evaluated += size
-        filled = (np.broadcast_to(one, mesh.shape).ravel() for one in (*each, number))
-        columns.append(np.stack([*filled, np.arange(size)]))
+        filled = (np.broadcast_to(as_array(one), mesh.shape).ravel() for one in (*each, number))
+        columns.append(np.stack([*filled, np.arange(size, dtype=np.float64)]))
     rows = np.concatenate(columns, axis=1).T
     kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
     order = np.argsort(kind_of.ravel(), kind="stable")
@@ -143,13 +144,14 @@ def _of_mesh(
     They are found for each of several limits on TPOT in one pass.
     """
     case, tally = cases.decode, Tally()
-    point: Any = pool_point(mesh.layout(), mesh.family, case)
-    steps = np.broadcast_to(point.step_time, mesh.shape)
-    best: Any = replace(point, step_time=steps.min(axis=CORES, keepdims=True))
-    grid = best.step_time.shape
-    tpot = np.broadcast_to(best.tpot, grid)
-    usable = float(cast(Any, usable_memory(case.rates)))
-    fits = np.broadcast_to(cast(Any, best.memory) <= usable, grid)
+    point = pool_point(mesh.layout(), mesh.family, case)
+    steps = np.broadcast_to(as_array(point.step_time), mesh.shape)
+    shortest = steps.min(axis=CORES, keepdims=True)
+    best = replace(point, step_time=shortest)
+    grid = shortest.shape
+    tpot = np.broadcast_to(as_array(best.tpot), grid)
+    usable = as_float(usable_memory(case.rates))
+    fits = np.broadcast_to(as_array(best.memory) <= usable, grid)
     busy = np.broadcast_to(np.asarray(too_many_tokens(mesh.layout(), mesh.family)), grid)
     sizes, _, slots, tps, *_ = mesh.shape
     split = mesh.structure.keys.get("expert_tp", 1)
@@ -166,19 +168,20 @@ def _of_mesh(
         if not left:
             break
         chosen = {place: rows[depth] for place, rows in together.items() if depth < len(rows)}
-        prefill: Any = _stacked(chosen, (sizes, 1, slots, tps, 1, 1, 1), case)
-        time: Any = np.broadcast_to(cast(Any, mixed_time(prefill, best)), grid)
+        prefill = _stacked(chosen, (sizes, 1, slots, tps, 1, 1, 1), case)
+        time = np.broadcast_to(as_array(mixed_time(prefill, best)), grid)
         terms = mixed_first_token(prefill, best, case, request.utilisation)
-        ttft: Any = np.broadcast_to(cast(Any, terms.ttft), grid)
-        rate = np.broadcast_to(cast(Any, mixed_rate(prefill, best)), grid)
-        prompts_at_once = prefill.in_flight / prefill.tokens_per_request
+        ttft = np.broadcast_to(as_array(terms.ttft), grid)
+        rate = np.broadcast_to(as_array(mixed_rate(prefill, best)), grid)
+        prompts_at_once = as_array(prefill.in_flight / prefill.tokens_per_request)
         # as many prompts at once as there are sequences whose places they take
-        possible = ~np.isnan(time) & ~busy & (prompts_at_once <= point.in_flight)
-        foot = mixed_footprint(prefill, best, prompts_at_once / cast(Any, mesh.layout().ranks))
-        memory = np.broadcast_to(cast(Any, foot.planned), grid)
+        possible = ~np.isnan(time) & ~busy & (prompts_at_once <= as_array(point.in_flight))
+        foot = mixed_footprint(prefill, best, prompts_at_once / mesh.layout().ranks)
+        memory = np.broadcast_to(as_array(foot.planned), grid)
         possible = _within("memory", memory, usable, possible, tally)
         for at in sorted(left):
-            allowed = _within("tpot", time, tpots[at], possible, tally)
+            asked = tpots[at]
+            allowed = _within("tpot", time, asked, possible, tally)
             allowed = _within("ttft", ttft, request.targets.ttft, allowed, tally)
             rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES))
             for n, t, d in np.argwhere(rates > 0).tolist():
@@ -193,7 +196,7 @@ def _of_mesh(
                     mesh=mesh,
                     index=int(np.ravel_multi_index((n, s, k, t, d, cores, b), mesh.shape)),
                     requests_per_s=float(rates[n, t, d]),
-                    step_time=float(best.step_time[place]),
+                    step_time=float(shortest[place]),
                     servers=dies / case.rates.dies_per_server,
                 )
                 instances[at][n, t, d] = _Instance(
@@ -204,7 +207,7 @@ def _of_mesh(
                     added=float(time[place]) - float(tpot[place]),
                 )
             # a slower prefill step never raises the rate: what is within TPOT and decode's own memory bounds it
-            limit = math.inf if tpots[at] is None else tpots[at]
+            limit = math.inf if asked is None else asked
             bound, _ = highest(np.where(fits & (time <= limit), rate, -1.0).squeeze(CORES))
             reached = (instances[at].get((one[0], one[1], one[2])) for one in np.argwhere(bound > 0).tolist())
             most = bound[bound > 0].tolist()
@@ -231,9 +234,9 @@ def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, requ
         return together
     sizes, _, slots, tps, *_ = mesh.shape
     first = {place: rows[0] for place, rows in together.items() if rows}
-    fastest: Any = _stacked(first, (sizes, 1, slots, tps, 1, 1, 1), case)
-    most = np.nan_to_num(cast(Any, mixed_rate(fastest, decode))).max(axis=(1, 4, 5, 6)) * request.utilisation
-    isl = float(cast(Any, case.isl))
+    fastest = _stacked(first, (sizes, 1, slots, tps, 1, 1, 1), case)
+    most = np.nan_to_num(as_array(mixed_rate(fastest, decode))).max(axis=(1, 4, 5, 6)) * request.utilisation
+    isl = as_float(case.isl)
     return {
         place: [one for one in rows if one.step_time + (one.in_flight / isl - 1) / (2 * most[place]) <= limit]
         for place, rows in together.items()

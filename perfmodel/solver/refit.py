@@ -1,11 +1,11 @@
 """One decode instance at every batch and core split: refitted to another limit or a lower rate."""
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_array, as_float
 from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import Case, pool_point, tokens_per_step, usable_memory
 from perfmodel.solver.mesh import Grid, Leader, Mesh
@@ -68,19 +68,17 @@ def every_batch(leader: Leader, case: Case) -> EveryBatch:
         tp=np.array([layout.tp], dtype=np.float64),
         draft=np.array([layout.draft], dtype=np.float64),
     )
-    point: Any = pool_point(one.layout(), one.family, case)
-    memory = np.broadcast_to(point.memory, one.shape)
-    fits = (memory <= float(cast(Any, usable_memory(case.rates)))) & ~np.asarray(
-        too_many_tokens(one.layout(), one.family)
-    )
+    point = pool_point(one.layout(), one.family, case)
+    memory = np.broadcast_to(as_array(point.memory), one.shape)
+    fits = (memory <= as_float(usable_memory(case.rates))) & ~np.asarray(too_many_tokens(one.layout(), one.family))
     return EveryBatch(
         origin=leader,
         mesh=one,
-        step_time=np.broadcast_to(point.step_time, one.shape),
+        step_time=np.broadcast_to(as_array(point.step_time), one.shape),
         fits=np.broadcast_to(fits, one.shape),
-        in_flight=np.broadcast_to(point.in_flight, one.shape),
-        tokens_per_step=float(cast(Any, tokens_per_step(case.acceptance, layout.draft))),
-        osl=float(cast(Any, case.osl)),
+        in_flight=np.broadcast_to(as_array(point.in_flight), one.shape),
+        tokens_per_step=as_float(tokens_per_step(case.acceptance, layout.draft)),
+        osl=as_float(case.osl),
     )
 
 

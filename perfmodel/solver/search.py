@@ -5,11 +5,11 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import as_array, as_float
 from perfmodel.prediction.deployment import ROUND_OFF
 from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import (
@@ -32,9 +32,9 @@ LARGEST_KEPT_BLOCK = 31 * 2**20  # bytes
 
 def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
     point = pool_point(mesh.layout(), mesh.family, case)
-    time = np.broadcast_to(cast(Any, point.tpot), mesh.shape)
-    memory = np.broadcast_to(cast(Any, point.memory), mesh.shape)
-    rate = np.broadcast_to(cast(Any, point.requests_per_s), mesh.shape)
+    time = np.broadcast_to(as_array(point.tpot), mesh.shape)
+    memory = np.broadcast_to(as_array(point.memory), mesh.shape)
+    rate = np.broadcast_to(as_array(point.requests_per_s), mesh.shape)
     return point, time, memory, rate
 
 
@@ -61,7 +61,7 @@ def _cut(mesh: Mesh, case: Case, memory_limit: float) -> Mesh:
     if len(mesh.batch) <= CUT_STEP:
         return mesh
     coarse = replace(mesh, batch=mesh.batch[::CUT_STEP], cores=mesh.cores[:1])
-    memory: Any = footprint_of(coarse.layout(), mesh.family, case).planned
+    memory = as_array(footprint_of(coarse.layout(), mesh.family, case).planned)
     fits = np.any(np.broadcast_to(memory <= memory_limit, coarse.shape), axis=tuple(range(len(coarse.shape) - 1)))
     most = int(np.flatnonzero(fits)[-1] + 1) * CUT_STEP if fits.any() else CUT_STEP
     return replace(mesh, batch=mesh.batch[:most])
@@ -82,23 +82,24 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence
     At one batch the rate falls with the step time and memory does not feel the core split, so the
     split with the shortest step is taken first, whatever the limits.
     """
-    point: Any = pool_point(mesh.layout(), mesh.family, case)
-    step = np.broadcast_to(point.step_time, mesh.shape)
-    best: Any = replace(point, step_time=step.min(axis=CORES, keepdims=True))
-    too_large = best.memory > memory_limit
+    point = pool_point(mesh.layout(), mesh.family, case)
+    step = np.broadcast_to(as_array(point.step_time), mesh.shape)
+    shortest = step.min(axis=CORES, keepdims=True)
+    best = replace(point, step_time=shortest)
+    too_large = as_array(best.memory) > memory_limit
     refused = too_large | too_many_tokens(mesh.layout(), mesh.family)
-    steps = best.step_time.squeeze(CORES)
+    steps = shortest.squeeze(CORES)
     found = []
     within: Grid | None = None
     last: tuple[object, ...] = ()
     for one in limits:
         if within is None or last != (one.tpot, one.acceptance):
             last = (one.tpot, one.acceptance)
-            more: Any = 1.0
+            more: float | Grid = 1.0
             if one.acceptance is not None:
-                more = cast(Any, tokens_per_step(one.acceptance, mesh.layout().draft)) / point.tokens_per_step
-            late = refused | (best.tpot > one.tpot * (1 + ROUND_OFF) * more)
-            within = np.where(late, -1.0, best.requests_per_s * more).squeeze(CORES)
+                more = as_array(tokens_per_step(one.acceptance, mesh.layout().draft) / point.tokens_per_step)
+            late = refused | (as_array(best.tpot) > one.tpot * (1 + ROUND_OFF) * more)
+            within = np.where(late, -1.0, as_array(best.requests_per_s) * more).squeeze(CORES)
         found.append(
             highest(within if one.step == np.inf else np.where(steps <= one.step * (1 + ROUND_OFF), within, -1.0))
         )
@@ -112,7 +113,7 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence
         index=np.ravel_multi_index((n, s, k, t, d, split, b), mesh.shape),
         step_time=steps[places],
         too_large=int(np.count_nonzero(too_large)) * (step.size // too_large.size),
-        too_slow=int(np.count_nonzero(step > tpot * point.tokens_per_step)) if tpot < np.inf else 0,
+        too_slow=int(np.count_nonzero(step > tpot * as_array(point.tokens_per_step))) if tpot < np.inf else 0,
     )
 
 
@@ -149,7 +150,7 @@ def best_decode(
     chunks, found = _leaders(case, sizes, limits, choices, tally)
     leaders = [leader for each in found for leader in each]
     if not leaders:
-        _nearest_misses(case, chunks, float(cast(Any, usable_memory(case.rates))), time_limit, tally)
+        _nearest_misses(case, chunks, as_float(usable_memory(case.rates)), time_limit, tally)
     return distinct(leaders)
 
 
@@ -164,7 +165,7 @@ def leaders_of(
     own: list[int] = []
     for one in asked:
         accepted = one.acceptance or case.acceptance
-        longest: Any = one.tpot * cast(Any, tokens_per_step(accepted, len(accepted)))
+        longest = one.tpot * as_float(tokens_per_step(accepted, len(accepted)))
         for step in sorted({limit if limit < longest else np.inf for limit in step_limits}):
             limits.append(replace(one, step=step))
         own.append(len(limits))
@@ -187,7 +188,7 @@ def _leaders(
 
     Chunks are worked by as many threads as cores; results keep the order of the chunks.
     """
-    limit = float(cast(Any, usable_memory(case.rates)))
+    limit = as_float(usable_memory(case.rates))
     leaders: list[dict[tuple[object, ...], Leader]] = [{} for _ in limits]
     chunks = list(meshes(case, "decode", sizes, choices))
     _keep_freed_memory()
@@ -255,13 +256,13 @@ def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally
 
     The longer step may have the shorter TTFT: an instance of fewer prompts waits less for its batch.
     """
-    limit = float(cast(Any, usable_memory(case.rates)))
+    limit = as_float(usable_memory(case.rates))
     chunks = list(meshes(case, "prefill", sizes, choices))
     fitting = []  # one column for each plan that fits: size, TTFT, step time, rate, chunk and place in it
     for number, mesh in enumerate(chunks):
         point, time, memory, rate = _grids(mesh, case)
         terms = first_token(prefill=point, layout=mesh.layout(), case=case, utilisation=utilisation, decode_step=0.0)
-        ttft = np.broadcast_to(cast(Any, terms.ttft), mesh.shape)
+        ttft = np.broadcast_to(as_array(terms.ttft), mesh.shape)
         tally.evaluated += time.size
         tally.count("prefill memory", int(np.count_nonzero(memory > limit)))
         smallest = int(np.argmin(memory))

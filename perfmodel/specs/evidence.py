@@ -23,7 +23,7 @@ class LayoutConditions(LayoutShape):
     ``batch`` may be open when a TPOT target fixed it; ``overlap`` "fastest" takes the one that is.
     """
 
-    overlap: Overlap | Literal["fastest"] = "none"  # type: ignore[assignment]
+    overlap: Overlap | Literal["fastest"] = "none"  # type: ignore[assignment]  # wider than a layout that can be run
     batch: PositiveInt | None = None
 
 

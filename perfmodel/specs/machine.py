@@ -5,11 +5,12 @@ Peaks are facts of the die; efficiencies and fixed costs are facts of the stack;
 ``perfmodel.supply.rates``.
 """
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 from annotated_types import Le
 from pydantic import Field, model_validator
 
+from perfmodel.algebra import as_float
 from perfmodel.specs.base import (
     PositiveBytes,
     PositiveFlop,
@@ -143,7 +144,7 @@ class SystemSpec(Spec):
         names = [tier.name for tier in self.tiers]
         if self.kv_transfer_tier not in names:
             raise ValueError(f"kv_transfer_tier {self.kv_transfer_tier!r}; allowed: one of {', '.join(names)}")
-        sizes = [float(cast(Any, tier.dies)) for tier in self.tiers]
+        sizes = [as_float(tier.dies) for tier in self.tiers]
         if sizes != sorted(sizes):
             raise ValueError(f"tiers hold {sizes} dies; allowed: from the innermost outwards, never fewer")
         return self

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.specs.base import Known, value_at, with_value
 from perfmodel.specs.deployment import LayoutShape
@@ -119,7 +120,7 @@ USUAL_SHARE = 2 / 3  # of the cores for attention where a split is new; whoever 
 
 def _of_overlap(overlap: str, layout: LayoutShape, machine: Machine) -> dict[str, Any]:
     """Return the keys that belong to an overlap as they stand, and those of others as they are without."""
-    cores = layout.attention_cores or round(float(machine.rates().cube_cores) * USUAL_SHARE)  # type: ignore[arg-type]
+    cores = layout.attention_cores or round(as_float(machine.rates().cube_cores) * USUAL_SHARE)
     stages = overlap == "stages"
     return {
         "attention_cores": cores if overlap == "cores" else 0,

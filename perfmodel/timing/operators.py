@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from perfmodel.algebra import greater, is_array, maximum, never_greater
+from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater
 from perfmodel.formulas import kernels as formulas
 from perfmodel.formulas import roofline
 from perfmodel.ledger.records import Op
@@ -72,7 +72,7 @@ class OpTime:
     def roof(self) -> str:
         """The slowest of arithmetic, memory and link, for a row of plain numbers."""
         roofs = self.roofs
-        return max(roofs, key=lambda name: float(roofs[name]))  # type: ignore[arg-type]
+        return max(roofs, key=lambda name: as_float(roofs[name]))
 
     @property
     def bound(self) -> str:

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from markupsafe import Markup, escape
 
+from perfmodel.algebra import as_float
 from perfmodel.planning.dossier import PlanReport, PoolReport
 from perfmodel.planning.sites import Site
 from perfmodel.prediction.placement import Die
@@ -59,7 +60,7 @@ def groups(report: PlanReport, words: Words) -> tuple[Group, ...]:
 
 def _joined_by(site: Site) -> TierRates | None:
     """Return the tier that joins the servers of a group and no others; none where the outermost joins everything."""
-    wider = [tier for tier in site.rates.tiers if float(str(tier.dies)) > site.rates.dies_per_server]
+    wider = [tier for tier in site.rates.tiers if as_float(tier.dies) > site.rates.dies_per_server]
     return wider[0] if len(wider) > 1 else None
 
 

@@ -1,8 +1,8 @@
 """What stops the batch of a pool from being larger."""
 
 from collections.abc import Mapping
-from typing import Any, cast
 
+from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import Deployment, exact_pool, footprint_of_both
 from perfmodel.prediction.layouts import LARGEST_BATCH
 from perfmodel.prediction.mixed import mixed_time
@@ -22,9 +22,9 @@ def stopped_by(best: Deployment, phase: Phase, cases: Mapping[Phase, Case], sear
     layout = pool.layout.model_copy(update={"batch": pool.layout.batch + 1})
     more = exact_pool(layout, pool.family, cases[phase])
     prefill, decode = (more, best.decode) if phase == "prefill" else (best.prefill, more)
-    time: Any = mixed_time(prefill.point, decode.point) if best.mixed else more.point.tpot
-    memory: Any = footprint_of_both(prefill, decode).planned if best.mixed else more.point.memory
-    broken = ["memory"] if memory > cast(Any, more.point.usable) else []
+    time = as_float(mixed_time(prefill.point, decode.point) if best.mixed else more.point.tpot)
+    memory = as_float(footprint_of_both(prefill, decode).planned if best.mixed else more.point.memory)
+    broken = ["memory"] if memory > as_float(more.point.usable) else []
     if tpot is not None and time > tpot and (phase == "decode" or best.mixed):
         broken.append("TPOT")
     if broken:

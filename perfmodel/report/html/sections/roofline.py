@@ -48,7 +48,7 @@ def worked(pool: PoolReport) -> list[Row]:
 
 def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
     """Return all operators of a system that do arithmetic under the roofs of its die."""
-    rates: Any = site.rates
+    rates = site.rates
     several = len(report.sites) > 1
     data: list[dict[str, Any]] = []
     best, count = 0.0, 0
