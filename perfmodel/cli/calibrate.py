@@ -35,7 +35,10 @@ def command(
         typer.Option("--parameter", help="Fit only this parameter, hold the others; may be repeated."),
     ] = None,
     cold: options.ColdOption = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a kernel set here.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="SET.yaml", help="Write a kernel set here.")
+    ] = None,
+    force: options.ForceOption = False,
     title: Annotated[str, typer.Option("--title", help="What was measured, for the kernel set.")] = "",
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -43,7 +46,8 @@ def command(
 
     Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
     """
-    from perfmodel.files import folders, machines, results, writing
+    from perfmodel.files import folders, machines, results
+    from perfmodel.files.writing import target, write_data
 
     if evidence:
         others = [n for n in context.params if n not in ("evidence", "format_") and options.typed(context, n)]
@@ -66,8 +70,7 @@ def command(
     words = sorted({name for priors in PRIORS.values() for name in priors})
     for word in parameter or ():
         inputs.known(word, words, "--parameter")
-    if output is not None and output.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"--output: {str(output)!r}; allowed: a file that ends in .yaml or .yml")
+    to = None if output is None else target(output, option="--output", suffixes=(".yaml", ".yml"), force=force)
     machine, remarks = machines.load_machine(on, stack, kernels or ())
     shape = options.context_of(model, ep, messages, only=only or (), at_least=at_least or ())
     measured = []
@@ -85,20 +88,20 @@ def command(
     ]
     bases = {one.name: machine.kernels_of()[one.name] for one in fitted}
     told += weaknesses(fitted)
-    if output is not None:
-        if output.stem in folders.names("kernels"):
-            told.append(f"{output.stem} is also a set on file: give your own another name to tell them apart")
+    if to is not None:
+        if to.path.stem in folders.names("kernels"):
+            told.append(f"{to.path.stem} is also a set on file: give your own another name to tell them apart")
         listed = ", ".join(path.name for path in tables)
         content = kernel_set(
             fitted,
             bases,
-            name=output.stem,
+            name=to.path.stem,
             title=title or f"Calibrated on {listed}",
             chip=machine.chip.spec.name,
             source={"title": f"Calibration of {date.today().isoformat()}", "where": listed},
         )
-        writing.write("kernels", output, content)
-        told.append(f"wrote {output}; use it with --kernels {shlex.quote(str(output))}")
+        write_data("kernels", to, content)
+        told.append(f"wrote {to.path}; use it with --kernels {shlex.quote(str(to.path))}")
     options.show(calibration_document(fitted, {name: known.spec.name for name, known in bases.items()}), format_, told)
 
 

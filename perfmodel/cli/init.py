@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -131,7 +130,7 @@ def _text(found: dict[str, str], file: str) -> str:
 def command(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it; '-' for stdout.")] = "run.yaml",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take the defaults.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: options.ForceOption = False,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Write a commented run-spec for 'moeplan solve' after six questions.
@@ -143,23 +142,20 @@ def command(
     Where stdin is no terminal nothing is asked and the defaults are taken.
     """
     from perfmodel.files import runs
+    from perfmodel.files.writing import target
     from perfmodel.report import terminal
     from perfmodel.report.table import Column, Document, Table
 
     terminal.PROGRESS.stop()  # what takes long now is the user
-    path = Path(file)
-    if file != "-" and path.suffix.lower() not in (".yaml", ".yml"):
-        raise UsageError(f"FILE: {file!r}; allowed: a name that ends in .yaml or .yml, or '-'")
-    if file != "-" and path.exists() and not force:
-        raise UsageError(f"{file}: is there already; allowed: a new name; give another, or --force to replace it")
+    to = None if file == "-" else target(file, option="FILE ('-' for stdout)", suffixes=(".yaml", ".yml"), force=force)
     found = _answers(ask=not yes and sys.stdin.isatty())
     text = _text(found, file if file != "-" else "run.yaml")
-    if file == "-":
+    if to is None:
         runs.check_run(text)
         terminal.write(text.rstrip("\n"))
         return
     try:
-        runs.write_run(path, text, force=force)
+        runs.write_run(to, text)
     except DataError as error:  # an answer that YAML reads as something else
         raise UsageError(str(error)) from None
     rows = tuple({"key": key, "value": value} for key, value in found.items())

@@ -132,6 +132,7 @@ WithOption = Annotated[
         autocompletion=names_of("techniques"),
     ),
 ]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set any other key of the layout, like cp=2; may be repeated."),

@@ -17,7 +17,7 @@ def command(
         bool,
         typer.Option("--front/--no-front", help="Search for the front of throughput over TPOT; takes some seconds."),
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace a page that is there already.")] = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Write a plan as one page of HTML that needs no network: targets, drawing, plots, every input.
 
@@ -25,7 +25,8 @@ def command(
     """
     from pathlib import Path
 
-    from perfmodel.files import pages, writing
+    from perfmodel.files import pages
+    from perfmodel.files.writing import target
     from perfmodel.planning.named_run import named_run
     from perfmodel.planning.page_content import page_content
     from perfmodel.report.html.page import Parts, page
@@ -35,8 +36,7 @@ def command(
         raise UsageError(
             f"{plan!r}; allowed: a plan file that ends in .json; moeplan solve ... -o plan.json writes one"
         )
-    path = Path(output)
-    writing.refuse_taken(path, force=force)  # before the work, and once more when the page is written
+    to = target(output, option="--output", suffixes=(".html", ".htm"), force=force)
     given = named_run(plan)
     assert given.plan is not None, "a file that ends in .json is a plan"
     text = page(
@@ -46,7 +46,7 @@ def command(
         commands=commands_of(plan, given.plan),
         remarks=given.remarks,
     )
-    writing.write_page(path, text, force=force)
+    to.write(text)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 
 

@@ -135,6 +135,7 @@ def command(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the best plan to a file.")
     ] = None,
+    force: options.ForceOption = False,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Find the best prefill and decode layout, batch and server counts.
@@ -169,10 +170,12 @@ def command(
     for name, money in (("--price", price), ("--prefill-price", prefill_price)):
         if money is not None and not 0 < money < float("inf"):
             raise UsageError(f"{name}: {money:g}; allowed: more than zero")
+    from perfmodel.files.writing import target
     from perfmodel.planning import planner
     from perfmodel.report.plan.document import plan_document
     from perfmodel.solver.solution import Status
 
+    to = None if output is None else target(output, option="--output", suffixes=(".json",), force=force)
     run = RunSpec.model_construct(
         model=model,
         on=on,
@@ -207,21 +210,20 @@ def command(
     )
     document = plan_document(answer, *looked)
     options.show(document, format_, list(answer.request.remarks))
-    if output is not None:
-        options.remark(_written(output, planner.plan_of(answer)))
+    if to is not None:
+        options.remark(_written(to, planner.plan_of(answer)))
     if answer.solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
 
 
-def _written(output: str, plan: Any) -> str:
+def _written(to: Any, plan: Any) -> str:
     """Write the best plan to a file and return a remark on it."""
-    from pathlib import Path
-
     from perfmodel.files.plans import write_plan
 
+    output = to.path
     if plan is None:
         return f"{output}: not written: there is no plan"
-    write_plan(Path(output), plan)
+    write_plan(to, plan)
     also = "" if plan.conditions.mixed else f", moeplan what-if {output}"
     return f"{output}: written; see moeplan explain {output}{also}"
 

@@ -11,7 +11,7 @@ from perfmodel.errors import DataError
 from perfmodel.files.catalog import check_references, load
 from perfmodel.files.folders import path_of
 from perfmodel.files.reader import Reader, content, fault_in_words, unsourced
-from perfmodel.files.writing import write_whole
+from perfmodel.files.writing import Target
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import EITHER
 
@@ -92,9 +92,9 @@ def _check_agreement(reader: Reader, plan: PlanSpec) -> None:
         reader.fault(("asked",), "differs from what run says; allowed: the same; leave it out, run alone counts")
 
 
-def write_plan(path: Path, plan: PlanSpec) -> None:
+def write_plan(to: Target, plan: PlanSpec) -> None:
     """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
-    write_whole(path, plan.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
+    to.write(plan.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
 
 
 def digests(files: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from perfmodel.errors import DataError
 from perfmodel.files.catalog import REFERENCES, check_references
 from perfmodel.files.reader import Reader, fault_in_words, unsourced
-from perfmodel.files.writing import refuse_taken, write_whole
+from perfmodel.files.writing import Target
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.run import EITHER, NEEDED, RunSpec
 
@@ -59,11 +59,10 @@ def check_run(text: str) -> RunSpec:
     return _run_of(Reader(Path("run-spec"), recorded=unsourced, text=text.encode()), ())
 
 
-def write_run(path: Path, text: str, *, force: bool) -> None:
+def write_run(to: Target, text: str) -> None:
     """Write the text of a run-spec whole, after reading it as ``solve`` would, or not at all.
 
-    Raises ``UsageError`` where the path is taken and ``force`` is not given, or cannot be written.
+    Raises ``UsageError`` where the path was taken since, or cannot be written.
     """
     check_run(text)
-    refuse_taken(path, force=force)
-    write_whole(path, text)
+    to.write(text)
