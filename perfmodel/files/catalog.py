@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.files.folders import FOLDERS, file_name, names, root
-from perfmodel.files.reader import Reader, fault_in_words
+from perfmodel.files.reader import Reader
 from perfmodel.specs.base import Known, Spec
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.kernels import KernelSetSpec
@@ -193,8 +193,7 @@ def load_path(kind: str, path: Path) -> Known[Any]:
     try:
         spec = spec_type.model_validate(data)
     except ValidationError as error:
-        for fault in error.errors():
-            reader.fault_at(fault["loc"], fault_in_words(fault, spec_type))
+        reader.refused(error, spec_type)
     if spec is not None:
         reader.check_sources(spec.sources, cited=_cited(spec))
         check_references(reader, kind, spec)

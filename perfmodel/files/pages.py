@@ -7,7 +7,7 @@ from typing import Any, cast
 import yaml
 
 from perfmodel.errors import UsageError
-from perfmodel.files.reader import LOADER
+from perfmodel.files.document import LOADER
 
 
 def page_files(language: str) -> dict[str, Any]:

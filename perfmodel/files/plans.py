@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError
 from perfmodel.files.catalog import check_references, load
+from perfmodel.files.document import content
 from perfmodel.files.folders import path_of
-from perfmodel.files.reader import Reader, content, fault_in_words, unsourced
+from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import EITHER
@@ -39,8 +40,7 @@ def read_plan(path: Path) -> PlanSpec:
     try:
         spec = PlanSpec.model_validate(data)
     except ValidationError as error:
-        for fault in error.errors():
-            reader.fault_at(fault["loc"], fault_in_words(fault, PlanSpec))
+        reader.refused(error, PlanSpec)
         reader.finish()
         raise
     check_references(reader, "deployments", spec)

@@ -1,6 +1,5 @@
 """Run-specs as files: what ``solve`` is asked, read and checked, and written."""
 
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError
 from perfmodel.files.catalog import REFERENCES, check_references
-from perfmodel.files.reader import Reader, fault_in_words, unsourced
+from perfmodel.files.document import standard_input
+from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.run import EITHER, NEEDED, RunSpec
@@ -29,7 +29,7 @@ def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:
 
     Raises ``DataError`` with one line per fault.
     """
-    text = sys.stdin.buffer.read() if path is None else None
+    text = standard_input() if path is None else None
     return _run_of(Reader(path or Path("stdin"), recorded=unsourced, text=text), given)
 
 
@@ -47,8 +47,7 @@ def _run_of(reader: Reader, given: Collection[str]) -> RunSpec:
     try:
         spec = RunSpec.model_validate(data)
     except ValidationError as error:
-        for fault in error.errors():
-            reader.fault_at(fault["loc"], fault_in_words(fault, RunSpec))
+        reader.refused(error, RunSpec)
     check_references(reader, "runs", spec)
     reader.finish()
     return spec
