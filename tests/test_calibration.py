@@ -11,7 +11,7 @@ import pytest
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
 from perfmodel.files.machines import ideal, load_machine
-from perfmodel.files.results import read_measurements as read
+from perfmodel.files.measurements import read_measurements as read
 from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import OPERATORS
 from perfmodel.scoring.calibration import PRIORS, fit

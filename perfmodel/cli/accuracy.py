@@ -49,7 +49,8 @@ def command(
 
     Example: moeplan accuracy my-table.csv --on cloudmatrix384 --model deepseek-v3
     """
-    from perfmodel.files import catalog, folders, machines, results
+    from perfmodel.files import catalog, folders, machines
+    from perfmodel.files.measurements import load_measurements, read_measurements
     from perfmodel.report.accuracy import MADE_BY, accuracy_document
 
     chosen = what or folders.names("microbenchmarks")
@@ -65,7 +66,7 @@ def command(
         remarks += notes
         context = options.context_of(model, ep, messages)
         for path in tables:
-            rows, left_out = results.read_measurements(path, context)
+            rows, left_out = read_measurements(path, context)
             remarks += left_out
             found.append((path.name, _scores(machine, rows, held_out, cold)))
         return options.show(accuracy_document(found, ()), format_, remarks)
@@ -78,7 +79,7 @@ def command(
         if spec.files and measurements is None:
             remarks.append(f"{name}: left out; its tables are not part of this project: give --measurements FOLDER")
             continue
-        machine, rows, left_out = results.load_measurements(spec, measurements)
+        machine, rows, left_out = load_measurements(spec, measurements)
         remarks += left_out
         if not rows:
             continue

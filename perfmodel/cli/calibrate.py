@@ -43,7 +43,7 @@ def command(
 
     Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
     """
-    from perfmodel.files import folders, machines, results, writing
+    from perfmodel.files import folders, machines, measurements, writing
 
     if evidence:
         others = [n for n in context.params if n not in ("evidence", "format_") and options.typed(context, n)]
@@ -73,7 +73,7 @@ def command(
     measured = []
     told = list(remarks)
     for path in tables:
-        rows, left_out = results.read_measurements(path, shape)
+        rows, left_out = measurements.read_measurements(path, shape)
         measured += rows
         told += left_out
     rates, ideal = machine.rates(), machines.ideal(machine).rates()

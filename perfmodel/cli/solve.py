@@ -169,7 +169,7 @@ def command(
     for name, money in (("--price", price), ("--prefill-price", prefill_price)):
         if money is not None and not 0 < money < float("inf"):
             raise UsageError(f"{name}: {money:g}; allowed: more than zero")
-    from perfmodel.planning import planner
+    from perfmodel.planning import plan_file, planner
     from perfmodel.report.plan.document import plan_document
     from perfmodel.solver.solution import Status
 
@@ -208,7 +208,7 @@ def command(
     document = plan_document(answer, *looked)
     options.show(document, format_, list(answer.request.remarks))
     if output is not None:
-        options.remark(_written(output, planner.plan_of(answer)))
+        options.remark(_written(output, plan_file.plan_of(answer)))
     if answer.solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
 

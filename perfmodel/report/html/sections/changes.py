@@ -9,7 +9,7 @@ from perfmodel.report.html.figure import (
     GREEN,
     GREY,
     MOST_BARS,
-    PHASES,
+    PHASE_COLOURS,
     SMALLEST,
     THIN,
     VIOLET,
@@ -27,8 +27,8 @@ from perfmodel.report.what_if import what_if_tables
 
 MAKERS = {
     "layout": GREEN,
-    "stack": PHASES["decode"],
-    "to build": PHASES["prefill"],
+    "stack": PHASE_COLOURS["decode"],
+    "to build": PHASE_COLOURS["prefill"],
     "traffic": VIOLET,
     "bound": GREY,
     "hardware": GOLD,

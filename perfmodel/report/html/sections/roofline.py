@@ -9,7 +9,7 @@ from perfmodel.planning.sites import Site
 from perfmodel.prediction.breakdown import Row
 from perfmodel.report.html.figure import (
     GREY,
-    PHASES,
+    PHASE_COLOURS,
     Figure,
     layout_of,
     percent,
@@ -85,7 +85,7 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
                     for row, share in zip(rows, shares, strict=True)
                 ],
                 "marker": {
-                    "color": PHASES[phase],
+                    "color": PHASE_COLOURS[phase],
                     "symbol": "circle" if phase == "decode" else "diamond",
                     "opacity": 0.85,
                     "size": [7 + 40 * share**0.5 / 2 for share in shares],

@@ -8,7 +8,7 @@ from perfmodel.report.html.figure import (
     GOLD,
     GREEN,
     GREY,
-    PHASES,
+    PHASE_COLOURS,
     VIOLET,
     Figure,
     layout_of,
@@ -24,8 +24,8 @@ from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
 
 PARTS = {
-    "attention": PHASES["decode"],
-    "experts": PHASES["prefill"],
+    "attention": PHASE_COLOURS["decode"],
+    "experts": PHASE_COLOURS["prefill"],
     "shared": GOLD,
     "exchange": VIOLET,
     "router": GREEN,
