@@ -8,7 +8,7 @@ import pytest
 
 from perfmodel.files import catalog, folders, machines, measurements
 from perfmodel.report.accuracy import met
-from perfmodel.scoring.accuracy import scores
+from perfmodel.scoring.operator_scores import scores
 
 FOLDER = os.environ.get("MOEPLAN_MEASUREMENTS")
 NAMES = folders.names("microbenchmarks")

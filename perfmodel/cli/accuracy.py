@@ -13,8 +13,8 @@ VARIABLE = "MOEPLAN_MEASUREMENTS"
 
 def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -> list[Any]:
     from perfmodel.files import machines
-    from perfmodel.scoring.accuracy import scores
-    from perfmodel.scoring.operators import without_residents
+    from perfmodel.scoring.operator_errors import without_residents
+    from perfmodel.scoring.operator_scores import scores
 
     rates = without_residents(machine.rates()) if cold else machine.rates()
     return scores(rows, rates, machines.ideal(machine).rates(), held_out=held_out)

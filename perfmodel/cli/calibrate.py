@@ -57,7 +57,7 @@ def command(
     from perfmodel.measured.shapes import OPERATORS
     from perfmodel.report.calibration import calibration_document, kernel_set, weaknesses
     from perfmodel.scoring.calibration import PRIORS, fit
-    from perfmodel.scoring.operators import by_kernel, without_residents
+    from perfmodel.scoring.operator_errors import by_kernel, without_residents
 
     if on is None:
         raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
-from perfmodel.planning.outcome import as_it_is
+from perfmodel.planning.best_batches import as_it_is
 from perfmodel.planning.plan_file import sustained_rate
 from perfmodel.planning.pools import Pool, Run, resolved_of, resolved_pools
 from perfmodel.prediction.cost import Cost, card_prices, cost_of

@@ -9,8 +9,8 @@ from perfmodel.files.machines import load_conditions
 from perfmodel.files.plans import refuse_no_plan
 from perfmodel.files.results import find
 from perfmodel.planning import inputs
+from perfmodel.planning.best_batches import as_it_is
 from perfmodel.planning.compare import Instances, Whole, whole_of
-from perfmodel.planning.outcome import as_it_is
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.pools import Pool, Run
 from perfmodel.prediction.joined_pools import of_deployment

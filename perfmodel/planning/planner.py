@@ -1,4 +1,4 @@
-"""A run-spec answered: the search, how sure its best plan is, and that plan as a file."""
+"""A run-spec answered: the search, and how sure its best plan is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -23,7 +23,7 @@ def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinedPools:
-    """Two pools that serve the same requests, as many instances of each as were measured."""
+    """Two pools that serve the same requests, as many instances of each as stated."""
 
     prefill: Resolved
     decode: Resolved

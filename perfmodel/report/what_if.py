@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from perfmodel.planning.best_batches import Outcome, as_it_is
 from perfmodel.planning.changes import Refusal
 from perfmodel.planning.compare import Whole
-from perfmodel.planning.outcome import Outcome, as_it_is
 from perfmodel.planning.pools import Run
-from perfmodel.planning.reach import Goal, Way
+from perfmodel.planning.smallest_changes import Goal, Way
 from perfmodel.planning.what_if import Effect, Pair
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.specs.deployment import PHASES

@@ -1,4 +1,4 @@
-"""What is a plot made of: its frame, axes, colours and names, for every section alike?"""
+"""What plots share: frame, axes, colours and names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""What is each change worth at the same target?"""
+"""What each change is worth at the same target."""
 
 from collections.abc import Sequence
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.planning.what_if import Effect
 from perfmodel.report.html.figure import (
     GOLD,

@@ -1,8 +1,8 @@
-"""How much throughput does each latency allow, and where is the plan among these?"""
+"""How much throughput each latency allows, and the plan among these."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.html.figure import (
     PHASE_COLOURS,

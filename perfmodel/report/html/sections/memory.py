@@ -1,9 +1,8 @@
-"""What fills the memory of a die in each pool?"""
+"""What fills the memory of a die in each pool."""
 
 from perfmodel.algebra import as_float
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.prediction.deployment import PoolPlan
-from perfmodel.report.html.called import called
 from perfmodel.report.html.figure import (
     GOLD,
     GREEN,
@@ -14,6 +13,7 @@ from perfmodel.report.html.figure import (
     names_axis,
     with_legend_below,
 )
+from perfmodel.report.html.names import called
 from perfmodel.report.html.section import Section, named
 from perfmodel.report.html.words import Words
 from perfmodel.report.memory import memory_table

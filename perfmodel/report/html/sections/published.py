@@ -1,9 +1,9 @@
-"""How well are published results near the plan predicted?"""
+"""How well published results near the plan are predicted."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.report.html.figure import (
     GREEN,
     PHASE_COLOURS,

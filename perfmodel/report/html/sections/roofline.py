@@ -1,11 +1,11 @@
-"""How near is each operator to the limits of its die?"""
+"""How near each operator is to the limits of its die."""
 
 import math
 from typing import Any
 
 from perfmodel.algebra import as_float
-from perfmodel.planning.dossier import PlanReport, PoolReport
-from perfmodel.planning.sites import Site
+from perfmodel.planning.plan_report import PlanReport, PoolReport
+from perfmodel.planning.systems_in_use import Site
 from perfmodel.prediction.breakdown import Row
 from perfmodel.report.html.figure import (
     GREY,

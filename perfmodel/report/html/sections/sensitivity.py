@@ -1,9 +1,8 @@
-"""Which assumed inputs move the answer most?"""
+"""The assumed inputs that move the answer most."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport
-from perfmodel.report.assumptions import assumption_table
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.report.html.figure import (
     MOST_BARS,
     PHASE_COLOURS,
@@ -17,6 +16,7 @@ from perfmodel.report.html.figure import (
 )
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words
+from perfmodel.report.sensitivity import assumption_table
 
 
 def sensitivity_section(report: PlanReport, words: Words) -> Section:

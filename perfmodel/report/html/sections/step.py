@@ -1,8 +1,8 @@
-"""Where does the time of a step go, part by part?"""
+"""Where the time of a step goes, part by part."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport, PoolReport
+from perfmodel.planning.plan_report import PlanReport, PoolReport
 from perfmodel.prediction.breakdown import WAITS
 from perfmodel.report.html.figure import (
     GREEN,

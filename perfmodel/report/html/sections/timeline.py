@@ -1,8 +1,8 @@
-"""When does each operator of an expert layer run, and which stream waits?"""
+"""When each operator of an expert layer runs, and which stream waits."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport, PoolReport
+from perfmodel.planning.plan_report import PlanReport, PoolReport
 from perfmodel.prediction.timeline import Stream, Timeline
 from perfmodel.report.html.figure import (
     GOLD,
