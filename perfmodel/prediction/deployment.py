@@ -11,7 +11,7 @@ from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed
 from perfmodel.prediction.serving import Case, FirstToken, PoolPoint, first_token, pool_point
 from perfmodel.specs.deployment import LayoutSpec, Phase
 
-ROUNDING = 1e-9  # of counts of servers and instances, which are whole but for it
+ROUNDING = 1e-9  # of counts of servers and instances, which are whole but for it; relative, of rates and of TPOT
 ROUND_OFF = 1e-12  # relative: sums of arrays and of plain numbers round otherwise, and what meets a limit equals it
 
 
