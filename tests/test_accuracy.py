@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel.files import catalog, folders, machines, results
+from perfmodel.files import catalog, folders, machines, measurements
 from perfmodel.report.accuracy import met
-from perfmodel.scoring.accuracy import scores
+from perfmodel.scoring.operator_scores import scores
 
 FOLDER = os.environ.get("MOEPLAN_MEASUREMENTS")
 NAMES = folders.names("microbenchmarks")
@@ -21,7 +21,7 @@ BEYOND = {
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SPECS[name].rows])
 def test_printed_figures(name: str) -> None:
-    machine, rows, _ = results.load_measurements(SPECS[name], None)
+    machine, rows, _ = measurements.load_measurements(SPECS[name], None)
     for score in scores(rows, machine.rates(), machines.ideal(machine).rates(), held_out=False):
         assert met(SPECS[name].target, score), f"{score.operator}: {score.shipped}"
 
@@ -30,7 +30,7 @@ def test_printed_figures(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if SPECS[name].files])
 def test_public_tables_on_shapes_held_out(name: str) -> None:
     """Cross-validated over whole shapes; of several operators, all together."""
-    machine, rows, _ = results.load_measurements(SPECS[name], Path(str(FOLDER)))
+    machine, rows, _ = measurements.load_measurements(SPECS[name], Path(str(FOLDER)))
     found = scores(rows, machine.rates(), machines.ideal(machine).rates(), held_out=True)
     judged = [found[-1]] if name.startswith("grouped") else found
     verdict = all(met(SPECS[name].target, score) for score in judged)
@@ -40,7 +40,7 @@ def test_public_tables_on_shapes_held_out(name: str) -> None:
 @pytest.mark.skipif(not FOLDER, reason="MOEPLAN_MEASUREMENTS names no folder with the public tables")
 def test_simple_fits_are_beaten() -> None:
     """The tables' notes name a fit of 9 to 12 % mean error for latent decode."""
-    machine, rows, _ = results.load_measurements(SPECS["mla-decode"], Path(str(FOLDER)))
+    machine, rows, _ = measurements.load_measurements(SPECS["mla-decode"], Path(str(FOLDER)))
     (score,) = scores(rows, machine.rates(), machines.ideal(machine).rates(), held_out=True)
     assert score.across is not None
     assert score.across.mean < 0.09

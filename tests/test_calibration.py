@@ -11,11 +11,11 @@ import pytest
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
 from perfmodel.files.machines import ideal, load_machine
-from perfmodel.files.results import read_measurements as read
+from perfmodel.files.measurements import read_measurements as read
 from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import OPERATORS
 from perfmodel.scoring.calibration import PRIORS, fit
-from perfmodel.scoring.operators import by_kernel
+from perfmodel.scoring.operator_errors import by_kernel
 from perfmodel.specs.kernels import KernelSetSpec, parameters
 from perfmodel.timing.operators import time_op
 

@@ -13,8 +13,8 @@ VARIABLE = "MOEPLAN_MEASUREMENTS"
 
 def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -> list[Any]:
     from perfmodel.files import machines
-    from perfmodel.scoring.accuracy import scores
-    from perfmodel.scoring.operators import without_residents
+    from perfmodel.scoring.operator_errors import without_residents
+    from perfmodel.scoring.operator_scores import scores
 
     rates = without_residents(machine.rates()) if cold else machine.rates()
     return scores(rows, rates, machines.ideal(machine).rates(), held_out=held_out)
@@ -49,7 +49,8 @@ def command(
 
     Example: moeplan accuracy my-table.csv --on cloudmatrix384 --model deepseek-v3
     """
-    from perfmodel.files import catalog, folders, machines, results
+    from perfmodel.files import catalog, folders, machines
+    from perfmodel.files.measurements import load_measurements, read_measurements
     from perfmodel.report.accuracy import MADE_BY, accuracy_document
 
     chosen = what or folders.names("microbenchmarks")
@@ -65,7 +66,7 @@ def command(
         remarks += notes
         context = options.context_of(model, ep, messages)
         for path in tables:
-            rows, left_out = results.read_measurements(path, context)
+            rows, left_out = read_measurements(path, context)
             remarks += left_out
             found.append((path.name, _scores(machine, rows, held_out, cold)))
         return options.show(accuracy_document(found, ()), format_, remarks)
@@ -78,7 +79,7 @@ def command(
         if spec.files and measurements is None:
             remarks.append(f"{name}: left out; its tables are not part of this project: give --measurements FOLDER")
             continue
-        machine, rows, left_out = results.load_measurements(spec, measurements)
+        machine, rows, left_out = load_measurements(spec, measurements)
         remarks += left_out
         if not rows:
             continue

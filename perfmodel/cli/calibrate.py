@@ -46,7 +46,7 @@ def command(
 
     Example: moeplan calibrate op_summary_0.csv --on cloudmatrix384 --output my-kernels.yaml
     """
-    from perfmodel.files import folders, machines, results
+    from perfmodel.files import folders, machines, measurements
     from perfmodel.files.writing import target, write_data
 
     if evidence:
@@ -61,7 +61,7 @@ def command(
     from perfmodel.measured.shapes import OPERATORS
     from perfmodel.report.calibration import calibration_document, kernel_set, weaknesses
     from perfmodel.scoring.calibration import PRIORS, fit
-    from perfmodel.scoring.operators import by_kernel, without_residents
+    from perfmodel.scoring.operator_errors import by_kernel, without_residents
 
     if on is None:
         raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")
@@ -76,7 +76,7 @@ def command(
     measured = []
     told = list(remarks)
     for path in tables:
-        rows, left_out = results.read_measurements(path, shape)
+        rows, left_out = measurements.read_measurements(path, shape)
         measured += rows
         told += left_out
     rates, ideal = machine.rates(), machines.ideal(machine).rates()

@@ -115,8 +115,8 @@ def command(
 
     Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
-    from perfmodel.planning.explained import step_intervals, step_sensitivity
     from perfmodel.planning.pool_run import other_than
+    from perfmodel.planning.step_uncertainty import step_intervals, step_sensitivity
     from perfmodel.report.step import View, step_document
 
     run = _run_of(context)

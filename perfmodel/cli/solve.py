@@ -171,7 +171,7 @@ def command(
         if money is not None and not 0 < money < float("inf"):
             raise UsageError(f"{name}: {money:g}; allowed: more than zero")
     from perfmodel.files.writing import target
-    from perfmodel.planning import planner
+    from perfmodel.planning import plan_file, planner
     from perfmodel.report.plan.document import plan_document
     from perfmodel.solver.solution import Status
 
@@ -211,7 +211,7 @@ def command(
     document = plan_document(answer, *looked)
     options.show(document, format_, list(answer.request.remarks))
     if to is not None:
-        options.remark(_written(to, planner.plan_of(answer)))
+        options.remark(_written(to, plan_file.plan_of(answer)))
     if answer.solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
 

@@ -47,10 +47,10 @@ def command(
     """
     from perfmodel.files.catalog import load_techniques
     from perfmodel.files.machines import load_chips
+    from perfmodel.planning.best_batches import outcome
     from perfmodel.planning.changes import Refusal, hardware_changes, technique_changes
     from perfmodel.planning.named_run import named_run
-    from perfmodel.planning.outcome import outcome
-    from perfmodel.planning.reach import ways
+    from perfmodel.planning.smallest_changes import ways
     from perfmodel.planning.what_if import Effect, effects
     from perfmodel.planning.what_if import pairs as two_by_two
     from perfmodel.report.what_if import reach_document, what_if_document
@@ -103,7 +103,7 @@ def _techniques(only: str | None, every: Mapping[str, Any]) -> list[Any]:
 
 def _goal(text: str | None) -> Any:
     """Read a goal such as 'tpot=30ms,batch=96'."""
-    from perfmodel.planning.reach import Goal
+    from perfmodel.planning.smallest_changes import Goal
 
     if text is None:
         return None

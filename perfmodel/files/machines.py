@@ -13,7 +13,7 @@ from perfmodel.files.catalog import (
 )
 from perfmodel.files.folders import names
 from perfmodel.specs.base import Known
-from perfmodel.specs.evidence import Service
+from perfmodel.specs.conditions import Service
 from perfmodel.specs.machine import ChipSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.techniques import on_machine

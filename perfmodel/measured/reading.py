@@ -1,4 +1,4 @@
-"""What all forms of table share while one is read: what it does not say itself, numbers, faults, rows left out."""
+"""One table while it is read, in whatever form: numbers, faults, rows left out, and what it does not say itself."""
 
 import csv
 import math

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from perfmodel.algebra import as_float
 from perfmodel.planning.pools import Pool, Run
+from perfmodel.prediction.techniques import inapplicable, setting_of, with_setting
 from perfmodel.specs.base import Known, value_at, with_value
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.machine import ChipSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Setting
-from perfmodel.supply.techniques import MIXED, Technique, inapplicable, lacking, setting_of, with_setting
+from perfmodel.supply.techniques import BETWEEN, Technique, lacking
 
 #: hardware figures that are raised by a tenth, and where they stand
 RAISED = 0.1
@@ -82,7 +83,7 @@ def technique_changes(run: Run, techniques: Iterable[Technique]) -> Iterator[Cha
             reasons, phases = [], []
             for phase, pool in run.pools.items():
                 reason = inapplicable(spec.applies, run.model, pool.machine, phase, pool.conditions.layout)
-                started = current[phase] != MIXED or name != first  # without what it never was says nothing
+                started = current[phase] != BETWEEN or name != first  # without what it never was says nothing
                 if reason is None and name != current[phase] and started:
                     phases.append(phase)
                 elif reason is not None:

@@ -6,12 +6,13 @@ from typing import Any, cast
 from perfmodel.errors import UsageError
 from perfmodel.files.catalog import load_stack
 from perfmodel.files.folders import names
+from perfmodel.prediction.techniques import setting_of, unsupported
 from perfmodel.solver.space import Choices
+from perfmodel.specs.conditions import Conditions
 from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
-from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
-from perfmodel.supply.techniques import MIXED, Techniques, lacking, named, setting_of, unsupported
+from perfmodel.supply.techniques import BETWEEN, Techniques, lacking, named
 
 #: keys of a layout that a search takes from what the stack has
 OFFERED_KEYS = ("reduction", "shared_stream", "expert_tp")
@@ -38,7 +39,7 @@ def refuse_lacking(wanted: Mapping[str, str], machine: Machine, techniques: Tech
 def settings_in(conditions: Conditions, machine: Machine, model: ModelSpec, techniques: Techniques) -> dict[str, str]:
     """Return the setting of every technique in a run of one pool; those that no setting describes are left out."""
     found = {name: setting_of(one, conditions, conditions.layout, machine, model) for name, one in techniques.items()}
-    return {name: setting for name, setting in found.items() if setting != MIXED}
+    return {name: setting for name, setting in found.items() if setting != BETWEEN}
 
 
 def choices_of(

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
-from perfmodel.planning.outcome import as_it_is
-from perfmodel.planning.plan_file import PHASES, sustained_rate
+from perfmodel.planning.best_batches import as_it_is
+from perfmodel.planning.plan_file import sustained_rate
 from perfmodel.planning.pools import Pool, Run, resolved_of, resolved_pools
 from perfmodel.prediction.cost import Cost, card_prices, cost_of
 from perfmodel.prediction.deployment import short_form
@@ -16,8 +16,8 @@ from perfmodel.prediction.deployment_uncertainty import mixed_intervals
 from perfmodel.prediction.joined_pools import JoinedPools
 from perfmodel.prediction.scenario import Resolved, breakdown_of
 from perfmodel.prediction.uncertainty import pool_intervals
-from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import Conditions, DeploymentConditions
+from perfmodel.specs.conditions import Conditions, DeploymentConditions
+from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.plan import Asked
 from perfmodel.specs.run import RunSpec
 

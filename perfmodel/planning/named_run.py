@@ -9,14 +9,14 @@ from perfmodel.files.machines import load_conditions
 from perfmodel.files.plans import refuse_no_plan
 from perfmodel.files.results import find
 from perfmodel.planning import inputs
+from perfmodel.planning.best_batches import as_it_is
 from perfmodel.planning.compare import Instances, Whole, whole_of
-from perfmodel.planning.outcome import as_it_is
-from perfmodel.planning.plan_file import PHASES, conditions_of, load_plan
+from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.pools import Pool, Run
 from perfmodel.prediction.joined_pools import of_deployment
 from perfmodel.prediction.scenario import of_conditions, resolve
-from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import Conditions, DeploymentConditions
+from perfmodel.specs.conditions import Conditions, DeploymentConditions, conditions_of
+from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec
 from perfmodel.supply.machine import Machine

@@ -1,11 +1,11 @@
-"""What the page of a plan shows, read and worked out: its dossier beside published results, changes and a front."""
+"""What the page of a plan shows, read and worked out: its report beside published results, changes and a front."""
 
 from collections.abc import Iterator, Sequence
 
 from perfmodel.files import catalog
 from perfmodel.files.machines import ideal, load_chips, load_conditions
 from perfmodel.planning.changes import Change, Refusal, hardware_changes, technique_changes
-from perfmodel.planning.dossier import PlanReport, plan_report
+from perfmodel.planning.plan_report import PlanReport, plan_report
 from perfmodel.planning.planner import front_of
 from perfmodel.planning.pools import Run
 from perfmodel.planning.published import deployments_on_file, rows_on_file

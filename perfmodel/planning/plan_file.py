@@ -1,4 +1,4 @@
-"""Plans as files: made from an answer of the solver, checked and set up again when read."""
+"""A plan made from an answer of the planner, and set up again from its file."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,34 +9,23 @@ from perfmodel.algebra import as_float
 from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.files.catalog import load_model, load_techniques
 from perfmodel.files.machines import load_conditions
-from perfmodel.files.plans import changed_since, read_plan
+from perfmodel.files.plans import changed_since, digests, read_plan
+from perfmodel.planning.choices import on_machine_alone
+from perfmodel.planning.planner import Planned
+from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
+from perfmodel.prediction.techniques import setting_of
 from perfmodel.specs.base import Known
-from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import Conditions, DeploymentConditions, LayoutConditions, Pool
+from perfmodel.specs.conditions import Conditions, DeploymentConditions, LayoutConditions, Pool, conditions_of
+from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec, Predicted
-from perfmodel.specs.run import RunSpec
 from perfmodel.supply.machine import Machine
-from perfmodel.supply.techniques import Technique, setting_of
-
-PHASES: tuple[Phase, ...] = ("prefill", "decode")
+from perfmodel.supply.techniques import Technique
 
 
-def conditions_of(conditions: DeploymentConditions, phase: Phase) -> Conditions:
-    """Return the conditions of one pool of a deployment."""
-    pool = conditions.prefill if phase == "prefill" else conditions.decode
-    shared = conditions.model_dump(
-        exclude={"prefill", "decode", "concurrency", "mixed", "prefill_system", "prefill_stack"}
-    )
-    if phase == "prefill" and conditions.prefill_system is not None:
-        shared |= {"system": conditions.prefill_system, "kernels": ()}
-        shared["stack"] = conditions.prefill_stack or conditions.stack
-    return Conditions(**{**shared, "phase": phase, "layout": pool.layout.model_dump()})
-
-
-def settings(
+def settings_of_pool(
     conditions: Conditions, machine: Machine, model: ModelSpec, techniques: Iterable[Technique]
 ) -> dict[str, str]:
     """Return the setting of every technique in a run of one pool."""
@@ -45,43 +34,6 @@ def settings(
         for one in techniques
         if conditions.phase in one.spec.applies.phases
     }
-
-
-def pool_of(plan: PoolPlan, instances: int) -> Pool:
-    """Return a pool of the solver's answer as a file states it."""
-    return Pool(instances=instances, layout=LayoutConditions(**plan.layout.model_dump()))
-
-
-def plan_spec(
-    best: Deployment,
-    conditions: DeploymentConditions,
-    *,
-    run: RunSpec,
-    machines: Mapping[Phase, Machine],
-    model: ModelSpec,
-    techniques: Mapping[str, Technique],
-    version: str,
-    files: Mapping[str, str],
-) -> PlanSpec:
-    """Return the file of a plan that the solver found under some conditions."""
-    each = {phase: machine.rates().packages_per_server for phase, machine in machines.items()}
-    cards = best.prefill_servers * each["prefill"] + best.decode_servers * each["decode"]
-    return PlanSpec(
-        version=version,
-        conditions=conditions,
-        run=run,
-        techniques={
-            phase: settings(conditions_of(conditions, phase), machines[phase], model, techniques.values())
-            for phase in PHASES
-        },
-        predicted=Predicted(
-            tpot=best.tpot,
-            ttft=as_float(best.first_token.ttft),
-            requests_per_s=best.requests_per_s,
-            tokens_per_s_per_card=best.requests_per_s * as_float(conditions.osl) / cards,
-        ),
-        files=dict(files),
-    )
 
 
 SAME = 1e-6  # relative difference up to which a prediction is the same
@@ -93,7 +45,7 @@ def sustained_rate(wanted: Asked, joined: JoinedPools) -> float:
     return most if wanted.requests_per_s is None else min(most, wanted.requests_per_s)
 
 
-def changed_predictions(plan: PlanSpec, machines: Mapping[Phase, Machine], model: ModelSpec, where: str) -> list[str]:
+def _changed_predictions(plan: PlanSpec, machines: Mapping[Phase, Machine], model: ModelSpec, where: str) -> list[str]:
     """Return a remark for each predicted number that is not what it was when the plan was written.
 
     Layouts that cannot be any more are not remarked on: whoever sets them up says why.
@@ -111,7 +63,7 @@ def changed_predictions(plan: PlanSpec, machines: Mapping[Phase, Machine], model
     ]
 
 
-def check_settings(
+def _check_settings(
     plan: PlanSpec,
     machines: Mapping[Phase, Machine],
     model: ModelSpec,
@@ -124,7 +76,7 @@ def check_settings(
     """
     faults = []
     for phase in PHASES:
-        found = settings(conditions_of(plan.conditions, phase), machines[phase], model, techniques.values())
+        found = settings_of_pool(conditions_of(plan.conditions, phase), machines[phase], model, techniques.values())
         for name, setting in plan.techniques.get(phase, {}).items():
             if name not in techniques:
                 known = did_you_mean(name, sorted(techniques))
@@ -157,7 +109,7 @@ def load_plan(path: str) -> LoadedPlan:
     plan = read_plan(Path(path))
     machines = {phase: load_conditions(conditions_of(plan.conditions, phase)) for phase in PHASES}
     model = load_model(plan.conditions.model)
-    check_settings(plan, machines, model.spec, load_techniques(), path)
+    _check_settings(plan, machines, model.spec, load_techniques(), path)
     remarks = changed_since(plan)
     if plan.version != __version__:
         remarks.append(f"{path}: written by version {plan.version}, read by {__version__}")
@@ -165,5 +117,77 @@ def load_plan(path: str) -> LoadedPlan:
         spec=plan,
         model=model,
         machines=machines,
-        remarks=(*remarks, *changed_predictions(plan, machines, model.spec, path)),
+        remarks=(*remarks, *_changed_predictions(plan, machines, model.spec, path)),
+    )
+
+
+def plan_of(found: Planned) -> PlanSpec | None:
+    """Return the file of the best plan, or None where there is none; files of the user's are named by their paths."""
+    request, best = found.request, found.solution.best
+    if best is None:
+        return None
+    conditions = _conditions(request, best)
+    each = {phase: machine.rates().packages_per_server for phase, machine in request.machines.items()}
+    cards = best.prefill_servers * each["prefill"] + best.decode_servers * each["decode"]
+    return PlanSpec(
+        version=__version__,
+        conditions=conditions,
+        run=request.run.model_copy(update=_names(request)),
+        techniques={
+            phase: settings_of_pool(
+                conditions_of(conditions, phase), request.machines[phase], request.model, request.techniques.values()
+            )
+            for phase in PHASES
+        },
+        predicted=Predicted(
+            tpot=best.tpot,
+            ttft=as_float(best.first_token.ttft),
+            requests_per_s=best.requests_per_s,
+            tokens_per_s_per_card=best.requests_per_s * as_float(conditions.osl) / cards,
+        ),
+        files=digests(request.files),
+    )
+
+
+def _names(request: PlanRequest) -> dict[str, str]:
+    """Return what a run-spec named in other words, by the words that find the same files again."""
+    machine, prefill = request.machines["decode"], request.machines["prefill"]
+    names = {"model": request.model_word, "on": machine.system.word, "stack": machine.stack.word}
+    if prefill is not machine:
+        names |= {"prefill_on": prefill.system.word, "prefill_stack": prefill.stack.word}
+    if request.run.acceptance is None and request.model.acceptance:
+        names["acceptance"] = request.model.acceptance[0].name
+    return names
+
+
+def _conditions(request: PlanRequest, best: Deployment) -> DeploymentConditions:
+    """Return the conditions of a plan that a search found."""
+    case, family, machine = request.case, best.decode.family, request.machine
+    prefill = request.machines["prefill"]
+    apart = prefill is not machine
+
+    def pool(plan: PoolPlan, instances: int) -> Pool:
+        return Pool(instances=instances, layout=LayoutConditions(**plan.layout.model_dump()))
+
+    return DeploymentConditions(
+        system=machine.system.word,
+        model=request.model_word,
+        stack=machine.stack.word,
+        kernels=tuple(request.run.kernels or ()),
+        techniques=on_machine_alone(request.settings, request.techniques),
+        isl=int(as_float(case.isl)),
+        osl=int(as_float(case.osl)),
+        precision=family.precision,
+        kv_dtype=family.kv_dtype,
+        expert_weights=family.expert_weights,
+        acceptance=case.acceptance,
+        balanced=case.even,
+        prefix_hit=as_float(case.prefix_hit),
+        isl_spread=as_float(case.isl_spread),
+        tpot=request.search.targets.tpot,
+        prefill=pool(best.prefill, best.prefill_instances),
+        decode=pool(best.decode, best.decode_instances),
+        mixed=best.mixed,
+        prefill_system=prefill.system.word if apart else None,
+        prefill_stack=prefill.stack.word if apart else None,
     )

@@ -1,16 +1,12 @@
-"""A run-spec answered: the search, how sure its best plan is, and that plan as a file."""
+"""A run-spec answered: the search, and how sure its best plan is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from perfmodel import __version__
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
-from perfmodel.files.plans import digests
-from perfmodel.planning.choices import on_machine_alone
-from perfmodel.planning.plan_file import plan_spec, pool_of
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.deployment_uncertainty import deployment_intervals, deployment_sensitivity
@@ -21,8 +17,6 @@ from perfmodel.solver.optimal_range import optimal_range
 from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution
 from perfmodel.solver.solve import solve
 from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import DeploymentConditions
-from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import RunSpec
 
 TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
@@ -146,49 +140,3 @@ def optimal_range_of(found: Planned) -> OptimalRange | None:
     """Return over which acceptance the choice of the best plan holds."""
     request = found.request
     return optimal_range(request.case, found.solution.search, request.cases["prefill"])
-
-
-def plan_of(found: Planned) -> PlanSpec | None:
-    """Return the file of the best plan, or None where there is none; files of the user's are named by their paths."""
-    request, best = found.request, found.solution.best
-    if best is None:
-        return None
-    case, family, machine = request.case, best.decode.family, request.machine
-    prefill, model = request.machines["prefill"], request.model_word
-    apart = prefill is not machine
-    names = {"model": model, "on": machine.system.word, "stack": machine.stack.word}
-    names |= {"prefill_on": prefill.system.word, "prefill_stack": prefill.stack.word} if apart else {}
-    if request.run.acceptance is None and case.model.acceptance:
-        names["acceptance"] = case.model.acceptance[0].name
-    conditions = DeploymentConditions(
-        system=machine.system.word,
-        model=model,
-        stack=machine.stack.word,
-        kernels=tuple(request.run.kernels or ()),
-        techniques=on_machine_alone(request.settings, request.techniques),
-        isl=int(as_float(case.isl)),
-        osl=int(as_float(case.osl)),
-        precision=family.precision,
-        kv_dtype=family.kv_dtype,
-        expert_weights=family.expert_weights,
-        acceptance=case.acceptance,
-        balanced=case.even,
-        prefix_hit=as_float(case.prefix_hit),
-        isl_spread=as_float(case.isl_spread),
-        tpot=request.search.targets.tpot,
-        prefill=pool_of(best.prefill, best.prefill_instances),
-        decode=pool_of(best.decode, best.decode_instances),
-        mixed=best.mixed,
-        prefill_system=prefill.system.word if apart else None,
-        prefill_stack=prefill.stack.word if apart else None,
-    )
-    return plan_spec(
-        best,
-        conditions,
-        run=request.run.model_copy(update=names),
-        machines=request.machines,
-        model=case.model,
-        techniques=request.techniques,
-        version=__version__,
-        files=digests(request.files),
-    )

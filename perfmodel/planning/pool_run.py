@@ -16,16 +16,15 @@ from perfmodel.files.machines import ideal, load_conditions, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import refuse_lacking, settings_in
 from perfmodel.planning.compare import OF_WEIGHTS
-from perfmodel.planning.plan_file import conditions_of, load_plan
+from perfmodel.planning.plan_file import load_plan
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
+from perfmodel.prediction.techniques import inapplicable, with_setting
 from perfmodel.specs.base import Known, faults_in
-from perfmodel.specs.evidence import Conditions, LayoutConditions, Service
+from perfmodel.specs.conditions import Conditions, LayoutConditions, Service, conditions_of
+from perfmodel.specs.deployment import PHASES
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
-from perfmodel.supply.techniques import inapplicable, with_setting
-
-PHASES = ["decode", "prefill"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
 
 def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
     """Return one pool of a plan file."""
-    inputs.known(given["phase"], PHASES, "--phase")
+    inputs.known(given["phase"], sorted(PHASES), "--phase")
     plan, phase = load_plan(path), given["phase"]
     stated = plan.spec.conditions
     as_written = not (given["stack"] or given["kernels"])
@@ -81,7 +80,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         raise UsageError(
             "explain needs MODEL and --on SYSTEM, a plan file, or --evidence NAME; see 'moeplan list evidence'"
         )
-    inputs.known(phase, PHASES, "--phase")
+    inputs.known(phase, sorted(PHASES), "--phase")
     inputs.known(given["precision"], ["w8a8", "bf16"], "--precision")
     if not isl or (phase == "decode" and not osl):
         raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")

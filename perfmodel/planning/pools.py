@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
+from perfmodel.specs.conditions import Conditions
 from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import Conditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 

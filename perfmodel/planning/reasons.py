@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from perfmodel.errors import UsageError
-from perfmodel.planning.outcome import UNFELT, Outcome, is_same
+from perfmodel.planning.best_batches import UNFELT, Outcome, is_same
 from perfmodel.planning.pools import Pool, Run, resolved_of
 from perfmodel.prediction.scenario import Resolved, breakdown_of
 from perfmodel.specs.model import ModelSpec

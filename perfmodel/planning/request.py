@@ -16,8 +16,8 @@ from perfmodel.prediction.scenario import case_of
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.space import Choices
+from perfmodel.specs.conditions import Service
 from perfmodel.specs.deployment import Phase, Targets
-from perfmodel.specs.evidence import Service
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.run import RunSpec, Serving
 from perfmodel.supply.machine import Machine

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from perfmodel.errors import UsageError
+from perfmodel.planning.best_batches import Outcome, is_same, outcome
 from perfmodel.planning.changes import Change, Refusal, changed
-from perfmodel.planning.outcome import Outcome, is_same, outcome
 from perfmodel.planning.pools import Run
 from perfmodel.planning.reasons import reason
 from perfmodel.prediction.uncertainty import Interval, interval, pool_intervals

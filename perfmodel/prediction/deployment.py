@@ -11,7 +11,7 @@ from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed
 from perfmodel.prediction.serving import Case, FirstToken, PoolPoint, first_token, pool_point
 from perfmodel.specs.deployment import LayoutSpec, Phase
 
-ROUNDING = 1e-9  # of counts of servers and instances, which are whole but for it
+ROUNDING = 1e-9  # of counts of servers and instances, which are whole but for it; relative, of rates and of TPOT
 ROUND_OFF = 1e-12  # relative: sums of arrays and of plain numbers round otherwise, and what meets a limit equals it
 
 
@@ -103,24 +103,19 @@ def exact_pool(layout: LayoutSpec, family: Family, case: Case) -> PoolPlan:
     )
 
 
-def _terms(prefill: PoolPlan, case: Case, utilisation: float) -> FirstToken:
-    """Return the terms of TTFT up to the first decode step."""
-    return first_token(
-        prefill=prefill.point,
-        layout=Layout.of(prefill.layout),
-        case=case,
-        utilisation=utilisation,
-        decode_step=0.0,
-    )
-
-
 def first_token_of(
     prefill: PoolPlan, decode: PoolPlan, prefill_case: Case, utilisation: float, mixed: bool
 ) -> FirstToken:
     """Return the terms of TTFT of two pools, or of instances that run both phases."""
     if mixed:
         return mixed_first_token(prefill.point, decode.point, prefill_case, utilisation)
-    return replace(_terms(prefill, prefill_case, utilisation), first_step=decode.point.step_time)
+    return first_token(
+        prefill=prefill.point,
+        layout=Layout.of(prefill.layout),
+        case=prefill_case,
+        utilisation=utilisation,
+        decode_step=decode.point.step_time,
+    )
 
 
 def figures_of(best: Deployment, cases: tuple[Case, Case], utilisation: float) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from perfmodel.algebra import as_float
 from perfmodel.prediction.mixed import mixed_rate
 from perfmodel.prediction.scenario import Resolved, Scenario, case_of, resolve
+from perfmodel.specs.conditions import DeploymentConditions, Pool
 from perfmodel.specs.deployment import Phase
-from perfmodel.specs.evidence import DeploymentConditions, Pool
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
 
@@ -23,7 +23,7 @@ def joined_rates(rates: Mapping[Phase, Rates]) -> dict[Phase, Rates]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinedPools:
-    """Two pools that serve the same requests, as many instances of each as were measured."""
+    """Two pools that serve the same requests, as many instances of each as stated."""
 
     prefill: Resolved
     decode: Resolved

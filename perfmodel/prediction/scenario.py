@@ -16,8 +16,9 @@ from perfmodel.prediction.layouts import LARGEST_BATCH, attention_core_options, 
 from perfmodel.prediction.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.prediction.serving import Case, PoolPoint
 from perfmodel.specs.base import faults_in
+from perfmodel.specs.conditions import Conditions, Service
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
-from perfmodel.specs.evidence import Conditions, EvidenceSpec, Service
+from perfmodel.specs.evidence import EvidenceSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
 from perfmodel.units import Fraction, PerSecond, Seconds

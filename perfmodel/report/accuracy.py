@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.report.spread import HELD_OUT, spread_cells, spread_columns
+from perfmodel.report.operator_errors import HELD_OUT, spread_cells, spread_columns
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.scoring.accuracy import Score
+from perfmodel.scoring.operator_scores import Score
 
 MADE_BY = (
     "made by: moeplan accuracy --measurements FOLDER --format markdown; FOLDER holds the public tables, which are not "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import floor, log10
 
-from perfmodel.report.spread import HELD_OUT, spread_cells, spread_columns
+from perfmodel.report.operator_errors import HELD_OUT, spread_cells, spread_columns
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.calibration import Fitted
 from perfmodel.specs.base import Figure, Known

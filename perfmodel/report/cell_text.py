@@ -1,4 +1,4 @@
-"""What does a cell of a table say to people?"""
+"""The text of a cell of a table, as people read it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What does a plan use outside of what was measured, in words?"""
+"""What a plan uses outside of what was measured, in words."""
 
 from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Layout

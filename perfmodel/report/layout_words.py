@@ -1,4 +1,4 @@
-"""How is a layout told in words: its size, its parallel forms, its experts and its overlap?"""
+"""A layout in words: its size, its parallel forms, its experts and its overlap."""
 
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.supply.rates import Rates

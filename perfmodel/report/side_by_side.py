@@ -1,4 +1,4 @@
-"""How do two of one kind stand beside each other: a number of each, and by which share they differ?"""
+"""Columns of two of one kind beside each other, and by which share they differ."""
 
 from typing import Any
 

@@ -15,7 +15,6 @@ from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.serving import Case
 from perfmodel.prediction.timeline import timeline
 from perfmodel.prediction.uncertainty import PoolIntervals, row_ranges
-from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.drawings import gantt
 from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.kernels import kernel_tables
@@ -23,6 +22,7 @@ from perfmodel.report.layout_words import layout_words, sizes
 from perfmodel.report.memory import limits_table, longest_context, memory_table
 from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
 from perfmodel.report.quantity import ends_in_words, format_quantity
+from perfmodel.report.sensitivity import assumption_table
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.waterfall import totals_table, waterfall_table
 from perfmodel.specs.base import Known

@@ -1,4 +1,4 @@
-"""How do tables stand on a terminal of a given width: columns that fit, wrapped cells, or blocks of lines?"""
+"""Tables on a terminal of a given width: columns that fit, wrapped cells, or blocks of lines."""
 
 import io
 import re

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from perfmodel.planning.best_batches import Outcome, as_it_is
 from perfmodel.planning.changes import Refusal
 from perfmodel.planning.compare import Whole
-from perfmodel.planning.outcome import Outcome, as_it_is
 from perfmodel.planning.pools import Run
-from perfmodel.planning.reach import Goal, Way
+from perfmodel.planning.smallest_changes import Goal, Way
 from perfmodel.planning.what_if import Effect, Pair
 from perfmodel.report.table import Column, Document, Table
-from perfmodel.specs.deployment import Phase
-
-PHASES: tuple[Phase, ...] = ("decode", "prefill")
+from perfmodel.specs.deployment import PHASES
 
 
 def _batches(found: Outcome) -> str:
@@ -39,7 +37,7 @@ def what_if_tables(run: Run, effects: Sequence[Effect], refused: Sequence[Refusa
         Column("gain", "tokens/s per card", "%"),
         Column("low90", "90 % from", "%"),
         Column("high90", "to", "%"),
-        *([Column(phase, phase, "%", spare=3) for phase in PHASES] if both else []),
+        *([Column(phase, phase, "%", spare=3) for phase in reversed(PHASES)] if both else []),
         Column("batch", "batch", spare=5),
         Column("why", "why"),
     ]
@@ -51,7 +49,7 @@ def what_if_tables(run: Run, effects: Sequence[Effect], refused: Sequence[Refusa
             "gain": one.gain,
             "low90": one.gain_interval.low90,
             "high90": one.gain_interval.high90,
-            **{phase: one.of_pool.get(phase) for phase in PHASES if both},
+            **{phase: one.of_pool.get(phase) for phase in reversed(PHASES) if both},
             "batch": _batches(one.outcome),
             "why": one.why,
         }

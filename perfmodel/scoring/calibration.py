@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel.errors import DataError, UsageError
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.measured.shapes import Measurement
-from perfmodel.scoring.operators import Rows, Spread, Values, check_units
+from perfmodel.scoring.operator_errors import Rows, Spread, Values, check_units
 from perfmodel.specs.kernels import (
     AllToAllKernel,
     BulkKernel,

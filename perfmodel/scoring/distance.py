@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from perfmodel.prediction.scenario import Resolved
-from perfmodel.specs.evidence import Conditions
+from perfmodel.specs.conditions import Conditions
 from perfmodel.supply.machine import Machine
 
 

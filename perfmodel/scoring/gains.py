@@ -10,12 +10,13 @@ from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.prediction.quantities import predicted
 from perfmodel.prediction.scenario import Resolved, breakdown_of, of_conditions, resolve
+from perfmodel.prediction.techniques import with_setting
 from perfmodel.specs.base import faults_in
-from perfmodel.specs.evidence import Conditions
+from perfmodel.specs.conditions import Conditions
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Gain
 from perfmodel.supply.machine import Machine
-from perfmodel.supply.techniques import Technique, Techniques, with_setting
+from perfmodel.supply.techniques import Technique, Techniques
 
 #: a size is right when it is within this part of the published one
 SIZE = 1 / 3

@@ -1,4 +1,4 @@
-"""What speaks for the best deployment: what others lose, what more would buy, how long it stays the best."""
+"""What other choices cost, what a little more of a limit buys, and what instances lose to being whole."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import Deployment
-from perfmodel.prediction.serving import tokens_per_step
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
 from perfmodel.solver.mesh import Leader
-from perfmodel.solver.refit import every_batch, refitted
+from perfmodel.solver.refit import refitted
 from perfmodel.solver.request import Cases, SearchRequest, value
 from perfmodel.solver.solution import AlternativeCost, ShadowPrice
 from perfmodel.solver.tally import Tally
@@ -123,38 +121,3 @@ def relaxed_rate(joins: Sequence[Join], columns: dict[str, Prefills], request: S
 def _early(prefills: Prefills, request: SearchRequest) -> Any:
     limit = request.targets.ttft
     return slice(None) if limit is None else prefills.ttft < limit
-
-
-TIED = 24  # deployments of one rate and cost whose batches are lowered before one is chosen
-
-
-def with_least_batches(joins: Sequence[Join], cases: Cases, request: SearchRequest) -> list[Join]:
-    """Return the best deployments with no fuller batch of decode than their rate needs, best first.
-
-    Where prefill or the rate asked for sets what is served, a full batch of decode gains nothing: a smaller one has
-    the shorter TPOT, and memory to spare.  Of deployments equal in objective and cost the shortest TPOT is then first.
-    """
-    shown = max(request.top, TIED)
-    first = [_with_least_batch(join, cases, request) for join in joins[:shown]]
-    decoded = {id(join): _tpot(join, cases) for join in first}
-
-    def order(join: Join) -> tuple[float, ...]:
-        return (*(float(f"{key:.9g}") for key in join.key[:2]), decoded[id(join)])
-
-    return [*sorted(first, key=order), *joins[shown:]]
-
-
-def _tpot(join: Join, cases: Cases) -> float:
-    each = as_float(tokens_per_step(cases.decode.acceptance, join.decode.layout.draft))
-    return join.decode.step_time / each + join.tpot_added
-
-
-def _with_least_batch(join: Join, cases: Cases, request: SearchRequest) -> Join:
-    full = join.decode_instances * join.decode.requests_per_s * request.utilisation
-    if join.mixed or join.served >= full * (1 - 1e-6):
-        return join
-    needed = join.served / (join.decode_instances * request.utilisation)
-    found = every_batch(join.decode, cases.decode).shortest(needed)
-    if found is None:
-        return join
-    return replace(join, decode=found, ttft=join.ttft + found.step_time - join.decode.step_time)

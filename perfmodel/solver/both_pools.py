@@ -85,6 +85,7 @@ def searched(cases: Cases, request: SearchRequest, tally: Tally) -> Found:
 
 
 def tpot_of(join: Join, cases: Cases) -> float:
+    """Return the TPOT of a join, with the prefill steps in between where it is mixed."""
     return as_float(join.decode.plan(cases.decode).point.tpot) + join.tpot_added
 
 

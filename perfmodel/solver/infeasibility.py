@@ -1,6 +1,8 @@
 """Where no deployment is feasible though both pools have instances: how near the best comes to TTFT and the budget."""
 
 import math
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -8,14 +10,16 @@ from perfmodel.algebra import as_array, as_float
 from perfmodel.prediction.deployment import ROUNDING
 from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import Case, pool_point, usable_memory
+from perfmodel.solver.both_pools import most_of_decode, sizes_of
 from perfmodel.solver.join import Prefills
 from perfmodel.solver.mesh import meshes
-from perfmodel.solver.request import SearchRequest
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally, describe
+from perfmodel.specs.deployment import KvDtype
 
 
-def shortest_steps(
+def _shortest_steps(
     case: Case, sizes: list[int], tpot: float | None, choices: Choices
 ) -> tuple[dict[int, tuple[float, str]], int]:
     """Return the shortest decode step of each size that meets memory and TPOT, by which layout, and how many do."""
@@ -36,7 +40,7 @@ def shortest_steps(
     return shortest, meeting
 
 
-def tally_infeasibility(
+def _tally(
     shortest: dict[int, tuple[float, str]],
     meeting: int,
     prefills: Prefills,
@@ -59,3 +63,13 @@ def tally_infeasibility(
         tally.miss("cards", needed * cards, request.servers * cards, "one instance of each pool")
     elif not tally.refused.get("ttft"):
         tally.count("ttft", meeting if "ttft" in tally.closest else 0)
+
+
+def tally_infeasibility(cases: Cases, request: SearchRequest, columns: dict[str, Prefills], tally: Tally) -> None:
+    """Go over the space once more for the shortest TTFT, and the smallest budget, of a pair of instances."""
+    sizes = sizes_of(cases.decode, most_of_decode(request), request.domains[1])
+    for kv_dtype, prefills in columns.items():
+        if prefills.plans:
+            choices = replace(request.choices, kv_dtypes=(cast(KvDtype, kv_dtype),))
+            found = _shortest_steps(cases.decode, sizes, request.targets.tpot, choices)
+            _tally(*found, prefills, cases.decode, request, tally)

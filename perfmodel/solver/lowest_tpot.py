@@ -12,9 +12,7 @@ from perfmodel.solver.search import Limits
 from perfmodel.solver.tally import Tally
 
 NEAR = 1e-3  # relative: so near the lowest TPOT few plans are left, and each search leads to a faster one
-
 PASSED = 32  # limits in one pass over the space
-
 SHORTEST = 1 / 64  # of a plan's TPOT: nothing is that much faster
 
 

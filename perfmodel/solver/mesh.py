@@ -25,7 +25,6 @@ from perfmodel.solver.space import (
 from perfmodel.specs.deployment import LayoutSpec, Phase
 
 CHUNK = 600_000  # plans worked at once: fewer do not pay for a pass over the ledger, more need more memory
-
 CORES = 5  # axis of the core split in a mesh
 
 

@@ -1,5 +1,6 @@
-"""One decode instance at every batch and core split: refitted to another limit or a lower rate."""
+"""Decode instances refitted: at every batch and core split, to another limit, to no fuller a batch than is needed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,9 @@ from numpy.typing import NDArray
 from perfmodel.algebra import as_array, as_float
 from perfmodel.prediction.layouts import too_many_tokens
 from perfmodel.prediction.serving import Case, pool_point, tokens_per_step, usable_memory
+from perfmodel.solver.join import Join
 from perfmodel.solver.mesh import Grid, Leader, Mesh
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.space import ExpertLayouts
 
 
@@ -88,3 +91,38 @@ def refitted(leader: Leader, case: Case, tpot: float) -> Leader:
     Everything else of its layout stays; the leader itself where no batch does.
     """
     return every_batch(leader, case).leader(tpot) or leader
+
+
+TIED = 24  # deployments of one rate and cost whose batches are lowered before one is chosen
+
+
+def with_least_batches(joins: Sequence[Join], cases: Cases, request: SearchRequest) -> list[Join]:
+    """Return the best deployments with no fuller batch of decode than their rate needs, best first.
+
+    Where prefill or the rate asked for sets what is served, a full batch of decode gains nothing: a smaller one has
+    the shorter TPOT, and memory to spare.  Of deployments equal in objective and cost the shortest TPOT is then first.
+    """
+    shown = max(request.top, TIED)
+    first = [_with_least_batch(join, cases, request) for join in joins[:shown]]
+    decoded = {id(join): _tpot(join, cases) for join in first}
+
+    def order(join: Join) -> tuple[float, ...]:
+        return (*(float(f"{key:.9g}") for key in join.key[:2]), decoded[id(join)])
+
+    return [*sorted(first, key=order), *joins[shown:]]
+
+
+def _tpot(join: Join, cases: Cases) -> float:
+    each = as_float(tokens_per_step(cases.decode.acceptance, join.decode.layout.draft))
+    return join.decode.step_time / each + join.tpot_added
+
+
+def _with_least_batch(join: Join, cases: Cases, request: SearchRequest) -> Join:
+    full = join.decode_instances * join.decode.requests_per_s * request.utilisation
+    if join.mixed or join.served >= full * (1 - 1e-6):
+        return join
+    needed = join.served / (join.decode_instances * request.utilisation)
+    found = every_batch(join.decode, cases.decode).shortest(needed)
+    if found is None:
+        return join
+    return replace(join, decode=found, ttft=join.ttft + found.step_time - join.decode.step_time)

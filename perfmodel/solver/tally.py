@@ -8,6 +8,9 @@ from perfmodel.ledger.records import Family
 from perfmodel.solver.solution import Rejection
 from perfmodel.specs.deployment import LayoutSpec
 
+#: constraints, and units of what they limit
+UNITS = {"memory": "B", "tpot": "s", "prefill memory": "B", "ttft": "s", "cards": "1", "rate": "1/s"}
+
 
 @dataclass(slots=True)
 class Tally:
@@ -34,14 +37,22 @@ class Tally:
         for name, (value, limit, layout) in other.closest.items():
             self.miss(name, value, limit, layout)
 
-    def rejections(self, units: dict[str, str]) -> tuple[Rejection, ...]:
-        """Return what was refused, by constraint."""
+    def rejections(self) -> tuple[Rejection, ...]:
+        """Return what was refused, by constraint; rates are tallied with their sign turned, since more is better."""
         rows = []
         for name, count in self.refused.items():
             value, limit, layout = self.closest.get(name, (float("nan"), float("nan"), ""))
+            sign = -1 if name == "rate" else 1
             if count:
                 rows.append(
-                    Rejection(constraint=name, count=count, closest=value, limit=limit, unit=units[name], layout=layout)
+                    Rejection(
+                        constraint=name,
+                        count=count,
+                        closest=sign * value,
+                        limit=sign * limit,
+                        unit=UNITS[name],
+                        layout=layout,
+                    )
                 )
         return tuple(rows)
 

@@ -8,6 +8,7 @@ from pydantic import model_validator
 from perfmodel.specs.base import PositiveInt, Spec
 
 Phase = Literal["decode", "prefill"]
+PHASES: tuple[Phase, ...] = ("prefill", "decode")  # in the order of a request
 Overlap = Literal["none", "link", "cores", "stages"]
 Exchange = Literal["dispatch", "gather"]
 Reduction = Literal["all_reduce", "scatter_gather", "all_to_all", "sp_tp_sp"]

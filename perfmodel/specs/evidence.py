@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Gt
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
+from perfmodel.specs.conditions import Conditions, DeploymentConditions
 
 #: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
 Quantity = Literal[
@@ -15,59 +15,6 @@ Quantity = Literal[
 
 
 PositiveValue = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
-
-
-class LayoutConditions(LayoutShape):
-    """Layout of the measured instance.
-
-    ``batch`` may be open when a TPOT target fixed it; ``overlap`` "fastest" takes the one that is.
-    """
-
-    overlap: Overlap | Literal["fastest"] = "none"  # type: ignore[assignment]  # wider than a layout that can be run
-    batch: PositiveInt | None = None
-
-
-class Service(Spec):
-    """What every pool of a run shares: machine, model, lengths, precisions, techniques."""
-
-    system: str
-    model: str
-    stack: str
-    #: kernel sets that come before those of the stack
-    kernels: tuple[str, ...] = ()
-    #: techniques set otherwise than the stack comes with them
-    techniques: dict[str, str] = Field(default_factory=dict)
-    isl: PositiveInt
-    osl: PositiveInt
-    precision: Precision = "w8a8"
-    kv_dtype: KvDtype = "bf16"
-    expert_weights: ExpertWeights = "int8"
-    #: accepted tokens added by each draft position
-    acceptance: tuple[Annotated[float, Ge(0), Le(1)], ...] = ()
-    #: whether the experts were forced to equal load in the run
-    balanced: bool = False
-    #: part of a prompt whose cache is found ready
-    prefix_hit: Annotated[float, Ge(0), Lt(1)] = 0.0
-    #: relative spread of the lengths of the prompts that are batched together
-    isl_spread: Annotated[float, Ge(0), Le(3)] = 0.0
-    #: seconds; the target that fixed the batch of decode where it is not published
-    tpot: Annotated[float, Gt(0)] | None = None
-
-
-class Conditions(Service):
-    """Everything needed to predict the row."""
-
-    phase: Phase
-    layout: LayoutConditions
-
-    @model_validator(mode="after")
-    def _acceptance_known(self) -> "Conditions":
-        if self.phase == "decode" and self.layout.draft > len(self.acceptance):
-            raise ValueError(
-                f"acceptance has {len(self.acceptance)} value(s) for {self.layout.draft} draft position(s); "
-                "allowed: one for each, the accepted tokens it adds"
-            )
-        return self
 
 
 #: the one quantity that is a rate; the others are times
@@ -132,37 +79,6 @@ class EvidenceSpec(Spec):
                 f"parts of a step under overlap {self.conditions.layout.overlap!r}; allowed: under 'none', where a "
                 "profile shows waits inside the exchanges; use 'of: layer'"
             )
-        return self
-
-
-class Pool(Spec):
-    """One pool of a deployment: equal instances of one layout."""
-
-    instances: PositiveInt
-    layout: LayoutConditions
-
-
-class DeploymentConditions(Service):
-    """What both pools of a deployment share, and the pools."""
-
-    #: requests that the clients keep in the whole deployment; they fix the batch of decode where it is open
-    concurrency: PositiveInt | None = None
-    #: whether every instance runs both phases on the same dies, in turn
-    mixed: bool = False
-    #: system and stack of the prefill pool where they are others than decode's; kernel sets are then decode's alone
-    prefill_system: str | None = None
-    prefill_stack: str | None = None
-    prefill: Pool
-    decode: Pool
-
-    @model_validator(mode="after")
-    def _batches_known(self) -> "DeploymentConditions":
-        if self.mixed and (self.prefill_system or self.prefill.instances != self.decode.instances):
-            raise ValueError("mixed instances run both phases; allowed: one system, as many of prefill as of decode")
-        if self.prefill.layout.batch is None:
-            raise ValueError("prefill.layout.batch is open; allowed: prompts per dp rank; add it")
-        if self.decode.layout.batch is None and self.concurrency is None and self.tpot is None:
-            raise ValueError("nothing fixes the batch of decode; add decode.layout.batch, concurrency or tpot")
         return self
 
 

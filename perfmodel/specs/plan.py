@@ -6,7 +6,7 @@ from annotated_types import Gt, Le
 from pydantic import Field
 
 from perfmodel.specs.base import Spec
-from perfmodel.specs.evidence import DeploymentConditions
+from perfmodel.specs.conditions import DeploymentConditions
 from perfmodel.specs.run import UTILISATION, RunSpec
 
 

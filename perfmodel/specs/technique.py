@@ -7,8 +7,8 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 
 from perfmodel.errors import did_you_mean
 from perfmodel.specs.base import Source, Spec
+from perfmodel.specs.conditions import Service
 from perfmodel.specs.deployment import LayoutShape, Phase
-from perfmodel.specs.evidence import Service
 from perfmodel.specs.kernels import OPERATOR_CLASSES, Link
 from perfmodel.specs.machine import StackSpec, TermsSpec
 

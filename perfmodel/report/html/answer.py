@@ -1,7 +1,7 @@
-"""What does the plan give, is it what was asked for, and what was that, each in a sentence?"""
+"""The answer of the page in sentences: what the plan gives, whether it is what was asked for, and what that was."""
 
-from perfmodel.planning.dossier import PlanReport, PoolReport
-from perfmodel.report.html.called import called, chance_words, systems, target_name
+from perfmodel.planning.plan_report import PlanReport, PoolReport
+from perfmodel.report.html.names import called, chance_words, systems, target_name
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity
 

@@ -1,4 +1,4 @@
-"""What is a plot made of: its frame, axes, colours and names, for every section alike?"""
+"""What plots share: frame, axes, colours and names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from perfmodel.report.wrap import wrap
 from perfmodel.specs.deployment import Phase
 
 # colours that keep a contrast of 3 on white and on the dark ground
-PHASES: Mapping[Phase, str] = {"prefill": "#c2702b", "decode": "#2f7fb8"}
+PHASE_COLOURS: Mapping[Phase, str] = {"prefill": "#c2702b", "decode": "#2f7fb8"}
 GREY, GREEN, RED, VIOLET, GOLD = "#75808f", "#2e9467", "#cf5353", "#8a68c4", "#a98320"
 
 MOST_BARS = 12

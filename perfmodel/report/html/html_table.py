@@ -1,4 +1,4 @@
-"""How does the page write a table: its columns, the text of a cell, and its number for programs?"""
+"""Tables of the page: columns, the text of a cell, and its number for programs."""
 
 from collections.abc import Iterator
 from typing import Any

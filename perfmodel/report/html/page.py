@@ -7,10 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.report.html.answer import answer, request
-from perfmodel.report.html.called import short, systems
 from perfmodel.report.html.html_table import head, raw, rows
+from perfmodel.report.html.names import short, systems
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.sections.changes import changes_section
 from perfmodel.report.html.sections.closing import next_section, notes_section

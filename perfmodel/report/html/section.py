@@ -1,10 +1,10 @@
-"""What is one part of the page, and how are its tables named?"""
+"""One part of the page, and the names of its tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from perfmodel.planning.dossier import PoolReport
+from perfmodel.planning.plan_report import PoolReport
 from perfmodel.report.html.figure import Figure
 from perfmodel.report.html.words import Words
 from perfmodel.report.table import Table

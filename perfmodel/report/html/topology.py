@@ -7,10 +7,10 @@ from itertools import groupby
 from markupsafe import Markup, escape
 
 from perfmodel.algebra import as_float
-from perfmodel.planning.dossier import PlanReport, PoolReport
-from perfmodel.planning.sites import Site
+from perfmodel.planning.plan_report import PlanReport, PoolReport
+from perfmodel.planning.systems_in_use import Site
 from perfmodel.prediction.placement import Die
-from perfmodel.report.html.called import called, short
+from perfmodel.report.html.names import called, short
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.supply.rates import TierRates

@@ -6,25 +6,25 @@ from typing import Any
 from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment
-from perfmodel.report.assumptions import assumption_table
 from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.memory import memory_table
-from perfmodel.report.plan.budget import cards_allowed, domains_in_words
-from perfmodel.report.plan.commands import explain_command
-from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
-from perfmodel.report.plan.first_token import first_token_table
-from perfmodel.report.plan.front import front_table
-from perfmodel.report.plan.pools import pools_table
-from perfmodel.report.plan.refused import missed_table, refused_table
-from perfmodel.report.plan.rivals import (
+from perfmodel.report.plan.alternatives import (
     more_of_a_limit_table,
     next_best_table,
     optimal_range_notes,
     other_choices_table,
 )
+from perfmodel.report.plan.budget import cards_allowed, domains_in_words
+from perfmodel.report.plan.commands import explain_command
+from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
+from perfmodel.report.plan.first_token import first_token_table
+from perfmodel.report.plan.front import front_table
+from perfmodel.report.plan.infeasibility import missed_table, refused_table
+from perfmodel.report.plan.pools import pools_table
 from perfmodel.report.plan.targets import targets_table
 from perfmodel.report.plan.totals import totals_table
 from perfmodel.report.quantity import format_quantity
+from perfmodel.report.sensitivity import assumption_table
 from perfmodel.report.table import Document
 from perfmodel.solver.solution import FrontPoint, OptimalRange
 

@@ -1,15 +1,15 @@
-"""What is each change worth at the same target?"""
+"""What each change is worth at the same target."""
 
 from collections.abc import Sequence
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.planning.what_if import Effect
 from perfmodel.report.html.figure import (
     GOLD,
     GREEN,
     GREY,
     MOST_BARS,
-    PHASES,
+    PHASE_COLOURS,
     SMALLEST,
     THIN,
     VIOLET,
@@ -27,8 +27,8 @@ from perfmodel.report.what_if import what_if_tables
 
 MAKERS = {
     "layout": GREEN,
-    "stack": PHASES["decode"],
-    "to build": PHASES["prefill"],
+    "stack": PHASE_COLOURS["decode"],
+    "to build": PHASE_COLOURS["prefill"],
     "traffic": VIOLET,
     "bound": GREY,
     "hardware": GOLD,

@@ -1,8 +1,8 @@
-"""Which commands look further, and what holds for the whole page?"""
+"""The commands that look further, and what holds for the whole page."""
 
 from collections.abc import Sequence
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words

@@ -1,11 +1,11 @@
-"""How much throughput does each latency allow, and where is the plan among these?"""
+"""How much throughput each latency allows, and the plan among these."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.html.figure import (
-    PHASES,
+    PHASE_COLOURS,
     RED,
     Figure,
     broken,
@@ -43,7 +43,7 @@ def front(report: PlanReport, words: Words) -> Figure:
             "x": [1e3 * point.tpot for point in points],
             "y": [point.tokens_per_s_per_card for point in points],
             "text": [broken(words.term(plan_in_words(point.deployment))) for point in points],
-            "line": {"color": PHASES["decode"], "width": 2, "shape": "hv"},
+            "line": {"color": PHASE_COLOURS["decode"], "width": 2, "shape": "hv"},
             "marker": {"size": 8},
             "hovertemplate": hover,
         },
@@ -54,7 +54,7 @@ def front(report: PlanReport, words: Words) -> Figure:
             "x": [1e3 * tpot],
             "y": [rate],
             "text": [words.say("front.chosen")],
-            "marker": {"size": 16, "symbol": "star", "color": PHASES["prefill"]},
+            "marker": {"size": 16, "symbol": "star", "color": PHASE_COLOURS["prefill"]},
             "hovertemplate": hover,
         },
     ]

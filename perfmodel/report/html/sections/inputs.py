@@ -1,7 +1,7 @@
-"""Which inputs was the plan made from, and where does each come from?"""
+"""The inputs that the plan was made from, and where each comes from."""
 
-from perfmodel.planning.dossier import PlanReport
-from perfmodel.planning.input_list import kinds
+from perfmodel.planning.plan_report import PlanReport
+from perfmodel.planning.provenance import kinds
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words
 

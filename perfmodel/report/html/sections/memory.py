@@ -1,17 +1,26 @@
-"""What fills the memory of a die in each pool?"""
+"""What fills the memory of a die in each pool."""
 
 from perfmodel.algebra import as_float
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.prediction.deployment import PoolPlan
-from perfmodel.report.html.called import called
-from perfmodel.report.html.figure import GOLD, GREEN, PHASES, VIOLET, Figure, layout_of, names_axis, with_legend_below
+from perfmodel.report.html.figure import (
+    GOLD,
+    GREEN,
+    PHASE_COLOURS,
+    VIOLET,
+    Figure,
+    layout_of,
+    names_axis,
+    with_legend_below,
+)
+from perfmodel.report.html.names import called
 from perfmodel.report.html.section import Section, named
 from perfmodel.report.html.words import Words
 from perfmodel.report.memory import memory_table
 from perfmodel.report.quantity import format_quantity
 from perfmodel.supply.rates import Rates
 
-MEMORY_COLOURS = (PHASES["decode"], PHASES["prefill"], VIOLET, GOLD, GREEN, "#9aa5b3", "#d3d9e0")
+MEMORY_COLOURS = (PHASE_COLOURS["decode"], PHASE_COLOURS["prefill"], VIOLET, GOLD, GREEN, "#9aa5b3", "#d3d9e0")
 
 
 def memory_section(report: PlanReport, words: Words) -> Section:

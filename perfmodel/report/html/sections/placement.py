@@ -1,11 +1,11 @@
-"""Where does every instance stand, and what joins its servers?"""
+"""Where every instance stands, and what joins its servers."""
 
 from itertools import groupby
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.report.html import topology
-from perfmodel.report.html.called import called, short
+from perfmodel.report.html.names import called, short
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.topology import slots_of, span
 from perfmodel.report.html.words import Words

@@ -1,12 +1,12 @@
-"""How well are published results near the plan predicted?"""
+"""How well published results near the plan are predicted."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.report.html.figure import (
     GREEN,
-    PHASES,
+    PHASE_COLOURS,
     THIN,
     Figure,
     bars_height,
@@ -37,7 +37,8 @@ def published_section(report: PlanReport, words: Words) -> Section:
 def near(report: PlanReport, words: Words) -> Figure:
     """Return the errors of predictions for published results near the plan, with their 90 % intervals."""
     sets: list[tuple[str, str, list[Any]]] = [
-        (words.term(phase), PHASES[phase], [result for result, _ in pool.near]) for phase, pool in report.pools.items()
+        (words.term(phase), PHASE_COLOURS[phase], [result for result, _ in pool.near])
+        for phase, pool in report.pools.items()
     ]
     sets.append((words.say("near.deployed"), GREEN, list(report.deployed)))
     sets = [one for one in sets if one[2]]

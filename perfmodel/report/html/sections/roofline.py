@@ -1,15 +1,15 @@
-"""How near is each operator to the limits of its die?"""
+"""How near each operator is to the limits of its die."""
 
 import math
 from typing import Any
 
 from perfmodel.algebra import as_float
-from perfmodel.planning.dossier import PlanReport, PoolReport
-from perfmodel.planning.sites import Site
+from perfmodel.planning.plan_report import PlanReport, PoolReport
+from perfmodel.planning.systems_in_use import Site
 from perfmodel.prediction.breakdown import Row
 from perfmodel.report.html.figure import (
     GREY,
-    PHASES,
+    PHASE_COLOURS,
     Figure,
     layout_of,
     percent,
@@ -85,7 +85,7 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
                     for row, share in zip(rows, shares, strict=True)
                 ],
                 "marker": {
-                    "color": PHASES[phase],
+                    "color": PHASE_COLOURS[phase],
                     "symbol": "circle" if phase == "decode" else "diamond",
                     "opacity": 0.85,
                     "size": [7 + 40 * share**0.5 / 2 for share in shares],

@@ -1,12 +1,11 @@
-"""Which assumed inputs move the answer most?"""
+"""The assumed inputs that move the answer most."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport
-from perfmodel.report.assumptions import assumption_table
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.report.html.figure import (
     MOST_BARS,
-    PHASES,
+    PHASE_COLOURS,
     SMALLEST,
     THIN,
     Figure,
@@ -17,6 +16,7 @@ from perfmodel.report.html.figure import (
 )
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words
+from perfmodel.report.sensitivity import assumption_table
 
 
 def sensitivity_section(report: PlanReport, words: Words) -> Section:
@@ -65,7 +65,10 @@ def sensitivity(output: str, report: PlanReport, words: Words) -> Figure | None:
             low=percent(low, signed=True),
             high=percent(high, signed=True),
         ),
-        data=(bars(0, PHASES["decode"], lambda one: one.low), bars(1, PHASES["prefill"], lambda one: one.high)),
+        data=(
+            bars(0, PHASE_COLOURS["decode"], lambda one: one.low),
+            bars(1, PHASE_COLOURS["prefill"], lambda one: one.high),
+        ),
         layout=layout_of(words.say("felt.x"), yaxis=names_axis(names), barmode="overlay", bargap=0.35, legend=True),
         height=bars_height(len(names), THIN) + 30,
         names=tuple(names),

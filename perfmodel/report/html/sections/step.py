@@ -1,13 +1,13 @@
-"""Where does the time of a step go, part by part?"""
+"""Where the time of a step goes, part by part."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport, PoolReport
+from perfmodel.planning.plan_report import PlanReport, PoolReport
 from perfmodel.prediction.breakdown import WAITS
 from perfmodel.report.html.figure import (
     GREEN,
     GREY,
-    PHASES,
+    PHASE_COLOURS,
     Figure,
     bars_height,
     layout_of,
@@ -76,7 +76,7 @@ def step(pool: PoolReport, words: Words) -> Figure:
         "text": [format_quantity(time, "s") for time in (*times.values(), whole)],
         "textposition": "outside",
         "cliponaxis": False,
-        "increasing": {"marker": {"color": PHASES[pool.phase]}},
+        "increasing": {"marker": {"color": PHASE_COLOURS[pool.phase]}},
         "decreasing": {"marker": {"color": GREEN}},
         "totals": {"marker": {"color": GREY}},
         "connector": {"line": {"color": GREY, "width": 1, "dash": "dot"}},

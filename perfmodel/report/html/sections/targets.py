@@ -1,12 +1,12 @@
-"""Which targets are met, how surely, and what else does the plan come to?"""
+"""Which targets are met and how surely, and what else the plan comes to."""
 
 from collections.abc import Iterator
 
 from markupsafe import Markup, escape
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.planning.targets import Target
-from perfmodel.report.html.called import chance_words, target_name
+from perfmodel.report.html.names import chance_words, target_name
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity

@@ -1,14 +1,14 @@
-"""When does each operator of an expert layer run, and which stream waits?"""
+"""When each operator of an expert layer runs, and which stream waits."""
 
 from typing import Any
 
-from perfmodel.planning.dossier import PlanReport, PoolReport
+from perfmodel.planning.plan_report import PlanReport, PoolReport
 from perfmodel.prediction.timeline import Stream, Timeline
 from perfmodel.report.html.figure import (
     GOLD,
     GREEN,
     GREY,
-    PHASES,
+    PHASE_COLOURS,
     VIOLET,
     Figure,
     layout_of,
@@ -24,8 +24,8 @@ from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
 
 PARTS = {
-    "attention": PHASES["decode"],
-    "experts": PHASES["prefill"],
+    "attention": PHASE_COLOURS["decode"],
+    "experts": PHASE_COLOURS["prefill"],
     "shared": GOLD,
     "exchange": VIOLET,
     "router": GREEN,

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from perfmodel.algebra import as_float
+from perfmodel.planning.best_batches import outcome
 from perfmodel.planning.changes import Change, Refusal
-from perfmodel.planning.input_list import Input, inputs_of
-from perfmodel.planning.outcome import outcome
 from perfmodel.planning.pools import Run, resolved_of
-from perfmodel.planning.sites import Site, sites_of, systems_of
+from perfmodel.planning.provenance import Input, inputs_of
+from perfmodel.planning.systems_in_use import Site, sites_of, systems_of
 from perfmodel.planning.targets import Target, targets_of
 from perfmodel.planning.what_if import Effect, effects
 from perfmodel.prediction.breakdown import Breakdown, breakdown

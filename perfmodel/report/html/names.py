@@ -1,8 +1,8 @@
-"""What are the systems, pools and targets of a plan called on its page?"""
+"""What the page calls the systems, pools and targets of a plan."""
 
 import re
 
-from perfmodel.planning.dossier import PlanReport
+from perfmodel.planning.plan_report import PlanReport
 from perfmodel.planning.targets import Target
 from perfmodel.report.html.words import Words
 from perfmodel.specs.deployment import Phase

@@ -1,7 +1,7 @@
-"""How are the errors of a set of measured operators told: with the parameters at hand, and on shapes held out?"""
+"""Columns of the errors of measured operators: with the parameters at hand, and on shapes held out."""
 
 from perfmodel.report.table import Column
-from perfmodel.scoring.operators import Spread
+from perfmodel.scoring.operator_errors import Spread
 
 HELD_OUT = (Column("held_median", "held out median", "%"), Column("held_p90", "p90", "%"))
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
+from perfmodel.planning.best_batches import UNFELT, Outcome, as_it_is, outcome
 from perfmodel.planning.changes import Change, changed
-from perfmodel.planning.outcome import UNFELT, Outcome, as_it_is, outcome
 from perfmodel.planning.pools import Run, resolved_of
 from perfmodel.prediction.layouts import attention_core_options
 from perfmodel.specs.deployment import Phase

@@ -1,4 +1,4 @@
-"""Predicted beside measured: many measured operators as a few array operations, and their errors."""
+"""Errors of measured operators: many of them predicted as a few array operations, with their spread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Predicted against measured, for operators and links alone."""
+"""Scores of operators and links alone, with the parameters on file and with ones fitted without a shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from perfmodel.measured.shapes import Measurement
 from perfmodel.scoring.calibration import TooFewRows, fit
-from perfmodel.scoring.operators import Rows, Spread, Values, by_kernel, check_units, spread_of
+from perfmodel.scoring.operator_errors import Rows, Spread, Values, by_kernel, check_units, spread_of
 from perfmodel.supply.rates import Rates
 
 
