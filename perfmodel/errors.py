@@ -1,5 +1,6 @@
 """What can go wrong by a user's hand, and the exit code each kind carries."""
 
+import re
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -25,6 +26,21 @@ class DataError(MoeplanError):
     """A data file that cannot be taken; holds one line per fault, all faults of the file at once."""
 
     exit_code: ClassVar[int] = EXIT_BAD_FILE
+
+
+#: control characters, signs that turn the direction of text, and separators of lines; tabs and line ends apart
+_ACTING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+UNPRINTABLE = re.compile(f"[{_ACTING}]")
+_OF_A_LINE = re.compile(f"[\t\n{_ACTING}]")
+
+
+def printable(text: str) -> str:
+    """Return a text as one line that a terminal shows and does nothing else with.
+
+    >>> printable("a\\x1b[2Jb\\nerror: c")
+    'a\\\\x1b[2Jb\\\\nerror: c'
+    """
+    return _OF_A_LINE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 MOST_LISTED = 20  # names in one line of an error

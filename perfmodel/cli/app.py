@@ -23,7 +23,7 @@ from perfmodel.cli import (
 )
 from perfmodel.cli import what_if as what_if
 from perfmodel.cli.shape import Command, Group
-from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError
+from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError, printable
 
 HELP = """Predict and plan the serving of very large Mixture-of-Experts models on Ascend.
 
@@ -136,12 +136,12 @@ def run() -> None:
     try:
         code = program().main(prog_name="moeplan", standalone_mode=False)
     except MoeplanError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
+        for line in str(error).split("\n"):
+            sys.stderr.write(f"error: {printable(line)}\n")
         raise SystemExit(error.exit_code) from None
     except typer.TyperException as error:  # what the parser finds only after it has parsed
         text = " ".join(error.format_message().split()).rstrip(".")
-        sys.stderr.write(f"error: {text[:1].lower()}{text[1:]}; see 'moeplan --help'\n")
+        sys.stderr.write(f"error: {printable(text[:1].lower() + text[1:])}; see 'moeplan --help'\n")
         raise SystemExit(EXIT_USAGE) from None
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
@@ -156,9 +156,8 @@ def run() -> None:
 
         if os.environ.get("MOEPLAN_DEBUG"):
             raise
-        sys.stderr.write(
-            f"error: internal: {type(error).__name__}: {error}; please report it (MOEPLAN_DEBUG=1 shows where)\n"
-        )
+        found = printable(f"{type(error).__name__}: {error}")
+        sys.stderr.write(f"error: internal: {found}; please report it (MOEPLAN_DEBUG=1 shows where)\n")
         raise SystemExit(EXIT_INTERNAL) from None
     if code == EXIT_INTERRUPTED:
         sys.stderr.write("error: interrupted\n")

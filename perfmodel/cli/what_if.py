@@ -1,5 +1,6 @@
 """`moeplan what-if`: what each technique and each hardware figure is worth to a plan."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -112,7 +113,7 @@ def _goal(text: str | None) -> Any:
         key, _, value = (part.strip() for part in word.partition("="))
         inputs.known(key, ["tpot", "ttft", "batch"], "--reach")
         if key == "batch":
-            if not value.isdigit() or int(value) < 1:
+            if re.fullmatch(r"[0-9]{1,9}", value) is None or int(value) < 1:
                 raise UsageError(f"--reach: batch {value!r}; allowed: a whole number from 1, per data-parallel rank")
             values[key] = int(value)
         else:

@@ -1,5 +1,6 @@
 """Names to records: what a data file of each kind holds, found by its name or path, read and checked."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
-from perfmodel.files.folders import FOLDERS, file_name, names, root
+from perfmodel.files.folders import FOLDERS, file_name, is_near, is_path, is_there, names, root
 from perfmodel.files.reader import Reader
 from perfmodel.specs.base import Known, Spec
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
@@ -33,6 +34,8 @@ _SPECS: dict[str, type[Spec]] = {
     "deployments": DeploymentSpec,
     "peers": PeerSpec,
 }
+#: names of files on file and of the user's own
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 #: what a file names of another kind
 REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
@@ -131,11 +134,6 @@ def load_technique(name: str) -> Technique:
     return Technique(known=known, kernel_sets={word: load_kernels(word) for word in sorted(named)})
 
 
-def is_path(name: str) -> bool:
-    """Return whether a name is the path of a file of the user's."""
-    return name.endswith((".yaml", ".yml")) or "/" in name
-
-
 def load_techniques() -> dict[str, Technique]:
     """Return all techniques on file by name."""
     return {name: load_technique(name) for name in names("techniques")}
@@ -149,7 +147,7 @@ def load(kind: str, name: str) -> Known[Any]:
     """
     if is_path(name):
         return load_path(kind, Path(name))
-    if Path(name).exists():
+    if is_there(Path(name)):
         raise UsageError(
             f"{kind.rstrip('s')}: {name!r} is no YAML file; allowed: a name on file, or a path ending in .yaml"
         )
@@ -197,6 +195,8 @@ def load_path(kind: str, path: Path) -> Known[Any]:
     if spec is not None:
         reader.check_sources(spec.sources, cited=_cited(spec))
         check_references(reader, kind, spec)
+        if not NAME.fullmatch(spec.name):
+            reader.fault(("name",), f"found {spec.name!r}; allowed: letters, digits, dots, dashes and underscores")
     reader.finish()
     if path.parent == root() / FOLDERS[kind] and spec.name != path.stem:
         raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
@@ -210,6 +210,9 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
         for part in (*below, *where):
             word = getattr(word, part)
         for one in word if isinstance(word, tuple) else (word,) if word is not None else ():
+            if (kind != "runs" or below) and is_path(one) and not is_near(Path(one), reader.path):
+                reader.fault((*below, *where), f"{one!r}; allowed: names on file, and files in the folder of this one")
+                continue
             try:
                 load(named, one)
             except UsageError as error:

@@ -6,7 +6,6 @@ without recursion.
 """
 
 import logging
-import math
 import stat
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from perfmodel.errors import DataError, UsageError
+from perfmodel.errors import UNPRINTABLE, DataError, UsageError
 
 _LOG = logging.getLogger(__name__)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -195,6 +194,9 @@ class _Builder:
     def key(self, top: _Open, event: Any, line: int) -> None:
         """Take the key of the next value."""
         key = event.value
+        if UNPRINTABLE.search(key) or "\n" in key:
+            self.faults.append((line, f"{dotted(top.path)}: {shown(key)} as a key; allowed: printable text"))
+            key = ""
         top.keyed, top.key, top.line, top.dropped = True, key, line, True
         if key == "<<":
             self.faults.append((line, "merge keys; allowed: plain keys"))
@@ -217,21 +219,29 @@ class _Builder:
             self.fault(line, f"found {shown(event.value)}, {word}; allowed: text, a number, true or false; quote it")
             return None
         if name == "str":
-            return event.value
+            return self.text(event.value, line)
         try:
             found = self.scalars.construct_object(yaml.ScalarNode(tag, event.value))
         except (ValueError, OverflowError, KeyError, AttributeError, yaml.YAMLError):
-            self.fault(line, f"found {shown(event.value)}; allowed: a number that can be read; write it in digits")
+            wanted = "true or false" if name == "bool" else "a number that can be read; write it in digits"
+            self.fault(line, f"found {shown(event.value)}; allowed: {wanted}")
             return None
         if isinstance(found, (int, float)) and not isinstance(found, bool):
             if ":" in event.value:
                 self.fault(
                     line, f"found {shown(event.value)}, a number to the base 60; allowed: plain digits, or quotes"
                 )
-            elif math.isfinite(found) and isinstance(found, int) and abs(found) > LARGEST_WHOLE:
+            elif isinstance(found, int) and abs(found) > LARGEST_WHOLE:
                 self.fault(line, f"found {shown(event.value)}; allowed: whole numbers up to 2^53, which floats hold")
                 return None
         return found
+
+    def text(self, text: str, line: int) -> str | None:
+        """Return a text; what would act on a terminal, or turn its letters round, is a fault."""
+        if (found := UNPRINTABLE.search(text)) is None:
+            return text
+        self.fault(line, f"found {shown(text)}, with the control character {found[0]!r}; allowed: printable text")
+        return None
 
     def here(self) -> Place:
         """Return the path of the value that comes next."""

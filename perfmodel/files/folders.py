@@ -30,6 +30,31 @@ def names(kind: str) -> list[str]:
     return sorted(path.stem for path in (root() / FOLDERS[kind]).glob("*.yaml"))
 
 
+def is_there(path: Path) -> bool:
+    """Return whether there is something at a path; nothing is where a path cannot be."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, a zero byte
+        return False
+
+
+def is_path(name: str) -> bool:
+    """Return whether a name is the path of a file of the user's."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def is_near(path: Path, beside: Path) -> bool:
+    """Return whether a path, links resolved, lies below the data's root or in the folder of the file that names it.
+
+    What a stranger's file names elsewhere is none of its business.
+    """
+    try:
+        real, folder = path.resolve(), beside.resolve().parent
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return real.is_relative_to(root()) or real.is_relative_to(folder)
+
+
 def file_name(path: Path) -> str:
     """Return what a plan calls a file: its path below the data's root, a file of the user's by its path as given."""
     if path.is_relative_to(root()):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from perfmodel.errors import DataError
 from perfmodel.files.catalog import check_references, load
 from perfmodel.files.document import content
-from perfmodel.files.folders import path_of
+from perfmodel.files.folders import is_near, path_of
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
 from perfmodel.specs.plan import PlanSpec
@@ -43,6 +43,11 @@ def read_plan(path: Path) -> PlanSpec:
         reader.refused(error, PlanSpec)
         reader.finish()
         raise
+    for name in spec.files:
+        if not is_near(path_of(name), path):
+            reader.fault(
+                ("files",), f"{name!r}; allowed: files below the data's root, and files in the folder of the plan"
+            )
     check_references(reader, "deployments", spec)
     if spec.run is not None:
         check_references(reader, "runs", spec, below=("run",))

@@ -8,7 +8,7 @@ from typing import Any
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.files.catalog import load, load_path
-from perfmodel.files.folders import names
+from perfmodel.files.folders import is_there, names
 from perfmodel.specs.base import Known
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 
@@ -60,7 +60,7 @@ def load_results(words: Sequence[str]) -> tuple[list[EvidenceSpec], list[Deploym
     deployments: list[DeploymentSpec] = []
     known = dict.fromkeys(names("evidence"), "evidence") | dict.fromkeys(names("deployments"), "deployments")
     for word in words:
-        if word.lower().endswith((".yaml", ".yml")) or (word.lower() not in known and Path(word).exists()):
+        if word.lower().endswith((".yaml", ".yml")) or (word.lower() not in known and is_there(Path(word))):
             spec = _result_in(Path(word))
         elif word.lower() in known:
             spec = load(known[word.lower()], word.lower()).spec

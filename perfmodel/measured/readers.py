@@ -50,9 +50,19 @@ def measurements_in(path: Path, text: str, context: Context) -> tuple[list[Measu
     Raises ``DataError`` with the faults found.
     """
     rows = csv.DictReader(text.splitlines())
+    try:
+        return _measurements(path, rows, context)
+    except csv.Error as error:  # a cell that is too long, say
+        raise DataError(f"{path}:{rows.line_num + 1}: not CSV: {error}; allowed: rows of short cells") from None
+
+
+def _measurements(path: Path, rows: "csv.DictReader[str]", context: Context) -> tuple[list[Measurement], list[str]]:
     header = [name.strip() for name in rows.fieldnames or []]
     if not header:
         raise DataError(f"{path}:1: the file is empty; allowed: a header and one row per measured call")
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}:1: column {', '.join(twice)} stands there twice; allowed: once; remove one")
     rows.fieldnames = header
     reading = Reading(path, context)
     reader = _form(header, path)

@@ -28,6 +28,9 @@ class Context:
     at_least: Mapping[str, float] = field(default_factory=dict)
 
 
+LARGEST = 1e12  # of a size or a time in a table; no measured call has more
+
+
 @dataclass(slots=True)
 class Reading:
     """Faults and left-out rows of one file, as they are found."""
@@ -44,8 +47,9 @@ class Reading:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value <= 0:
-            self.faults.append(f"{self.path}:{line}: {column}: found {text!r}; allowed: a number above zero")
+        if not 0 < value <= LARGEST:
+            allowed = "a number above zero" if not value > LARGEST else f"at most {LARGEST:.0e}"
+            self.faults.append(f"{self.path}:{line}: {column}: found {text!r}; allowed: {allowed}")
             return math.nan
         return value
 

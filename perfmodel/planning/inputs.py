@@ -41,7 +41,8 @@ def known(word: str, words: list[str], option: str) -> None:
 
 def settings(words: Sequence[str] | None, techniques: "Techniques") -> dict[str, str]:
     """Read 'technique=setting' words; a technique alone is 'on'.  Raises ``UsageError`` where one has two settings."""
-    from perfmodel.files.catalog import is_path, load_technique
+    from perfmodel.files.catalog import load_technique
+    from perfmodel.files.folders import is_path
     from perfmodel.supply.techniques import named
 
     chosen: dict[str, str] = {}
@@ -97,6 +98,7 @@ def word_or_number(text: str) -> Any:
 def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], str]:
     """Return accepted tokens per draft position and where they come from."""
     from perfmodel.errors import did_you_mean
+    from perfmodel.specs.deployment import LARGEST_VERIFIED
 
     tables = {table.name: table for table in model.acceptance}
     if text is None:
@@ -114,6 +116,8 @@ def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], st
             f"--acceptance: {text!r} is neither a list like '0.9,0.36' nor a known name"
             f"{did_you_mean(text, list(tables))}"
         ) from None
+    if len(values) >= LARGEST_VERIFIED:
+        raise UsageError(f"--acceptance: {len(values)} positions; allowed: at most {LARGEST_VERIFIED - 1}")
     if any(not 0 <= v <= 1 for v in values) or list(values) != sorted(values, reverse=True):
         raise UsageError(f"--acceptance: {text!r}; allowed: values from 0 to 1 that do not increase")
     if not model.num_nextn_predict_layers:

@@ -59,7 +59,7 @@ def _changed_predictions(plan: PlanSpec, machines: Mapping[Phase, Machine], mode
     return [
         f"{where}: {name} is {value:.6g}{unit} now, {then:.6g}{unit} when the plan was written"
         for name, (value, then, unit) in now.items()
-        if abs(value - then) > SAME * abs(then)
+        if not abs(value - then) <= SAME * abs(then)
     ]
 
 

@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 
 from perfmodel.algebra import as_float, greater
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
-from perfmodel.specs.deployment import LayoutShape, LayoutSpec, Overlap, Phase
+from perfmodel.specs.deployment import LARGEST_VERIFIED, LayoutShape, LayoutSpec, Overlap, Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import UNLIMITED, Rates
 
 LARGEST_BATCH = 1024
 LARGEST_FUSED = 512  # tokens of a rank that the fused kernel takes: vLLM-Ascend, ascend_forward_context.py
-LARGEST_VERIFIED = 16  # tokens of a sequence in one step: vLLM-Ascend, speculative_decoding.md
 CORE_STEP = 2
 FEWEST_CORES = 4
 
@@ -43,6 +42,10 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
             f"dies: ep {ranks} exceeds {experts} routed experts + {layout.redundant} replicas + "
             f"{layout.shared_ranks} shared-expert ranks = {room}; allowed: at most {room}; "
             f"add --redundant {ranks - room} or use fewer dies"
+        )
+    if layout.redundant > ranks * experts:
+        faults.append(
+            f"redundant: {layout.redundant}; allowed: at most {ranks * experts}, every expert on every rank; use fewer"
         )
     if gathers_one_expert(layout) and slots > ranks:
         faults.append(

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from perfmodel.errors import printable
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
 
 
 def cell_text(row: dict[str, Any], column: Column) -> str:
     """Return a cell for people: its unit stands in it, where each row names it too."""
-    return format_quantity(row.get(column.key), row.get("unit") if column.unit == "row" else column.unit)
+    return printable(format_quantity(row.get(column.key), row.get("unit") if column.unit == "row" else column.unit))
 
 
 def units_by_row(table: Table) -> bool:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from perfmodel.errors import UNPRINTABLE, printable
 from perfmodel.report.cell_text import cell_text, units_by_row
 from perfmodel.report.language import spoken
 from perfmodel.report.table import Column, Document, Say, Table, in_english
@@ -57,7 +58,20 @@ def to_json(document: Document, width: int) -> str:
         "tables": tables,
         "notes": list(document.notes),
     }
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False)
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False)
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # JSON leaves some of them as they are
+
+
+#: begins a cell that a spreadsheet takes for a formula
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell of csv: a text that a spreadsheet would work out begins with an apostrophe, so that it does not."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
 
 
 def to_csv(document: Document, width: int) -> str:
@@ -65,13 +79,13 @@ def to_csv(document: Document, width: int) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for table in document.tables:
-        out.write(f"# {table.title}\n")
+        out.write(f"# {printable(table.title)}\n")
         writer.writerow([f"{c.key} [{unit}]" if (unit := _exported(c.unit)) else c.key for c in _shown(table)])
         for row in table.rows:
-            writer.writerow(["" if (v := _raw(row, c)) is None else v for c in _shown(table)])
+            writer.writerow(["" if (v := _raw(row, c)) is None else _cell(v) for c in _shown(table)])
         out.write("\n")
     for note in document.notes:
-        out.write(f"# {note}\n")
+        out.write(f"# {printable(note)}\n")
     return out.getvalue().rstrip("\n")
 
 

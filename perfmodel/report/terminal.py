@@ -10,7 +10,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any
 
-from perfmodel.errors import UsageError
+from perfmodel.errors import UsageError, printable
 from perfmodel.report.language import Glossary
 from perfmodel.report.render import RENDERERS, to_markdown
 from perfmodel.report.table import Document, Say, in_english
@@ -86,7 +86,7 @@ class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, off the line that progress is shown on."""
         PROGRESS.stop()
-        words = record.getMessage()
+        words = printable(record.getMessage())
         text = f"note: {words}" if record.levelno >= logging.INFO else f"{monotonic() - self.start:.3f} s  {words}"
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perfmodel.algebra import Num
@@ -18,7 +18,8 @@ PositiveHertz = Annotated[Num, Unit("Hz"), Gt(0)]
 PositiveFlop = Annotated[Num, Unit("FLOP"), Gt(0)]
 PositiveWatts = Annotated[Num, Unit("W"), Gt(0)]
 PositiveNumber = Annotated[Num, Unit("1"), Gt(0)]
-PositiveInt = Annotated[int, Gt(0)]
+MOST = 10**9  # of whatever is counted
+PositiveInt = Annotated[int, Gt(0), Le(MOST)]
 
 
 class Spec(BaseModel):

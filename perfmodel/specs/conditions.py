@@ -6,7 +6,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
 from perfmodel.specs.base import PositiveInt, Spec
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
+from perfmodel.specs.deployment import LARGEST_VERIFIED, ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
 
 
 class LayoutConditions(LayoutShape):
@@ -35,7 +35,7 @@ class Service(Spec):
     kv_dtype: KvDtype = "bf16"
     expert_weights: ExpertWeights = "int8"
     #: accepted tokens added by each draft position
-    acceptance: tuple[Annotated[float, Ge(0), Le(1)], ...] = ()
+    acceptance: Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], Field(max_length=LARGEST_VERIFIED - 1)] = ()
     #: whether the experts were forced to equal load in the run
     balanced: bool = False
     #: part of a prompt whose cache is found ready
@@ -86,6 +86,11 @@ class DeploymentConditions(Service):
     def _batches_known(self) -> "DeploymentConditions":
         if self.mixed and (self.prefill_system or self.prefill.instances != self.decode.instances):
             raise ValueError("mixed instances run both phases; allowed: one system, as many of prefill as of decode")
+        if self.decode.layout.draft > len(self.acceptance):
+            raise ValueError(
+                f"acceptance has {len(self.acceptance)} value(s) for {self.decode.layout.draft} draft position(s); "
+                "allowed: one for each, the accepted tokens it adds"
+            )
         if self.prefill.layout.batch is None:
             raise ValueError("prefill.layout.batch is open; allowed: prompts per dp rank; add it")
         if self.decode.layout.batch is None and self.concurrency is None and self.tpot is None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt, Le
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
@@ -14,7 +14,8 @@ Quantity = Literal[
 ]
 
 
-PositiveValue = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
+#: seconds from a nanosecond to a month, or a rate as far from one
+PositiveValue = Annotated[float, Ge(1e-9), Le(1e9), Field(allow_inf_nan=False)]
 
 
 #: the one quantity that is a rate; the others are times

@@ -7,7 +7,7 @@ Peaks are facts of the die; efficiencies and fixed costs are facts of the stack;
 
 from typing import Annotated, Literal
 
-from annotated_types import Le
+from annotated_types import Gt, Le
 from pydantic import Field, model_validator
 
 from perfmodel.algebra import as_float
@@ -25,6 +25,7 @@ from perfmodel.specs.kernels import Link
 from perfmodel.units import Bytes, Dimensionless, Fraction, PerSecond, Seconds, Unit
 
 Share = Annotated[Fraction, Le(1.0)]
+PositiveShare = Annotated[Fraction, Gt(0.0), Le(1.0)]
 
 
 class CubeWork(Spec):
@@ -155,13 +156,13 @@ class SystemSpec(Spec):
 class LinkEfficiencies(Spec):
     """Share of a link's one-way pin rate that transfers reach, for the links of the systems it runs on."""
 
-    sio: Share | None = None
-    ub: Share | None = None
-    hccs: Share | None = None
-    nvlink: Share | None = None
-    pcie: Share | None = None
-    roce: Share | None = None
-    infiniband: Share | None = None
+    sio: PositiveShare | None = None
+    ub: PositiveShare | None = None
+    hccs: PositiveShare | None = None
+    nvlink: PositiveShare | None = None
+    pcie: PositiveShare | None = None
+    roce: PositiveShare | None = None
+    infiniband: PositiveShare | None = None
 
 
 class StepOverheads(Spec):
@@ -213,7 +214,7 @@ class TermsSpec(Spec):
 class MemorySpec(Spec):
     """What of a die's memory the serving process may use, and what it takes for itself."""
 
-    utilization: Share
+    utilization: PositiveShare
     runtime: Bytes
     kv_block_tokens: PositiveNumber
 

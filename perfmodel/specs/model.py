@@ -6,6 +6,7 @@ from annotated_types import Ge, Le
 from pydantic import AliasChoices, Field, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
+from perfmodel.specs.deployment import LARGEST_VERIFIED
 
 
 class MlaSpec(Spec):
@@ -45,6 +46,8 @@ class ExpertsSpec(Spec):
             raise ValueError(
                 f"num_experts_per_tok {self.num_experts_per_tok} exceeds n_routed_experts {self.n_routed_experts}"
             )
+        if self.topk_group > self.n_group:
+            raise ValueError(f"topk_group {self.topk_group} exceeds n_group {self.n_group}")
         return self
 
 
@@ -52,7 +55,7 @@ class AcceptanceSpec(Spec):
     """Expected accepted tokens added by each draft position, from one source."""
 
     name: str
-    positions: tuple[Annotated[float, Ge(0), Le(1)], ...] = Field(min_length=1)
+    positions: tuple[Annotated[float, Ge(0), Le(1)], ...] = Field(min_length=1, max_length=LARGEST_VERIFIED - 1)
     kind: Literal["measured", "assumed"]
     source: str
     note: str | None = None

@@ -9,6 +9,8 @@ from perfmodel.specs.base import Spec
 from perfmodel.specs.conditions import DeploymentConditions
 from perfmodel.specs.run import UTILISATION, RunSpec
 
+FinitePositive = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
+
 
 class Asked(Spec):
     """What a plan was asked to meet; TPOT stands with the conditions."""
@@ -23,10 +25,10 @@ class Asked(Spec):
 class Predicted(Spec):
     """What was predicted for the plan when it was written; SI units, cards of whole servers."""
 
-    tpot: float
-    ttft: float
-    requests_per_s: float
-    tokens_per_s_per_card: float
+    tpot: FinitePositive
+    ttft: FinitePositive
+    requests_per_s: FinitePositive
+    tokens_per_s_per_card: FinitePositive
 
 
 class PlanSpec(Spec):
@@ -34,7 +36,7 @@ class PlanSpec(Spec):
 
     #: version of this form
     format: Literal["moeplan.plan/1"] = "moeplan.plan/1"
-    version: str
+    version: Annotated[str, Field(pattern=r"^[\w.+!-]{1,40}$")]
     conditions: DeploymentConditions
     #: the run-spec that found it, where a search did: with it and the files the plan can be found again
     run: RunSpec | None = None
