@@ -196,7 +196,10 @@ def load_path(kind: str, path: Path) -> Known[Any]:
         reader.check_sources(spec.sources, cited=_cited(spec))
         check_references(reader, kind, spec)
         if not NAME.fullmatch(spec.name):
-            reader.fault(("name",), f"found {spec.name!r}; allowed: letters, digits, dots, dashes and underscores")
+            reader.fault(
+                ("name",),
+                "found other signs, or too many; allowed: a letter or digit, then letters, digits and . _ + -",
+            )
     reader.finish()
     if path.parent == root() / FOLDERS[kind] and spec.name != path.stem:
         raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
