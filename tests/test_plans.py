@@ -261,9 +261,23 @@ def test_a_plan_of_own_files_reads_them_again_and_knows_when_they_change(own: Pa
     assert "./my-systems.yaml: changed" in (own / "report.html").read_text()
 
 
-def test_the_answer_is_shown_before_the_plan_is_written(moe: Command, tmp_path: Path) -> None:
-    said = moe("solve", "deepseek-v3", "--on", SYSTEM, *WORDS, "--top", "1", "-o", str(tmp_path / "none" / "p.json"))
-    assert said.order[-1] == "document"  # the path cannot be written: the answer is there all the same
+def test_the_answer_is_shown_before_the_plan_is_written(
+    moe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise UsageError("no space left")
+
+    monkeypatch.setattr("perfmodel.files.plans.write_plan", full)
+    said = moe("solve", "deepseek-v3", "--on", SYSTEM, *WORDS, "--top", "1", "-o", str(tmp_path / "p.json"))
+    assert said.order[-1] == "document"  # the plan cannot be written: the answer is there all the same
+
+
+def test_where_a_plan_goes_is_checked_before_the_work(moe: Command, tmp_path: Path) -> None:
+    (tmp_path / "there.json").write_text("mine")
+    for path in (tmp_path / "none" / "p.json", tmp_path / "there.json", tmp_path / "p.txt", tmp_path):
+        with pytest.raises(UsageError, match="allowed|make it first"):
+            moe("solve", "deepseek-v3", "--on", SYSTEM, *WORDS, "-o", str(path))
+    assert (tmp_path / "there.json").read_text() == "mine"
 
 
 def test_another_system_comes_with_its_own_software(moe: Command, tmp_path: Path) -> None:

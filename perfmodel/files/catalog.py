@@ -35,7 +35,7 @@ _SPECS: dict[str, type[Spec]] = {
     "peers": PeerSpec,
 }
 #: names of files on file and of the user's own
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9].{0,99}")
 #: what a file names of another kind
 REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
@@ -198,7 +198,7 @@ def load_path(kind: str, path: Path) -> Known[Any]:
         if not NAME.fullmatch(spec.name):
             reader.fault(
                 ("name",),
-                "found other signs, or too many; allowed: a letter or digit, then letters, digits and . _ + -",
+                "begins with another sign, or is too long; allowed: a letter or digit first, a hundred signs at most",
             )
     reader.finish()
     if path.parent == root() / FOLDERS[kind] and spec.name != path.stem:
