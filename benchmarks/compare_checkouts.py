@@ -24,15 +24,17 @@ from tempfile import TemporaryDirectory
 
 SHOWN_LINES, SHOWN_COLUMNS, PATIENCE = 12, 200, "300"  # of a difference; seconds of a command
 PINNED = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
-MEASUREMENTS = {"MOEPLAN_MEASUREMENTS": os.environ.get("MOEPLAN_MEASUREMENTS", "/work/shared/measurements")}
+MEASUREMENTS = {"MOEPLAN_MEASUREMENTS": os.environ.get("MOEPLAN_MEASUREMENTS", "no-measurements")}
 DOCUMENTS = ("README.md", "README.zh-CN.md", "docs/*.md", "*/README.md")
-ROWS, RUNS = ("evidence/*.yaml",), ("evidence/deployments/*.yaml",)
-DATA = ("hardware/*/*.yaml", "models/*.yaml", "techniques/*.yaml", "evidence/*/*.yaml", *ROWS)
+DATA = ("hardware/*/*.yaml", "models/*.yaml", "techniques/*.yaml", "evidence/*.yaml", "evidence/*/*.yaml")
 
 #: what two runs of the same code do not share: a pattern and what stands for it
 VARYING = (
-    (r"(?m)^\d+\.\d{3} s  (?=started |read |worked out)", "<clock> s  "),  # --verbose counts time from the start
-    (r"(cold start\W+)\d+ ms *", r"\1<clock>"),  # doctor takes the time of a start
+    (
+        r"(?m)^\d+\.\d{3} s  (?=started |read |worked out|finished)",
+        "<clock> s  ",
+    ),  # --verbose counts time from the start
+    (r"(cold start\W+(?:found\W+)?)\d+ ms *", r"\1<clock>"),  # doctor takes the time of a start
     (r'("start_s": )[\d.e-]+', r"\1<clock>"),  # likewise in json
     (r"Calibration of \d{4}-\d\d-\d\d", "Calibration of <today>"),  # the source that calibrate -o names
 )
@@ -85,7 +87,7 @@ COMMANDS = r"""
   moeplan solve plan.json --tpot 60ms -o other.json
   moeplan explain {plan|mixed}.json --phase {decode|prefill} {|--lang zh}
   moeplan explain plan.json {--formula tpot|--with mtp=0|--compare other.json|--cards 3|--phase decoding}
-  moeplan compare plan.json {mixed.json @views|other.json|va-v31-2p1d-a3-752}
+  moeplan compare plan.json {mixed.json @some|other.json|va-v31-2p1d-a3-752}
   moeplan what-if plan.json {@some|--reach tpot=40ms|--no-hardware --ttft 4s --only mtp,expert-tp}
   moeplan what-if mixed.json
   moeplan report {plan|mixed}.json --lang {en|zh} --force
@@ -123,12 +125,12 @@ moeplan solve - < asked.yaml
 @row cm384-decode-4k-b96 --compare {seed-cm384-decode|on=atlas-800i-a3|tpot=40ms|kv=int8}
 # the other commands
 moeplan compare {cm384-decode-4k-b96 xds-colocated-decode @views|va-v31-2p1d-a3-752 va-qwen235-1p2d @some}
-moeplan what-if seed-cm384-decode --{reach tpot=46ms,batch=48|pairs --only mtp,amla,c8-cache} @views
+moeplan what-if seed-cm384-decode {--reach tpot=46ms,batch=48 @views|--pairs --only mtp,amla,c8-cache @some}
 moeplan what-if seed-cm384-decode --{tpot 40ms|stack ideal|acceptance 0.9|reach tpot=1ms,batch=48}
-moeplan validate {seed-cm384-decode seed-prefill-16x va-qwen235-1p2d @views|@some|--stack ideal|my-run.yaml}
-moeplan accuracy {cm384-table7 @some|--measurements $MOEPLAN_MEASUREMENTS {|--no-held-out} --format {table|json}}
+moeplan validate {seed-cm384-decode seed-prefill-16x va-qwen235-1p2d @views|--lang zh|--stack ideal|my-run.yaml}
+moeplan accuracy {cm384-table7 @some|--measurements $MOEPLAN_MEASUREMENTS --{no-held-out|format json}}
 moeplan accuracy my-table.csv --on cloudmatrix384 {|--cold|--stack ideal|--kernels vllm-ascend-0.23}
-moeplan calibrate {--evidence|my-table.csv --on cloudmatrix384 --cold|op_summary_0.csv --on atlas-800i-a3} @some
+moeplan calibrate {--evidence --format json|{my-table.csv --on h20|op_summary_0.csv --on cm384 --cold} @some}
 moeplan calibrate my-table.csv --on cm384 --title 'a "b": {c}' --parameter start -o mine.yaml
   moeplan {show mine.yaml|accuracy my-table.csv --on cm384 --kernels mine.yaml}
 moeplan calibrate $MOEPLAN_MEASUREMENTS/npu_a3_hccl_2to32die_perf.csv --on atlas-800i-a3 --messages bytes
@@ -264,7 +266,8 @@ def documented(root: Path, files: Sequence[str]) -> Iterator[list[str]]:
 def cases_of(root: Path, files: Sequence[str]) -> list[list[str]]:
     """Return all cases, each once, the longest first."""
     names, rows, joined = (
-        [path.stem for one in where for path in sorted(root.glob(one))] for where in (DATA, ROWS, RUNS)
+        [path.stem for one in places for path in sorted(root.glob(one))]
+        for places in (DATA, ["evidence/*.yaml"], ["evidence/deployments/*.yaml"])
     )
     commands = re.findall(r"^## (moeplan.*)", (root / "docs" / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)
     single = [f"{command} --help" for command in commands]

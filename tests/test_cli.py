@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from perfmodel.files import folders
+
 SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "32", "--isl", "1024", "--osl", "512")
 LAYOUT = ("explain", "deepseek-v3", "--on", "cm384", "--batch", "1", "--isl", "9", "--osl", "9")
 
@@ -153,11 +155,17 @@ def test_terms_are_listed_and_shown(moeplan) -> None:
 
 
 def test_a_layout_that_does_not_fit_is_remarked(moeplan, tmp_path) -> None:
-    from perfmodel.files import folders
-
     text = (folders.root() / "evidence" / "seed-prefill-16x.yaml").read_text()
     path = tmp_path / "huge.yaml"
     path.write_text(text.replace("    batch: 4", "    batch: 400"))
     done = moeplan("validate", str(path))
     assert done.returncode == 0
     assert "does not fit the memory of a die" in done.stderr
+
+
+@pytest.mark.parametrize("kind", list(folders.FOLDERS))
+def test_one_of_each_kind_is_shown(kind: str, moeplan) -> None:
+    name = folders.names(kind)[0]
+    shown = moeplan("show", name)
+    assert shown.returncode == 0, shown.stderr
+    assert name in shown.stdout

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from perfmodel.cli import options
-from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.planning import inputs
 
 KINDS = [
@@ -29,25 +29,6 @@ def _kind(word: str) -> str:
     if kind not in KINDS:
         raise UsageError(f"{word!r} is not a kind of data{did_you_mean(word, KINDS)}")
     return kind
-
-
-def _load(kind: str, name: str) -> Any:
-    from perfmodel.files import catalog
-
-    loaders = {
-        "models": catalog.load_model,
-        "systems": catalog.load_system,
-        "chips": catalog.load_chip,
-        "stacks": catalog.load_stack,
-        "terms": catalog.load_terms,
-        "kernels": catalog.load_kernels,
-        "techniques": catalog.load_technique,
-        "evidence": catalog.load_evidence,
-        "microbenchmarks": catalog.load_microbenchmark,
-        "deployments": catalog.load_deployment,
-        "peers": catalog.load_peer,
-    }
-    return loaders[kind](name)
 
 
 def list_command(
@@ -86,7 +67,7 @@ def list_command(
     rows = []
     for each in [_kind(kind)] if kind else KINDS:
         for name in folders.names(each):
-            spec = _load(each, name).spec
+            spec = catalog.load(each, name).spec
             rows.append(
                 {"kind": each, "name": name, "title": spec.title, "aliases": ", ".join(getattr(spec, "aliases", ()))}
             )
@@ -107,28 +88,12 @@ def list_command(
 
 
 def _find(name: str) -> tuple[str, Any]:
-    from perfmodel.files import folders
+    """Return the entry of a name, or of a file of the user's, and its kind."""
+    from pathlib import Path
 
-    known: list[str] = []
-    if name.lower().endswith((".yaml", ".yml")):
-        return _find_file(name)
-    for kind in KINDS:
-        try:
-            return kind, _load(kind, name)
-        except UsageError:
-            known += folders.names(kind)
-    raise UsageError(f"{name!r} is not on file{did_you_mean(name, known)}")
+    from perfmodel.files.results import find, in_file
 
-
-def _find_file(name: str) -> tuple[str, Any]:
-    """Return a file as the kind of data it has the fewest faults as."""
-    faults: list[DataError] = []
-    for kind in KINDS:
-        try:
-            return kind, _load(kind, name)
-        except DataError as error:
-            faults.append(error)
-    raise min(faults, key=lambda error: len(str(error).splitlines()))
+    return in_file(Path(name), KINDS) if name.lower().endswith((".yaml", ".yml")) else find(name, KINDS)
 
 
 def show_command(

@@ -61,7 +61,7 @@ def load_results(words: Sequence[str]) -> tuple[list[EvidenceSpec], list[Deploym
     known = dict.fromkeys(names("evidence"), "evidence") | dict.fromkeys(names("deployments"), "deployments")
     for word in words:
         if word.lower().endswith((".yaml", ".yml")) or (word.lower() not in known and is_there(Path(word))):
-            spec = _result_in(Path(word))
+            spec = in_file(Path(word), ("evidence", "deployments"))[1].spec
         elif word.lower() in known:
             spec = load(known[word.lower()], word.lower()).spec
         else:
@@ -73,9 +73,11 @@ def load_results(words: Sequence[str]) -> tuple[list[EvidenceSpec], list[Deploym
     return pools, deployments
 
 
-def _result_in(path: Path) -> EvidenceSpec | DeploymentSpec:
-    """Return the result in a file, as whichever kind it has the fewest faults as."""
-    found = _as_one_of(("evidence", "deployments"), partial(load_path, path=path))
+def in_file(path: Path, kinds: Sequence[str]) -> tuple[str, Known[Any]]:
+    """Return what is in a file, as whichever of some kinds it has the fewest faults as, and the kind.
+
+    Raises ``UsageError`` where it cannot be read, ``DataError`` with the fewest faults where it is of none.
+    """
+    found = _as_one_of(kinds, partial(load_path, path=path))
     assert found is not None, "a file is read or raises"
-    spec: EvidenceSpec | DeploymentSpec = found[1].spec
-    return spec
+    return found
