@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from perfmodel.errors import DataError, did_you_mean
+from perfmodel.errors import DataError, did_you_mean, printable, short
 from perfmodel.files import document
 from perfmodel.files.document import Place, content, dotted, shown
 from perfmodel.specs.base import Figure, Spec
@@ -74,12 +74,9 @@ class Reader:
         if isinstance(value, list):
             return [self._plain(child, (*path, i)) for i, child in enumerate(value)]
         if isinstance(value, dict):
-            recorded = self.recorded(path) and "value" in value
-            if recorded and isinstance(value["value"], (dict, list)):
-                self.fault((*path, "value"), "a record or list in a record; allowed: one value")
-                return None
-            result = {key: self._plain(child, (*path, key)) for key, child in value.items()}
-            return self._figure(result, path) if recorded else result
+            if self.recorded(path) and "value" in value:
+                return self._figure(value, path) if self._is_flat(value, path) else None
+            return {key: self._plain(child, (*path, key)) for key, child in value.items()}
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if number and self.recorded(path) and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
             self.bare.add(path)
@@ -88,10 +85,24 @@ class Reader:
             )
         return value
 
+    def _is_flat(self, record: dict[str, Any], path: Place) -> bool:
+        """Return whether a record holds plain values alone, beside the two ends of its range; else note the faults."""
+        inner = [
+            key
+            for key, child in record.items()
+            if isinstance(child, dict) or (isinstance(child, list) and key != "range")
+        ]
+        for key in inner:
+            self.fault((*path, key), "a record or list in a record; allowed: one value")
+        if record["value"] is None:
+            self.fault((*path, "value"), "found nothing; allowed: one value; write it, or leave the record out")
+            return False
+        return not inner
+
     def _figure(self, record: dict[str, Any], path: Place) -> Any:
         for key in record.keys() - _FIGURE_KEYS:
             self.fault((*path, key), f"unknown key{self._near(str(key), sorted(_FIGURE_KEYS))}")
-        if "source" not in record:
+        if record.get("source") is None:
             self.fault(path, "the record has no source; allowed: a key of 'sources'; add source: KEY")
         for key in ("source", "note"):
             if record.get(key) is not None and not isinstance(record[key], str):
@@ -146,7 +157,7 @@ class Reader:
         if not self.faults:
             return
         told = sorted(set(self.faults))
-        lines = [f"{self.path}:{line}: {text}" for line, text in told[:MOST_SHOWN]]
+        lines = [short(printable(f"{self.path}:{line}: {text}")) for line, text in told[:MOST_SHOWN]]
         more = len(told) - len(lines) + self.untold
         raise DataError(
             "\n".join([*lines, *([f"{self.path}: and {more} more faults; mend these first"] if more else [])])
@@ -159,6 +170,9 @@ class Reader:
             value: Any = spec
             for part in path:
                 value = value[part] if isinstance(value, (dict, tuple)) else getattr(value, part)
+            if not isinstance(value, (int, float)):
+                self.fault(path, f"found {value!r} with a source; allowed: plain text; write it without a record")
+                continue
             low, high = self._range(path, record, spec, float(value))
             figures[dotted(path)] = Figure(
                 value=float(value),
