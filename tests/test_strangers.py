@@ -383,12 +383,22 @@ def test_a_share_is_never_zero(tmp_path: Path, share: float) -> None:
 
 
 @pytest.mark.parametrize(
+    "ends", [[0, 1], [-1, 1], [0.1, 1.5], [0.1, 1e300], [0.1, float("inf")], [1, 0.1], [0.1], "0.1"]
+)
+def test_the_ends_of_a_range_are_what_the_value_may_be(tmp_path: Path, ends: Any) -> None:
+    """An end of zero of a share that is divided by would give intervals of nan."""
+    path = changed(tmp_path, data_of(STACK), (("link_efficiency", "ub", "range"), ends))
+    refused(catalog.load_path, "stacks", path, lines=2, says="link_efficiency.ub.range")
+
+
+@pytest.mark.parametrize(
     ("place", "value"),
     [
         (("experts", "topk_group"), 9),
         (("experts", "topk_group"), 10**9),
         (("experts", "topk_group"), 10**400),
         (("experts", "n_group"), 10**9),
+        (("experts", "n_group"), 257),
         (("experts", "n_group"), 0),
         (("experts", "n_routed_experts"), 10**18),
         (("experts", "num_experts_per_tok"), 10**9),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from annotated_types import Gt, Le
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, did_you_mean, printable, short
@@ -11,6 +12,7 @@ from perfmodel.files import document
 from perfmodel.files.document import Place, content, dotted, shown
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.machine import StackSpec, TermsSpec
+from perfmodel.units import Unit
 
 _FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
 _KINDS = ("datasheet", "measured", "derived", "assumed")
@@ -192,7 +194,8 @@ class Reader:
         if "range" not in record:
             return None, None
         ends = record["range"]
-        unit = _unit_at(spec, path)
+        allowed = _said_at(spec, path)
+        unit = next((item for item in allowed if isinstance(item, Unit)), Unit("1"))
         try:
             low, high = (unit.read(end) for end in ends)
         except (TypeError, ValueError) as error:
@@ -200,30 +203,31 @@ class Reader:
             return None, None
         if not low <= value <= high:
             self.fault((*path, "range"), f"found {ends}; allowed: a range that holds the value {record['value']}")
+        for item in allowed:
+            if isinstance(item, Gt) and not low > float(str(item.gt)):
+                self.fault((*path, "range"), f"found {ends}; allowed: ends above {item.gt}, as of the value itself")
+            if isinstance(item, Le) and not high <= float(str(item.le)):
+                self.fault((*path, "range"), f"found {ends}; allowed: ends up to {item.le}, as of the value itself")
         return low, high
 
 
-def _unit_at(spec: Any, path: Place) -> Any:
-    from perfmodel.units import Unit
-
+def _said_at(spec: Any, path: Place) -> list[Any]:
+    """Return what is said of the type of a number: its unit and its bounds."""
     owner = spec
     for part in path[:-1]:
         owner = owner[part] if isinstance(owner, (dict, tuple)) else getattr(owner, part)
     if isinstance(owner, dict):  # dotted keys of a machine's file that a technique sets
-        return _unit_in({"stack": StackSpec, "terms": TermsSpec}[path[-2]], str(path[-1]))
-    metadata = type(owner).model_fields[path[-1]].metadata
-    return next((item for item in metadata if isinstance(item, Unit)), Unit("1"))
+        return _said_in({"stack": StackSpec, "terms": TermsSpec}[path[-2]], str(path[-1]))
+    info = type(owner).model_fields[path[-1]]
+    return [*info.metadata, *_metadata_of(info.annotation)]
 
 
-def _unit_in(spec: Any, path: str) -> Any:
-    from perfmodel.units import Unit
-
+def _said_in(spec: Any, path: str) -> list[Any]:
     head, _, rest = path.partition(".")
     info = spec.model_fields[head]
     if rest:
-        return _unit_in(info.annotation, rest)
-    found = [item for item in (*info.metadata, *_metadata_of(info.annotation)) if isinstance(item, Unit)]
-    return found[0] if found else Unit("1")
+        return _said_in(info.annotation, rest)
+    return [*info.metadata, *_metadata_of(info.annotation)]
 
 
 def _metadata_of(annotation: Any) -> list[Any]:
