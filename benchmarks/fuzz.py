@@ -135,7 +135,9 @@ def note(
 
 
 def _one(words: tuple[str, int, int, Path | None]) -> tuple[str, Score]:
-    return words[0], campaign(*words)
+    score = campaign(*words)
+    sys.stderr.write(f"{words[0]}: {score.inputs} inputs, {len(score.faults)} faults\n")
+    return words[0], score
 
 
 def main() -> int:

@@ -617,7 +617,7 @@ def taken(reader: str, path: Path) -> bool:
             strange = lines[1:] if reader != "arguments" else []
         if strange and not reader.endswith("in use"):
             raise Fault(f"a line that no file begins: {strange[0][:200]!r}") from error
-        if len(told) > 20_000:
+        if len(told) > 20_000 and not reader.endswith("in use"):
             raise Fault(f"{len(told)} letters of faults: {told[:200]!r}") from error
         return False
     return True
