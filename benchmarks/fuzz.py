@@ -156,7 +156,10 @@ def main() -> int:
     if asked.keep is not None:
         asked.keep.mkdir(parents=True, exist_ok=True)
     readers = asked.reader or list(hostile.READERS)
-    hostile.plan_files()  # once, for all workers
+    hostile.plan_files()  # once, for all workers, and all modules are loaded before there are threads
+    hostile.command(("validate", "seed-cm384-decode"))
+    hostile.command(("explain", "--evidence", "seed-cm384-decode"))
+    hostile.command(("show", "deepseek-v3"))
     share = max(1, asked.inputs // len(readers))
     with ThreadPoolExecutor(asked.jobs) as pool:
         scores = list(pool.map(_one, [(reader, asked.seed, share, asked.keep) for reader in readers]))

@@ -48,6 +48,7 @@ VALUES = (
 )
 KEYS = ("", "''", "null", "1", "true", "<<", "=", "? [a]", "value", "source", "name", "kind", '"a\\nb"', '"\\e"', "a.b")
 SCALES = (0, -1, 0.5, 0.5, 0.9, 1.1, 2, 2, 3, 4, 10, 1e-12, 1e-6, 1e-3, 1e3, 1e6, 1e9, 1e12, 1e15, 1e300)
+MOST_REPEATED, MOST_LETTERS = 300, 100_000  # of a value that is repeated, of a table that still grows
 _NUMBER = re.compile(r"[+-]?\d+\.?\d*(?:[eE][+-]?\d+)?")
 
 
@@ -134,7 +135,8 @@ def mutated(tree: Any, draw: random.Random) -> Any:
         case 8:
             value = _value(above, at)
             nested = [[value], Mapping([["value", value]]), Mapping([["value", value], ["source", "a"]])]
-            _set(above, at, draw.choice([*nested, Mapping([["a", value]]), [value] * 300]))
+            many = 300 if len(written(value)) < MOST_REPEATED else 2
+            _set(above, at, draw.choice([*nested, Mapping([["a", value]]), [value] * many]))
         case 9:
             other = places[draw.randrange(len(places))]
             first, second = _value(above, at), _value(*other)
@@ -336,6 +338,10 @@ def _table(draw: random.Random) -> bytes:
     """Return a table with a few changes."""
     rows = [list(row) for row in draw.choice(TABLES)]
     for _ in range(draw.choice((1, 1, 2, 2, 4, 12))):
+        if (
+            sum(len(cell) + 1 for row in rows for cell in row) > MOST_LETTERS
+        ):  # what is doubled again and again has no end
+            break
         at = draw.randrange(len(rows))
         row = rows[at]
         place = draw.randrange(len(row)) if row else 0
@@ -359,7 +365,7 @@ def _table(draw: random.Random) -> bytes:
             case 10 if rows[0]:
                 rows[0][draw.randrange(len(rows[0]))] = draw.choice([name for table in TABLES for name in table[0]])
             case _:
-                rows += [list(row)] * draw.choice((1, 50, 500))
+                rows += [list(row)] * draw.choice((1, 50, 200))
     out = io.StringIO()
     if draw.randrange(4):
         csv.writer(out, lineterminator=draw.choice(("\n", "\r\n"))).writerows(rows)
