@@ -229,7 +229,7 @@ class _Builder:
             return self.text(event.value, line)
         try:
             found = self.scalars.construct_object(yaml.ScalarNode(tag, event.value))
-        except (ValueError, OverflowError, KeyError, AttributeError, yaml.YAMLError):
+        except (ValueError, OverflowError, LookupError, AttributeError, yaml.YAMLError):
             wanted = "true or false" if name == "bool" else "a number that can be read; write it in digits"
             self.fault(line, f"found {shown(event.value)}; allowed: {wanted}")
             return None
