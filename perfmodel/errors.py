@@ -43,6 +43,18 @@ def printable(text: str) -> str:
     return _OF_A_LINE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+LONGEST_LINE = 1000  # letters of a fault
+
+
+def short(line: str) -> str:
+    """Return a line with its middle left out where it is long: what was found and what is allowed stand at its ends.
+
+    >>> len(short("x" * 100_000))
+    755
+    """
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 4 :]}"
+
+
 MOST_LISTED = 20  # names in one line of an error
 
 

@@ -23,7 +23,7 @@ from perfmodel.cli import (
 )
 from perfmodel.cli import what_if as what_if
 from perfmodel.cli.shape import Command, Group
-from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError, printable
+from perfmodel.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USAGE, MoeplanError, printable, short
 
 HELP = """Predict and plan the serving of very large Mixture-of-Experts models on Ascend.
 
@@ -137,7 +137,7 @@ def run() -> None:
         code = program().main(prog_name="moeplan", standalone_mode=False)
     except MoeplanError as error:
         for line in str(error).split("\n"):
-            sys.stderr.write(f"error: {printable(line)}\n")
+            sys.stderr.write(f"error: {printable(short(line))}\n")
         raise SystemExit(error.exit_code) from None
     except typer.TyperException as error:  # what the parser finds only after it has parsed
         text = " ".join(error.format_message().split()).rstrip(".")

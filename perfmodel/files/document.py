@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from perfmodel.errors import UNPRINTABLE, DataError, UsageError
+from perfmodel.errors import UNPRINTABLE, DataError, UsageError, printable
 
 _LOG = logging.getLogger(__name__)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -48,10 +48,12 @@ def content(path: Path) -> bytes:
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise UsageError(f"{path}: cannot be read: {_kind(state.st_mode)}; allowed: a file; check the path")
+            found = _kind(state.st_mode)
+            raise UsageError(f"{printable(str(path))}: cannot be read: {found}; allowed: a file; check the path")
         return _opened(path, state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}; check the path") from None
+        why = getattr(error, "strerror", error)
+        raise UsageError(f"{printable(str(path))}: cannot be read: {why}; check the path") from None
 
 
 def _kind(mode: int) -> str:
@@ -87,6 +89,7 @@ class _Open:
 
 def read(path: Path, text: bytes) -> Document:
     """Return the document in a text; ``path`` is what faults call it.  Raises ``DataError`` where it is none."""
+    path = Path(printable(str(path)))
     if len(text) > LARGEST:
         raise DataError(f"{path}:1: larger than {LARGEST / 1e6:g} MB; allowed: up to that; split it")
     try:
@@ -97,6 +100,10 @@ def read(path: Path, text: bytes) -> Document:
     try:
         for event in yaml.parse(letters, Loader=LOADER):
             builder.take(event)
+    except yaml.reader.ReaderError as error:  # a sign that YAML has none of, such as a control character
+        sign = chr(error.character)  # its position counts letters or bytes
+        line = letters.count("\n", 0, max(letters.find(sign), 0)) + 1
+        raise DataError(f"{path}:{line}: not YAML: found the sign {sign!r}; allowed: printable text") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -222,7 +229,7 @@ class _Builder:
             return self.text(event.value, line)
         try:
             found = self.scalars.construct_object(yaml.ScalarNode(tag, event.value))
-        except (ValueError, OverflowError, KeyError, AttributeError, yaml.YAMLError):
+        except (ValueError, OverflowError, LookupError, AttributeError, yaml.YAMLError):
             wanted = "true or false" if name == "bool" else "a number that can be read; write it in digits"
             self.fault(line, f"found {shown(event.value)}; allowed: {wanted}")
             return None

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from annotated_types import Gt, Le
 from pydantic import ValidationError
 
-from perfmodel.errors import DataError, did_you_mean
+from perfmodel.errors import DataError, did_you_mean, printable, short
 from perfmodel.files import document
 from perfmodel.files.document import Place, content, dotted, shown
 from perfmodel.specs.base import Figure, Spec
 from perfmodel.specs.machine import StackSpec, TermsSpec
+from perfmodel.units import Unit
 
 _FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
 _KINDS = ("datasheet", "measured", "derived", "assumed")
@@ -74,12 +76,9 @@ class Reader:
         if isinstance(value, list):
             return [self._plain(child, (*path, i)) for i, child in enumerate(value)]
         if isinstance(value, dict):
-            recorded = self.recorded(path) and "value" in value
-            if recorded and isinstance(value["value"], (dict, list)):
-                self.fault((*path, "value"), "a record or list in a record; allowed: one value")
-                return None
-            result = {key: self._plain(child, (*path, key)) for key, child in value.items()}
-            return self._figure(result, path) if recorded else result
+            if self.recorded(path) and "value" in value:
+                return self._figure(value, path) if self._is_flat(value, path) else None
+            return {key: self._plain(child, (*path, key)) for key, child in value.items()}
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if number and self.recorded(path) and (len(path) < 2 or path[-1] not in _FIGURE_KEYS | {0, 1}):
             self.bare.add(path)
@@ -88,10 +87,24 @@ class Reader:
             )
         return value
 
+    def _is_flat(self, record: dict[str, Any], path: Place) -> bool:
+        """Return whether a record holds plain values alone, beside the two ends of its range; else note the faults."""
+        inner = [
+            key
+            for key, child in record.items()
+            if isinstance(child, dict) or (isinstance(child, list) and key != "range")
+        ]
+        for key in inner:
+            self.fault((*path, key), "a record or list in a record; allowed: one value")
+        if record["value"] is None:
+            self.fault((*path, "value"), "found nothing; allowed: one value; write it, or leave the record out")
+            return False
+        return not inner
+
     def _figure(self, record: dict[str, Any], path: Place) -> Any:
         for key in record.keys() - _FIGURE_KEYS:
             self.fault((*path, key), f"unknown key{self._near(str(key), sorted(_FIGURE_KEYS))}")
-        if "source" not in record:
+        if record.get("source") is None:
             self.fault(path, "the record has no source; allowed: a key of 'sources'; add source: KEY")
         for key in ("source", "note"):
             if record.get(key) is not None and not isinstance(record[key], str):
@@ -146,7 +159,7 @@ class Reader:
         if not self.faults:
             return
         told = sorted(set(self.faults))
-        lines = [f"{self.path}:{line}: {text}" for line, text in told[:MOST_SHOWN]]
+        lines = [short(printable(f"{self.path}:{line}: {text}")) for line, text in told[:MOST_SHOWN]]
         more = len(told) - len(lines) + self.untold
         raise DataError(
             "\n".join([*lines, *([f"{self.path}: and {more} more faults; mend these first"] if more else [])])
@@ -159,6 +172,9 @@ class Reader:
             value: Any = spec
             for part in path:
                 value = value[part] if isinstance(value, (dict, tuple)) else getattr(value, part)
+            if not isinstance(value, (int, float)):
+                self.fault(path, f"found {value!r} with a source; allowed: plain text; write it without a record")
+                continue
             low, high = self._range(path, record, spec, float(value))
             figures[dotted(path)] = Figure(
                 value=float(value),
@@ -178,7 +194,8 @@ class Reader:
         if "range" not in record:
             return None, None
         ends = record["range"]
-        unit = _unit_at(spec, path)
+        allowed = _said_at(spec, path)
+        unit = next((item for item in allowed if isinstance(item, Unit)), Unit("1"))
         try:
             low, high = (unit.read(end) for end in ends)
         except (TypeError, ValueError) as error:
@@ -186,30 +203,31 @@ class Reader:
             return None, None
         if not low <= value <= high:
             self.fault((*path, "range"), f"found {ends}; allowed: a range that holds the value {record['value']}")
+        for item in allowed:
+            if isinstance(item, Gt) and not low > float(str(item.gt)):
+                self.fault((*path, "range"), f"found {ends}; allowed: ends above {item.gt}, as of the value itself")
+            if isinstance(item, Le) and not high <= float(str(item.le)):
+                self.fault((*path, "range"), f"found {ends}; allowed: ends up to {item.le}, as of the value itself")
         return low, high
 
 
-def _unit_at(spec: Any, path: Place) -> Any:
-    from perfmodel.units import Unit
-
+def _said_at(spec: Any, path: Place) -> list[Any]:
+    """Return what is said of the type of a number: its unit and its bounds."""
     owner = spec
     for part in path[:-1]:
         owner = owner[part] if isinstance(owner, (dict, tuple)) else getattr(owner, part)
     if isinstance(owner, dict):  # dotted keys of a machine's file that a technique sets
-        return _unit_in({"stack": StackSpec, "terms": TermsSpec}[path[-2]], str(path[-1]))
-    metadata = type(owner).model_fields[path[-1]].metadata
-    return next((item for item in metadata if isinstance(item, Unit)), Unit("1"))
+        return _said_in({"stack": StackSpec, "terms": TermsSpec}[path[-2]], str(path[-1]))
+    info = type(owner).model_fields[path[-1]]
+    return [*info.metadata, *_metadata_of(info.annotation)]
 
 
-def _unit_in(spec: Any, path: str) -> Any:
-    from perfmodel.units import Unit
-
+def _said_in(spec: Any, path: str) -> list[Any]:
     head, _, rest = path.partition(".")
     info = spec.model_fields[head]
     if rest:
-        return _unit_in(info.annotation, rest)
-    found = [item for item in (*info.metadata, *_metadata_of(info.annotation)) if isinstance(item, Unit)]
-    return found[0] if found else Unit("1")
+        return _said_in(info.annotation, rest)
+    return [*info.metadata, *_metadata_of(info.annotation)]
 
 
 def _metadata_of(annotation: Any) -> list[Any]:

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.errors import DataError, UsageError, did_you_mean, printable, short
 from perfmodel.measured.databases import read_database
 from perfmodel.measured.own_tables import read_own
 from perfmodel.measured.perf_tables import read_perf
@@ -62,19 +62,21 @@ def _measurements(path: Path, rows: "csv.DictReader[str]", context: Context) -> 
         raise DataError(f"{path}:1: the file is empty; allowed: a header and one row per measured call")
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise DataError(f"{path}:1: column {', '.join(twice)} stands there twice; allowed: once; remove one")
+        words = short(printable(", ".join(twice)))
+        raise DataError(f"{path}:1: column {words} stands there twice; allowed: once; remove one")
     rows.fieldnames = header
     reading = Reading(path, context)
     reader = _form(header, path)
     found = [one for one in reader(reading, rows, header) if one is not None]
     if reading.faults:
-        shown = reading.faults[:SHOWN_FAULTS]
+        shown = [short(printable(fault)) for fault in reading.faults[:SHOWN_FAULTS]]
         more = len(reading.faults) - len(shown)
         raise DataError("\n".join([*shown, *([f"{path}: {more} faults more"] if more else [])]))
     if not found:
         why = (
             "; ".join(f"{count} rows: {text}" for text, count in reading.left_out.items()) or "no rows below the header"
         )
+        why = short(printable(why))
         raise DataError(f"{path}:1: no measured operator; {why}; allowed: at least one row of a known operator")
     return found, [f"{path.name}: left out {count} rows: {text}" for text, count in reading.left_out.items()]
 
@@ -92,7 +94,8 @@ def _form(header: list[str], path: Path) -> Reader:
         raise DataError(f"{path}:1: column {absent} is missing; required of {title}; add it")
     wanted = ["operator", "OP Type", "Type", "Average Duration(us)", "op_name"]
     near = [word for name in header for word in [did_you_mean(name, wanted)] if "mean" in word]
+    found = short(printable(", ".join(header[:6])))
     raise DataError(
-        f"{path}:1: columns {', '.join(header[:6])}...; allowed: a table with 'operator' and 'time_us', an "
+        f"{path}:1: columns {found}...; allowed: a table with 'operator' and 'time_us', an "
         f"op_summary, a kernel_details, an operator database or a *_perf table{near[0] if near else ''}"
     )

@@ -73,7 +73,12 @@ class Reading:
             if not any("needs the sizes of a model" in one for one in self.faults):
                 self.faults.append(fault)
             return None
-        op, shape = known.build({**known.defaults, **values}, self.context.attention)
+        try:
+            op, shape = known.build({**known.defaults, **values}, self.context.attention)
+        except (ZeroDivisionError, OverflowError):  # sizes next to nothing, say, of which floats leave nothing
+            found = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            self.faults.append(f"{self.path}:{line}: {operator}: found {found}; allowed: sizes of a call that was made")
+            return None
         return Measurement(op=op, shape=f"{operator} {shape}", time=time, where=f"{self.path}:{line}")
 
 

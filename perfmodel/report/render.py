@@ -92,17 +92,17 @@ def to_csv(document: Document, width: int) -> str:
 def to_markdown(document: Document, width: int, say: Say = in_english) -> str:
     """Return pipe tables with formatted numbers, no drawings."""
     document = spoken(document, say)
-    lines = [f"# {document.title}", ""]
+    lines = [f"# {printable(document.title)}", ""]
     for table in document.tables:
-        lines += [f"## {table.title}", ""]
+        lines += [f"## {printable(table.title)}", ""]
         columns = [column for column in _shown(table) if column.key != "unit" or not units_by_row(table)]
         lines.append("| " + " | ".join(c.title or say("what", "#what") for c in columns) + " |")
         lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:
             texts = [cell_text(row, c).replace("|", "\\|") for c in columns]
             lines.append("| " + " | ".join(texts) + " |")
-        lines += ["", *[f"*{note}*" for note in table.notes], ""]
-    lines += [f"- {note}" for note in document.notes]
+        lines += ["", *[f"*{printable(note)}*" for note in table.notes], ""]
+    lines += [f"- {printable(note)}" for note in document.notes]
     return "\n".join(lines)
 
 

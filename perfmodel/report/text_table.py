@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+from perfmodel.errors import printable
 from perfmodel.report.cell_text import cell_text, units_by_row
 from perfmodel.report.language import spoken
 from perfmodel.report.table import Column, Document, Say, Table, in_english
@@ -188,7 +189,7 @@ def to_table(document: Document, width: int, coloured: bool = False, say: Say = 
     )
 
     def put(text: str, style: str = "", hang: str = "") -> None:
-        for line in wrap(text, width, hang):
+        for line in wrap(printable(text), width, hang):
             console.print(Text(line, style=style))
 
     document = spoken(document, say)
@@ -214,7 +215,7 @@ def to_table(document: Document, width: int, coloured: bool = False, say: Say = 
         console.print()
     for note in document.notes:
         if ": moeplan explain " in note:  # a command to copy stays on one line
-            console.print(Text(f"- {note}"))
+            console.print(Text(f"- {printable(note)}"))
         else:
             put(f"- {note}", hang="  ")
     return "\n".join(

@@ -46,6 +46,8 @@ class ExpertsSpec(Spec):
             raise ValueError(
                 f"num_experts_per_tok {self.num_experts_per_tok} exceeds n_routed_experts {self.n_routed_experts}"
             )
+        if self.n_group > self.n_routed_experts:
+            raise ValueError(f"n_group {self.n_group} exceeds n_routed_experts {self.n_routed_experts}")
         if self.topk_group > self.n_group:
             raise ValueError(f"topk_group {self.topk_group} exceeds n_group {self.n_group}")
         return self

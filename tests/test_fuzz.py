@@ -1,0 +1,88 @@
+"""Hostile input made at random: every reader takes it or refuses it as a user's mistake, within seconds.
+
+``tests/hostile.py`` makes the input, ``benchmarks/fuzz.py`` much more of it.
+"""
+
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests import hostile
+
+SECONDS = 5
+#: inputs of a reader: those that work with what they read are slower
+MANY, FEW = 400, 60
+NUMBERS = count()
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise ``TimeoutError`` where what is done takes longer."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"over {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    hostile.plan_files()  # made once, and not within the time of an input
+    return tmp_path_factory.mktemp("hostile")
+
+
+def is_taken_or_refused(folder: Path, reader: str, draw: random.Random) -> None:
+    """Hold a reader to an input; the file of a failure stays in the folder."""
+    path = hostile.put(folder, reader, next(NUMBERS), hostile.made(reader, draw))
+    with within(SECONDS):
+        hostile.taken(reader, path)
+    path.unlink()
+
+
+@pytest.mark.parametrize("reader", hostile.READERS)
+def test_every_reader_takes_or_refuses(folder: Path, reader: str) -> None:
+    many = FEW if reader == "arguments" or reader.endswith("in use") else MANY
+
+    @settings(
+        max_examples=many,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )
+    @given(st.randoms(use_true_random=False))
+    def holds(draw: random.Random) -> None:
+        is_taken_or_refused(folder, reader, draw)
+
+    holds()
+
+
+@pytest.mark.parametrize("reader", hostile.READERS)
+def test_some_inputs_are_taken(folder: Path, reader: str) -> None:
+    """Otherwise a reader that refuses everything would pass."""
+    taken = 0
+    for seed in range(400):
+        path = hostile.put(folder, reader, next(NUMBERS), hostile.made(reader, random.Random(seed)))
+        with within(SECONDS):
+            taken += hostile.taken(reader, path)
+        if taken:
+            return
+    raise AssertionError(f"none of 400 inputs of {reader} was taken")
+
+
+def test_one_seed_makes_one_input() -> None:
+    for reader in hostile.READERS:
+        assert hostile.made(reader, random.Random(7)) == hostile.made(reader, random.Random(7))

@@ -1,0 +1,922 @@
+"""What a stranger may hand over: whole kinds of hostile files, tables, plans, arguments and text, and what ends them.
+
+Each is refused by one clear line, exit 2 or 4, or does no harm.
+"""
+
+import copy
+import csv
+import io
+import json
+import os
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from perfmodel.cli.app import run
+from perfmodel.errors import DataError, MoeplanError, UsageError, printable
+from perfmodel.files import catalog, document, folders, plans, results, runs, writing
+from perfmodel.files.measurements import read_measurements
+from perfmodel.measured.reading import Context
+from perfmodel.planning import plan_file
+from perfmodel.report.render import RENDERERS
+from perfmodel.report.table import Column, Document, Table
+from tests import hostile
+
+ASKED = "model: deepseek-v3\non: cloudmatrix384\ncards: 16\nisl: 1024\nosl: 512\ntpot: 50ms\n"
+LONG = "n" * 300
+Said = tuple[int, str, str]
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def moe(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run the whole command line in this process and in an empty folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("MOEPLAN_DEBUG", raising=False)
+
+    def said(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["moeplan", *words])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        out, error = capfd.readouterr()
+        return int(ended.value.code or 0), out, error
+
+    return said
+
+
+def refused(read: Callable[..., Any], *given: Any, lines: int = 1, says: str = "") -> str:
+    """Return what a reader refuses its input with: as many lines as are allowed, each of what a terminal shows."""
+    start = time.perf_counter()
+    with pytest.raises(MoeplanError) as caught:
+        read(*given)
+    assert time.perf_counter() - start < 5
+    told = str(caught.value)
+    assert caught.value.exit_code in (2, 4)
+    assert 0 < len(told.split("\n")) <= lines, told[:2000]
+    for line in told.split("\n"):
+        assert line.strip()
+        assert len(line) < 1100, "a fault of a whole page"
+        assert "Traceback" not in line
+    if isinstance(caught.value, DataError):
+        assert all(":" in line for line in told.split("\n")), told
+    assert says in told, told
+    return told
+
+
+def is_one_clear_line(said: Said, *codes: int) -> None:
+    code, _, error = said
+    assert code in (codes or (2, 4)), error
+    told = [line for line in error.split("\n") if line and not line.startswith("note: ")]
+    assert len(told) == 1, error
+    assert told[0].startswith("error: "), error
+    assert printable(told[0]) == told[0]
+    assert "internal" not in error
+    assert "Traceback" not in error
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def asked(folder: Path, text: str | bytes) -> Path:
+    path = folder / "r.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+# --- the layer of YAML ----------------------------------------------------------------------------
+
+#: values that are neither text nor number nor truth, and a word that their refusal says
+NO_VALUES = {
+    "unknown tag": ("!foo 32", "tag"),
+    "tag of a language": ("!!python/object/apply:os.getcwd []", "tag"),
+    "tagged text that is no whole number": ("!!int x", "a number that can be read"),
+    "tagged nothing that is no whole number": ('!!int ""', "a number that can be read"),
+    "tagged stroke that is no whole number": ("!!int _", "a number that can be read"),
+    "tagged nothing that is no number": ('!!float ""', "a number that can be read"),
+    "tagged nothing that is no truth": ('!!bool ""', "true or false"),
+    "tagged text that is no number": ("!!float x", "a number that can be read"),
+    "tagged text that is no truth": ("!!bool x", "true or false"),
+    "tagged text that is no date": ("!!timestamp x", "a date"),
+    "tagged text that is no binary": ('!!binary "\u00e9"', "tag"),
+    "tagged set": ("!!set {a}", "tag"),
+    "date": ("2001-01-01", "a date"),
+    "date that is none": ("2001-99-99", "a date"),
+    "time that is none": ("2001-01-01 99:00:00", "a date"),
+    "lone =": ("=", "a lone ="),
+    "merge key as a value": ("<<", "a merge key"),
+    "hexadecimal without digits": ("0x_", "a number that can be read"),
+    "binary without digits": ("0b_", "a number that can be read"),
+    "number of 5000 digits": ("9" * 5000, "number"),
+    "negative number of 5000 digits": ("-" + "9" * 5000, "number"),
+    "hexadecimal of 5000 digits": ("0x" + "f" * 5000, "number"),
+    "whole number beyond floats": ("1" + "0" * 400, "2^53"),
+    "whole number that floats round": (str(2**53 + 1), "2^53"),
+    "number to the base 60": ("1:59:59", "base 60"),
+    "number to the base 60 beyond floats": ("1" + ":59" * 400 + ".5", "number"),
+    "anchor": ("&a 32", "anchors"),
+    "alias of nothing": ("*a", "anchors"),
+    "escape": ('"a\\e[2J"', "control character"),
+    "carriage return": ('"a\\rb"', "control character"),
+    "right to left": ('"a\\u202eb"', "control character"),
+    "separator of lines": ('"a\\u2028b"', "control character"),
+    "zero byte": ('"a\\0b"', "control character"),
+    "half of a pair": ('"\\ud800"', ""),
+    "unclosed list": ("[1", "not YAML"),
+    "unclosed text": ('"a', "not YAML"),
+    "sign that begins nothing": ("@a", "not YAML"),
+}
+
+
+@pytest.mark.parametrize("name", NO_VALUES)
+@pytest.mark.parametrize("key", ["cards", "ttft", "model"])
+def test_what_is_no_value_is_refused(tmp_path: Path, name: str, key: str) -> None:
+    value, says = NO_VALUES[name]
+    text = "".join(f"{line}\n" for line in ASKED.splitlines() if not line.startswith(f"{key}:")) + f"{key}: {value}\n"
+    told = refused(runs.load_run, asked(tmp_path, text), lines=2, says=says)
+    assert "r.yaml:" in told.split("\n")[0]
+
+
+@pytest.mark.parametrize("kind", ["chips", "systems", "models", "techniques", "evidence", "deployments", "peers"])
+@pytest.mark.parametrize("name", ["unknown tag", "date", "number of 5000 digits", "lone =", "escape"])
+def test_every_kind_of_file_reads_through_the_same_layer(tmp_path: Path, kind: str, name: str) -> None:
+    """A value in place of the first number or text of a file on file."""
+    text = hostile.files_of(kind)[0]
+    head, _, rest = text.partition("\n")
+    value, says = NO_VALUES[name]
+    path = asked(tmp_path, f"{head.partition(':')[0]}: {value}\n{rest}")
+    refused(catalog.load_path, kind, path, lines=3, says=says)
+
+
+KEYS = {
+    "list": "? [a]\n: 1\n",
+    "mapping": "? {a: 1}\n: 1\n",
+    "list of lists": "? [[a, [b]], {c: [d]}]\n: {e: [f]}\n",
+    "merge": "<<: {cards: 3}\n",
+    "empty": '"": 1\n',
+    "escape": '"\\e[2J": 1\n',
+    "line feed": '"a\\nerror: b": 1\n',
+    "duplicate": "cards: 3\n",
+    "number": "5: 1\n",
+    "nothing": "~: 1\n",
+    "of 100000 letters": "k" * 1000 + ": 1\n",
+    "unknown": "crads: 1\n",
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_what_is_no_key_is_refused(tmp_path: Path, name: str) -> None:
+    told = refused(runs.load_run, asked(tmp_path, ASKED + KEYS[name]), lines=2)
+    assert "r.yaml:7:" in told
+
+
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", "")])
+@pytest.mark.parametrize("depth", [65, 600, 50_000])
+def test_nesting_is_refused_beyond_64_levels(tmp_path: Path, opened: str, closed: str, depth: int) -> None:
+    text = "with: " + opened * depth + "1" + closed * depth if closed else opened * depth + "1"
+    refused(runs.load_run, asked(tmp_path, text + "\n"), lines=3, says="r.yaml:")
+
+
+def test_nesting_within_64_levels_is_read() -> None:
+    text = "a: " + "[" * 63 + "]" * 63
+    assert document.read(Path("x"), text.encode()).faults == []
+    refused(document.read, Path("x"), ("a: " + "[" * 64 + "]" * 64).encode(), says="nested deeper than 64")
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        *(
+            b"",
+            b"\n\n",
+            b"# a\n",
+            b"- a\n",
+            b"just text\n",
+            b"5\n",
+            b"null\n",
+            b"a: 1\n---\nb: 2\n",
+            b"%YAML 9.9\n---\na: 1\n",
+        ),
+        *(b"\x00\xff\xfe", b"\xff\xfea\x00", b"\x7fELF\x02", b"\x1f\x8b\x08\x00binary", b"PK\x03\x04", b"a: b\x00\n"),
+        *(
+            b"a: \x1b[2J\n",
+            b"a: \xed\xa0\x80\n",
+            b"a: \xc3\x28\n",
+            b"\xef\xbb\xbf\xef\xbb\xbfa: 1\n",
+            b"a: \xc2\x85\n\x01\n",
+        ),
+    ),
+)
+def test_what_is_no_document_is_refused_by_every_reader(tmp_path: Path, text: bytes) -> None:
+    path = asked(tmp_path, text)
+    for read in (runs.load_run, plans.read_plan, lambda path: catalog.load_path("models", path)):
+        refused(read, path, lines=20, says="r.yaml:")
+    table = tmp_path / "t.csv"
+    table.write_bytes(text)
+    refused(read_measurements, table, Context(), says="t.csv:")
+
+
+def test_a_sign_that_yaml_has_none_of_is_told_in_one_line(tmp_path: Path) -> None:
+    told = refused(runs.load_run, asked(tmp_path, "title: \u00e9\U0001f600\nmodel: a\x1bb\n"), says="r.yaml:2:")
+    assert "'\\x1b'" in told
+
+
+def test_a_fault_of_many_letters_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
+    told = refused(runs.load_run, asked(tmp_path, f"{ASKED}kv: {'x' * 100_000}\n"), says="r.yaml:7: kv: found 'xxx")
+    assert told.endswith("allowed: 'bf16', 'int8' or 'any'")
+    listed = ASKED.replace("16", "[" + "1.5, " * 5000 + "]")
+    refused(runs.load_run, asked(tmp_path, listed), says="r.yaml:3: cards: found [1.5, 1.5")
+
+
+def test_files_over_a_megabyte_are_not_read(tmp_path: Path) -> None:
+    path = asked(tmp_path, ASKED + "#" * document.LARGEST)
+    for read in (runs.load_run, plans.read_plan, lambda path: catalog.load_path("chips", path)):
+        refused(read, path, says="larger than 1 MB")
+    with path.open("r+b") as sparse:
+        sparse.truncate(3_000_000_000)
+    refused(runs.load_run, path, says="larger than 1 MB")
+    table = tmp_path / "t.csv"
+    with table.open("wb") as sparse:
+        sparse.truncate(3_000_000_000)
+    refused(read_measurements, table, Context(), says="larger than 400 MB")
+
+
+@pytest.mark.parametrize("count", [5000, 100_000])
+def test_many_faults_are_few_lines_at_once(tmp_path: Path, count: int) -> None:
+    keys = "".join(f"k{i}: 1\n" for i in range(count))
+    told = refused(runs.load_run, asked(tmp_path, (ASKED + keys)[: document.LARGEST - 10]), lines=21)
+    assert "more faults" in told
+
+
+# --- names and paths ------------------------------------------------------------------------------
+
+NO_NAMES = (
+    *("", " ", "/", ".", "..", "./", "a/b", "a\0", "a\0.yaml", "~", "*", "-", "--", "%s", "{0}", "\u00b2", "a\nb"),
+    *(LONG, f"{LONG}.yaml", f"/{LONG}/{LONG}.yaml", "x" * 100_000, "./none.yaml", "../../etc/passwd", "/etc/passwd"),
+    *("/dev/zero", "/dev/null", "/dev/stdin", "/proc/self/mem", "/proc/self/environ", "\x1b[2J", "\u202eabc"),
+)
+
+
+@pytest.mark.parametrize("kind", folders.FOLDERS)
+def test_what_is_no_name_is_not_on_file(kind: str) -> None:
+    for name in NO_NAMES:
+        with pytest.raises(MoeplanError) as caught:
+            catalog.load(kind, name)
+        assert caught.value.exit_code in (2, 4)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_a_file_names_is_no_way_out(tmp_path: Path, name: str) -> None:
+    refused(runs.load_run, asked(tmp_path, ASKED.replace("deepseek-v3", json.dumps(name))), lines=2)
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+def _circle(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [_fifo, _socket, _circle, _device, Path.mkdir], ids=lambda make: make.__name__)
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path, make: Callable[[Path], None], monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    for name, read in (
+        ("a.yaml", runs.load_run),
+        ("b.json", plans.read_plan),
+        ("c.yaml", lambda path: catalog.load_path("models", path)),
+        ("d.yaml", lambda path: results.load_results([str(path)])),
+        ("e.csv", lambda path: read_measurements(path, Context())),
+    ):
+        make(Path(name))
+        refused(read, Path(name), says="cannot be read")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads all")
+def test_a_file_without_rights_is_not_read(tmp_path: Path) -> None:
+    path = asked(tmp_path, ASKED)
+    path.chmod(0)
+    refused(runs.load_run, path, says="cannot be read")
+
+
+# --- records with their sources -------------------------------------------------------------------
+
+
+def data_of(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folders.root() / path).read_text(encoding="utf-8"))
+    return found
+
+
+class Plain(yaml.SafeDumper):
+    """Writes a value that stands there twice twice, without anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def changed(folder: Path, content: dict[str, Any], *edits: tuple[tuple[Any, ...], Any], ends: str = ".yaml") -> Path:
+    """Write a copy of a file with values changed."""
+    content = copy.deepcopy(content)
+    for (*above, last), value in edits:
+        place: Any = content
+        for key in above:
+            place = place[key]
+        place[last] = value
+    path = folder / f"changed{ends}"
+    text = json.dumps(content) if ends == ".json" else yaml.dump(content, Dumper=Plain, sort_keys=False)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+SYSTEM, STACK = "hardware/systems/cloudmatrix384.yaml", "hardware/stacks/cann-2025.yaml"
+MODEL, RESULT = "models/deepseek-v3.yaml", "evidence/ds-profile-prefill.yaml"
+SOURCED: dict[str, Any] = {"value": 1, "source": "a"}
+
+
+@pytest.mark.parametrize("key", ["source", "note", "kind", "range", "value"])
+@pytest.mark.parametrize(
+    "value", [["a"], {"a": 1}, SOURCED, 5, True, 1e300, [], [[1]], [SOURCED, SOURCED], [1, 2, 3], "\u00b2"]
+)
+def test_a_record_holds_plain_values(tmp_path: Path, key: str, value: Any) -> None:
+    path = changed(tmp_path, data_of(SYSTEM), (("packages_per_server", key), value))
+    if key == "value" and value in (5, 1e300):
+        catalog.load_path("systems", path)
+    elif key == "note" and value == "\u00b2":
+        catalog.load_path("systems", path)
+    else:
+        refused(catalog.load_path, "systems", path, lines=4, says="packages_per_server")
+
+
+def test_a_record_of_nothing_or_of_text_is_refused(tmp_path: Path) -> None:
+    source = data_of(STACK)["link_efficiency"]["ub"]["source"]
+    empty = changed(tmp_path, data_of(STACK), (("link_efficiency", "ub"), {"value": None, "source": source}))
+    refused(catalog.load_path, "stacks", empty, lines=2, says="link_efficiency.ub.value: found nothing")
+    other = tmp_path / "other"
+    other.mkdir()
+    named = changed(other, data_of(STACK), (("title",), {"value": "a title", "source": source}))
+    refused(catalog.load_path, "stacks", named, lines=2, says="title: found 'a title' with a source")
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 10**18, 0, -1, float("nan"), float("inf"), True, "5 GB/s"])
+def test_numbers_of_hardware_are_within_reason(tmp_path: Path, number: Any) -> None:
+    system = changed(tmp_path, data_of(SYSTEM), (("max_packages", "value"), number))
+    refused(catalog.load_path, "systems", system, lines=3, says="max_packages")
+
+
+@pytest.mark.parametrize("share", [0, 0.0, -0.5, 1.5, 1e-400, float("nan"), float("inf")])
+def test_a_share_is_never_zero(tmp_path: Path, share: float) -> None:
+    path = changed(tmp_path, data_of(STACK), (("link_efficiency", "ub", "value"), share))
+    refused(catalog.load_path, "stacks", path, lines=2, says="link_efficiency.ub")
+
+
+@pytest.mark.parametrize(
+    "ends", [[0, 1], [-1, 1], [0.1, 1.5], [0.1, 1e300], [0.1, float("inf")], [1, 0.1], [0.1], "0.1"]
+)
+def test_the_ends_of_a_range_are_what_the_value_may_be(tmp_path: Path, ends: Any) -> None:
+    """An end of zero of a share that is divided by would give intervals of nan."""
+    path = changed(tmp_path, data_of(STACK), (("link_efficiency", "ub", "range"), ends))
+    refused(catalog.load_path, "stacks", path, lines=2, says="link_efficiency.ub.range")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("experts", "topk_group"), 9),
+        (("experts", "topk_group"), 10**9),
+        (("experts", "topk_group"), 10**400),
+        (("experts", "n_group"), 10**9),
+        (("experts", "n_group"), 257),
+        (("experts", "n_group"), 0),
+        (("experts", "n_routed_experts"), 10**18),
+        (("experts", "num_experts_per_tok"), 10**9),
+        (("num_hidden_layers",), 10**400),
+        (("num_hidden_layers",), 10**18),
+        (("num_hidden_layers",), 0),
+        (("hidden_size",), -1),
+        (("hidden_size",), 1.5),
+        (("vocab_size",), float("nan")),
+    ],
+)
+def test_sizes_of_models_are_within_reason(tmp_path: Path, place: tuple[str, ...], value: Any) -> None:
+    path = changed(tmp_path, data_of(MODEL), (place, value))
+    refused(catalog.load_path, "models", path, lines=2, says="changed.yaml:")
+
+
+@pytest.mark.parametrize(
+    "value", [1e100, 1e308, 10**400, 0, -1, 1e-300, float("nan"), float("inf"), True, "1e400 s", [1]]
+)
+def test_measured_values_are_within_reason(tmp_path: Path, value: Any) -> None:
+    path = changed(tmp_path, data_of(RESULT), (("measured", 0, "value"), value))
+    if value is not True:
+        refused(results.load_results, [str(path)], lines=3, says="measured.0.value")
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plan() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(hostile.plan_files()[0])
+    return found
+
+
+LAYOUT = ("conditions", "decode", "layout")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((*LAYOUT, "draft"), 2),
+        ((*LAYOUT, "draft"), 10**9),
+        ((*LAYOUT, "batch"), 10**15),
+        ((*LAYOUT, "batch"), 0),
+        ((*LAYOUT, "dies"), 10**15),
+        ((*LAYOUT, "dies"), 0),
+        ((*LAYOUT, "tp"), 3),
+        ((*LAYOUT, "kv_resident"), 0),
+        ((*LAYOUT, "kv_resident"), float("nan")),
+        (("conditions", "decode", "instances"), 10**15),
+        (("conditions", "decode", "instances"), 0),
+        (("conditions", "prefill", "instances"), 2.5),
+        (("conditions", "model"), "/dev/zero"),
+        (("conditions", "system"), LONG),
+        (("conditions", "isl"), 10**400),
+        *((("predicted", key), value) for key in ("tpot", "ttft", "requests_per_s", "tokens_per_s_per_card")
+          for value in (float("nan"), float("inf"), -1, 0, 10**400)),
+        *((("version",), value)
+          for value in ("1\x1b[2J", "1\nnote: all is well", "1\r", "\u202e1", "", "1" * 41, 5, None)),
+        (("format",), "moeplan.plan/2"),
+        (("techniques", "decode"), {"mtp": ["on"]}),
+        (("run",), 5),
+        (("run", "cards"), 10**400),
+    ],
+)  # fmt: skip
+def test_a_plan_beyond_reason_is_refused(
+    tmp_path: Path, plan: dict[str, Any], place: tuple[str, ...], value: Any
+) -> None:
+    path = changed(tmp_path, plan, (place, value), ends=".json")
+    refused(plan_file.load_plan, str(path), lines=3)
+
+
+def _outside(tmp_path: Path) -> dict[str, str]:
+    """Return names of a file that is no business of a plan in ``tmp_path``/plans: each leads out by another way."""
+    (tmp_path / "plans").mkdir(exist_ok=True)
+    (tmp_path / "secret").write_text("secret")
+    link = tmp_path / "plans" / "link"
+    if not link.is_symlink():
+        link.symlink_to(tmp_path / "secret")
+        (tmp_path / "plans" / "folder").symlink_to(tmp_path, target_is_directory=True)
+    up = os.path.relpath(tmp_path, folders.root())
+    return {
+        "absolute": str(tmp_path / "secret"),
+        "up from the data": f"{up}/secret",
+        "up from here": f"./{os.path.relpath(tmp_path)}/secret",
+        "up from the plan": str(tmp_path / "plans" / ".." / "secret"),
+        "through a link": str(link),
+        "through a linked folder": str(tmp_path / "plans" / "folder" / "secret"),
+        "of the machine": "/etc/passwd",
+        "device": "/dev/zero",
+        "many up": "../" * 40 + "etc/passwd",
+        "zero byte": "./a\0b",
+        "long": "./" + LONG * 20,
+    }
+
+
+WAYS = (
+    *("absolute", "up from the data", "up from here", "up from the plan", "through a link", "through a linked folder"),
+    *("of the machine", "device", "many up", "zero byte", "long"),
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_files_of_a_plan_are_near_it(tmp_path: Path, plan: dict[str, Any], way: str) -> None:
+    name = _outside(tmp_path)[way]
+    path = changed(tmp_path / "plans", plan, (("files",), {name: "x"}), ends=".json")
+    told = refused(plans.read_plan, path, lines=2)
+    assert "changed since" not in told
+    assert "not on file" not in told
+
+
+def test_files_beside_a_plan_are_looked_at(tmp_path: Path, plan: dict[str, Any]) -> None:
+    (tmp_path / "own.yaml").write_text("a: 1")
+    path = changed(tmp_path, plan, (("files",), {str(tmp_path / "own.yaml"): "x", MODEL: "x"}), ends=".json")
+    assert len(plans.changed_since(plans.read_plan(path))) == 2
+
+
+@pytest.mark.parametrize("key", ["model", "system", "stack"])
+@pytest.mark.parametrize("way", ["absolute", "through a link", "device"])
+def test_what_a_plan_is_made_of_is_near_it(tmp_path: Path, plan: dict[str, Any], key: str, way: str) -> None:
+    name = _outside(tmp_path)[way]
+    name = name if way == "device" else f"{name}.yaml"
+    (tmp_path / "plans" / "link.yaml").symlink_to(tmp_path / "secret")
+    path = changed(tmp_path / "plans", plan, (("conditions", key), name), ends=".json")
+    refused(plans.read_plan, path, lines=3, says="folder of this one")
+
+
+# --- tables of measurements -----------------------------------------------------------------------
+
+HEADER = "operator,rows,inner,columns,time_us\n"
+EXPERTS = "operator,tokens,hidden_size,intermediate_size,experts,topk,local_experts,time_us\n"
+GOOD = "matmul_int8,8,7168,2048,21.5\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{HEADER}matmul_int8,{size},7168,2048,5\n"
+            for size in ("1e20", "1e200", "1e400", "nan", "inf", "0", "-1", "")
+        ),
+        *(
+            f"{HEADER}matmul_int8,8,7168,2048,{time}\n"
+            for time in ("1e20", "1e400", "nan", "inf", "0", "-1", "", "5 us", "\u00b2")
+        ),
+        f"{EXPERTS}experts_bf16,1,7168,2048,1e20,8,16,5\n",
+        f"{EXPERTS}experts_bf16,1e-300,7168,2048,256,1e-300,1e-300,5\n",
+        f"{HEADER}matmul_bf16,{'9' * 140_000},7168,2048,5\n",
+        f'{HEADER}matmul_bf16,"{"9" * 140_000},7168,2048,5\n',
+        f"{'c' * 140_000},{HEADER}{GOOD}",
+        f"operator,rows,rows,inner,columns,time_us\n{GOOD}",
+        f"operator,rows,inner,columns,time_us,time_us\n{GOOD}",
+        f"operator,operator,rows,inner,columns,time_us\n{GOOD}",
+        f"{HEADER}{GOOD}\0",
+        f"\0{HEADER}{GOOD}",
+        HEADER,
+        f"{HEADER}matmul_int8\n",
+        f"{HEADER}no_operator,1,1,1,1\n",
+        f"{HEADER.replace('rows', 'rwos')}{GOOD}",
+        "operator\n",
+        "op_name,latency\nmoe,1\n",
+        "op_name,latency,num_experts,moe_ep_size\nmoe,1,256,0\n",
+        "OP Type,Task Duration(us),Input Shapes,Input Data Types,Output Shapes\n",
+        'Average Duration(us),Input Shapes,Input Data Types,Output Shapes\n5,"0,0;0,0",INT8;INT8,"0,0"\n',
+        "a,b\n" * 100_000,
+        "," * 100_000,
+        "\u202e,\x1b[2J,=1+1\n1,2,3\n",
+    ],
+)
+def test_a_table_beyond_reason_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    told = refused(read_measurements, path, Context(ep=64), lines=11, says="t.csv:")
+    assert "nan to nan" not in told
+
+
+def test_a_table_of_many_faults_shows_few(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(HEADER + "matmul_int8,-1,7168,2048,5\n" * 50_000)
+    refused(read_measurements, path, Context(), lines=11, says="faults more")
+
+
+def test_a_table_that_is_good_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + (HEADER + GOOD).replace("\n", "\r\n").encode())
+    assert len(read_measurements(path, Context())[0]) == 1
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--isl", "1024", "--osl", "512", "--tpot", "50ms", "--cards")
+EXPLAIN = ("explain", "deepseek-v3", "--on", "cloudmatrix384", "--isl", "4096", "--osl", "512")
+NO_COUNTS = (
+    "\u00b2",
+    "\u0663x",
+    "0",
+    "-1",
+    "1e3",
+    "1.5",
+    "nan",
+    "inf",
+    "",
+    " ",
+    "9" * 400,
+    "9" * 5000,
+    "0x10",
+    str(2**63),
+)
+
+
+@pytest.mark.parametrize("count", NO_COUNTS)
+def test_what_is_no_count_is_refused(moe: Command, count: str) -> None:
+    is_one_clear_line(moe(*SOLVE, count))
+    is_one_clear_line(moe(*EXPLAIN, "--batch", "8", "--dies", count))
+    is_one_clear_line(moe(*EXPLAIN, "--dies", "64", "--batch", count))
+    is_one_clear_line(moe(*EXPLAIN, "--dies", "64", "--batch", "8", "--tp", count))
+
+
+@pytest.mark.parametrize("count", [count for count in NO_COUNTS if count != "1e3"])
+def test_what_is_no_goal_is_refused(moe: Command, count: str) -> None:
+    is_one_clear_line(moe("what-if", "seed-cm384-decode", "--reach", f"batch={count},tpot=30ms"))
+    is_one_clear_line(moe("what-if", "seed-cm384-decode", "--reach", f"tpot={count}ms") if count == "nan" else
+                      moe("what-if", "seed-cm384-decode", "--reach", f"tpot={count}"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value", ["2e9", str(10**12), str(2**63), "[1]", "{}", "null", '"a"', "", "NaN", "Infinity", "-1", "1e400"]
+)
+@pytest.mark.parametrize("key", ["redundant", "draft", "cp", "dies", "kv_resident", "overlap", "fused_experts"])
+def test_what_is_no_key_of_a_layout_is_refused(moe: Command, key: str, value: str) -> None:
+    said = moe(*EXPLAIN, "--dies", "64", "--batch", "8", "--set", f"{key}={value}")
+    code, _, error = said
+    assert code in (2, 4), error
+    assert "internal" not in error
+    assert all(line.startswith(("error: ", "note: ")) for line in error.splitlines()), error
+
+
+@pytest.mark.parametrize(
+    "time", ["50", "-5ms", "0ms", "nan s", "1e400ms", "1e-400s", "50 Gb/s", "", "ms", "\u00b2ms", LONG, "\x1b[2J"]
+)
+def test_what_is_no_time_is_refused(moe: Command, time: str) -> None:
+    words = [*SOLVE, "16"]
+    words[words.index("50ms")] = time
+    is_one_clear_line(moe(*words))
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        *(LONG, f"{LONG}.yaml", f"{LONG}.json", " ", "a\nerror: b", "\x1b[2J", "\u202e", "/", ".", "..", "/dev/zero"),
+        *("/dev/null", "\udcff", "\u00e9"),
+    ),
+)
+def test_what_is_no_name_is_one_line_of_every_command(moe: Command, name: str) -> None:
+    for words in (
+        ("show", name),
+        ("gains", name),
+        ("validate", name),
+        ("what-if", name),
+        ("compare", name, name),
+        ("explain", name),
+        ("explain", "--evidence", name),
+        ("report", name),
+        ("solve", name, *SOLVE[2:], "16"),
+        (*SOLVE, "16", "--on", name),
+        (*SOLVE, "16", "--stack", name),
+        (*SOLVE, "16", "--with", name),
+        ("calibrate", name, "--on", "cloudmatrix384"),
+    ):
+        is_one_clear_line(moe(*words))
+
+
+def test_draft_acceptances_are_few(moe: Command, tmp_path: Path) -> None:
+    asked(tmp_path, ASKED + "acceptance: [" + "1.0, " * 5000 + "]\n")
+    is_one_clear_line(moe("solve", "r.yaml"))
+    is_one_clear_line(moe(*SOLVE, "16", "--acceptance", ",".join(["1.0"] * 5000)))
+    is_one_clear_line(moe(*SOLVE, "16", "--acceptance", "nan,nan"))
+
+
+OUTS = (
+    *(
+        "",
+        ".",
+        "..",
+        "/",
+        "/dev/null",
+        "/dev/full",
+        "./",
+        "folder",
+        "folder.json/",
+        "none/p.json",
+        "p.txt",
+        "p",
+        "p.json/",
+    ),
+    *("taken.json", f"{LONG}.json", "a\0.json", "circle.json", "fifo.json", "taken.json/p.json", "\udcff\x1b.txt"),
+)
+
+
+@pytest.mark.parametrize("word", OUTS)
+def test_where_nothing_may_be_written(moe: Command, tmp_path: Path, word: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "taken.json").write_text("precious")
+    (tmp_path / "circle.json").symlink_to("circle.json")
+    os.mkfifo(tmp_path / "fifo.json")
+    before = listed(tmp_path)
+    start = time.perf_counter()
+    said = moe(*SOLVE, "16", "-q", "-o", word)
+    assert time.perf_counter() - start < 1, "refused only after the search"
+    is_one_clear_line(said, 2)
+    assert said[1] == "", "an answer before the refusal"
+    assert listed(tmp_path) == before
+    assert (tmp_path / "taken.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "word", [f"{LONG}.yaml", "", ".", "/dev/null", "none/r.yaml", "r.txt", "taken.yaml", "folder", "circle.yaml"]
+)
+def test_where_no_run_may_be_written(moe: Command, tmp_path: Path, word: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken.yaml").write_text("precious")
+    (tmp_path / "circle.yaml").symlink_to("circle.yaml")
+    is_one_clear_line(moe("init", "--yes", word), 2)
+    assert (tmp_path / "taken.yaml").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes all")
+def test_a_folder_without_rights_is_refused_before_the_search(moe: Command, tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir(mode=0o500)
+    is_one_clear_line(moe(*SOLVE, "16", "-q", "-o", "shut/p.json"), 2)
+
+
+def test_a_folder_that_takes_no_files_is_one_line() -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        writing.write_whole(Path("/proc/p.json"), "x")
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+ACTING = "a\x1b[2Jb\rc\u202ed\u2028e\u0085f\x9bg\ufeffh\x07i\x7fj"
+
+
+def acts(text: str) -> list[str]:
+    """Return the signs of a text that do more than stand there, line ends apart."""
+    return [sign for sign in text if sign not in "\n\t" and printable(sign) != sign]
+
+
+def _document(cell: Any, title: str = "t") -> Document:
+    columns = (Column("key", "key"), Column("value", "value", "s"))
+    table = Table(title=title, columns=columns, rows=({"key": cell, "value": -1.5},), notes=(title,))
+    return Document(schema="moeplan.test/1", title=title, facts={"a": cell}, tables=(table,), notes=(title,))
+
+
+@pytest.mark.parametrize("format_", sorted(RENDERERS))
+def test_no_cell_acts_on_a_terminal(format_: str) -> None:
+    shown = RENDERERS[format_](_document(f"{ACTING}\nerror: forged"), 100)
+    assert acts(shown) == []
+    assert not any(line.lstrip().startswith("error: forged") for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("format_", ["json", "csv"])
+def test_no_title_acts_on_a_terminal(format_: str) -> None:
+    shown = RENDERERS[format_](_document("cell", f"{ACTING}\nerror: forged"), 100)
+    assert acts(shown) == []
+    assert not any(line.lstrip().startswith("error: forged") for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "--", "-a"])
+def test_no_cell_of_csv_is_a_formula(cell: str) -> None:
+    rows = list(csv.reader(io.StringIO(RENDERERS["csv"](_document(cell), 100))))
+    assert not rows[2][0].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert rows[2][1] == "-1.5"  # a number stays one
+
+
+def test_a_dash_is_no_formula() -> None:
+    rows = list(csv.reader(io.StringIO(RENDERERS["csv"](_document("-"), 100))))
+    assert rows[2][0] == "-"
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "csv", "markdown"])
+@pytest.mark.parametrize("where", ["name", "title", "model", "key", "path"])
+def test_text_of_a_file_never_reaches_the_terminal_raw(moe: Command, tmp_path: Path, where: str, format_: str) -> None:
+    quoted = json.dumps(f"{ACTING}\nerror: forged")
+    head = {"name": f"name: {quoted}\n", "title": f"name: s\ntitle: {quoted}\n", "model": f"name: s\nchip: {quoted}\n",
+            "key": f"name: s\n{quoted}: 1\n", "path": "name: s\n"}[where]  # fmt: skip
+    name = "s.yaml" if where != "path" else "\x1b[2J\nerror: forged.yaml"
+    (tmp_path / name).write_text(head + "title: t\n" * (where != "title"))
+    code, out, error = moe("show", f"./{name}", "--format", format_)
+    assert code in (2, 4), error
+    assert acts(out + error) == []
+    assert all(line.startswith(("error: ", "note: ")) for line in error.splitlines())
+    assert "error: forged" not in [line[:13] for line in error.splitlines()]
+
+
+# --- the safe writer ------------------------------------------------------------------------------
+
+WRITERS, WRITES = 4, 50
+
+
+def whole(text: str) -> bool:
+    return bool(text) and text == text[0] * (20_000 + 5000 * (ord(text[0]) - ord("a")))
+
+
+def test_many_writers_of_one_path_leave_the_text_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    writers = []
+    for k in range(WRITERS):
+        if (pid := os.fork()) == 0:
+            refusals = 0
+            for _ in range(WRITES):
+                try:
+                    writing.write_whole(path, chr(97 + k) * (20_000 + 5000 * k))
+                except BaseException:
+                    refusals += 1
+            os._exit(refusals)
+        writers.append(pid)
+    reads, torn, left, refusals = 0, 0, set(writers), 0
+    while left:
+        if path.exists():
+            reads, torn = reads + 1, torn + (not whole(path.read_text()))
+        for pid in list(left):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                left.discard(pid)
+                refusals += os.waitstatus_to_exitcode(status)
+    assert reads > 10
+    assert (torn, refusals) == (0, 0)
+    assert whole(path.read_text())
+    assert listed(tmp_path) == ["plan.json"]
+
+
+def test_of_many_writers_that_may_not_replace_one_is_first(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    to = [writing.target(str(path), option="-o", suffixes=[".json"], force=False) for _ in range(3)]
+    to[0].write("first")
+    for late in to[1:]:
+        refused(late.write, "late", says="is there already")
+    assert path.read_text() == "first"
+    assert listed(tmp_path) == ["plan.json"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "plan.json").write_text("old")
+    link, chain = tmp_path / "link.json", tmp_path / "chain.json"
+    link.symlink_to("there/plan.json")
+    chain.symlink_to(link)
+    dangling = tmp_path / "dangling.json"
+    dangling.symlink_to("there/new.json")
+    for one, text in ((link, "one"), (chain, "two"), (dangling, "three")):
+        writing.write_whole(one, text)
+        assert one.is_symlink()
+        assert one.read_text() == text
+    assert listed(tmp_path / "there") == ["new.json", "plan.json"]
+    assert (tmp_path / "there" / "plan.json").read_text() == "two"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o444, 0o755])
+def test_a_file_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+    path.chmod(mode)
+    writing.write_whole(path, "new")
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_new_file_has_the_mode_of_the_users_mask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        writing.write_whole(tmp_path / "plan.json", "new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "plan.json").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("at", ["fsync", "replace"])
+def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path: Path, at: str) -> None:
+    path, other = tmp_path / "plan.json", tmp_path / "other.json"
+    path.write_text("old")
+    if (pid := os.fork()) == 0:
+        setattr(os if at == "fsync" else Path, at, lambda *_: os.kill(os.getpid(), 9))
+        writing.write_whole(path, "new")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+    assert path.read_text() == "old"
+    assert len(listed(tmp_path)) == 2
+    writing.write_whole(other, "another file's")  # sweeps its own alone
+    assert len(listed(tmp_path)) == 3
+    writing.write_whole(path, "newer")
+    assert path.read_text() == "newer"
+    assert listed(tmp_path) == ["other.json", "plan.json"]
+
+
+def test_what_another_writer_or_machine_has_at_work_is_not_swept(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    alive = tmp_path / f".plan.json.{writing._here()}-{os.getppid()}-{'0' * 12}{writing.PART}"
+    elsewhere = tmp_path / f".plan.json.ffffffff-99999999-{'0' * 12}{writing.PART}"
+    own = tmp_path / ".plan.json.notes.part"
+    for one in (alive, elsewhere, own):
+        one.write_text("x")
+    writing.write_whole(path, "new")
+    assert all(one.exists() for one in (alive, elsewhere, own))
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused(writing.write_whole, path, "new", says="No space left on device")
+    assert path.read_text() == "old"
+    assert listed(tmp_path) == ["plan.json"]
