@@ -764,7 +764,7 @@ def test_no_cell_acts_on_a_terminal(format_: str) -> None:
     assert not any(line.lstrip().startswith("error: forged") for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("format_", ["json", "csv"])
+@pytest.mark.parametrize("format_", ["table", "json", "csv", "markdown"])
 def test_no_title_acts_on_a_terminal(format_: str) -> None:
     shown = RENDERERS[format_](_document("cell", f"{ACTING}\nerror: forged"), 100)
     assert acts(shown) == []
