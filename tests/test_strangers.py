@@ -771,7 +771,22 @@ def test_no_title_acts_on_a_terminal(format_: str) -> None:
     assert not any(line.lstrip().startswith("error: forged") for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "--", "-a"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "=1+1",
+        "+1+A1",
+        "-1|x",
+        "+cmd|' /C calc'!A0",
+        "-2+3+cmd|' /C calc'!A0",
+        "@x",
+        "=cmd|' /C calc'!A0",
+        "\t=1",
+        "\r=1",
+        "--",
+        "-a",
+    ],
+)
 def test_no_cell_of_csv_is_a_formula(cell: str) -> None:
     rows = list(csv.reader(io.StringIO(RENDERERS["csv"](_document(cell), 100))))
     assert not rows[2][0].startswith(("=", "+", "-", "@", "\t", "\r"))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -62,8 +63,8 @@ def to_json(document: Document, width: int) -> str:
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # JSON leaves some of them as they are
 
 
-#: begins a cell that a spreadsheet takes for a formula
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: a text that a spreadsheet may work out: it begins as formulas do, and is no plain amount in words like "+1 ms"
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?!\d[\w\s.,:;%/-]*$)")
 
 
 def _cell(value: Any) -> Any:
@@ -71,7 +72,7 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = printable(value)
-    return f"'{text}" if text.startswith(_FORMULA) and text != "-" else text
+    return f"'{text}" if text != "-" and _FORMULA.match(value) else text
 
 
 def to_csv(document: Document, width: int) -> str:

@@ -2,8 +2,8 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from annotated_types import Gt
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
 from perfmodel.specs.conditions import Conditions, DeploymentConditions
@@ -14,8 +14,14 @@ Quantity = Literal[
 ]
 
 
-#: seconds from a nanosecond to a month, or a rate as far from one
-PositiveValue = Annotated[float, Ge(1e-9), Le(1e9), Field(allow_inf_nan=False)]
+def _measurable(value: float) -> float:
+    """Refuse what nobody measures: shorter than a nanosecond, longer than some decades, or a rate as far from one."""
+    if not 1e-9 <= value <= 1e9:
+        raise ValueError(f"found {value:g}; allowed: from 1e-9 to 1e9, in seconds or per second")
+    return value
+
+
+PositiveValue = Annotated[float, Gt(0), Field(allow_inf_nan=False), AfterValidator(_measurable)]
 
 
 #: the one quantity that is a rate; the others are times
