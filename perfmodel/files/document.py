@@ -6,9 +6,11 @@ without recursion.
 """
 
 import logging
+import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -40,24 +42,30 @@ def _opened(path: Path, *state: int) -> bytes:
         return file.read(LARGEST + 1)
 
 
-def content(path: Path) -> bytes:
-    """Return what a file holds, at most ``LARGEST`` bytes and one; as long as it does not change it is opened once.
+@contextmanager
+def readable(path: Path) -> Iterator[os.stat_result]:
+    """Yield the state of a regular file that is to be read; a device or a pipe has no end.
 
-    Raises ``UsageError`` where it cannot be read, or is no regular file.
+    Raises ``UsageError`` where it is none, and where what is done inside cannot be.
     """
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            found = _kind(state.st_mode)
+            found = "Is a directory" if stat.S_ISDIR(state.st_mode) else "no regular file"
             raise UsageError(f"{printable(str(path))}: cannot be read: {found}; allowed: a file; check the path")
-        return _opened(path, state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
+        yield state
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         why = getattr(error, "strerror", error)
         raise UsageError(f"{printable(str(path))}: cannot be read: {why}; check the path") from None
 
 
-def _kind(mode: int) -> str:
-    return "Is a directory" if stat.S_ISDIR(mode) else "no regular file"
+def content(path: Path) -> bytes:
+    """Return what a file holds, at most ``LARGEST`` bytes and one; as long as it does not change it is opened once.
+
+    Raises ``UsageError`` where it cannot be read, or is no regular file.
+    """
+    with readable(path) as state:
+        return _opened(path, state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
 
 
 def standard_input() -> bytes:
@@ -80,9 +88,8 @@ class _Open:
 
     path: Place
     items: Any
-    #: key whose value comes next, its line, and whether its value is left out
+    #: key whose value comes next, and whether that value is left out
     key: Any = None
-    line: int = 0
     keyed: bool = False
     dropped: bool = False
 
@@ -204,7 +211,7 @@ class _Builder:
         if UNPRINTABLE.search(key) or "\n" in key:
             self.faults.append((line, f"{dotted(top.path)}: {shown(key)} as a key; allowed: printable text"))
             key = ""
-        top.keyed, top.key, top.line, top.dropped = True, key, line, True
+        top.keyed, top.key, top.dropped = True, key, True
         if key == "<<":
             self.faults.append((line, "merge keys; allowed: plain keys"))
         elif key in top.items:

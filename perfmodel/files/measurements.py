@@ -3,8 +3,9 @@
 import logging
 from pathlib import Path
 
-from perfmodel.errors import DataError, UsageError, printable
+from perfmodel.errors import DataError, UsageError
 from perfmodel.files.catalog import load_model
+from perfmodel.files.document import readable
 from perfmodel.files.machines import load_machine
 from perfmodel.measured import readers
 from perfmodel.measured.reading import Context
@@ -22,21 +23,16 @@ def read_measurements(path: Path, context: Context) -> tuple[list[Measurement], 
     Raises ``UsageError`` for a file that cannot be read, ``DataError`` with every fault of one that can.
     """
     _LOG.debug("read %s", path)
-    try:
-        if path.exists() and not path.is_file():  # a device or pipe has no end
-            raise UsageError(
-                f"{printable(str(path))}: cannot be read: no regular file; allowed: a file; check the path"
-            )
-        if path.stat().st_size > LARGEST_TABLE:
+    with readable(path) as state:
+        if state.st_size > LARGEST_TABLE:
             raise DataError(f"{path}:1: larger than {LARGEST_TABLE / 1e6:.0f} MB; allowed: one profile; split it")
-        text = path.read_bytes().decode("utf-8-sig")
-        if "\0" in text:
-            raise DataError(f"{path}:1: binary: holds a zero byte; allowed: UTF-8 CSV")
+        held = path.read_bytes()
+    try:
+        text = held.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 CSV") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        why = getattr(error, "strerror", error)
-        raise UsageError(f"{printable(str(path))}: cannot be read: {why}; check the path") from None
+    if "\0" in text:
+        raise DataError(f"{path}:1: binary: holds a zero byte; allowed: UTF-8 CSV")
     return readers.measurements_in(path, text, context)
 
 

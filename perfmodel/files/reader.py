@@ -42,7 +42,7 @@ def fault_in_words(fault: Any, spec_type: type[Spec]) -> str:
             return text if repr(found) in text else f"found {found!r}; {text}"
 
 
-def _keys(spec_type: Any, seen: frozenset[str] = frozenset()) -> list[str]:
+def _keys(spec_type: Any) -> list[str]:
     keys: list[str] = []
     for name, info in spec_type.model_fields.items():
         keys.append(info.alias or name)

@@ -41,13 +41,7 @@ def target(word: str, *, option: str, suffixes: Sequence[str], force: bool) -> T
     """
     ends = " or ".join(suffixes)
     path = Path(word)
-    if (
-        not word
-        or "\0" in word
-        or word.endswith(("/", os.sep))
-        or path.name in ("", ".", "..")
-        or _is(path, Path.is_dir)
-    ):
+    if not word or "\0" in word or word.endswith(("/", os.sep)) or path.name in ("", ".", "..") or _is_folder(path):
         raise UsageError(f"{option}: {word!r} is no file; allowed: a file name that ends in {ends}")
     if path.suffix.lower() not in suffixes:
         raise UsageError(f"{option}: {word!r}; allowed: a file name that ends in {ends}")
@@ -61,20 +55,27 @@ def target(word: str, *, option: str, suffixes: Sequence[str], force: bool) -> T
             f"{path}: cannot be written: there is no folder {path.parent}; make it first, or check the path"
         )
     if there and not real.is_file():
-        raise UsageError(f"{path}: is no regular file; allowed: a new name, or a file")
+        raise _irregular(path)
     if there and not force:
-        raise UsageError(f"{path}: is there already; allowed: a new name; give another, or --force to replace it")
+        raise _taken(path)
     if not os.access(real.parent, os.W_OK | os.X_OK):
         raise UsageError(f"{path}: cannot be written: no right to write in {path.parent}; check the path")
     return Target(path=path, force=force)
 
 
-def _is(path: Path, question: Any) -> bool:
-    """Return the answer to a question about a path; no where it cannot be asked."""
+def _is_folder(path: Path) -> bool:
     try:
-        return bool(question(path))
-    except (OSError, ValueError):
+        return path.is_dir()
+    except OSError:  # a name that is too long
         return False
+
+
+def _irregular(path: Path) -> UsageError:
+    return UsageError(f"{path}: is no regular file; allowed: a new name, or a file")
+
+
+def _taken(path: Path) -> UsageError:
+    return UsageError(f"{path}: is there already; allowed: a new name; give another, or --force to replace it")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -90,7 +91,7 @@ def _put(path: Path, text: str, *, replace: bool) -> None:
     try:
         real = path.resolve()
         if real.exists() and not real.is_file():
-            raise UsageError(f"{path}: is no regular file; allowed: a new name, or a file")
+            raise _irregular(path)
         beside = _beside(real, text)
         try:
             if replace:
@@ -103,9 +104,7 @@ def _put(path: Path, text: str, *, replace: bool) -> None:
             beside.unlink(missing_ok=True)
         _sweep(real)
     except FileExistsError:
-        raise UsageError(
-            f"{path}: is there already; allowed: a new name; give another, or --force to replace it"
-        ) from None
+        raise _taken(path) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(f"{path}: cannot be written: {getattr(error, 'strerror', error)}; check the path") from None
 
