@@ -14,17 +14,23 @@ from perfmodel.planning.what_if import Effect, effects
 from perfmodel.prediction.breakdown import Breakdown, breakdown
 from perfmodel.prediction.cost import Cost, Power, card_prices, cost_of, power_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan, deployment_of
-from perfmodel.prediction.deployment_uncertainty import deployment_intervals, deployment_sensitivity
+from perfmodel.prediction.deployment_uncertainty import (
+    deployment_intervals,
+    deployment_sensitivity,
+    with_prefill_between,
+)
 from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.placement import Die
 from perfmodel.prediction.scenario import Resolved, ledger_of
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.timeline import Timeline, timeline
-from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, interleaved, pool_intervals
+from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, pool_intervals
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.distance import place_of
 from perfmodel.scoring.neighbours import neighbours
 from perfmodel.scoring.validation import Published, Result
+from perfmodel.solver.front import point_of
+from perfmodel.solver.request import Cases
 from perfmodel.solver.solution import FrontPoint
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.plan import PlanSpec
@@ -140,17 +146,15 @@ def plan_report(
         "prefill": _pool(run, "prefill", resolved, ideal, best.prefill_instances, best.prefill_utilisation, published),
         "decode": _pool(run, "decode", resolved, ideal, best.decode_instances, best.decode_utilisation, published),
     }
-    if best.mixed:
-        added = best.tpot_added * as_float(resolved["decode"].point.tokens_per_step)
-        intervals = interleaved(pools["decode"].intervals, pools["prefill"].intervals, added)
-        pools["decode"] = replace(pools["decode"], intervals=intervals)
+    intervals = with_prefill_between(best, pools["prefill"].intervals, pools["decode"].intervals)
+    pools["decode"] = replace(pools["decode"], intervals=intervals)
     case = resolved["prefill"].scenario.case
-    of_pools = pools["prefill"].intervals, pools["decode"].intervals
+    of_pools = pools["prefill"].intervals, intervals
     overall = deployment_intervals(best, *of_pools, case, run.utilisation, plan.wanted.requests_per_s)
     held: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
     if best.mixed:
         del held["prefill"]
-    targets, chance = targets_of(plan, run, best, held, pools["decode"].intervals, overall)
+    targets, chance = targets_of(plan, run, best, held, intervals, overall)
     before = None if best.mixed else outcome(run, ttft=run.ttft)
     tried = [] if before is None else effects(run, before, changes)
     dies, sites = sites_of(plan, run, best, resolved)
@@ -206,10 +210,9 @@ def _with_choice(
     """Return a front with the plan on it where no point beats it: its limits are some way apart."""
     if not front:
         return ()
-    servers = best.servers
-    cards = sum(servers[phase] * one.scenario.case.rates.packages_per_server for phase, one in resolved.items())
-    rate = best.requests_per_s * as_float(resolved["decode"].scenario.case.osl) / cards
-    own = FrontPoint(tpot=best.tpot, tokens_per_s_per_card=rate, deployment=best)
+    cases = Cases(prefill=resolved["prefill"].scenario.case, decode=resolved["decode"].scenario.case)
+    own = point_of(best, cases)
+    rate = own.tokens_per_s_per_card
     if any(one.tpot <= own.tpot * (1 + SAME) and one.tokens_per_s_per_card >= rate * (1 - SAME) for one in front):
         return tuple(front)
     kept = [one for one in front if one.tpot < own.tpot or one.tokens_per_s_per_card > rate]

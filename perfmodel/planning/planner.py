@@ -9,9 +9,13 @@ from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.prediction.deployment_uncertainty import deployment_intervals, deployment_sensitivity
+from perfmodel.prediction.deployment_uncertainty import (
+    deployment_intervals,
+    deployment_sensitivity,
+    with_prefill_between,
+)
 from perfmodel.prediction.sensitivity import Swing
-from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, chance, interleaved, pool_intervals
+from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, chance, pool_intervals
 from perfmodel.solver.front import front
 from perfmodel.solver.optimal_range import optimal_range
 from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution
@@ -126,9 +130,7 @@ def _ranges(best: Deployment, request: PlanRequest) -> tuple[PoolIntervals, Pool
         pool_intervals(request.machines[phase], pool.layout, pool.family, request.cases[phase])
         for phase, pool in each.items()
     )
-    if best.mixed:
-        decode = interleaved(decode, prefill, best.tpot_added * as_float(best.decode.point.tokens_per_step))
-    return prefill, decode
+    return prefill, with_prefill_between(best, prefill, decode)
 
 
 def front_of(request: PlanRequest) -> list[FrontPoint]:

@@ -52,6 +52,13 @@ def deployment_sensitivity(
     return sorted(found, key=lambda one: -one.largest)
 
 
+def with_prefill_between(best: Deployment, prefill: PoolIntervals, decode: PoolIntervals) -> PoolIntervals:
+    """Return how sure the steps of decode are, with prefill steps in between where its instances run both phases."""
+    if not best.mixed:
+        return decode
+    return interleaved(decode, prefill, best.tpot_added * as_float(best.decode.point.tokens_per_step))
+
+
 def deployment_intervals(
     best: Deployment, prefill: PoolIntervals, decode: PoolIntervals, case: Case, utilisation: float, asked: float | None
 ) -> DeploymentIntervals:

@@ -38,7 +38,7 @@ def front(case: Case, request: SearchRequest, prefill_case: Case | None = None) 
             asked = replace(request, choices=replace(request.choices, kv_dtypes=(kv_dtype,)))
             for joins in mixed_joins(cases, sizes, asked, limits, Tally()):
                 found.append(min(joins, key=lambda join: join.key, default=None))
-    points = [_point(deployment(join, cases, request.utilisation), cases) for join in found if join is not None]
+    points = [point_of(deployment(join, cases, request.utilisation), cases) for join in found if join is not None]
     kept: list[FrontPoint] = []
     for point in sorted(points, key=lambda one: (one.tpot, -one.tokens_per_s_per_card)):
         if not kept or point.tokens_per_s_per_card > kept[-1].tokens_per_s_per_card * (1 + ROUNDING):
@@ -46,7 +46,8 @@ def front(case: Case, request: SearchRequest, prefill_case: Case | None = None) 
     return kept
 
 
-def _point(best: Deployment, cases: Cases) -> FrontPoint:
+def point_of(best: Deployment, cases: Cases) -> FrontPoint:
+    """Return where a deployment stands on a front: its TPOT, and output tokens a second of a card in use."""
     cards = best.prefill_servers * cases.prefill.rates.packages_per_server
     cards += best.decode_servers * cases.decode.rates.packages_per_server
     rate = best.requests_per_s * as_float(cases.decode.osl) / cards
