@@ -7,7 +7,9 @@ import copy
 import csv
 import io
 import json
+import logging
 import os
+import re
 import socket
 import stat
 import sys
@@ -21,8 +23,9 @@ import yaml
 
 from perfmodel.cli.app import run
 from perfmodel.errors import DataError, MoeplanError, UsageError, printable
-from perfmodel.files import catalog, document, folders, plans, results, runs, writing
+from perfmodel.files import catalog, document, folders, magnitudes, plans, results, runs, writing
 from perfmodel.files.measurements import read_measurements
+from perfmodel.files.reader import Reader, unsourced
 from perfmodel.measured.reading import Context
 from perfmodel.planning import plan_file
 from perfmodel.report.render import RENDERERS
@@ -528,6 +531,148 @@ def test_what_a_plan_is_made_of_is_near_it(tmp_path: Path, plan: dict[str, Any],
     (tmp_path / "plans" / "link.yaml").symlink_to(tmp_path / "secret")
     path = changed(tmp_path / "plans", plan, (("conditions", key), name), ends=".json")
     refused(plans.read_plan, path, lines=3, says="folder of this one")
+
+
+# --- magnitudes -----------------------------------------------------------------------------------
+
+CHIP, KERNELS, TERMS = (
+    "hardware/chips/ascend-910c-752.yaml", "hardware/kernels/cann-2025-05.yaml", "hardware/terms/ascend.yaml",
+)  # fmt: skip
+
+
+def unranged(value: Any) -> Any:
+    """Return the content of a file without the ranges of its numbers, so that any may be changed alone."""
+    if isinstance(value, dict):
+        return {key: unranged(inner) for key, inner in value.items() if key != "range"}
+    return [unranged(inner) for inner in value] if isinstance(value, list) else value
+
+
+def remarks(read: Callable[..., Any], *given: Any) -> list[str]:
+    """Return what is remarked on while a file is read."""
+    told: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+
+    log, listener = logging.getLogger("perfmodel"), Listener(logging.INFO)
+    level = log.level
+    log.addHandler(listener)
+    log.setLevel(logging.INFO)
+    try:
+        read(*given)
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "place", "value", "says"),
+    [
+        ("chips", CHIP, ("die", "hbm", "bandwidth", "value"), "1.6 MB/s", "die.hbm.bandwidth: found 1.6 MB/s; "),
+        ("chips", CHIP, ("die", "clock", "value"), "1.8 kHz", "die.clock: found 1.8 kHz; "),
+        ("systems", SYSTEM, ("tiers", 1, "bandwidth", "value"), "196 kB/s", "tiers.1.bandwidth: found 196 kB/s; "),
+        ("systems", SYSTEM, ("tiers", 1, "latency", "value"), "19 s", "tiers.1.latency: found 19 s; "),
+        ("stacks", STACK, ("overhead", "sampling", "value"), "300 s", "overhead.sampling: found 300 s; "),
+        ("kernels", KERNELS, ("matmul_int8", "start", "value"), "5 s", "matmul_int8.start: found 5 s; "),
+        ("terms", TERMS, ("decode_gap", "value"), 1e5, "decode_gap: found 100000.0; "),
+        ("models", MODEL, ("hidden_size",), 71_680_000, "hidden_size: found 71680000; "),
+        ("models", MODEL, ("checks", "parameters"), 671, "checks.parameters: found 671; "),
+    ],
+)
+def test_a_number_far_beyond_those_on_file_is_remarked_on(
+    tmp_path: Path, kind: str, file: str, place: tuple[Any, ...], value: Any, says: str
+) -> None:
+    path = changed(tmp_path, unranged(data_of(file)), (place, value))
+    told = remarks(catalog.load_path, kind, path)
+    assert len(told) == 1, told
+    assert re.match(rf"{re.escape(str(path))}:\d+: {re.escape(says)}files on hand have ", told[0])
+    assert told[0].endswith("(a thousand times beyond): check the unit")
+
+
+def test_the_ends_are_those_on_file(tmp_path: Path) -> None:
+    """Of tiers: 25 GB/s over RoCE, 450 GB/s of NVLink; a thousandth and a thousand times of them are within."""
+    place = ("tiers", 1, "bandwidth", "value")
+    for value, beyond in (("25 MB/s", 0), ("24 MB/s", 1), ("450 TB/s", 0), ("451 TB/s", 1)):
+        (tmp_path / value[:2]).mkdir(exist_ok=True)
+        path = changed(tmp_path / value[:2], data_of(SYSTEM), (place, value), ends=f"{value[:3]}.yaml")
+        told = remarks(catalog.load_path, "systems", path)
+        assert len(told) == beyond, told
+        assert all("files on hand have 25 GB/s to 450 GB/s" in one for one in told)
+
+
+def test_zeros_and_files_on_file_are_not_remarked_on(tmp_path: Path) -> None:
+    place = ("overhead", "sampling", "value")
+    assert remarks(catalog.load_path, "stacks", changed(tmp_path, unranged(data_of(STACK)), (place, "0 s"))) == []
+    for kind in folders.FOLDERS:
+        for name in folders.names(kind):
+            path = folders.root() / folders.FOLDERS[kind] / f"{name}.yaml"
+            assert remarks(catalog.load_path.__wrapped__, kind, path) == []
+            (tmp_path / f"{name}.yaml").write_bytes(path.read_bytes())
+            assert remarks(catalog.load_path, kind, tmp_path / f"{name}.yaml") == [], name
+
+
+def test_a_key_is_told_once_and_few_keys_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [("tiers", at, "latency", "value") for at in range(4)]
+    path = changed(tmp_path, data_of(SYSTEM), *((place, "19 s") for place in places))
+    assert len(remarks(catalog.load_path, "systems", path)) == 1
+    kernels = unranged(data_of(KERNELS))
+    beyond = {"us": "900 s", "B": "1 PB", "MB": "1 PB", "KiB": "1 PB", "MiB": "1 PB"}
+    edits = [
+        ((name, key, "value"), beyond[unit])
+        for name, held in kernels.items()
+        if isinstance(held, dict)
+        for key, one in held.items()
+        if isinstance(one, dict) and (unit := str(one.get("value")).partition(" ")[2]) in beyond
+    ]
+    (tmp_path / "many").mkdir()
+    path = changed(tmp_path / "many", kernels, *edits)
+    assert magnitudes.MOST_TOLD == 20
+    monkeypatch.setattr(magnitudes, "MOST_TOLD", 5)
+    assert len(remarks(catalog.load_path, "kernels", path)) == 5
+
+
+def test_runs_and_plans_are_held_to_deployments_on_file(tmp_path: Path, plan: dict[str, Any]) -> None:
+    told = remarks(runs.load_run, asked(tmp_path, ASKED.replace("50ms", "50000 s")))
+    assert len(told) == 1
+    assert "r.yaml:6: tpot: found 50000 s; files on hand have 0.0189 s to " in told[0]
+    assert remarks(runs.load_run, asked(tmp_path, ASKED)) == []
+    path = changed(tmp_path, plan, (("predicted", "tpot"), 60.5), ends=".json")
+    told = remarks(plans.read_plan, path)
+    assert len(told) == 1
+    assert "predicted.tpot: found 60.5; files on hand have " in told[0]
+
+
+def test_numbers_in_lists_and_mappings_are_looked_at(tmp_path: Path, plan: dict[str, Any]) -> None:
+    """In files of every kind: what has no field of its own has no unit."""
+    bench = "evidence/microbenchmarks/cm384-table7.yaml"
+    rows = data_of(bench)["rows"]
+    at = next(at for at, cell in enumerate(rows[0]) if isinstance(cell, (int, float)))
+    path = changed(tmp_path, data_of(bench), (("rows", 0, at), 1e30))
+    assert "rows.0." in remarks(catalog.load_path, "microbenchmarks", path)[0]
+    held = {"conditions.acceptance.*": magnitudes.Held(1.0, 1.0)}
+    path = changed(tmp_path, plan, (("conditions", "acceptance"), [0.7, 1e-9]), ends=".json")
+    reader = Reader(path, recorded=unsourced)
+    data = reader.read()
+    told = remarks(magnitudes.remark_on, reader, data, plans.read_plan(path), held)
+    assert "conditions.acceptance.1: found 1e-09; files on hand have 1 (a thousand times beyond)" in told[-1]
+
+
+def test_a_magnitude_is_a_note_and_changes_nothing_else(moe: Command, tmp_path: Path) -> None:
+    held, odd = (
+        changed(tmp_path, data_of(SYSTEM), (("tiers", 0, "latency", "value"), value), ends=ends)
+        for value, ends in (("1.9 ms", ".yaml"), ("19 ms", "2.yaml"))
+    )
+    words = ("--isl", "4096", "--osl", "1024", "--dies", "64", "--batch", "8", "--format", "json")
+    code, plain, told = moe("explain", "deepseek-v3", "--on", str(held), *words)
+    assert told == ""
+    again, out, told = moe("explain", "deepseek-v3", "--on", str(odd), *words)
+    assert (again, json.loads(out).keys()) == (code, json.loads(plain).keys())
+    assert told.count("note: ") == 1
+    assert told.startswith(f"note: {odd}:")
+    quiet = changed(tmp_path, data_of(SYSTEM), (("tiers", 0, "latency", "value"), "19 ms"), ends="3.yaml")
+    assert moe("explain", "deepseek-v3", "--on", str(quiet), *words, "--quiet") == (code, out, "")
 
 
 # --- tables of measurements -----------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Names to records: what a data file of each kind holds, found by its name or path, read and checked."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from perfmodel.errors import DataError, UsageError, did_you_mean
+from perfmodel.errors import DataError, MoeplanError, UsageError, did_you_mean
+from perfmodel.files import magnitudes
 from perfmodel.files.folders import FOLDERS, file_name, is_near, is_path, is_there, names, root
 from perfmodel.files.reader import Reader
 from perfmodel.specs.base import Known, Spec
@@ -183,7 +185,46 @@ def _default_variant(word: str, variants: list[Known[Any]]) -> Known[Any]:
 
 @lru_cache(maxsize=256)
 def load_path(kind: str, path: Path) -> Known[Any]:
-    """Return the spec in a file, or raise ``DataError`` with one line per fault."""
+    """Return the spec in a file, or raise ``DataError`` with one line per fault.
+
+    Remarks on numbers of a file of the user's that lie far beyond those on file.
+    """
+    reader, data, known = _checked(kind, path)
+    if path.resolve().parent != root() / FOLDERS[kind]:
+        magnitudes.remark_on(reader, data, known.spec, held_on_file(kind))
+    return known
+
+
+def check_path(kind: str, path: Path) -> None:
+    """Raise ``DataError`` with one line per fault where ``load_path`` does."""
+    _checked(kind, path)
+
+
+@lru_cache(maxsize=len(FOLDERS))
+def held_on_file(kind: str) -> dict[str, magnitudes.Held]:
+    """Return what the files of a kind on file hold for each key; a file with faults holds nothing."""
+    files = []
+    for name in names(kind):
+        with suppress(MoeplanError):
+            files.append(load_path(kind, root() / FOLDERS[kind] / f"{name}.yaml"))
+    return magnitudes.held(files)
+
+
+def held_by_deployments(where: Mapping[str, str]) -> dict[str, magnitudes.Held]:
+    """Return what deployments on file hold, by the keys of files of which none is on file.
+
+    ``where`` leads from what begins a key of a deployment to what begins that key there.
+    """
+    found: dict[str, magnitudes.Held] = {}
+    for key, one in held_on_file("deployments").items():
+        for old, new in where.items():
+            if key.startswith(old):
+                there = new + key.removeprefix(old).removesuffix(".value")
+                found[there] = found[there].joined(one) if there in found else one
+    return found
+
+
+def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]:
     reader = Reader(path, recorded=_RECORDED.get(kind, lambda _: True))
     data = reader.read()
     spec_type = _SPECS[kind]
@@ -203,7 +244,8 @@ def load_path(kind: str, path: Path) -> Known[Any]:
     reader.finish()
     if path.parent == root() / FOLDERS[kind] and spec.name != path.stem:
         raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
-    return Known(spec=spec, figures=reader.figures_of(spec), word=_word(path, spec.name), file=file_name(path))
+    known = Known(spec=spec, figures=reader.figures_of(spec), word=_word(path, spec.name), file=file_name(path))
+    return reader, data, known
 
 
 def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...] = ()) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError
-from perfmodel.files.catalog import check_references, load
+from perfmodel.files import magnitudes
+from perfmodel.files.catalog import check_references, held_by_deployments, load
 from perfmodel.files.document import content
 from perfmodel.files.folders import is_near, path_of
 from perfmodel.files.reader import Reader, unsourced
@@ -32,7 +33,7 @@ def changed_since(plan: PlanSpec) -> list[str]:
 def read_plan(path: Path) -> PlanSpec:
     """Return the plan in a JSON file, or raise ``DataError`` with one line per fault.
 
-    The file is YAML too, so that faults name their lines.
+    The file is YAML too, so that faults name their lines.  Remarks on numbers far beyond those of deployments on file.
     """
     reader = Reader(path, recorded=unsourced)
     data = reader.read()
@@ -54,6 +55,8 @@ def read_plan(path: Path) -> PlanSpec:
     reader.finish()
     _check_agreement(reader, spec)
     reader.finish()
+    held = held_by_deployments({"conditions.": "conditions.", "measured.": "predicted."})
+    magnitudes.remark_on(reader, data, spec, held)
     return spec
 
 

@@ -121,7 +121,7 @@ class Reader:
 
     def fault(self, path: Place, text: str) -> None:
         """Note a fault at a path of the file."""
-        self.faults.append((self._line(path), f"{dotted(path)}: {text}"))
+        self.faults.append((self.line(path), f"{dotted(path)}: {text}"))
 
     def refused(self, error: ValidationError, spec_type: type[Spec]) -> None:
         """Note what validation found, the first in words and the rest by number; union tags are no keys of the file."""
@@ -129,13 +129,14 @@ class Reader:
         for fault in error.errors(include_url=False):
             path = tuple(p for i, p in enumerate(fault["loc"]) if not (i and p in ("mla", "gqa")))
             if path not in self.bare:
-                found.append((self._line(path), path, fault))
+                found.append((self.line(path), path, fault))
         found.sort(key=lambda one: one[0])
         for line, path, fault in found[:MOST_SHOWN]:
             self.faults.append((line, f"{dotted(path)}: {fault_in_words(fault, spec_type)}"))
         self.untold += max(0, len(found) - MOST_SHOWN)
 
-    def _line(self, path: Place) -> int:
+    def line(self, path: Place) -> int:
+        """Return the line of a path of the file, or of the nearest key above it."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
@@ -185,7 +186,7 @@ class Reader:
                 low=low,
                 high=high,
                 file=str(self.path),
-                line=self._line(path),
+                line=self.line(path),
             )
         self.finish()
         return figures
@@ -219,7 +220,7 @@ def _said_at(spec: Any, path: Place) -> list[Any]:
     if isinstance(owner, dict):  # dotted keys of a machine's file that a technique sets
         return _said_in({"stack": StackSpec, "terms": TermsSpec}[path[-2]], str(path[-1]))
     info = type(owner).model_fields[path[-1]]
-    return [*info.metadata, *_metadata_of(info.annotation)]
+    return [*info.metadata, *metadata_of(info.annotation)]
 
 
 def _said_in(spec: Any, path: str) -> list[Any]:
@@ -227,10 +228,10 @@ def _said_in(spec: Any, path: str) -> list[Any]:
     info = spec.model_fields[head]
     if rest:
         return _said_in(info.annotation, rest)
-    return [*info.metadata, *_metadata_of(info.annotation)]
+    return [*info.metadata, *metadata_of(info.annotation)]
 
 
-def _metadata_of(annotation: Any) -> list[Any]:
+def metadata_of(annotation: Any) -> list[Any]:
     """Return what is said of the types of an annotation, those of ``X | None`` included."""
-    inner = [item for part in get_args(annotation) for item in _metadata_of(part)]
+    inner = [item for part in get_args(annotation) for item in metadata_of(part)]
     return [*getattr(annotation, "__metadata__", ()), *inner]

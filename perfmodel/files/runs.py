@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError
-from perfmodel.files.catalog import REFERENCES, check_references
+from perfmodel.files import magnitudes
+from perfmodel.files.catalog import REFERENCES, check_references, held_by_deployments
 from perfmodel.files.document import standard_input
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
@@ -27,14 +28,17 @@ def is_run(path: Path) -> bool:
 def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:
     """Return a run-spec from a file, or from stdin where there is none; keys ``given`` elsewhere may be missing.
 
-    Raises ``DataError`` with one line per fault.
+    Raises ``DataError`` with one line per fault.  Remarks on numbers far beyond those of deployments on file.
     """
     text = standard_input() if path is None else None
-    return _run_of(Reader(path or Path("stdin"), recorded=unsourced, text=text), given)
-
-
-def _run_of(reader: Reader, given: Collection[str]) -> RunSpec:
+    reader = Reader(path or Path("stdin"), recorded=unsourced, text=text)
     data = reader.read()
+    spec = _run_of(reader, data, given)
+    magnitudes.remark_on(reader, data, spec, held_by_deployments({"conditions.": "", "measured.": ""}))
+    return spec
+
+
+def _run_of(reader: Reader, data: dict[str, Any], given: Collection[str]) -> RunSpec:
     have = {key for key, value in data.items() if value is not None} | set(given)
     for key in NEEDED:
         if key not in have:
@@ -55,7 +59,8 @@ def _run_of(reader: Reader, given: Collection[str]) -> RunSpec:
 
 def check_run(text: str) -> RunSpec:
     """Return a run-spec from its text; raises as ``load_run`` does."""
-    return _run_of(Reader(Path("run-spec"), recorded=unsourced, text=text.encode()), ())
+    reader = Reader(Path("run-spec"), recorded=unsourced, text=text.encode())
+    return _run_of(reader, reader.read(), ())
 
 
 def write_run(to: Target, text: str) -> None:

@@ -14,7 +14,7 @@ from zlib import crc32
 import yaml
 
 from perfmodel.errors import UsageError
-from perfmodel.files.catalog import load_path
+from perfmodel.files.catalog import check_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,7 @@ def write_data(kind: str, to: Target, content: dict[str, Any]) -> None:
     with TemporaryDirectory() as folder:
         trial = Path(folder) / to.path.name
         trial.write_text(text, encoding="utf-8")
-        load_path(kind, trial)
+        check_path(kind, trial)
     to.write(text)
 
 
