@@ -327,6 +327,13 @@ def data_of(path: str) -> dict[str, Any]:
     return found
 
 
+def unranged(value: Any) -> Any:
+    """Return the content of a file without the ranges of its numbers, so that any may be changed alone."""
+    if isinstance(value, dict):
+        return {key: unranged(inner) for key, inner in value.items() if key != "range"}
+    return [unranged(inner) for inner in value] if isinstance(value, list) else value
+
+
 class Plain(yaml.SafeDumper):
     """Writes a value that stands there twice twice, without anchors."""
 
@@ -350,6 +357,8 @@ def changed(folder: Path, content: dict[str, Any], *edits: tuple[tuple[Any, ...]
 
 SYSTEM, STACK = "hardware/systems/cloudmatrix384.yaml", "hardware/stacks/cann-2025.yaml"
 MODEL, RESULT = "models/deepseek-v3.yaml", "evidence/ds-profile-prefill.yaml"
+CHIP, TERMS = "hardware/chips/ascend-910c-752.yaml", "hardware/terms/ascend.yaml"
+KERNELS = "hardware/kernels/cann-2025-05.yaml"
 SOURCED: dict[str, Any] = {"value": 1, "source": "a"}
 
 
@@ -359,7 +368,7 @@ SOURCED: dict[str, Any] = {"value": 1, "source": "a"}
 )
 def test_a_record_holds_plain_values(tmp_path: Path, key: str, value: Any) -> None:
     path = changed(tmp_path, data_of(SYSTEM), (("packages_per_server", key), value))
-    if key == "value" and value in (5, 1e300):
+    if key == "value" and value == 5:
         catalog.load_path("systems", path)
     elif key == "note" and value == "\u00b2":
         catalog.load_path("systems", path)
@@ -429,6 +438,39 @@ def test_measured_values_are_within_reason(tmp_path: Path, value: Any) -> None:
     path = changed(tmp_path, data_of(RESULT), (("measured", 0, "value"), value))
     if value is not True:
         refused(results.load_results, [str(path)], lines=3, says="measured.0.value")
+
+
+#: counts of files of every kind that has some
+COUNTS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    *(("chips", CHIP, ("die", key, "value")) for key in ("cube_cores", "vector_cores")),
+    ("chips", CHIP, ("package", "dies", "value")),
+    *(("systems", SYSTEM, (key, "value")) for key in ("packages_per_server", "max_packages")),
+    ("systems", SYSTEM, ("tiers", 3, "dies", "value")),
+    ("stacks", STACK, ("memory", "kv_block_tokens", "value")),
+    ("kernels", "hardware/kernels/ideal.yaml", ("dispatch", "max_tokens_per_die", "value")),
+    *(("models", MODEL, ("experts", key)) for key in ("n_shared_experts", "n_routed_experts")),
+    *(("models", MODEL, (key,)) for key in ("num_nextn_predict_layers", "first_k_dense_replace", "vocab_size")),
+    ("models", MODEL, ("checks", "kv_bytes_per_token_bf16")),
+)
+
+
+@pytest.mark.parametrize("value", [1e300, 10**40, 10**10, -1])
+@pytest.mark.parametrize(("kind", "file", "place"), COUNTS)
+def test_counts_of_files_are_within_reason(
+    tmp_path: Path, kind: str, file: str, place: tuple[Any, ...], value: Any
+) -> None:
+    path = changed(tmp_path, unranged(data_of(file)), (place, value))
+    told = refused(catalog.load_path, kind, path, lines=3, says="changed.yaml:")
+    assert "allowed: " in told
+
+
+@pytest.mark.parametrize("key", ["cards", "isl", "osl", "top", "prefill_cards"])
+def test_counts_of_runs_are_within_reason(moe: Command, tmp_path: Path, key: str) -> None:
+    lines = [line for line in ASKED.splitlines() if not line.startswith(f"{key}:")]
+    for value in (10**10, 10**40, 1e300, 0):
+        path = asked(tmp_path, "\n".join([*lines, f"{key}: {value}"]) + "\n")
+        refused(runs.load_run, path, lines=2, says=f"r.yaml:{len(lines) + 1}: {key}: found ")
+    is_one_clear_line(moe(*SOLVE, "16", f"--{key.replace('_', '-')}", str(10**40)))
 
 
 # --- plans ----------------------------------------------------------------------------------------
@@ -534,17 +576,6 @@ def test_what_a_plan_is_made_of_is_near_it(tmp_path: Path, plan: dict[str, Any],
 
 
 # --- magnitudes -----------------------------------------------------------------------------------
-
-CHIP, KERNELS, TERMS = (
-    "hardware/chips/ascend-910c-752.yaml", "hardware/kernels/cann-2025-05.yaml", "hardware/terms/ascend.yaml",
-)  # fmt: skip
-
-
-def unranged(value: Any) -> Any:
-    """Return the content of a file without the ranges of its numbers, so that any may be changed alone."""
-    if isinstance(value, dict):
-        return {key: unranged(inner) for key, inner in value.items() if key != "range"}
-    return [unranged(inner) for inner in value] if isinstance(value, list) else value
 
 
 def remarks(read: Callable[..., Any], *given: Any) -> list[str]:

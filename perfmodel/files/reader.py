@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, did_you_mean, printable, short
 from perfmodel.files import document
 from perfmodel.files.document import Place, content, dotted, shown
-from perfmodel.specs.base import Figure, Spec
+from perfmodel.specs.base import MOST, Figure, Spec
 from perfmodel.specs.machine import StackSpec, TermsSpec
 from perfmodel.units import Unit
 
@@ -35,6 +35,8 @@ def fault_in_words(fault: Any, spec_type: type[Spec]) -> str:
             return f"unknown key{did_you_mean(word, [key for key in _keys(spec_type) if key != word])}"
         case "greater_than" | "greater_than_equal" | "less_than_equal":
             return f"found {found!r}; {fault['msg'].replace('Input should be', 'allowed:')}"
+        case "int_parsing_size":
+            return f"found {found!r}; allowed: whole numbers up to {MOST}"
         case "literal_error":
             return f"found {found!r}; allowed: {fault['ctx']['expected']}"
         case _:
@@ -207,6 +209,8 @@ class Reader:
         for item in allowed:
             if isinstance(item, Gt) and not low > float(str(item.gt)):
                 self.fault((*path, "range"), f"found {ends}; allowed: ends above {item.gt}, as of the value itself")
+            if isinstance(item, Ge) and not low >= float(str(item.ge)):
+                self.fault((*path, "range"), f"found {ends}; allowed: ends from {item.ge} up, as of the value itself")
             if isinstance(item, Le) and not high <= float(str(item.le)):
                 self.fault((*path, "range"), f"found {ends}; allowed: ends up to {item.le}, as of the value itself")
         return low, high

@@ -25,9 +25,13 @@ def quantity(text: str | None, unit: str, option: str) -> float | None:
 
 
 def positive(value: int | None, option: str) -> int | None:
-    """Refuse zero and negative counts."""
+    """Return a count; raise ``UsageError`` where it is zero, negative or beyond what files may count."""
+    from perfmodel.specs.base import MOST
+
     if value is not None and value <= 0:
         raise UsageError(f"{option}: {value}; allowed: 1 or more")
+    if value is not None and value > MOST:
+        raise UsageError(f"{option}: {value}; allowed: at most {MOST}")
     return value
 
 

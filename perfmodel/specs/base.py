@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perfmodel.algebra import Num
@@ -19,7 +19,12 @@ PositiveFlop = Annotated[Num, Unit("FLOP"), Gt(0)]
 PositiveWatts = Annotated[Num, Unit("W"), Gt(0)]
 PositiveNumber = Annotated[Num, Unit("1"), Gt(0)]
 MOST = 10**9  # of whatever is counted
+MOST_PARTS = 10**6  # dies, packages or cores of one machine
 PositiveInt = Annotated[int, Gt(0), Le(MOST)]
+NonNegativeInt = Annotated[int, Ge(0), Le(MOST)]
+#: counts that stand with their source
+PositiveCount = Annotated[Num, Unit("1"), Ge(1), Le(MOST)]
+PositiveParts = Annotated[Num, Unit("1"), Ge(1), Le(MOST_PARTS)]
 
 
 class Spec(BaseModel):

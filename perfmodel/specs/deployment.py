@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
-from perfmodel.specs.base import MOST, PositiveInt, Spec
+from perfmodel.specs.base import NonNegativeInt, PositiveInt, Spec
 
 Phase = Literal["decode", "prefill"]
 PHASES: tuple[Phase, ...] = ("prefill", "decode")  # in the order of a request
@@ -15,7 +15,6 @@ Reduction = Literal["all_reduce", "scatter_gather", "all_to_all", "sp_tp_sp"]
 Precision = Literal["w8a8", "bf16"]
 KvDtype = Literal["bf16", "int8"]
 ExpertWeights = Literal["int8", "int4"]
-NonNegativeInt = Annotated[int, Ge(0), Le(MOST)]
 LARGEST_VERIFIED = 16  # tokens of a sequence in one step: vLLM-Ascend, speculative_decoding.md
 
 

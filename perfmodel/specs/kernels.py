@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, model_validator
 
-from perfmodel.specs.base import PositiveNumber, PositiveRate, Source, Spec
+from perfmodel.specs.base import PositiveCount, PositiveNumber, PositiveRate, Source, Spec
 from perfmodel.units import Bytes, Dimensionless, Fraction, Seconds
 
 Share = Annotated[Fraction, Gt(0), Le(1.0)]
@@ -21,8 +21,8 @@ Link = Literal["sio", "ub", "hccs", "nvlink", "pcie", "roce", "infiniband"]
 class Fit(Spec):
     """What the parameters of a class were fitted to, and how well they fit."""
 
-    rows: PositiveNumber
-    shapes: PositiveNumber
+    rows: PositiveCount
+    shapes: PositiveCount
     median_error: Dimensionless
     p90_error: Dimensionless
     held_out_median_error: Dimensionless | None = None
@@ -45,8 +45,8 @@ class MatmulKernel(Spec):
     #: times the activations pass through memory, dynamic quantisation included
     activation_passes: Dimensionless
     #: output tile of one core, where the time shows whole tiles and whole waves of them
-    tile_rows: PositiveNumber | None = None
-    tile_columns: PositiveNumber | None = None
+    tile_rows: PositiveCount | None = None
+    tile_columns: PositiveCount | None = None
     fit: Fit | None = None
 
 
@@ -141,7 +141,7 @@ class MessageKernel(Spec):
     #: whether a token crosses between nodes once for each node, and is spread there, or once for each expert
     deduplicates: bool = False
     covers: tuple[Link, ...]
-    max_tokens_per_die: PositiveNumber
+    max_tokens_per_die: PositiveCount
     fit: Fit | None = None
 
 

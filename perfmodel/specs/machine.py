@@ -13,9 +13,11 @@ from pydantic import Field, model_validator
 from perfmodel.algebra import as_float
 from perfmodel.specs.base import (
     PositiveBytes,
+    PositiveCount,
     PositiveFlop,
     PositiveHertz,
     PositiveNumber,
+    PositiveParts,
     PositiveRate,
     PositiveWatts,
     Source,
@@ -72,8 +74,8 @@ class Buffers(Spec):
 class DieSpec(Spec):
     """One compute die."""
 
-    cube_cores: PositiveNumber
-    vector_cores: PositiveNumber
+    cube_cores: PositiveParts
+    vector_cores: PositiveParts
     clock: PositiveHertz
     cube_flop_per_cycle: CubeWork
     vector_flop_per_cycle: VectorWork
@@ -85,7 +87,7 @@ class DieSpec(Spec):
 class PackageSpec(Spec):
     """One package (card): how many dies it holds."""
 
-    dies: PositiveNumber
+    dies: PositiveParts
 
 
 class Headline(Spec):
@@ -113,7 +115,7 @@ class TierSpec(Spec):
     name: Literal["package", "node", "supernode", "scale_out"]
     link: Link
     #: dies joined at this level, inner levels included
-    dies: PositiveNumber
+    dies: PositiveParts
     bandwidth: PositiveRate
     latency: Seconds
     #: through a switch any pair has the whole bandwidth; in a mesh each peer has its own equal part of it
@@ -130,9 +132,9 @@ class SystemSpec(Spec):
     family: str | None = None
     family_default: bool = False
     chip: str
-    packages_per_server: PositiveNumber
+    packages_per_server: PositiveParts
     #: packages that one instance may span: a supernode's, or a server group's
-    max_packages: PositiveNumber
+    max_packages: PositiveParts
     #: most that a server takes in, where a source states it
     server_power: PositiveWatts | None = None
     tiers: tuple[TierSpec, ...] = Field(min_length=1)
@@ -216,7 +218,7 @@ class MemorySpec(Spec):
 
     utilization: PositiveShare
     runtime: Bytes
-    kv_block_tokens: PositiveNumber
+    kv_block_tokens: PositiveCount
 
 
 class StackTechnique(Spec):
@@ -250,7 +252,7 @@ class StackSpec(Spec):
     pool_bandwidth: PositiveRate | None = None
     #: requests a second that one front-end process takes, and how many a prefill instance has; open: no limit
     frontend_rate: PerSecond | None = None
-    frontends: PositiveNumber | None = None
+    frontends: PositiveCount | None = None
     #: techniques of the catalogue that the stack has, each with the setting it comes in
     techniques: tuple[StackTechnique, ...] = ()
     #: terms of a step in service

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import AliasChoices, Field, model_validator
 
-from perfmodel.specs.base import PositiveInt, Source, Spec
+from perfmodel.specs.base import NonNegativeInt, PositiveInt, Source, Spec
 from perfmodel.specs.deployment import LARGEST_VERIFIED
 
 
@@ -35,7 +35,7 @@ class ExpertsSpec(Spec):
 
     n_routed_experts: PositiveInt = Field(validation_alias=AliasChoices("n_routed_experts", "num_experts"))
     num_experts_per_tok: PositiveInt
-    n_shared_experts: Annotated[int, Ge(0)] = 0
+    n_shared_experts: NonNegativeInt = 0
     moe_intermediate_size: PositiveInt
     n_group: PositiveInt = 1
     topk_group: PositiveInt = 1
@@ -69,7 +69,7 @@ class ChecksSpec(Spec):
     parameters: float
     active_parameters: float
     mtp_parameters: float | None = None
-    kv_bytes_per_token_bf16: int
+    kv_bytes_per_token_bf16: PositiveInt
 
 
 class ModelSpec(Spec):
@@ -80,11 +80,11 @@ class ModelSpec(Spec):
     aliases: tuple[str, ...] = ()
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
-    first_k_dense_replace: Annotated[int, Ge(0)] = 0
+    first_k_dense_replace: NonNegativeInt = 0
     intermediate_size: PositiveInt
     vocab_size: PositiveInt
     max_position_embeddings: PositiveInt
-    num_nextn_predict_layers: Annotated[int, Ge(0)] = 0
+    num_nextn_predict_layers: NonNegativeInt = 0
     attention: Annotated[MlaSpec | GqaSpec, Field(discriminator="kind")]
     experts: ExpertsSpec
     #: draft acceptance tables; the first is the default

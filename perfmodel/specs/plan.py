@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le
 from pydantic import Field
 
-from perfmodel.specs.base import Spec
+from perfmodel.specs.base import PositiveInt, Spec
 from perfmodel.specs.conditions import DeploymentConditions
 from perfmodel.specs.run import UTILISATION, RunSpec
 
@@ -15,7 +15,7 @@ FinitePositive = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
 class Asked(Spec):
     """What a plan was asked to meet; TPOT stands with the conditions."""
 
-    cards: int | None = None
+    cards: PositiveInt | None = None
     requests_per_s: Annotated[float, Gt(0)] | None = None
     ttft: Annotated[float, Gt(0)] | None = None
     utilisation: Annotated[float, Gt(0), Le(1)] = UTILISATION

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field, PlainSerializer, Strict
 
-from perfmodel.specs.base import Spec
+from perfmodel.specs.base import MOST, Spec
 from perfmodel.units import Unit
 
 Objective = Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"]
@@ -13,7 +13,7 @@ Serving = Literal["disaggregated", "mixed", "any"]
 #: load of either pool at most, and plans shown, where a run-spec leaves them out
 UTILISATION, TOP = 0.8, 5
 
-Count = Annotated[int, Strict(), Gt(0)]
+Count = Annotated[int, Strict(), Gt(0), Le(MOST)]
 Share = Annotated[float, Strict()]
 Money = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
 #: written back with their units, all digits kept, as they are read

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from perfmodel.errors import did_you_mean
-from perfmodel.specs.base import Source, Spec
+from perfmodel.specs.base import NonNegativeInt, Source, Spec
 from perfmodel.specs.conditions import Service
 from perfmodel.specs.deployment import LayoutShape, Phase
 from perfmodel.specs.kernels import OPERATOR_CLASSES, Link
@@ -128,7 +128,7 @@ class Applies(Spec):
     shared_expert: bool = False
     #: keys of the layout, and the values under which it applies
     layout: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    tp_over: int = 0
+    tp_over: NonNegativeInt = 0
     #: why, for the reader who is refused, and who says so
     rule: str | None = None
     source: str | None = None
