@@ -57,6 +57,55 @@ def test_json_of_every_command_is_as_the_schema_says(moeplan, tmp_path, words: t
         assert all(row.keys() == keys for row in table["rows"])
 
 
+@pytest.mark.parametrize(
+    ("words", "met"),
+    [
+        ((*SOLVE, "50ms"), {"TPOT": (True, "✓"), "TTFT": (True, "no limit given")}),
+        (
+            (*SOLVE, "50ms", "--rate", "1"),
+            {"TPOT": (True, "✓"), "TTFT": (True, "no limit given"), "requests per second": (True, "✓")},
+        ),
+        ((*SOLVE, "1ms"), {"TPOT": (False, "✗")}),
+        (
+            (*SOLVE, "50ms", "--ttft", "1ms"),
+            {"TPOT": (True, "not the limit that binds"), "TTFT": (False, "✗")},
+        ),
+        (
+            (*SOLVE, "50ms", "--ttft", "9s", "--rate", "900"),
+            {
+                "TPOT": (True, "not the limit that binds"),
+                "TTFT": (True, "not the limit that binds"),
+                "requests per second": (False, "✗"),
+            },
+        ),
+        (
+            (*SOLVE, "1ms", "--ttft", "1ms"),
+            {"TPOT": (False, "✗"), "TTFT": (False, "not the limit that binds")},
+        ),
+    ],
+)
+def test_whether_a_limit_is_met_is_true_or_false(
+    moeplan, words: tuple[str, ...], met: dict[str, tuple[bool, str]]
+) -> None:
+    tables = json.loads(moeplan(*words, "--format", "json").stdout)["tables"]
+    rows = next(table["rows"] for table in tables if table["title"] == "Targets")
+    assert {row["target"]: (row["met"], row["verdict"]) for row in rows} == met
+    page = moeplan(*words, "--format", "markdown").stdout
+    assert "| target | met | " in page
+    assert "✓" in page or "✗" in page
+
+
+def test_a_step_and_a_score_without_a_target_have_met_it(moeplan) -> None:
+    asked = ("explain", "deepseek-v3", "--on", "cm384", "--dies", "64", "--batch", "8", "--isl", "1024", "--osl", "512")
+    for tpot, met, verdict in ((None, True, "no limit given"), ("1ms", False, "missed"), ("1s", True, "met")):
+        facts = json.loads(moeplan(*asked, *(["--tpot", tpot] if tpot else []), "--format", "json").stdout)["facts"]
+        assert (facts["tpot_met"], facts["tpot_verdict"]) == (met, verdict)
+    for document in (json.loads(moeplan("accuracy", "cm384-table7", "--format", "json").stdout),):
+        rows = document["tables"][0]["rows"]
+        assert rows
+        assert all(row["met"] is (row["verdict"] != "no") for row in rows)
+
+
 def _damages(document: dict[str, Any]) -> list[dict[str, Any]]:
     def changed(change: Any) -> dict[str, Any]:
         other = copy.deepcopy(document)
@@ -71,6 +120,8 @@ def _damages(document: dict[str, Any]) -> list[dict[str, Any]]:
         changed(lambda d: d["tables"][0].pop("columns")),
         changed(lambda d: d["tables"][0]["columns"][0].update(unit="miles")),
         changed(lambda d: d["tables"][0]["rows"][0].update(value=[1])),
+        changed(lambda d: d["tables"][0]["rows"][0].update(met="✓")),
+        changed(lambda d: d["facts"].update(tpot_met=None)),
     ]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from perfmodel.report.operator_errors import HELD_OUT, spread_cells, spread_columns
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.table import MET, Column, Document, Table
 from perfmodel.scoring.operator_scores import Score
 
 MADE_BY = (
@@ -21,7 +22,10 @@ NOTES = (
 
 
 def met(target: Any, score: Score) -> bool | None:
-    """Return whether the score is within its target: median and p90 held out where that was done, worst as shipped."""
+    """Return whether the score is within its target, None where it has none.
+
+    Median and p90 are held out where that was done, worst is as shipped.
+    """
     if target is None:
         return None
     spread = score.across or score.shipped
@@ -42,6 +46,7 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[
     for source, scores in found:
         named = not isinstance(source, str)
         for score in scores:
+            within = met(source.target, score) if named else None
             rows.append(
                 {
                     "benchmark": source.name if named else source,
@@ -52,7 +57,8 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[
                     "held_mean": score.across.mean if score.across else None,
                     "fitted": bool(source.fitted) if named else None,
                     "target": _limits(source.target) if named else "",
-                    "met": met(source.target, score) if named else None,
+                    "met": within is not False,
+                    "verdict": format_quantity(within, None),
                 }
             )
     columns = (
@@ -65,7 +71,7 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[
         Column("held_mean", "mean", "%", spare=5),
         Column("fitted", "fitted to it", spare=3),
         Column("target", "target", spare=2),
-        Column("met", "met"),
+        *MET,
     )
     missed = [f"{row['benchmark']} ({row['operator']})" for row in rows if row["met"] is False]
     told = tuple(f"{source.name}: {source.note}" for source, _ in found if not isinstance(source, str) and source.note)

@@ -30,6 +30,16 @@ def _shown(table: Table) -> list[Column]:
     return [column for column in table.columns if column.unit != "bar"]
 
 
+def _told(table: Table) -> list[Column]:
+    """Columns of a page: units stand in the cells, and what has words of the same heading is told by them."""
+    words = {column.title for column in table.columns if not column.for_programs}
+    return [
+        column
+        for column in _shown(table)
+        if (column.key != "unit" or not units_by_row(table)) and not (column.for_programs and column.title in words)
+    ]
+
+
 def _exported(unit: str | None) -> str | None:
     """Return the unit of a raw number: shares are drawn in per cent but kept as fractions."""
     return {"%": "1", "row": None}.get(unit or "", unit)
@@ -96,7 +106,7 @@ def to_markdown(document: Document, width: int, say: Say = in_english) -> str:
     lines = [f"# {printable(document.title)}", ""]
     for table in document.tables:
         lines += [f"## {printable(table.title)}", ""]
-        columns = [column for column in _shown(table) if column.key != "unit" or not units_by_row(table)]
+        columns = _told(table)
         lines.append("| " + " | ".join(c.title or say("what", "#what") for c in columns) + " |")
         lines.append("|" + "|".join("---:" if c.unit and c.unit != "row" else "---" for c in columns) + "|")
         for row in table.rows:

@@ -39,13 +39,24 @@ def document_schema() -> dict[str, Any]:
     """Return the schema of what ``--format json`` prints: SI numbers under columns that name their units."""
     text = {"type": "string"}
     column = _closed(key=text, title=text, unit={"enum": [None, "", "row", *SPELLINGS]})
-    row = {"type": "object", "additionalProperties": {"type": ["number", "string", "boolean", "null"]}}
+    met = {"type": "boolean"}  # true where there is no limit; a verdict in words stands beside it
+    row = {
+        "type": "object",
+        "properties": {"met": met},
+        "additionalProperties": {"type": ["number", "string", "boolean", "null"]},
+    }
     table = _closed(title=text, columns=_listed(column), rows=_listed(row), notes=_listed(text))
     form = {"type": "string", "pattern": r"^moeplan\.[a-z_-]+/[0-9]+$"}
     return {
         "$schema": DIALECT,
         "title": "What a command of moeplan prints with --format json",
-        **_closed(schema=form, title=text, facts={"type": "object"}, tables=_listed(table), notes=_listed(text)),
+        **_closed(
+            schema=form,
+            title=text,
+            facts={"type": "object", "properties": {"tpot_met": met}},
+            tables=_listed(table),
+            notes=_listed(text),
+        ),
         "allOf": [
             {
                 "if": {"properties": {"schema": {"const": name}}},

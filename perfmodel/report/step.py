@@ -174,7 +174,8 @@ def _facts(
     if plan.family.phase == "decode":
         facts["tpot_s"] = resolved.tpot
         facts["tpot_target_s"] = tpot
-        facts["tpot_met"] = None if tpot is None else resolved.meets_tpot
+        facts["tpot_met"] = resolved.meets_tpot
+        facts["tpot_verdict"] = "no limit given" if tpot is None else "met" if resolved.meets_tpot else "missed"
         facts["tpot_interval_s"] = intervals.tpot.as_dict()
         if tpot is not None:
             facts["tpot_chance"] = intervals.chance(tpot, as_float(point.tokens_per_step))

@@ -23,6 +23,10 @@ class Column:
     for_programs: bool = False
 
 
+#: heading of whether a limit is met: for programs true or false, true where there is no limit; for people a verdict
+MET = (Column("met", "met", for_programs=True), Column("verdict", "met"))
+
+
 class Say(Protocol):
     """An English text, and of cells the key of their column -> the same in the reader's language."""
 

@@ -3,8 +3,11 @@
 import math
 
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Table
+from perfmodel.report.table import MET, Column, Table
 from perfmodel.solver.solution import Solution
+
+#: limit -> constraints that are checked after it: what they refuse has met it
+CHECKED_AFTER = {"tpot": {"ttft", "cards", "rate"}, "ttft": {"rate"}, "rate": set[str]()}
 
 
 def missed_table(solution: Solution) -> Table:
@@ -19,10 +22,12 @@ def missed_table(solution: Solution) -> Table:
             continue
         miss = closest.get(key)
         known = miss is not None and math.isfinite(miss.closest)
+        binds = known and not (passed and key != "rate")
         rows.append(
             {
                 "target": name,
-                "met": "not the limit that binds" if not known or (passed and key != "rate") else "✗",
+                "met": not binds and bool(closest.keys() & CHECKED_AFTER[key]),
+                "verdict": "✗" if binds else "not the limit that binds",
                 "limit": format_quantity(limit, unit),
                 "closest": format_quantity(miss.closest, unit) if miss and known else "-",
                 "off": miss.closest / limit - 1 if miss and known else None,
@@ -30,7 +35,7 @@ def missed_table(solution: Solution) -> Table:
         )
     columns = (
         Column("target", "target"),
-        Column("met", "met"),
+        *MET,
         Column("limit", "limit"),
         Column("closest", "nearest plan"),
         Column("off", "off by", "%"),

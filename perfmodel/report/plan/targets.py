@@ -4,7 +4,7 @@ from typing import Any
 
 from perfmodel.prediction.deployment import ROUND_OFF
 from perfmodel.report.quantity import span_in_words
-from perfmodel.report.table import Column, Table
+from perfmodel.report.table import MET, Column, Table
 
 
 def targets_table(facts: dict[str, Any]) -> Table:
@@ -17,7 +17,8 @@ def targets_table(facts: dict[str, Any]) -> Table:
         rows.append(
             {
                 "target": name,
-                "met": "no limit given" if met is None else ("✓" if met else "✗"),
+                "met": met is not False,
+                "verdict": "no limit given" if met is None else ("✓" if met else "✗"),
                 "unit": "s",
                 "value": value,
                 "limit": target,
@@ -32,7 +33,8 @@ def targets_table(facts: dict[str, Any]) -> Table:
         rows.append(
             {
                 "target": "requests per second",
-                "met": "✓",
+                "met": True,
+                "verdict": "✓",
                 "unit": "1/s",
                 "value": facts["requests_per_s"],
                 "limit": rate,
@@ -44,7 +46,7 @@ def targets_table(facts: dict[str, Any]) -> Table:
         )
     columns = (
         Column("target", "target"),
-        Column("met", "met"),
+        *MET,
         Column("unit", "unit"),
         Column("value", "predicted", "row"),
         Column("limit", "limit", "row"),
