@@ -575,6 +575,24 @@ def test_what_a_plan_is_made_of_is_near_it(tmp_path: Path, plan: dict[str, Any],
     refused(plans.read_plan, path, lines=3, says="folder of this one")
 
 
+@pytest.mark.parametrize("key", ["model", "on", "stack", "kernels"])
+def test_a_plan_away_from_files_that_it_names_says_so(moe: Command, tmp_path: Path, key: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "plans").mkdir()
+    own = changed(tmp_path / "own", data_of({"model": MODEL, "on": SYSTEM, "stack": STACK, "kernels": KERNELS}[key]))
+    words = [*SOLVE, "16", f"--{key}", str(own)]
+    if key == "model":
+        words = ["solve", str(own), *SOLVE[2:], "16"]
+    code, _, error = moe(*words, "-o", "plans/p.json")
+    assert code == 0
+    assert f"note: plans/p.json: names {own}, neither in the folder of the plan nor below it" in error
+    assert "write the plan beside it, or move it to plans and solve again" in error
+    assert moe("explain", "plans/p.json")[0] == 4, "refused, as was said"
+    code, _, error = moe(*words, "-o", "own/p.json")
+    assert (code, "neither" in error) == (0, False)
+    assert moe("explain", "own/p.json")[0] == 0
+
+
 # --- magnitudes -----------------------------------------------------------------------------------
 
 

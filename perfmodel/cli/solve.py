@@ -211,21 +211,24 @@ def command(
     document = plan_document(answer, *looked)
     options.show(document, format_, list(answer.request.remarks))
     if to is not None:
-        options.remark(_written(to, plan_file.plan_of(answer)))
+        for text in _written(to, plan_file.plan_of(answer)):
+            options.remark(text)
     if answer.solution.status is not Status.OPTIMAL:
         raise typer.Exit(EXIT_INFEASIBLE)
 
 
-def _written(to: Any, plan: Any) -> str:
-    """Write the best plan to a file and return a remark on it."""
-    from perfmodel.files.plans import write_plan
+def _written(to: Any, plan: Any) -> list[str]:
+    """Write the best plan to a file and return remarks on it."""
+    from perfmodel.files.plans import not_near, write_plan
 
     output = to.path
     if plan is None:
-        return f"{output}: not written: there is no plan"
+        return [f"{output}: not written: there is no plan"]
     write_plan(to, plan)
+    if (away := not_near(plan, output)) is not None:
+        return [f"{output}: written", away]
     also = "" if plan.conditions.mixed else f", moeplan what-if {output}"
-    return f"{output}: written; see moeplan explain {output}{also}"
+    return [f"{output}: written; see moeplan explain {output}{also}"]
 
 
 def _plain(text: str) -> bool:

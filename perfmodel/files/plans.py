@@ -105,6 +105,19 @@ def write_plan(to: Target, plan: PlanSpec) -> None:
     to.write(plan.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
 
 
+def not_near(plan: PlanSpec, path: Path) -> str | None:
+    """Return a remark where a plan at a path is refused when it is read: files of the user's stand elsewhere."""
+    away = [Path(name) for name in plan.files if not is_near(path_of(name), path)]
+    if not away:
+        return None
+    listed = ", ".join(map(str, away))
+    them = "it" if len(away) == 1 else "them"
+    return (
+        f"{path}: names {listed}, neither in the folder of the plan nor below it: reading the plan back is refused; "
+        f"write the plan beside {them}, or move {them} to {path.parent} and solve again"
+    )
+
+
 def digests(files: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of data files, which are named as a plan names them."""
     return {file: _digest(path_of(file)) for file in files}
