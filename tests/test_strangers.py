@@ -869,6 +869,43 @@ def test_what_is_no_name_is_one_line_of_every_command(moe: Command, name: str) -
         is_one_clear_line(moe(*words))
 
 
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        *(((*SOLVE, "16", option, ""), "a name on file, or a path ending in .yaml") for option in (
+            "--stack", "--on", "--kernels", "--prefill-on", "--prefill-stack",
+        )),
+        ((*SOLVE, "16", "--stack="), "see 'moeplan list stacks'"),
+        (("solve", "", *SOLVE[2:], "16"), "see 'moeplan list models'"),
+        ((*EXPLAIN, "--dies", "64", "--stack", ""), "a name on file"),
+        (("explain", "--evidence", ""), "see 'moeplan list evidence'"),
+        (("explain", "--evidence="), "see 'moeplan list evidence'"),
+        (("explain", "--evidence", "seed-cm384-decode", "--compare", ""), "a name on file"),
+        (("explain", ""), "see 'moeplan list models'"),
+        (("validate", ""), "names on file, or YAML files"),
+        (("validate", "seed-cm384-decode", ""), "names on file, or YAML files"),
+        (("validate", "seed-cm384-decode", "--stack", ""), "a name on file"),
+        (("calibrate", "", "--on", "cloudmatrix384"), "CSV tables"),
+        (("accuracy", ""), "CSV tables"),
+        (("accuracy", "--measurements", ""), "folder"),
+        (("show", ""), "name of a model"),
+        (("show", "schema", ""), "plan or run"),
+        (("compare", "", "seed-cm384-decode"), "plan file"),
+        (("compare", "seed-cm384-decode", ""), "plan file"),
+        (("report", ""), "plan file"),
+        (("what-if", ""), "plan file"),
+        (("gains", ""), "techniques"),
+        (("init", ""), "where to write it"),
+    ],
+)  # fmt: skip
+def test_an_empty_name_is_one_line_that_says_what_is_allowed(
+    moe: Command, words: tuple[str, ...], allowed: str
+) -> None:
+    said = moe(*words)
+    is_one_clear_line(said, 2)
+    assert re.search(r": '' is empty; allowed: .*" + re.escape(allowed), said[2]), said[2]
+
+
 def test_draft_acceptances_are_few(moe: Command, tmp_path: Path) -> None:
     asked(tmp_path, ASKED + "acceptance: [" + "1.0, " * 5000 + "]\n")
     is_one_clear_line(moe("solve", "r.yaml"))

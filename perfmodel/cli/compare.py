@@ -10,7 +10,7 @@ from perfmodel.errors import UsageError
 
 def command(
     first: Annotated[str, typer.Argument(help="Plan file, or the name or file of a published row or deployment.")],
-    second: Annotated[str, typer.Argument(help="The other.")],
+    second: Annotated[str, typer.Argument(help="The other: plan file, name or file.")],
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show what differs between two plans and what each difference is worth.

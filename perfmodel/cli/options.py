@@ -1,6 +1,7 @@
 """Options and readers that several commands share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -58,15 +59,21 @@ class Reduction(StrEnum):
     sp_tp_sp = "sp_tp_sp"
 
 
-def names_of(*kinds: str) -> Callable[[str], list[str]]:
-    """Return what completes a name on file of these kinds; file names are listed, no file is read."""
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What completes a name on file of some kinds; file names are listed, no file is read."""
 
-    def complete(incomplete: str) -> list[str]:
+    kinds: tuple[str, ...]
+
+    def __call__(self, incomplete: str) -> list[str]:
         from perfmodel.files.folders import names
 
-        return [name for kind in kinds for name in names(kind) if name.startswith(incomplete)]
+        return [name for kind in self.kinds for name in names(kind) if name.startswith(incomplete)]
 
-    return complete
+
+def names_of(*kinds: str) -> Completed:
+    """Return what completes a name on file of these kinds."""
+    return Completed(kinds)
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]

@@ -4,6 +4,7 @@ import inspect
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from sys import stdout
 from time import monotonic
 from typing import Any
@@ -206,6 +207,24 @@ def _refused_value(error: Any) -> str:
     return str(faults[0]["input"]) if faults else ""
 
 
+def _refuse_empty(command: Any, context: Any, given: Sequence[str]) -> None:
+    """Raise ``UsageError`` for an argument, a path, or an option that takes names on file, that is left empty."""
+    none = {"", Path()} if "" in given else {""}  # an empty path reads as that of this folder
+    for param in command.get_params(context):
+        value = context.params.get(param.name)
+        words = value if isinstance(value, (list, tuple)) else [value]
+        kinds: Sequence[str] = getattr(param.type_descriptor.parameter_info.autocompletion, "kinds", ())
+        read = _is_argument(param) or kinds or isinstance(value, Path)
+        if not read or param.default == "" or none.isdisjoint(words):
+            continue
+        allowed = "a name on file" + ("" if "techniques" in kinds else ", or a path ending in .yaml")
+        if _is_argument(param) or not kinds:
+            first = param.help if param.help[:2].isupper() else param.help[:1].lower() + param.help[1:]
+            allowed = first.rstrip(".")
+        seen = f"; see 'moeplan list {kinds[0]}'" if len(kinds) == 1 and "moeplan list" not in allowed else ""
+        raise UsageError(f"{_named(param)}: '' is empty; allowed: {allowed}{seen}")
+
+
 def _texts(language: str) -> dict[str, Any]:
     """Return the texts of a language by their English."""
     from perfmodel.files.pages import glossary
@@ -222,7 +241,11 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words after the command; raises ``UsageError`` for what cannot be read."""
-        return _parsed(super().parse_args, self, ctx, args)
+        given = list(args)
+        left = _parsed(super().parse_args, self, ctx, args)
+        if not ctx.resilient_parsing:
+            _refuse_empty(self, ctx, given)
+        return left
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command as --quiet and --verbose ask, with a sign of life where it takes long."""
