@@ -50,6 +50,9 @@ EXAMPLES = {
     "1/s": "12 requests/s",
 }
 
+#: in SI units: an exabyte, thirty thousand million years; products of several stay finite
+LARGEST = 1e18
+
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-zµμ/%1]*(?:/s)?)\s*")
 _BITS = re.compile(r"([kMGT]?)b(?:it)?(/s|ps)")
 
@@ -100,6 +103,8 @@ class Unit:
             raise ValueError(f"{text!r} is not finite; write it like '{EXAMPLES[self.symbol]}'")
         if value < 0:
             raise ValueError(f"{text!r} is negative; allowed: zero or more")
+        if value > LARGEST:
+            raise ValueError(f"{text!r} is beyond reason; allowed: at most {LARGEST:g} in SI units")
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:

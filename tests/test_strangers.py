@@ -473,6 +473,49 @@ def test_counts_of_runs_are_within_reason(moe: Command, tmp_path: Path, key: str
     is_one_clear_line(moe(*SOLVE, "16", f"--{key.replace('_', '-')}", str(10**40)))
 
 
+#: numbers that are divided by, or stand in an exponent, beyond what can be worked with
+BEYOND: tuple[tuple[str, str, tuple[Any, ...], Any], ...] = (
+    *(
+        ("systems", SYSTEM, ("tiers", 1, "bandwidth"), f"{rate} GB/s")
+        for rate in ("1e-320", "1e-300", "1e-16", "1e100")
+    ),
+    ("systems", SYSTEM, ("tiers", 1, "latency"), "1e300 s"),
+    ("stacks", STACK, ("link_efficiency", "ub"), 1e-320),
+    ("stacks", STACK, ("link_efficiency", "ub"), 1e-7),
+    ("stacks", STACK, ("memory", "utilization"), 1e-320),
+    ("stacks", STACK, ("overhead", "sampling"), "1e19 s"),
+    ("chips", CHIP, ("die", "hbm", "bandwidth"), "1e-320 B/s"),
+    ("chips", CHIP, ("die", "clock"), "1e30 Hz"),
+    ("terms", TERMS, ("skew",), 1e9),
+    ("terms", TERMS, ("step_spread",), 1e9),
+    ("kernels", "hardware/kernels/hccl-a3.yaml", ("collective", "start_growth"), 1e9),
+    ("kernels", "hardware/kernels/hccl-a3.yaml", ("collective", "fit", "held_out_median_error"), 1e9),
+    ("kernels", KERNELS, ("matmul_int8", "stream"), 1e-320),
+)
+
+
+@pytest.mark.parametrize(("kind", "file", "place", "value"), BEYOND)
+def test_numbers_that_cannot_be_worked_with_are_refused(
+    tmp_path: Path, kind: str, file: str, place: tuple[Any, ...], value: Any
+) -> None:
+    path = changed(tmp_path, unranged(data_of(file)), ((*place, "value"), value))
+    assert "allowed: " in refused(catalog.load_path, kind, path, says=".".join(map(str, place)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize("rate", ["1e-15 GB/s", "1e9 GB/s"])
+def test_the_slowest_and_the_fastest_links_are_worked_with(moe: Command, tmp_path: Path, rate: str, phase: str) -> None:
+    system = changed(tmp_path, data_of(SYSTEM), *((("tiers", at, "bandwidth", "value"), rate) for at in range(4)))
+    edits = ((("link_efficiency", link, "value"), 1e-6) for link in ("ub", "roce"))
+    stack = changed(tmp_path, unranged(data_of(STACK)), *edits, ends="2.yaml")
+    words = ("--isl", "4096", "--osl", "512", "--dies", "64", "--batch", "8", "--tp", "4", "--phase", phase)
+    for more in ((), ("--exchange", "gather"), ("--overlap", "link")):
+        code, _, error = moe("explain", "deepseek-v3", "--on", str(system), "--stack", str(stack), *words, *more)
+        assert code in (0, 3), error
+        assert all(line.startswith("note: ") for line in error.splitlines()), error
+
+
 # --- plans ----------------------------------------------------------------------------------------
 
 

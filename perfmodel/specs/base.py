@@ -12,12 +12,14 @@ from perfmodel.units import Unit
 
 Kind = Literal["datasheet", "measured", "derived", "assumed"]
 
-PositiveBytes = Annotated[Num, Unit("B"), Gt(0)]
-PositiveRate = Annotated[Num, Unit("B/s"), Gt(0)]
-PositiveHertz = Annotated[Num, Unit("Hz"), Gt(0)]
-PositiveFlop = Annotated[Num, Unit("FLOP"), Gt(0)]
-PositiveWatts = Annotated[Num, Unit("W"), Gt(0)]
-PositiveNumber = Annotated[Num, Unit("1"), Gt(0)]
+#: of what is more than zero, in SI units or as a share: what is divided by it stays finite
+LEAST = 1e-6
+PositiveBytes = Annotated[Num, Unit("B"), Gt(0), Ge(LEAST)]
+PositiveRate = Annotated[Num, Unit("B/s"), Gt(0), Ge(LEAST)]
+PositiveHertz = Annotated[Num, Unit("Hz"), Gt(0), Ge(LEAST)]
+PositiveFlop = Annotated[Num, Unit("FLOP"), Gt(0), Ge(LEAST)]
+PositiveWatts = Annotated[Num, Unit("W"), Gt(0), Ge(LEAST)]
+PositiveNumber = Annotated[Num, Unit("1"), Gt(0), Ge(LEAST)]
 MOST = 10**9  # of whatever is counted
 MOST_PARTS = 10**6  # dies, packages or cores of one machine
 PositiveInt = Annotated[int, Gt(0), Le(MOST)]

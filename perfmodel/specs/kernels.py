@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, model_validator
 
-from perfmodel.specs.base import PositiveCount, PositiveNumber, PositiveRate, Source, Spec
+from perfmodel.specs.base import LEAST, PositiveCount, PositiveNumber, PositiveRate, Source, Spec
 from perfmodel.units import Bytes, Dimensionless, Fraction, Seconds
 
-Share = Annotated[Fraction, Gt(0), Le(1.0)]
+Share = Annotated[Fraction, Gt(0), Ge(LEAST), Le(1.0)]
 Part = Annotated[Fraction, Ge(0), Le(1.0)]
+FitError = Annotated[Dimensionless, Le(100.0)]  # beyond it a fit says nothing
 Link = Literal["sio", "ub", "hccs", "nvlink", "pcie", "roce", "infiniband"]
 
 
@@ -23,10 +24,10 @@ class Fit(Spec):
 
     rows: PositiveCount
     shapes: PositiveCount
-    median_error: Dimensionless
-    p90_error: Dimensionless
-    held_out_median_error: Dimensionless | None = None
-    held_out_p90_error: Dimensionless | None = None
+    median_error: FitError
+    p90_error: FitError
+    held_out_median_error: FitError | None = None
+    held_out_p90_error: FitError | None = None
 
 
 class MatmulKernel(Spec):
@@ -93,7 +94,7 @@ class CollectiveKernel(Spec):
 
     start: Seconds
     #: the start grows with the dies of the group to this power
-    start_growth: Dimensionless
+    start_growth: Annotated[Dimensionless, Le(10.0)]
     #: rate at which one die copies one peer's shard in the direct algorithm, before the link's share
     peer_rate: PositiveRate
     #: largest shard that the direct algorithm takes, gathering and reducing

@@ -7,11 +7,12 @@ Peaks are facts of the die; efficiencies and fixed costs are facts of the stack;
 
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import Field, model_validator
 
 from perfmodel.algebra import as_float
 from perfmodel.specs.base import (
+    LEAST,
     PositiveBytes,
     PositiveCount,
     PositiveFlop,
@@ -27,7 +28,11 @@ from perfmodel.specs.kernels import Link
 from perfmodel.units import Bytes, Dimensionless, Fraction, PerSecond, Seconds, Unit
 
 Share = Annotated[Fraction, Le(1.0)]
-PositiveShare = Annotated[Fraction, Gt(0.0), Le(1.0)]
+PositiveShare = Annotated[Fraction, Gt(0.0), Ge(LEAST), Le(1.0)]
+
+
+#: spreads stand in exponents
+Spread = Annotated[Dimensionless, Le(10.0)]
 
 
 class CubeWork(Spec):
@@ -195,11 +200,11 @@ class TermsSpec(Spec):
     title: str
     aliases: tuple[str, ...] = ()
     #: spread of the logarithm of an expert's popularity within a sequence
-    skew: Dimensionless
+    skew: Spread
     #: relative spread of the load of an expert slot that balancing leaves
-    residual: Dimensionless
+    residual: Spread
     #: 1 where requests are handed to ranks without a look at their lengths, 0 where ranks have equal contexts
-    context_spread: Fraction = 1.0
+    context_spread: Share = 1.0
     #: cost of a message of dispatch and combine beside other work, over its cost alone
     dispatch_in_place: PositiveNumber
     combine_in_place: PositiveNumber
@@ -207,7 +212,7 @@ class TermsSpec(Spec):
     decode_gap: PositiveNumber
     prefill_gap: PositiveNumber
     #: relative spread of a step about the sum of its operators: what the model leaves out
-    step_spread: Fraction
+    step_spread: Spread
     #: what was known of the terms that are fitted to published steps, before the fit
     priors: PriorsSpec | None = None
     sources: dict[str, Source]
