@@ -5,6 +5,8 @@
 
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -81,6 +83,15 @@ def test_some_inputs_are_taken(folder: Path, reader: str) -> None:
         if taken:
             return
     raise AssertionError(f"none of 400 inputs of {reader} was taken")
+
+
+def test_a_campaign_gives_each_reader_its_inputs() -> None:
+    script = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
+    words = (*("--inputs", "3"), *("--reader", "chips"), *("--reader", "runs"), *("--jobs", "1"))
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:4] for line in done.stdout.splitlines()[2:]]
+    assert [(name.strip(), int(inputs)) for name, inputs, _ in rows] == [("chips", 3), ("runs", 3)]
 
 
 def test_one_seed_makes_one_input() -> None:
