@@ -1,10 +1,10 @@
-"""Change the model at places drawn at random and see whether a test notices: benchmarks/mutate.py --places 500 --seed 1.
+"""Change the model at places drawn at random; see whether tests notice: benchmarks/mutate.py --places 500 --seed 1.
 
-A place is an operator, a comparison, a number, a truth value, a negation or a loop of the packages in ``ORACLES``; at each
-place drawn, one change of those that cosmic-ray knows for it is drawn. The tests that run know the answer from outside:
-by hand, by loops over every case, by dimensions, by limits, by what was published. None reads a snapshot. What would die
-of a type error alone (bits, shifts, order of identities) and options of decorators are not drawn; what does not compile
-is not counted.
+A place is an operator, a comparison, a number, a truth value, a negation or a loop of the packages in ``ORACLES``. At
+each place drawn, one change of those that cosmic-ray knows for it is drawn. The tests that run know the answer from
+outside: by hand, by loops over every case, by dimensions, by limits, by what was published. None reads a snapshot.
+What would die of a type error alone (bits, shifts, order of identities) and options of decorators are not drawn; what
+does not compile is not counted.
 
 Each change is made in memory, in a process of its own, which runs the tests that reach it, quick ones first. Prints a
 table of markdown by package, then the survivors, each with its reason if ``benchmarks/survivors.yaml`` has one. Exit
@@ -176,9 +176,10 @@ class Changed(MetaPathFinder):
         return spec_from_file_location(name, self.mutant.path, loader=Loader(name, str(self.mutant.path)))
 
 
-def tests_of(package: str, short: bool) -> list[str]:
+def tests_of(package: str, short: bool, only: Sequence[str]) -> tuple[str, ...]:
     """Return the test files that hold a package."""
-    return [f"tests/{name}.py" for name in ORACLES[package].split() if not (short and name in SLOW)]
+    names = only or [name for name in ORACLES[package].split() if not (short and name in SLOW)]
+    return tuple(f"tests/{name}.py" for name in names)
 
 
 @dataclass(slots=True)
@@ -251,9 +252,9 @@ def start(
         os._exit(code)
 
 
-def watched(short: bool, jobs: int) -> dict[str, dict[str, Test]]:
+def watched(chosen: dict[str, tuple[str, ...]], jobs: int) -> dict[str, dict[str, Test]]:
     """Return the tests of each package as they run on the model as it is: they must pass for a failure to tell."""
-    groups = {tuple(tests_of(package, short)) for package in ORACLES}
+    groups = set(chosen.values())
     with TemporaryDirectory() as folder:
         begun = {}
         for n, files in enumerate(groups):
@@ -266,7 +267,7 @@ def watched(short: bool, jobs: int) -> dict[str, dict[str, Test]]:
             if status:
                 raise SystemExit(f"tests fail on the model as it is: exit code {status} of {' '.join(files)}")
             seen[files] = pickle.loads(file.read_bytes())
-    return {package: seen[tuple(tests_of(package, short))] for package in ORACLES}
+    return {package: seen[files] for package, files in chosen.items()}
 
 
 def reaching(mutant: Mutant, tests: dict[str, Test]) -> list[str]:
@@ -330,6 +331,7 @@ def main() -> int:
     parser.add_argument("--places", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", choices=list(ORACLES), action="append", help="may be repeated; all if left out")
+    parser.add_argument("--tests", action="append", help="name of a test file, to see what it alone kills; repeat")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--short", action="store_true", help="quick tests alone: a lower bound of what is killed")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no mutant is begun later than this")
@@ -337,11 +339,12 @@ def main() -> int:
     begun = time.perf_counter()
     for name in HEAVY:
         importlib.import_module(name)
-    tests = watched(asked.short, asked.jobs)
+    parts = asked.part or list(ORACLES)
+    tests = watched({part: tests_of(part, asked.short, asked.tests or ()) for part in parts}, asked.jobs)
     sys.stderr.write(
         f"{time.perf_counter() - begun:.0f} s for {sum(map(len, tests.values()))} tests of the model as it is\n"
     )
-    mutants = drawn(asked.places, asked.seed, asked.part or list(ORACLES))
+    mutants = drawn(asked.places, asked.seed, parts)
     found = run(mutants, tests, asked.jobs, begun + asked.seconds)
     sys.stderr.write(f"\n{time.perf_counter() - begun:.0f} s\n")
 
