@@ -130,13 +130,13 @@ def places(parts: Sequence[str]) -> Iterator[list[Mutant]]:
             yield from (at[where] for where in sorted(at))
 
 
-def drawn(count: int, seed: int, parts: Sequence[str]) -> Iterator[Mutant]:
+def drawn(count: int, seed: int, parts: Sequence[str], files: Sequence[str]) -> Iterator[Mutant]:
     """Yield mutants of places drawn at random, each of which compiles and differs from the model."""
     from cosmic_ray import plugins
     from cosmic_ray.mutating import mutate_code
 
     chance = random.Random(seed)
-    found = list(places(parts))
+    found = [changes for changes in places(parts) if not files or changes[0].path.name in files]
     sys.stderr.write(f"{len(found)} places, {sum(map(len, found))} changes\n")
     chance.shuffle(found)
     for changes in found:
@@ -331,6 +331,7 @@ def main() -> int:
     parser.add_argument("--places", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", choices=list(ORACLES), action="append", help="may be repeated; all if left out")
+    parser.add_argument("--file", action="append", help="name of a module of a part, as search.py; may be repeated")
     parser.add_argument("--tests", action="append", help="name of a test file, to see what it alone kills; repeat")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--short", action="store_true", help="quick tests alone: a lower bound of what is killed")
@@ -344,7 +345,7 @@ def main() -> int:
     sys.stderr.write(
         f"{time.perf_counter() - begun:.0f} s for {sum(map(len, tests.values()))} tests of the model as it is\n"
     )
-    mutants = drawn(asked.places, asked.seed, parts)
+    mutants = drawn(asked.places, asked.seed, parts, asked.file or ())
     found = run(mutants, tests, asked.jobs, begun + asked.seconds)
     sys.stderr.write(f"\n{time.perf_counter() - begun:.0f} s\n")
 
