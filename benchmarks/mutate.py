@@ -41,8 +41,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in
 
 PHYSICS = (
-    "test_dimensions test_by_hand test_algebra test_terms test_kernels test_ledger test_placement test_golden "
-    "test_steps test_closed_form test_solver"
+    "test_ledger_by_hand test_dimensions test_by_hand test_algebra test_terms test_kernels test_ledger test_placement "
+    "test_golden test_steps test_closed_form test_solver"
 )
 SEARCH = (
     "test_solver test_terms test_solver_refusals test_solver_monotone test_solver_plans test_solver_exact test_planner"
