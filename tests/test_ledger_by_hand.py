@@ -5,15 +5,16 @@ the equations that the docstrings of ``perfmodel.formulas`` cite; bytes and FLOP
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from inspect import Parameter, signature
 from math import ceil, exp, isclose, log, sqrt
 from statistics import NormalDist
 from typing import Any
 
 import pytest
 
-from perfmodel.ledger.attention import cache_bytes_per_die
+from perfmodel.ledger.attention import cache_bytes_per_die, grouped_query_core, latent_decode_core, latent_prefill_core
 from perfmodel.ledger.footprint import Footprint, cached_layers, footprint, kept_weights, part_bytes, weight_bytes
 from perfmodel.ledger.quantities import contexts, quantities, routing
 from perfmodel.ledger.records import Dims, Exchange, Family, Layout, Ledger, Op, Quantities, Traffic
@@ -252,6 +253,27 @@ def test_rows_of_vectors_and_links() -> None:
     check([exchange_row("x", "all_gather", group=5, payload=7.5)], [link("x", "all_gather", 5, 7.5)])
     got = exchange_row("x", "dispatch", group=5, payload=7.5, joined=3, messages=11)
     check([got], [link("x", "dispatch", 5, 7.5, joined=3, messages=11)])
+
+
+@pytest.mark.parametrize(
+    ("build", "before"),
+    [
+        (linear, 1),
+        (batched, 1),
+        (vector, 1),
+        (norm_quant, 1),
+        (exchange_row, 2),
+        (latent_decode_core, 1),
+        (latent_prefill_core, 1),
+        (grouped_query_core, 2),
+        (Family.of, 2),
+    ],
+)
+def test_sizes_go_by_name(build: Callable[..., object], before: int) -> None:
+    """Two sizes given by their order could be swapped unseen: CONTRIBUTING.md, keyword-only."""
+    kinds = [one.kind for one in signature(build).parameters.values()]
+    assert kinds[:before] == [Parameter.POSITIONAL_OR_KEYWORD] * before
+    assert set(kinds[before:]) == {Parameter.KEYWORD_ONLY}
 
 
 def test_records_of_a_row() -> None:
@@ -798,7 +820,7 @@ def test_blocks_of_a_step() -> None:
 
 TRAFFIC = Traffic(
     isl=60,
-    osl=28,
+    osl=29,
     skew=0.7,
     residual=0.3,
     chance=0.9,
@@ -914,7 +936,7 @@ AXES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ({"batch": 4, "tp": 3, "draft": 2, "redundant": 3}, {"overlap": "cores"}),
     ({"dies": 33, "tp": 3, "shared_ranks": 7, "draft": 1}, {"own_shared_ranks": True, "overlap": "link"}),
     (
-        {"dies": 54, "expert_dies": 9, "domains": 5, "tp": 3, "draft": 2, "batch": 8},
+        {"dies": 54, "expert_dies": 9, "domains": 7, "tp": 3, "draft": 2, "batch": 8},
         {"overlap": "stages", "micro_batches": 3},
     ),
     ({"dies": 54, "expert_dies": 9, "batch": 10, "redundant": 6}, {"overlap": "stages", "micro_batches": 4}),
@@ -937,7 +959,7 @@ PROMPT_AXES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         {"chunked": True, "overlap": "link", "own_shared_ranks": True},
     ),
     ({"dies": 35, "expert_tp": 7, "tp": 5, "batch": 4, "draft": 3}, {"split_experts": True, "exchange": "gather"}),
-    ({"dies": 54, "expert_dies": 9, "domains": 5, "tp": 3, "batch": 2}, {"overlap": "stages", "micro_batches": 3}),
+    ({"dies": 54, "expert_dies": 9, "domains": 7, "tp": 3, "batch": 2}, {"overlap": "stages", "micro_batches": 3}),
 )
 
 
@@ -998,7 +1020,7 @@ def test_pairs_of_equal_prompts_are_those_of_a_loop(isl: int, hit: float, chunk:
 def test_even_requests_keep_lengths_and_what_they_find() -> None:
     """Section 1: balanced sets skew, residual, chance, context_spread and isl_spread to 0."""
     even = TRAFFIC.even()
-    assert (even.isl, even.osl, even.prefix_hit) == (60, 28, 0.25)
+    assert (even.isl, even.osl, even.prefix_hit) == (60, 29, 0.25)
     assert (even.skew, even.residual, even.chance, even.context_spread, even.isl_spread) == (0, 0, 0, 0, 0)
     bare = Traffic(isl=1, osl=1, skew=1, residual=1, chance=1, context_spread=1)
     assert (bare.prefix_hit, bare.isl_spread) == (0, 0)
@@ -1016,6 +1038,7 @@ def test_a_layout_says_nothing_of_what_it_has_not() -> None:
     assert all(getattr(Layout.of(full), axis.name) == getattr(full, axis.name) for axis in fields(Layout))
     assert Layout.of(full).ranks == 60 / 6
     assert layout_of(dies=26, expert_dies=5, tp=3, cp=7).ranks == 1
+    assert layout_of(dies=26, expert_dies=5, tp=2, cp=7).ranks == 1.5  # of an open mesh some sizes do not divide
 
 
 def test_the_structure_of_a_layout() -> None:
