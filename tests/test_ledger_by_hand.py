@@ -941,7 +941,7 @@ AXES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ),
     ({"dies": 54, "expert_dies": 9, "batch": 10, "redundant": 6}, {"overlap": "stages", "micro_batches": 4}),
     (
-        {"dies": 35, "expert_tp": 7, "redundant": 1, "tp": 5, "dcp": 5},
+        {"dies": 38, "expert_tp": 7, "redundant": 1, "tp": 5, "dcp": 5},
         {"split_experts": True, "context_parallel": True},
     ),
     (
