@@ -1127,7 +1127,7 @@ def held_by_hand(family: Family, attention: MlaSpec | GqaSpec, shared: int, layo
 HELD: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ({"tp": 3, "draft": 1, "batch": 7}, {}),
     ({"tp": 3, "draft": 5, "redundant": 4}, {"precision": "bf16", "overlap": "link", "shared_stream": True}),
-    ({"tp": 3, "shared_ranks": 2, "draft": 1}, {"own_shared_ranks": True, "overlap": "cores"}),
+    ({"dies": 48, "tp": 3, "shared_ranks": 2, "draft": 1}, {"own_shared_ranks": True, "overlap": "cores"}),
     ({"tp": 3, "shared_ranks": 2, "redundant": 40}, {"own_shared_ranks": True, "exchange": "gather"}),
     (
         {"dies": 54, "expert_dies": 9, "domains": 5, "tp": 3, "draft": 1, "batch": 8},
