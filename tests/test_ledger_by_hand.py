@@ -382,7 +382,6 @@ def latent_by_hand(q: Quantities, family: Family) -> Iterator[Row]:
 def absorbed_by_hand(q: Quantities, family: Family, heads: float, entry: float) -> Iterator[Row]:
     """[deepseek2024v2] 2.1.2: up-projections go to queries and outputs, each head attends over the latent itself."""
     for name, width, first in (("k_up", NOPE, True), ("v_up", VALUE, False)):
-        inner, columns = (width, RANK) if first else (RANK, width)
         held = 2 * heads * RANK * width
         yield row(
             f"attention.{name}",
@@ -396,9 +395,8 @@ def absorbed_by_hand(q: Quantities, family: Family, heads: float, entry: float) 
             prefetched=first,
             matrices=heads,
             rows=q.tokens,
-            columns=columns,
+            columns=RANK if first else width,
         )
-        assert inner * columns == RANK * width
     group = 7 if family.context_parallel else 1
     queries, outputs = q.tokens * heads * (RANK + ROPE), q.tokens * heads * RANK
     if group > 1:
@@ -667,6 +665,7 @@ def test_rows_of_dispatched_tokens(phase: str, precision: str) -> None:
         {},  # sends 226.5, gets 331.5 routed, 149.75 shared
         {"shared_tokens": 503.25},
         {"rank_tokens": 503.25},  # sends the most
+        {"rank_tokens": 3.25},  # sends least, less than an eighth of what its rank gets
     )
     for (kind, shared), change in itertools.product(KINDS, loads):
         family = family_of(phase, precision=precision, **kind)
@@ -719,7 +718,6 @@ def test_rows_of_embedding_head_and_draft(overlap: str) -> None:
         wanted = [look | {"resident_bytes": table / 9 if "embedding" in split else table}]
         if "embedding" in split:
             wanted.append(link("embedding.scatter", "reduce_scatter", 9, 2 * states))
-        # the look-up keeps what it reads by row
         check(ledger.parts["embedding"], wanted, family)
         if "head" in split:
             columns = VOCABULARY / 33
