@@ -41,7 +41,7 @@ LINKS = ["sio", "ub", "ub", "roce"]
 PIN = [2.7e11, 1.96e11, 1.57e11, 2.5e10]
 GIVEN = [2.3e11, 1.61e11, 1.19e11, 1.9e10]
 #: part of a node's mesh of four cards that dies of a group use: of three links, those to cards of the group
-MESH = {2: 1 / 3, 4: 1 / 3, 6: 2 / 3, 8: 1.0, 16: 1.0, 24: 1.0, 64: 1.0, 128: 1.0}
+MESH = {2: 1 / 3, 4: 1 / 3, 5: 1.5 / 3, 6: 2 / 3, 8: 1.0, 12: 1.0, 16: 1.0, 24: 1.0, 64: 1.0, 128: 1.0}
 
 MATMUL = MatmulKernel.model_construct(
     start=3e-6,
@@ -299,7 +299,8 @@ def test_a_share_that_just_reaches_the_pins_is_bound_by_its_cores() -> None:
 
 @pytest.mark.parametrize("cores", SHARES)
 @pytest.mark.parametrize(
-    ("cache", "flop", "sequences", "context"), [(3e8, 2e10, 5, 900), (3e8, 9e11, 60, 4000), (2e7, 1e12, 9, 100)]
+    ("cache", "flop", "sequences", "context"),
+    [(3e8, 2e10, 5, 900), (3e8, 9e11, 60, 4000), (2e7, 1e12, 9, 100), (2e4, 4.1e8, 9, 100)],
 )
 def test_attention_in_decode(cache: float, flop: float, sequences: int, context: int, cores: float) -> None:
     """docs/method.md 3: starts, the block one core works alone, cache against FLOP, queries through L2."""
@@ -400,6 +401,7 @@ def test_what_binds_a_row() -> None:
     assert replace(row, whole_cache=1.0, core_share=0.5).memory_time == 3.0
     bare = OpTime(op=op, work=3.0)
     assert (bare.time, bare.compute_time, bare.memory_time, bare.hbm_time) == (3.0, 0.0, 0.0, 0.0)
+    assert (bare.whole_compute, bare.whole_cache, bare.whole_pass, bare.stream_time, bare.moved) == (0, 0, 0, 0, 0)
     assert OpTime(op=op, work=3.0, whole_compute=2.0).compute_time == 2.0  # on all cores unless said
 
 
@@ -506,6 +508,28 @@ def test_a_tier_inside_a_set_carries_nothing(group: int, joined: int, sets: int)
     assert exchange_time(exchange, rates) == near(3e7 * sets / (0.83 * PIN[1]))
 
 
+def test_a_node_half_full_copies_half_as_much_again() -> None:
+    """Twelve dies on nodes of eight, on links that take no time: 1.5 shards at the rate of a peer, times its share."""
+    endless = tuple(replace(one, bandwidth=1e30, pin_bandwidth=1e30) for one in TIERS)
+    exchange = Exchange(collective="all_gather", group=12, payload=3e4)
+    found = exchange_time(exchange, replace(RATES, tiers=endless))
+    assert found == near(2.1e-6 * 12**0.57 + 3e4 * 1.5 / (2.4e10 * 0.83))
+
+
+def test_a_mesh_of_two_cards_has_one_link() -> None:
+    """Two cards of two dies: what one card gathers of the other goes at all of the mesh's rate."""
+    free: dict[str, Any] = {"start": 0.0, "bulk_start": 0.0, "bulk_start_per_peer": 0.0, "peer_rate": 1e30}
+    rates = with_kernel("collective", replace(RATES, tiers=(tier(0), replace(tier(1, "mesh"), dies=4))), **free)
+    exchange = Exchange(collective="all_gather", group=4, payload=3e7, joined=2)
+    assert exchange_time(exchange, rates) == near(3e7 / (0.83 * PIN[1]))
+
+
+def test_among_one_die_kernels_that_cost_nothing_cost_nothing() -> None:
+    """No message, no start, no time: also where the time left out is zero itself."""
+    ideal = with_kernel("dispatch", start=0.0, per_message=0.0)
+    assert exchange_time(Exchange(collective="dispatch", group=1, payload=1e6), ideal) == 0.0
+
+
 def test_among_one_die_or_one_set_an_exchange_costs_nothing() -> None:
     """There is nobody to send to."""
     for kind in ("all_gather", "all_to_all", "dispatch", "bulk_combine"):
@@ -523,7 +547,7 @@ def test_among_one_die_or_one_set_an_exchange_costs_nothing() -> None:
 def test_all_to_all(overlap: float, covers: tuple[str, ...]) -> None:
     """A part to each peer over its tier, a start for the doublings, what of all parts L2 cannot hold through memory."""
     rates = with_kernel("all_to_all", overlap=overlap, covers=covers)
-    for group in (2, 4, 6, 16, 128):
+    for group in (2, 4, 5, 6, 16, 128):
         for part in (5e2, 3e5, 9e6, 8e7):
             transfer = 0.0
             for peer in range(1, group):
@@ -572,6 +596,7 @@ def test_dispatch_and_combine(kind: Any, start: float, each: float, place: float
             exchange = Exchange(collective=kind, group=group, payload=size, messages=300, hops=3)
             leaving = 300 * sum(1 for die in range(group) if die >= 2) / group
             link = 300 * size * spread_messages(group, group, 1.0, None, ())
+            assert exchange_time(exchange, RATES) == near(3 * start + max(leaving * each * place, link))
             for alone, factor in ((False, place), (True, 1.0)):
                 found = exchange_time(exchange, RATES, alone=alone)
                 assert found == near(3 * start + max(leaving * each * factor, link)), (group, size)
@@ -617,7 +642,7 @@ def test_bulk_exchange(kind: Any, start: float, share: float, covers: tuple[str,
     """docs/method.md 3: start + (1 + (n - 1) / peers at half) x slowest kind of link, once a node if so."""
     for deduplicates in (False, True):
         rates = with_kernel(kind, covers=covers, deduplicates=deduplicates)
-        for group in (2, 6, 16, 64, 128):
+        for group in (2, 6, 12, 16, 64, 128):
             exchange = Exchange(collective=kind, group=group, payload=7e3, messages=900, copies=5)
             link = spread_messages(group, group, 1.0, share, covers)
             if deduplicates:
