@@ -45,7 +45,10 @@ PHYSICS = (
     "test_dimensions test_by_hand test_algebra test_terms test_kernels test_ledger test_placement test_golden "
     "test_steps test_closed_form test_solver"
 )
-SEARCH = "test_timing_by_hand test_solver test_terms test_solver_refusals test_solver_monotone test_solver_plans test_solver_exact test_planner"
+SEARCH = (
+    "test_timing_by_hand "
+    "test_solver test_terms test_solver_refusals test_solver_monotone test_solver_plans test_solver_exact test_planner"
+)
 #: package or module -> test files that hold it
 ORACLES = {
     "formulas": PHYSICS,
