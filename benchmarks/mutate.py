@@ -41,11 +41,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in
 
 PHYSICS = (
-    "test_ledger_by_hand test_dimensions test_by_hand test_algebra test_terms test_kernels test_ledger test_placement "
-    "test_golden test_steps test_closed_form test_solver"
+    "test_formulas_by_hand test_ledger_by_hand test_timing_by_hand test_dimensions test_by_hand test_algebra test_terms "
+    "test_kernels test_ledger test_placement test_golden test_steps test_closed_form test_solver"
 )
 SEARCH = (
-    "test_solver test_terms test_solver_refusals test_solver_monotone test_solver_plans test_solver_exact test_planner"
+    "test_timing_by_hand test_search_by_loops test_mixed_by_loops test_answers_by_loops test_solver test_terms "
+    "test_solver_refusals test_solver_monotone test_solver_plans test_solver_exact test_planner"
 )
 #: package or module -> test files that hold it
 ORACLES = {

@@ -73,7 +73,8 @@ def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> S
     pushed: list[Seconds] = []
     inner: Count = exchange.joined
     for tier in rates.tiers:
-        received = formulas.phase_received_bytes(shard=1.0, group=group, inner=inner, outer=tier.dies)
+        outer = maximum(inner, tier.dies)  # a tier inside a joined set carries nothing
+        received = formulas.phase_received_bytes(shard=1.0, group=group, inner=inner, outer=outer)
         read, write = (
             _bandwidth(tier, inner, group, share, kernel.package_share, kernel.covers)
             for share in (kernel.read_share, kernel.write_share)
@@ -82,11 +83,11 @@ def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> S
         phase = phase + writes * formulas.link_time(payload=received, bandwidth=write)
         if tier.name in ("package", "node"):
             inside.append(phase)
-            whole = formulas.one_shot_bytes(tensor=group, group=group, inner=inner, outer=tier.dies)
+            whole = formulas.one_shot_bytes(tensor=group, group=group, inner=inner, outer=outer)
             pushed.append(formulas.link_time(payload=whole, bandwidth=write))
         else:
             outside.append(phase)
-        inner = maximum(inner, tier.dies)
+        inner = outer
     per_byte = total(inside)
 
     start = formulas.grown_start(start=kernel.start, growth=kernel.start_growth, group=group)
