@@ -45,6 +45,7 @@ PHYSICS = (
     "test_steps test_closed_form test_solver"
 )
 SEARCH = (
+    "test_search_by_loops "
     "test_solver test_terms test_solver_refusals test_solver_monotone test_solver_plans test_solver_exact test_planner"
 )
 #: package or module -> test files that hold it
