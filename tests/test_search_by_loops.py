@@ -155,7 +155,7 @@ def declared(
     rest = {
         k: v
         for k, v in fixed.items()
-        if k in ("cp", "dcp", "fused_experts", "chunk", "o_proj_tp", "o_proj_sharded", "kv_resident")
+        if k in ("cp", "dcp", "fused_experts", "chunk", "o_proj_tp", "head_tp", "o_proj_sharded", "kv_resident")
     }
 
     def of(key: str, *plain: Any) -> tuple[Any, ...]:
@@ -194,6 +194,8 @@ def declared(
                 shares = [0]
             elif fixed.get("shared_ranks") is None:
                 shares = [0, *dedicated]
+            elif isinstance(fixed["shared_ranks"], str):  # a quarter, one at the least
+                shares = [n for n in [max(1, round(dies / 4))] if n < dies]
             else:
                 shares = [n for n in [fixed["shared_ranks"]] if n < dies]
             for shared in shares:
@@ -242,6 +244,8 @@ SPACES: list[tuple[Any, Choices, dict[str, Any]]] = [
     ("decode", Choices(), {"model": model_of(shared=0)}),
     ("decode", Choices(), {"model": model_of(attention=GQA)}),
     ("decode", _decode(shared_ranks=0), {}),
+    ("decode", _decode(shared_ranks="1/4 of dies"), {}),
+    ("prefill", Choices(fixed={"prefill": {"cp": 4}}, offered={"prefill": {"expert_tp": (1, 2)}}), {}),
     ("decode", _decode(shared_ranks=1, batch=3), {}),
     ("decode", _decode(shared_ranks=4, draft=1, redundant="fewest slots"), {}),
     ("decode", _decode(redundant="one more slot", tp=4), {}),
@@ -250,7 +254,8 @@ SPACES: list[tuple[Any, Choices, dict[str, Any]]] = [
     ("decode", _decode(attention_cores=6, exchange="gather"), {}),
     ("decode", _decode(dcp=2), {}),
     ("decode", _decode(fused_experts=True), {}),
-    ("decode", _decode(o_proj_tp=2), {"sizes": [2, 4, 8, 12]}),
+    ("decode", _decode(o_proj_tp=2), {}),
+    ("decode", _decode(o_proj_tp=4, head_tp=2), {"sizes": [1, 2, 4, 8, 12]}),
     ("prefill", _prefill(cp=2), {}),
     ("prefill", _prefill(cp=4), {}),
     ("prefill", _prefill(batch=9, chunk=16, draft=0), {}),
@@ -425,6 +430,40 @@ def test_a_chunk_has_as_many_plans_as_are_worked_at_once(world: Any) -> None:
         assert {each.shape[1:] for each in made} == {(1, 2, 3, 3, 1, 5)}
     world.setattr(mesh, "CHUNK", 1)
     assert len(list(mesh.meshes(case, "decode", [4, 8], one))) == 2
+    one_slot = _decode(overlap="none", exchange="dispatch", redundant=6)
+    assert len(list(mesh.meshes(case, "decode", [4, 8, 12], one_slot))) == 3
+
+
+def test_prefill_batches_are_all_to_16_then_two_and_three_times_powers_of_two_to_64(world: Any) -> None:
+    """The longer the axis, the wider its steps; none is past the batch that memory bounds."""
+    every = {
+        *range(1, 17),
+        *(n for n in range(17, 65) if n & (n - 1) == 0 or (n % 3 == 0 and n // 3 & (n // 3 - 1) == 0)),
+    }
+    for largest in (1024, 64, 63, 48, 47, 24, 23, 17, 16, 2, 1):
+        world.setattr(mesh, "LARGEST_BATCH", largest)
+        for one in mesh.meshes(case_of(), "prefill", [4], Choices()):
+            assert one.batch.tolist() == sorted(n for n in every if n <= largest)
+
+
+def test_a_split_that_one_server_times_the_form_allows_is_searched() -> None:
+    """``_structure_faults``: tried on a server of dies for each of tp and cp; parts must divide those ranks."""
+    rates, model = machine(), model_of()
+    for phase, parts, cp, allowed in (
+        ("decode", 2, 1, True),
+        ("decode", 3, 1, False),
+        ("decode", 8, 1, False),
+        ("prefill", 8, 2, True),
+        ("prefill", 4, 3, True),
+        ("prefill", 3, 3, True),
+        ("prefill", 3, 4, False),
+    ):
+        choices = Choices(fixed={phase: {"o_proj_tp": parts, "cp": cp}})  # type: ignore[dict-item]
+        if allowed:
+            assert space.structures(model, phase, choices, rates)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(UsageError):
+                space.structures(model, phase, choices, rates)  # type: ignore[arg-type]
 
 
 def test_parts_of_a_server_stand_alone_and_whole_servers_together() -> None:
@@ -459,6 +498,8 @@ def test_batches_end_where_the_cache_alone_fills_a_die() -> None:
         (wide, "prefill", 20_011, 7, 2, 1, 1.0, 5.9),
         (None, "decode", 17, 19, 1, 1, 1.0, 5.0),
         (None, "decode", 10**9, 19, 1, 1, 1.0, 5.0),
+        (None, "prefill", 17, 19, 1, 1, 1.0, 100.5 * 17 * 3456 / GIB),
+        (None, "decode", 17, 19, 1, 1, 1.0, 100.5 * 26.5 * 3456 / GIB),
     ):
         case = case_of(machine(memory=memory), model_of(attention=attention), isl=isl, osl=osl)
         token = 512 * 2 + 64 * 2 if attention is None else 2 * 32 * 64 * 2 / 16  # latent, or keys and values over tp
@@ -578,6 +619,7 @@ def test_decode_leaders_are_the_fastest_of_every_kind_within_limits(world: Any, 
         assert tally.refused["memory"] == sum(p.memory > memory for p in plans)
         assert tally.refused.get("tpot", 0) == sum(p.step > (tpot or math.inf) * p.tokens for p in plans)
         assert ("tpot" in tally.refused) == (tpot is not None)
+        assert all(type(count) is int for count in tally.refused.values())
         if found:
             assert tally.closest == {}
 
@@ -751,6 +793,26 @@ def test_nothing_feasible_names_the_nearest_miss_of_each_limit(world: Any) -> No
             nearest = [p for p in plans if (p.memory if name == "memory" else p.tpot) == near]
             assert words in {describe(p.layout, p.family) for p in nearest}
     assert seen == {("memory", True), ("memory", False), ("tpot", False)}
+
+
+def test_what_the_fused_kernel_alone_refuses_is_near_no_limit(world: Any) -> None:
+    """A plan at the memory limit and within TPOT misses neither."""
+    world.setattr(rules, "LARGEST_FUSED", 0)
+    world.setattr(space, "structure_faults", lambda *_: [])
+    choices = _decode(fused_experts=True, shared_ranks=0, overlap="none", exchange="dispatch")
+    case = case_of()
+    memory = {
+        float(invented(one.layout_at(i), one.family, case).memory) / GIB
+        for one in mesh.meshes(case, "decode", SIZES, choices)
+        for i in range(math.prod(one.shape))
+    }
+    for tpot in (None, 1e6):
+        tally = Tally()
+        assert search.best_decode(case_of(machine(memory=max(memory))), SIZES, tpot, [math.inf], choices, tally) == []
+        assert tally.closest == {}
+    empty = Tally()
+    assert search.best_decode(case_of(), [2], None, [math.inf], _decode(tp=4), empty) == []
+    assert empty == Tally()
 
 
 def test_leaders_met_twice_are_told_once() -> None:
@@ -972,11 +1034,11 @@ def deployments(
 
 DECODES = [
     leader(7.0, 1.0, 0.5),
+    leader(80.0, 9.0, 0.5),
     leader(7.5, 1.0, 0.75),
     leader(17.0, 2.0, 0.25),
     leader(3.0, 0.5, 0.5),
     leader(29.0, 3.0, 0.5),
-    leader(80.0, 9.0, 0.5),
 ]
 PREFILLS = [(4.0, 1.0, 1.0), (4.5, 1.0, 2.0), (1.75, 0.5, 0.75), (9.5, 2.0, 1.5), (13.0, 3.0, 1.25)]
 ASKED: list[dict[str, Any]] = [
@@ -1036,6 +1098,18 @@ def test_joined_pools_are_the_best_of_every_count_of_instances(given: dict[str, 
         assert one.tpot_added == 0
 
 
+def test_prefill_that_shares_a_server_fills_it_where_the_rate_per_server_counts() -> None:
+    """The best rate per server, and per money, of every count of both pools, over drawn rates and parts of a server."""
+    drawn = np.random.default_rng(11)
+    for at in range(36):
+        part = (0.25, 0.5, 0.25, 1.0)[at % 4]
+        one = leader(float(drawn.uniform(4, 14)), (1.0, 2.0, 0.5)[at % 3])
+        prefills = columns_of([(float(drawn.uniform(0.5, 4)), part, 1.0)])
+        asked = asked_of(servers=8, objective=("per-card", "cost")[at % 2], utilisation=1.0, prices=(2.0, 3.0))
+        (found,) = join.joined([one], prefills, asked, Tally())
+        assert found.key[0] == pytest.approx(min(deployments(one, prefills, asked))[0][0], rel=CLOSE)
+
+
 def test_a_rate_is_met_to_a_part_in_a_thousand_million() -> None:
     """What serves the rate but for rounding serves it; what is 2e-9 short does not."""
     prefills = columns_of([(4.0, 1.0, 1.0)])
@@ -1064,6 +1138,18 @@ def test_counts_that_are_whole_but_for_rounding_are_whole() -> None:
     assert join.packed(1.0, 0.1 + 0.2, 3, 3)[:10].tolist() == [3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
     assert join.divided((3, 6), (0.1 + 0.2, 0.1 + 0.2), 3, 3) == [(3, 6)]
     assert join.divided((3, 1), (0.1 + 0.2, 1.0), 2, 2) == [(3, 1)]
+    assert join.divided((10, 0), (0.1 + 0.2, 1.0), 3, 3) == [(10, 0)]
+    assert join.divided((0, 10), (1.0, 0.1 + 0.2), 3, 3) == [(0, 10)]
+    above = leader(1.0, third * (1 + 1e-10))
+    under = columns_of([(0.1, third * (1 + 1e-10), 1.0)])
+    for given in ({"servers": 2}, {"servers": 1, "prefill_servers": 1}):
+        for objective, prices in (("throughput", (1.0, 1.0)), ("per-card", (1.0, 1.0))):
+            asked = asked_of(objective=objective, prices=prices, **given)
+            (three,) = join.joined([leader(1.0, 1.0)], under, asked, Tally())
+            assert (three.decode_instances, three.prefill_instances) == (1, 3)
+            assert three.key[:2] == pytest.approx((-0.3, 2.0) if objective == "throughput" else (2 / 0.3, -0.3))
+    just = join.joined([above], columns_of([(9.0, 1.0, 1.0)]), asked_of(servers=2), Tally())
+    assert [(j.decode_instances, j.prefill_instances) for j in just] == [(3, 1)]
     # three tenths, nine times over, are three servers
     assert len(join.packed(1.0, (0.1 + 0.2) / 0.9 * 0.3, 1, 1)) == 11
 
@@ -1124,6 +1210,9 @@ def test_what_joins_refuse_is_counted_with_the_nearest_miss(given: dict[str, Any
     join.joined(DECODES, prefills, replace(asked, objective="per-card"), twice)
     ratio = asked.rate is None  # then prefill that all is full is tried as well, which may be none
     assert all(twice.refused[name] >= count * (1 + 0 * ratio) for name, count in wanted.items())
+    slow = Tally()  # the most of what is short, however little that is
+    join.joined([leader(0.4, 1.0)], columns_of([(9.0, 1.0, 1.0)]), asked_of(servers=2, rate=5.0), slow)
+    assert slow.closest["rate"][0] == pytest.approx(-0.3, rel=CLOSE)
     met = Tally()
     join.joined(
         [leader(1.0, 1.0)], columns_of([(9.0, 1.0, 1.0)]), replace(asked, targets=Targets(ttft=1.5), rate=0.1), met
@@ -1585,8 +1674,10 @@ def test_a_tally_adds_up_and_keeps_the_nearest() -> None:
     assert one.refused == {"memory": 17, "tpot": 0, "rate": 6}
     assert one.closest == {"memory": (8.0, 5.0, "d"), "ttft": (3.0, 2.0, "f"), "rate": (-7.0, -10.0, "e")}
     one.count("prefill memory", 1)
+    one.count("ttft", 2)
     told = {r.constraint: (r.count, r.closest, r.limit, r.unit, r.layout) for r in one.rejections()}
-    assert told.keys() == {"memory", "rate", "prefill memory"}
+    assert told.keys() == {"memory", "rate", "prefill memory", "ttft"}
+    assert told["ttft"] == (2, 3.0, 2.0, "s", "f")
     assert told["memory"] == (17, 8.0, 5.0, "B", "d")
     assert told["rate"] == (6, 7.0, 10.0, "1/s", "e")
     assert told["prefill memory"][0] == 1
