@@ -116,12 +116,18 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
         cores = attention_core_options(structure.family.overlap, case.rates)
         if structure.family.overlap == "cores" and "attention_cores" in fixed:
             cores = np.array([fixed["attention_cores"]], dtype=np.float64)
-        for alike in _alike(sizes, case.rates.dies_per_server):
+        for alike in _alike(_divided_by_splits(sizes, structure), case.rates.dies_per_server):
             degrees = tp[alike[0] % (tp * structure.keys.get("cp", 1)) == 0]
             for layouts in expert_layouts(alike, case.model, structure, fixed):
                 plans = len(degrees) * len(draft) * len(cores) * len(batch)
                 for part in _parts(layouts, max(1, CHUNK // plans)) if plans else ():
                     yield Mesh(structure, part, degrees, draft, cores, batch)
+
+
+def _divided_by_splits(sizes: list[int], structure: Structure) -> list[int]:
+    """Return sizes that the split modules divide: they need tp 1, so their parts are of the dies."""
+    parts = [structure.keys.get(f"{module}_tp", 1) for module in structure.family.split]
+    return [size for size in sizes if not any(size % part for part in parts)]
 
 
 def _alike(sizes: list[int], of_server: int) -> list[list[int]]:
