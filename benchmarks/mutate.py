@@ -22,6 +22,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +46,7 @@ PHYSICS = (
     "test_steps test_closed_form test_solver"
 )
 SEARCH = (
+    "test_mixed_by_loops test_answers_by_loops "
     "test_solver test_terms test_solver_refusals test_solver_monotone test_solver_plans test_solver_exact test_planner"
 )
 #: package or module -> test files that hold it
@@ -203,10 +205,12 @@ class Watch:
         self.reached.clear()
         begun = time.perf_counter()
         sys.settrace(self._called)
+        threading.settrace(self._called)  # the search works its chunks in threads
         try:
             return (yield)
         finally:
             sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
             inside = str(ROOT / "perfmodel")
             reached = ((c.co_filename, c.co_firstlineno) for c in self.reached if c.co_filename.startswith(inside))
             self.tests[item.nodeid] = Test(time.perf_counter() - begun, frozenset(reached))

@@ -67,6 +67,14 @@ class Plan:
     point: PoolPoint
 
     @property
+    def tpot(self) -> float:
+        return float(self.point.tpot)
+
+    @property
+    def rate(self) -> float:
+        return float(self.point.requests_per_s)
+
+    @property
     def step(self) -> float:
         return float(self.point.step_time)
 
