@@ -198,7 +198,7 @@ class Space:
 def space_of(
     choices: Choices, osl: int, frontend: float | None = None, memory: float = 0.4, ttft: float | None = None
 ) -> Space:
-    """Return a space in which memory and TTFT allow such shares of the pairs, and TPOT limits from none to too short."""
+    """Return a space whose memory and TTFT allow such shares of the pairs, with TPOT limits from none to too short."""
     case = small_case(osl=osl)
     case = replace(case, rates=replace(case.rates, frontend_rate=frontend, frontends=2))
     pairs, plans = pairs_of(case, SIZES, choices, 0.83)
@@ -265,7 +265,7 @@ def test_the_best_mixed_instance_of_each_kind_is_that_of_loops(given: Any, monke
 
 @pytest.mark.parametrize("ttft", [None, 0.4])
 def test_plans_that_fall_are_counted_once_for_each_limit(ttft: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one prefill layout of each kind: over memory, then over TPOT at each limit, then over TTFT; fastest split."""
+    """One prefill layout of each kind: over memory, then over TPOT at each limit, then TTFT; the fastest split."""
     monkeypatch.setattr(mixed, "_in_time", lambda together, *_: together)
     choices = Choices(fixed={"prefill": {"batch": 2, "overlap": "link", "exchange": "gather"}, "decode": {"tp": 2}})
     one = space_of(choices, 53, memory=0.6, ttft=ttft)
@@ -313,7 +313,7 @@ def test_slower_prompts_are_not_tried_where_the_fastest_already_give_the_highest
 
 
 def felt(plan: Plan, ttft: bool) -> tuple[float, ...]:
-    """Return what a mixed plan feels of a prefill step: time for a prompt, memory, prompts, and with TTFT its length."""
+    """Return what a mixed plan feels of a prefill step: time for a prompt, memory, prompts; with TTFT its length."""
     foot, tokens = plan.point.footprint, plan.in_flight
     own = (plan.step * 3001 / tokens, float(foot.buffers), float(foot.workspace), float(foot.weights), tokens)
     return (*own, plan.step) if ttft else own
@@ -324,7 +324,7 @@ def felt(plan: Plan, ttft: bool) -> tuple[float, ...]:
 def test_the_prefill_steps_kept_are_those_no_other_beats(
     ttft: float | None, choices: Choices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Docstring of ``_prompts``: of one size, tp, replicas and dies of an expert, in time, memory, prompts and length."""
+    """Docstring of ``_prompts``: of one size, tp, replicas and expert dies, in time, memory, prompts and length."""
     monkeypatch.setattr(mesh, "LARGEST_BATCH", 64)
     case, tally = small_case(), Tally()
     plans = plans_of(case, "prefill", SIZES, choices)
@@ -467,7 +467,8 @@ def test_what_is_not_within_a_limit_is_counted_and_the_nearest_remembered() -> N
 
 def an_instance(size: float, rate: float) -> Any:
     """Return a mixed instance of so many servers."""
-    one = Leader(key=(1,), mesh=None, index=0, requests_per_s=rate, step_time=0.01, servers=size)  # type: ignore[arg-type]
+    nowhere: Any = None
+    one = Leader(key=(1,), mesh=nowhere, index=0, requests_per_s=rate, step_time=0.01, servers=size)
     return mixed._Instance(decode=one, prefill=replace(one, key=(2,)), rate=rate, ttft=0.7, added=0.003)
 
 
