@@ -238,7 +238,7 @@ def test_the_answer_is_that_of_loops_over_every_deployment(name: str) -> None:
     best: dict[Any, float] = {}
     words: dict[str, float] = {}
     top: Whole | None = None
-    others: list[tuple[dict[str, str], float]] = []
+    others: list[tuple[Whole, float]] = []
     for whole in deployments(one.pools, one.asked):
         layout, worth = whole.decode.layout, whole.worth(one.asked)
         kind = layout.dies, layout.tp, layout.draft, whole.decode.family, whole.mixed
@@ -402,14 +402,14 @@ def test_what_more_of_a_limit_buys_is_that_of_loops(name: str, monkeypatch: pyte
     asked = asked_for(**{"servers": 7, **PRICED[name]})
     prefills, other = columns_of(*PREFILLS), columns_of((90.0, 0.5, 0.1))
     tally = Tally()
-    stranger = replace(a_leader(400.0, 1, 0.04, "int8"), key=("stranger",))
+    strangers = [a_leader(400.0, 1, 0.04, kv) for kv in ("a8", "int8")]  # names before and after that of the best
     joins = sorted(joined(DECODES, prefills, asked, tally), key=lambda join: join.key)
     best = joins[0]
     joins = [
         best,
         replace(best, decode=a_leader(900.0, 1), mixed=True),
         *joins[1:],
-        replace(joins[-1], decode=stranger),
+        *(replace(joins[-1], decode=stranger) for stranger in strangers),
     ]
     better = a_leader(best.decode.requests_per_s * 1.6, best.decode.servers, best.decode.step_time)
     given_to = []
@@ -789,7 +789,7 @@ class Plans:
         assert len(self.searches) < 60, "it does not end"
         tally.evaluated = len(self.searches)
         one = self.within(request.targets.tpot)
-        return ([one] if one else []), {}
+        return ([one, SimpleNamespace(tpot=9.0)] if one else []), {}  # the best first
 
     def best_of_each(self, cases: Any, request: SearchRequest, limits: Any) -> Any:
         self.passes.append([limit.tpot for limit in limits])
@@ -885,7 +885,7 @@ def steps_of(accepted: float) -> tuple[list[float], int]:
 
 
 @pytest.mark.parametrize("seed", range(25))
-@pytest.mark.parametrize("accepted", [(0.71, 0.9, 0.2), (0.01,), (0.99, 0.3), (1.0,)])
+@pytest.mark.parametrize("accepted", [(0.71, 0.9, 0.2), (0.01,), (0.99, 0.3), (1.0,), (0.4, 0.0)])
 def test_the_range_of_a_structure_is_the_run_of_steps_about_what_is_asked(
     seed: int, accepted: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -920,7 +920,7 @@ def test_the_range_of_a_structure_is_the_run_of_steps_about_what_is_asked(
 def test_there_is_no_range_without_drafts_or_a_limit_or_with_mixed_instances() -> None:
     """Docstring of ``optimal_range``: none where nothing is drafted, TPOT is open or instances may be mixed."""
     case, asked = small_case(), asked_for(targets=Targets(tpot=0.04))
-    for acceptance in ((), (0.0,)):
+    for acceptance in ((), (0.0,), (0.0, 0.4)):
         assert optimal_range.optimal_range(replace(case, acceptance=acceptance), asked) is None
     assert optimal_range.optimal_range(case, replace(asked, targets=Targets())) is None
     for serving in ("any", "mixed"):

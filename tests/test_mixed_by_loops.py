@@ -214,13 +214,14 @@ def space_of(
 
 GATHER: Any = {"prefill": {"exchange": "gather"}, "decode": {"exchange": "gather"}}
 SERIAL = Choices(fixed={"prefill": {"tp": 2}, "decode": {"overlap": "none", "tp": 2}})
+ONE_DRAFT = Choices(fixed={"decode": {"overlap": "none", "draft": 1}, "prefill": {"overlap": "link"}})
 SPACES = {
     "gathered": (Choices(fixed=GATHER), 53),
     "serial with TTFT": (SERIAL, 53, None, 0.5, 0.3),
     "less than a request a second": (SERIAL, 30011, None, 0.3),
     "split experts, front ends, TTFT": (SPLIT, 53, 40.0, 0.6, 0.4),
     "fused": (FUSED, 53),
-    "little memory": (SERIAL, 53, None, 0.03),
+    "little memory": (ONE_DRAFT, 53, None, 0.03),
 }  # fmt: skip
 
 
@@ -480,7 +481,7 @@ def most_packed(size: float, servers: int, domain: int | None) -> int:
 
 @pytest.mark.parametrize("domain", [None, 4])
 @pytest.mark.parametrize("rate", [None, 0.8 * 10.0, 0.8 * 10.0 * 3, 0.8 * 10.0 * 3 + 1e-9, 1000.0])
-@pytest.mark.parametrize("size", [0.25, 0.5, 1.0, 3.0, 1.1, 12.0])
+@pytest.mark.parametrize("size", [0.25, 0.5, 1.0, 3.0, 1.1, 7.0, 12.0])
 @pytest.mark.parametrize("objective", ["throughput", "cards", "per-card", "cost"])
 def test_as_many_mixed_instances_are_taken_as_pay(
     domain: int | None, rate: float | None, size: float, objective: Any
