@@ -469,7 +469,7 @@ def test_the_rate_of_divisible_instances_is_that_of_every_pair(ttft: float | Non
     both = [*joins, replace(joins[0], decode=a_leader(1e6, 1), mixed=True)]
     assert alternatives.relaxed_rate(both, columns, asked) == pytest.approx(max(rates), rel=CLOSE)
     assert alternatives.relaxed_rate(both[::-1], columns, asked) is None
-    for change in ({"objective": "per-card"}, {"rate": 3.0}, {"prefill_servers": 2}):
+    for change in ({"objective": "per-card"}, {"objective": "tpot"}, {"rate": 3.0}, {"prefill_servers": 2}):
         assert alternatives.relaxed_rate(joins, columns, replace(asked, **change)) is None  # type: ignore[arg-type]
 
 
@@ -807,7 +807,7 @@ def lowest_of(tpots: list[float], serving: str, monkeypatch: pytest.MonkeyPatch)
     return plans, found, asked, tally
 
 
-@pytest.mark.parametrize("serving", ["disaggregated", "mixed"])
+@pytest.mark.parametrize("serving", ["disaggregated", "mixed", "any"])
 @pytest.mark.parametrize("seed", range(12))
 def test_limits_close_in_on_the_fastest_plan(serving: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the plans between, a few searches find the fastest; those told are of the last search that found one."""
@@ -826,7 +826,7 @@ def test_limits_close_in_on_the_fastest_plan(serving: str, seed: int, monkeypatc
     assert len(plans.searches) <= (steps if serving == "disaggregated" else steps + halvings)
     assert plans.searches[-1] == pytest.approx(min(tpots), rel=2e-9)
     assert plans.searches[-1] < min(tpots)
-    if serving == "mixed":
+    if serving != "disaggregated":
         assert not plans.passes
     for limits in plans.passes:
         ratios = [b / a for a, b in zip(limits, limits[1:], strict=False)]
