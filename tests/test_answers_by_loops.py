@@ -653,14 +653,14 @@ STEPS = {1: (0.05, "one"), 5: (0.02, "five"), 8: (0.03, "eight"), 13: (0.011, "t
 
 
 @pytest.mark.parametrize("steps", [STEPS, {}, {13: STEPS[13]}], ids=["all", "none", "large"])
-@pytest.mark.parametrize("servers", range(1, 8))
-@pytest.mark.parametrize("own", [None, 1, 3])
-@pytest.mark.parametrize("ttft", [None, 0.3, 0.335, 0.41, 9.0])
-@pytest.mark.parametrize("before", [0, 5])
-def test_the_nearest_miss_of_two_pools_is_that_of_loops(
-    steps: Any, servers: int, own: int | None, ttft: float | None, before: int
-) -> None:
+def test_the_nearest_miss_of_two_pools_is_that_of_loops(steps: Any) -> None:
     """Of the sizes whose earliest token is late the earliest; where no two instances fit, the fewest cards that do."""
+    for servers, own, ttft, before in product(range(1, 8), (None, 1, 3), (None, 0.3, 0.335, 0.41, 9.0), (0, 5)):
+        nearest_miss_is_that_of_loops(steps, servers, own, ttft, before)
+
+
+def nearest_miss_is_that_of_loops(steps: Any, servers: int, own: int | None, ttft: float | None, before: int) -> None:
+    """Compare one budget, one limit and one count of what fell before."""
     machine: Any = SimpleNamespace(rates=SimpleNamespace(dies_per_server=4, packages_per_server=3))
     prefills = [(1.0, 0.5, 0.4), (1.0, 2.0000000001, 0.32), (1.0, 3.0, 0.29), (1.0, 2.0, 0.3)]
     asked, tally = asked_for(servers=servers, prefill_servers=own, targets=Targets(ttft=ttft)), Tally()
@@ -884,7 +884,7 @@ def steps_of(accepted: float) -> tuple[list[float], int]:
     return [*steps[:place], accepted, *steps[place + 1 :]], place
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("accepted", [(0.71, 0.9, 0.2), (0.01,), (0.99, 0.3), (1.0,), (0.4, 0.0)])
 def test_the_range_of_a_structure_is_the_run_of_steps_about_what_is_asked(
     seed: int, accepted: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
