@@ -22,6 +22,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -204,10 +205,12 @@ class Watch:
         self.reached.clear()
         begun = time.perf_counter()
         sys.settrace(self._called)
+        threading.settrace(self._called)  # the search works its chunks in threads
         try:
             return (yield)
         finally:
             sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
             inside = str(ROOT / "perfmodel")
             reached = ((c.co_filename, c.co_firstlineno) for c in self.reached if c.co_filename.startswith(inside))
             self.tests[item.nodeid] = Test(time.perf_counter() - begun, frozenset(reached))

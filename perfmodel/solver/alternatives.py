@@ -75,7 +75,8 @@ def shadow_prices(
         return ()
     found = []
     tpot, ttft = request.targets.tpot, request.targets.ttft
-    prefills = columns[best.decode.mesh.family.kv_dtype]
+    kept = best.decode.mesh.family.kv_dtype
+    prefills = columns[kept]
 
     def gain(decodes: list[Leader], asked: SearchRequest) -> float:
         tried = joined(decodes, prefills, asked, Tally())
@@ -86,7 +87,8 @@ def shadow_prices(
         longer = replace(request, targets=request.targets.model_copy(update={"tpot": tpot + MORE_TPOT}))
         leader = refitted(best.decode, cases.decode, tpot + MORE_TPOT)
         found.append(ShadowPrice(limit="+1 ms of TPOT", gain=gain([best.decode, leader], longer)))
-    leaders = fastest_of_a_size([join.decode for join in joins if not join.mixed])
+    own = [join.decode for join in joins if not join.mixed and join.decode.mesh.family.kv_dtype == kept]
+    leaders = fastest_of_a_size(own)
     if ttft is not None:
         looser = replace(request, targets=request.targets.model_copy(update={"ttft": ttft * (1 + MORE_TTFT)}))
         found.append(ShadowPrice(limit="+10 % of TTFT", gain=gain(leaders, looser)))
