@@ -3,12 +3,12 @@
 A place is an operator, a comparison, a number, a truth value, a negation or a loop of the packages in ``ORACLES``. At
 each place drawn, one change of those that cosmic-ray knows for it is drawn. The tests that run know the answer from
 outside: by hand, by loops over every case, by dimensions, by limits, by what was published. None reads a snapshot.
-What would die of a type error alone (bits, shifts, order of identities) and options of decorators are not drawn; what
-does not compile is not counted.
+What would die of a type error alone (bits, shifts, order of identities), the order of words and options of decorators
+are not drawn; what does not compile is not counted.
 
 Each change is made in memory, in a process of its own, which runs the tests that reach it, quick ones first. Prints a
-table of markdown by package, then the survivors, each with its reason if ``benchmarks/survivors.yaml`` has one. Exit
-code 1 where tests kill so few that a true rate of 90 % would give as few less than once in a thousand draws.
+table of markdown by package, then the survivors, each with its reason if a file of ``benchmarks/survivors`` has one.
+Exit code 1 where tests kill so few that a true rate of 90 % would give as few less than once in a thousand draws.
 """
 
 import argparse
@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in
 
 PHYSICS = (
-    "test_formulas_by_hand test_ledger_by_hand test_timing_by_hand test_dimensions test_by_hand test_algebra test_terms "
-    "test_kernels test_ledger test_placement test_golden test_steps test_closed_form test_solver"
+    "test_formulas_by_hand test_ledger_by_hand test_timing_by_hand test_dimensions test_by_hand test_algebra "
+    "test_terms test_kernels test_ledger test_placement test_golden test_steps test_closed_form test_solver"
 )
 SEARCH = (
     "test_timing_by_hand test_search_by_loops test_mixed_by_loops test_answers_by_loops test_solver test_terms "
@@ -70,6 +70,9 @@ DRAWN = re.compile(
     "ReplaceOrWithAnd|AddNot|ReplaceUnaryOperator_(Delete_Not|Delete_USub)|ReplaceBreakWithContinue|"
     "ReplaceContinueWithBreak|ZeroIterationForLoop)"
 )
+ORDERED = re.compile(r"core/ReplaceComparisonOperator_(Eq|NotEq)_(Lt|LtE|Gt|GtE)")
+SHARES = ("part", "mutants", "killed", "share")
+SURVIVORS = ("file", "was", "becomes", "why it survives")
 RATE, SELDOM = 0.9, 0.001
 BYTES = 4_000_000_000
 HEAVY = (
@@ -98,6 +101,11 @@ class Mutant:
         return tuple(" ".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in "-+")  # type: ignore[return-value]
 
 
+def of_words(lines: Sequence[str], end: tuple[int, int]) -> bool:
+    """Return whether what stands behind a place is text: words are told apart, and their order says nothing."""
+    return lines[end[0] - 1][end[1] :].lstrip().startswith('"')
+
+
 def places(parts: Sequence[str]) -> Iterator[list[Mutant]]:
     """Yield the changes of each place of the model, file by file."""
     from cosmic_ray import plugins
@@ -116,6 +124,7 @@ def places(parts: Sequence[str]) -> Iterator[list[Mutant]]:
         top = ROOT / "perfmodel" / package
         for path in sorted(top.glob("*.py")) if top.is_dir() else [top]:
             tree = get_ast(path.read_text())
+            lines = path.read_text().splitlines()
             decorated = {
                 line
                 for node in ast.walk(ast.parse(path.read_text()))
@@ -127,7 +136,7 @@ def places(parts: Sequence[str]) -> Iterator[list[Mutant]]:
                 visitor = Places(plugins.get_operator(name)())
                 visitor.walk(tree)
                 for occurrence, where in enumerate(visitor.found):
-                    if where[0][0] not in decorated:
+                    if where[0][0] not in decorated and not (ORDERED.fullmatch(name) and of_words(lines, where[1])):
                         at[where].append(Mutant(package, path, name, occurrence, where[0][0]))
             yield from (at[where] for where in sorted(at))
 
@@ -324,9 +333,9 @@ def reasons() -> dict[tuple[str, str, str], str]:
     """Return why survivors that were looked at survive, by file and change."""
     import yaml
 
-    file = Path(__file__).with_name("survivors.yaml")
-    rows = yaml.safe_load(file.read_text()) if file.exists() else []
-    return {(row["file"], row["was"], row["becomes"]): row["why"] for row in rows or []}
+    files = sorted(Path(__file__).with_name("survivors").glob("*.yaml"))
+    rows = [row for file in files for row in yaml.safe_load(file.read_text(encoding="utf-8"))]
+    return {(row["file"], row["was"], row["becomes"]): row["why"] for row in rows}
 
 
 def main() -> int:
@@ -339,8 +348,11 @@ def main() -> int:
     parser.add_argument("--tests", action="append", help="name of a test file, to see what it alone kills; repeat")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--short", action="store_true", help="quick tests alone: a lower bound of what is killed")
+    parser.add_argument("--into", type=Path, help="page whose tables are replaced, such as docs/trust.md")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no mutant is begun later than this")
     asked = parser.parse_args()
+    from benchmarks import pages
+
     begun = time.perf_counter()
     for name in HEAVY:
         importlib.import_module(name)
@@ -353,19 +365,21 @@ def main() -> int:
     found = run(mutants, tests, asked.jobs, begun + asked.seconds)
     sys.stderr.write(f"\n{time.perf_counter() - begun:.0f} s\n")
 
-    lines = ["| part | mutants | killed | share |", "|---|---:|---:|---:|"]
-    for package in [*ORACLES, "all"]:
+    shares = []
+    for package in [*parts, "all"]:
         those = [killed for one, killed in found if package in (one.package, "all")]
         if those:
-            lines.append(f"| {package} | {len(those)} | {sum(those)} | {sum(those) / len(those):.1%} |")
+            shares.append((package, str(len(those)), str(sum(those)), f"{sum(those) / len(those):.1%}"))
     known = reasons()
-    lines += ["", "| file | was | becomes | why it survives |", "|---|---|---|---|"]
+    survivors = []
     for one, killed in found:
         if not killed:
             key = (str(one.path.relative_to(ROOT / "perfmodel")), *one.diff)
-            cells = (key[0], f"`{key[1]}`", f"`{key[2]}`", known.get(key, "not looked at"))
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+            survivors.append((key[0], f"`{key[1]}`", f"`{key[2]}`", known.get(key, "not looked at")))
+    sys.stdout.write(pages.table(SHARES, shares) + "\n\n" + pages.table(SURVIVORS, survivors, words=4) + "\n")
+    if asked.into is not None:
+        pages.keep(asked.into, "mutants", SHARES, shares, whole=True)
+        pages.keep(asked.into, "survivors", SURVIVORS, sorted(survivors), words=4, whole=True)
 
     from scipy.stats import binom
 
