@@ -57,8 +57,8 @@ ORACLES = {
     "prediction/serving.py": SEARCH,
     "solver": SEARCH,
 }
-#: of those, the ones for which there is no time in a short run
-SLOW = ("test_steps test_closed_form test_solver_plans test_solver_exact test_planner test_solver_refusals").split()
+#: of those, the ones that a short run has time for
+QUICK = ("by_hand", "by_loops", "dimensions")
 #: tests in those files that compare with what this program printed before
 SNAPSHOTS = ("tests/test_steps.py::test_prediction_is_the_last_one",)
 
@@ -75,6 +75,7 @@ SHARES = ("part", "mutants", "killed", "share")
 SURVIVORS = ("file", "was", "becomes", "why it survives")
 RATE, SELDOM = 0.9, 0.001
 BYTES = 4_000_000_000
+UNWATCHED = 300  # seconds of a mutant whose tests were not watched
 HEAVY = (
     "numpy scipy.optimize scipy.stats sympy pydantic yaml hypothesis pint typer rich jsonschema"
 ).split()  # loaded once for all
@@ -189,7 +190,7 @@ class Changed(MetaPathFinder):
 
 def tests_of(package: str, short: bool, only: Sequence[str]) -> tuple[str, ...]:
     """Return the test files that hold a package."""
-    names = only or [name for name in ORACLES[package].split() if not (short and name in SLOW)]
+    names = only or [name for name in ORACLES[package].split() if not short or name.endswith(QUICK)]
     return tuple(f"tests/{name}.py" for name in names)
 
 
@@ -299,9 +300,16 @@ def reaching(mutant: Mutant, tests: dict[str, Test]) -> list[str]:
 
 
 def run(
-    mutants: Iterable[Mutant], tests: dict[str, dict[str, Test]], jobs: int, until: float
+    mutants: Iterable[Mutant],
+    chosen: dict[str, tuple[str, ...]],
+    tests: dict[str, dict[str, Test]],
+    jobs: int,
+    until: float,
 ) -> list[tuple[Mutant, bool]]:
-    """Return mutants, each with whether it was killed; none is begun after a time."""
+    """Return mutants, each with whether it was killed; none is begun after a time.
+
+    ``chosen`` are the test files of a part; where its tests were watched, those that reach a mutant run alone.
+    """
     waiting, running = iter(mutants), dict[int, Mutant]()
     found: list[tuple[Mutant, bool]] = []
 
@@ -320,6 +328,9 @@ def run(
             note(running.pop(child), code != 0)
         if mutant is None:
             return found
+        if mutant.package not in tests:
+            running[start(chosen[mutant.package], object(), UNWATCHED, mutant)] = mutant
+            continue
         names = reaching(mutant, tests[mutant.package])
         if not names:
             note(mutant, False)
@@ -347,7 +358,9 @@ def main() -> int:
     parser.add_argument("--file", action="append", help="name of a module of a part, as search.py; may be repeated")
     parser.add_argument("--tests", action="append", help="name of a test file, to see what it alone kills; repeat")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--short", action="store_true", help="quick tests alone: a lower bound of what is killed")
+    parser.add_argument(
+        "--short", action="store_true", help="quick tests alone, all of a part for each mutant: a lower bound"
+    )
     parser.add_argument("--into", type=Path, help="page whose tables are replaced, such as docs/trust.md")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no mutant is begun later than this")
     asked = parser.parse_args()
@@ -357,12 +370,11 @@ def main() -> int:
     for name in HEAVY:
         importlib.import_module(name)
     parts = asked.part or list(ORACLES)
-    tests = watched({part: tests_of(part, asked.short, asked.tests or ()) for part in parts}, asked.jobs)
-    sys.stderr.write(
-        f"{time.perf_counter() - begun:.0f} s for {sum(map(len, tests.values()))} tests of the model as it is\n"
-    )
+    chosen = {part: tests_of(part, asked.short, asked.tests or ()) for part in parts}
+    tests = {} if asked.short else watched(chosen, asked.jobs)
+    sys.stderr.write(f"{time.perf_counter() - begun:.0f} s for the tests of the model as it is\n")
     mutants = drawn(asked.places, asked.seed, parts, asked.file or ())
-    found = run(mutants, tests, asked.jobs, begun + asked.seconds)
+    found = run(mutants, chosen, tests, asked.jobs, begun + asked.seconds)
     sys.stderr.write(f"\n{time.perf_counter() - begun:.0f} s\n")
 
     shares = []
