@@ -159,6 +159,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for inputs of faults")
     parser.add_argument("--into", type=Path, help="page whose table takes the rows too, such as docs/trust.md")
     asked = parser.parse_args()
+    if asked.into is not None:
+        pages.check(asked.into, "campaign")
     if asked.keep is not None:
         asked.keep.mkdir(parents=True, exist_ok=True)
     readers = asked.reader or list(hostile.READERS)

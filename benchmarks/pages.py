@@ -12,6 +12,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1)
     )
 
 
+def check(page: Path, name: str) -> None:
+    """Raise ``SystemExit`` where a page has no place for a table: better known before a long run."""
+    if page.read_text(encoding="utf-8").count(f"<!-- {name} -->\n") != 2:
+        raise SystemExit(f"{page}: allowed: a page with two lines <!-- {name} --> around the table")
+
+
 def keep(
     page: Path, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1, whole: bool = False
 ) -> None:

@@ -694,6 +694,32 @@ def test_the_ends_are_those_on_file(tmp_path: Path) -> None:
         assert all("files on hand have 25 GB/s to 450 GB/s" in one for one in told)
 
 
+def test_a_file_on_file_may_be_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """As package managers lay files out: it is on file all the same, and held against nothing."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    here = tmp_path / "data"
+    for folder in folders.FOLDERS.values():
+        (here / folder).mkdir(parents=True, exist_ok=True)
+    for name in folders.names("chips"):
+        file = folders.root() / "hardware" / "chips" / f"{name}.yaml"
+        (kept / file.name).write_bytes(file.read_bytes())
+        (here / "hardware" / "chips" / file.name).symlink_to(kept / file.name)
+    monkeypatch.setattr(folders, "root", lambda: here)
+    monkeypatch.setattr(catalog, "root", lambda: here)
+    clear = (catalog.load, catalog.load_path, catalog.held_on_file)
+    try:
+        for one in clear:
+            one.cache_clear()
+        with caplog.at_level(logging.INFO):
+            assert catalog.load_chip("ascend-910c-752").spec.name == "ascend-910c-752"
+        assert "check the unit" not in caplog.text
+    finally:
+        monkeypatch.undo()
+        for one in clear:
+            one.cache_clear()
+
+
 def test_zeros_and_files_on_file_are_not_remarked_on(tmp_path: Path) -> None:
     place = ("overhead", "sampling", "value")
     assert remarks(catalog.load_path, "stacks", changed(tmp_path, unranged(data_of(STACK)), (place, "0 s"))) == []

@@ -20,7 +20,7 @@ TESTED, LOWEST = ROOT / "constraints.txt", ROOT / "constraints-lowest.txt"
 OLDEST = "3.11"
 HEADS = {
     TESTED: f"""# The packages that all tests are run with, on Linux. Written in a new environment by
-#   python{OLDEST} -m venv NEW && NEW/bin/pip install -e '.[dev]' && NEW/bin/python -m tests.update_constraints
+#   python{OLDEST} -m venv NEW && NEW/bin/pip install -e '.[dev,mutants]' && NEW/bin/python -m tests.update_constraints
 """,
     LOWEST: """# The floors of pyproject.toml, the lowest packages that are tested. Written by
 #   python -m tests.update_constraints

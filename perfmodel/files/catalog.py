@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError, MoeplanError, UsageError, did_you_mean
 from perfmodel.files import magnitudes
-from perfmodel.files.folders import FOLDERS, file_name, is_near, is_path, is_there, names, root
+from perfmodel.files.folders import FOLDERS, file_name, is_near, is_on_file, is_path, is_there, names, root
 from perfmodel.files.reader import Reader
 from perfmodel.specs.base import Known, Spec
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
@@ -190,7 +190,7 @@ def load_path(kind: str, path: Path) -> Known[Any]:
     Remarks on numbers of a file of the user's that lie far beyond those on file.
     """
     reader, data, known = _checked(kind, path)
-    if path.resolve().parent != root() / FOLDERS[kind]:
+    if not is_on_file(kind, path):
         magnitudes.remark_on(reader, data, known.spec, held_on_file(kind))
     return known
 
@@ -206,7 +206,7 @@ def held_on_file(kind: str) -> dict[str, magnitudes.Held]:
     files = []
     for name in names(kind):
         with suppress(MoeplanError):
-            files.append(load_path(kind, root() / FOLDERS[kind] / f"{name}.yaml"))
+            files.append(_checked(kind, root() / FOLDERS[kind] / f"{name}.yaml")[2])
     return magnitudes.held(files)
 
 
@@ -242,7 +242,7 @@ def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]
                 "begins with another sign, or is too long; allowed: a letter or digit first, a hundred signs at most",
             )
     reader.finish()
-    if path.parent == root() / FOLDERS[kind] and spec.name != path.stem:
+    if is_on_file(kind, path) and spec.name != path.stem:
         raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
     known = Known(spec=spec, figures=reader.figures_of(spec), word=_word(path, spec.name), file=file_name(path))
     return reader, data, known

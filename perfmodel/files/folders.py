@@ -43,6 +43,11 @@ def is_path(name: str) -> bool:
     return name.endswith((".yaml", ".yml")) or "/" in name
 
 
+def is_on_file(kind: str, path: Path) -> bool:
+    """Return whether a path is that of an entry on file, which may itself be a link to where it is kept."""
+    return path.absolute().parent == root() / FOLDERS[kind]
+
+
 def is_near(path: Path, beside: Path) -> bool:
     """Return whether a path, links resolved, lies below the data's root or in the folder of the file that names it.
 
