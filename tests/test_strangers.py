@@ -666,7 +666,12 @@ def remarks(read: Callable[..., Any], *given: Any) -> list[str]:
         ("chips", CHIP, ("die", "clock", "value"), "1.8 kHz", "die.clock: found 1.8 kHz; "),
         ("systems", SYSTEM, ("tiers", 1, "bandwidth", "value"), "196 kB/s", "tiers.1.bandwidth: found 196 kB/s; "),
         ("systems", SYSTEM, ("tiers", 1, "latency", "value"), "19 s", "tiers.1.latency: found 19 s; "),
-        ("stacks", STACK, ("overhead", "sampling", "value"), "300 s", "overhead.sampling: found 300 s; "),
+        ("stacks", STACK, ("overhead", "sampling", "value"), "0.5 s", "overhead.sampling: found 0.5 s; "),
+        ("stacks", STACK, ("overhead", "decode_host_gap", "value"), "1 s", "overhead.decode_host_gap: found 1 s; "),
+        ("chips", CHIP, ("die", "hbm", "capacity", "value"), "64 TiB", "die.hbm.capacity: found 64 TiB; "),
+        ("chips", CHIP, ("die", "hbm", "bandwidth", "value"), "1.6 GB/s", "die.hbm.bandwidth: found 1.6 GB/s; "),
+        ("chips", CHIP, ("die", "clock", "value"), "1.8 MHz", "die.clock: found 1.8 MHz; "),
+        ("chips", CHIP, ("die", "l2", "capacity", "value"), "192 KiB", "die.l2.capacity: found 192 KiB; "),
         ("kernels", KERNELS, ("matmul_int8", "start", "value"), "5 s", "matmul_int8.start: found 5 s; "),
         ("terms", TERMS, ("decode_gap", "value"), 1e5, "decode_gap: found 100000.0; "),
         ("models", MODEL, ("hidden_size",), 71_680_000, "hidden_size: found 71680000; "),
@@ -680,15 +685,15 @@ def test_a_number_far_beyond_those_on_file_is_remarked_on(
     told = remarks(catalog.load_path, kind, path)
     assert len(told) == 1, told
     assert re.match(rf"{re.escape(str(path))}:\d+: {re.escape(says)}files on hand have ", told[0])
-    assert told[0].endswith("(a thousand times beyond): check the unit")
+    assert told[0].endswith("(over a hundred times beyond): check the unit")
 
 
 def test_the_ends_are_those_on_file(tmp_path: Path) -> None:
-    """Of tiers: 25 GB/s over RoCE, 450 GB/s of NVLink; a thousandth and a thousand times of them are within."""
+    """Of tiers: 25 GB/s over RoCE, 450 GB/s of NVLink; a hundredth and a hundred times of them are within."""
     place = ("tiers", 1, "bandwidth", "value")
-    for value, beyond in (("25 MB/s", 0), ("24 MB/s", 1), ("450 TB/s", 0), ("451 TB/s", 1)):
-        (tmp_path / value[:2]).mkdir(exist_ok=True)
-        path = changed(tmp_path / value[:2], data_of(SYSTEM), (place, value), ends=f"{value[:3]}.yaml")
+    for value, beyond in (("250 MB/s", 0), ("249 MB/s", 1), ("45 TB/s", 0), ("46 TB/s", 1), ("196 TB/s", 1)):
+        (tmp_path / value[:3]).mkdir(exist_ok=True)
+        path = changed(tmp_path / value[:3], data_of(SYSTEM), (place, value), ends=f"{value[:3]}.yaml")
         told = remarks(catalog.load_path, "systems", path)
         assert len(told) == beyond, told
         assert all("files on hand have 25 GB/s to 450 GB/s" in one for one in told)
@@ -774,13 +779,13 @@ def test_numbers_in_lists_and_mappings_are_looked_at(tmp_path: Path, plan: dict[
     reader = Reader(path, recorded=unsourced)
     data = reader.read()
     told = remarks(magnitudes.remark_on, reader, data, plans.read_plan(path), held)
-    assert "conditions.acceptance.1: found 1e-09; files on hand have 1 (a thousand times beyond)" in told[-1]
+    assert "conditions.acceptance.1: found 1e-09; files on hand have 1 (over a hundred times beyond)" in told[-1]
 
 
 def test_a_magnitude_is_a_note_and_changes_nothing_else(moe: Command, tmp_path: Path) -> None:
     held, odd = (
         changed(tmp_path, data_of(SYSTEM), (("tiers", 0, "latency", "value"), value), ends=ends)
-        for value, ends in (("1.9 ms", ".yaml"), ("19 ms", "2.yaml"))
+        for value, ends in (("0.5 ms", ".yaml"), ("0.6 ms", "2.yaml"))
     )
     words = ("--isl", "4096", "--osl", "1024", "--dies", "64", "--batch", "8", "--format", "json")
     code, plain, told = moe("explain", "deepseek-v3", "--on", str(held), *words)
@@ -789,7 +794,7 @@ def test_a_magnitude_is_a_note_and_changes_nothing_else(moe: Command, tmp_path: 
     assert (again, json.loads(out).keys()) == (code, json.loads(plain).keys())
     assert told.count("note: ") == 1
     assert told.startswith(f"note: {odd}:")
-    quiet = changed(tmp_path, data_of(SYSTEM), (("tiers", 0, "latency", "value"), "19 ms"), ends="3.yaml")
+    quiet = changed(tmp_path, data_of(SYSTEM), (("tiers", 0, "latency", "value"), "0.6 ms"), ends="3.yaml")
     assert moe("explain", "deepseek-v3", "--on", str(quiet), *words, "--quiet") == (code, out, "")
 
 

@@ -15,7 +15,9 @@ from perfmodel.specs.kernels import Fit
 from perfmodel.units import Unit
 
 _LOG = logging.getLogger(__name__)
-BEYOND = 1000.0  # times the largest on file, or one part of so many of the smallest
+#: times the largest on file, or one part of so many of the smallest: of values on file that differ by less than ten, all
+#: are told whose unit is mistaken by a thousand
+BEYOND = 100.0
 MOST_TOLD = 20  # keys of a file
 
 
@@ -48,7 +50,7 @@ def held(files: Iterable[Known[Any]]) -> dict[str, Held]:
 
 
 def remark_on(reader: Reader, data: Mapping[str, Any], spec: Any, on_file: Mapping[str, Held]) -> None:
-    """Remark on each key of a file that was read whose value lies a thousand times beyond those on file.
+    """Remark on each key of a file that was read whose value lies a hundred times beyond those on file.
 
     ``data`` is the content as the file writes it, ``spec`` what was read from it.  A key is told once, however many
     items of a list have it.
@@ -62,7 +64,7 @@ def remark_on(reader: Reader, data: Mapping[str, Any], spec: Any, on_file: Mappi
         ends = [_text(here.low, here.low_text, unit), _text(here.high, here.high_text, unit)]
         told[key] = (
             f"{reader.path}:{reader.line(path)}: {dotted(path)}: found {_written(data, path, value)}; files on hand "
-            f"have {' to '.join(dict.fromkeys(ends))} (a thousand times beyond): check the unit"
+            f"have {' to '.join(dict.fromkeys(ends))} (over a hundred times beyond): check the unit"
         )
     for line in list(told.values())[:MOST_TOLD]:
         _LOG.info("%s", short(line))

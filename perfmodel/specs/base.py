@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 from perfmodel.algebra import Num
 from perfmodel.units import Unit
@@ -22,8 +22,9 @@ PositiveWatts = Annotated[Num, Unit("W"), Gt(0), Ge(LEAST)]
 PositiveNumber = Annotated[Num, Unit("1"), Gt(0), Ge(LEAST)]
 MOST = 10**9  # of whatever is counted
 MOST_PARTS = 10**6  # dies, packages or cores of one machine
-PositiveInt = Annotated[int, Gt(0), Le(MOST)]
-NonNegativeInt = Annotated[int, Ge(0), Le(MOST)]
+# truth and text are no counts, though they could be read as some
+PositiveInt = Annotated[int, Strict(), Gt(0), Le(MOST)]
+NonNegativeInt = Annotated[int, Strict(), Ge(0), Le(MOST)]
 #: counts that stand with their source
 PositiveCount = Annotated[Num, Unit("1"), Ge(1), Le(MOST)]
 PositiveParts = Annotated[Num, Unit("1"), Ge(1), Le(MOST_PARTS)]

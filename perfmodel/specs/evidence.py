@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from annotated_types import Gt
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
 from perfmodel.specs.conditions import Conditions, DeploymentConditions
@@ -21,7 +21,7 @@ def _measurable(value: float) -> float:
     return value
 
 
-PositiveValue = Annotated[float, Gt(0), Field(allow_inf_nan=False), AfterValidator(_measurable)]
+PositiveValue = Annotated[float, Strict(), Gt(0), Field(allow_inf_nan=False), AfterValidator(_measurable)]
 
 
 #: the one quantity that is a rate; the others are times
