@@ -152,6 +152,16 @@ def test_every_row_counts_once_in_each_grouping(moeplan) -> None:
         assert sum(s["results"] for s in facts["summaries"] if s["by"] == by) == facts["published_results"]
 
 
+def test_a_unit_that_was_mistaken_is_told(moeplan, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(ROW.replace("name: cm384-decode-4k-b96", "name: mine").replace("value: 0.0494", "value: 49.4"))
+    done = moeplan("validate", str(path))
+    assert done.returncode == 0
+    assert "note: mine: tpot: measured 49.4 s, predicted 0.04" in done.stderr
+    assert done.stderr.count("check the unit") == 1 + done.stderr.count("files on hand have")
+    assert "check the unit" not in moeplan("validate", "cm384-decode-4k-b96").stderr
+
+
 # --- anchors
 
 

@@ -62,4 +62,5 @@ def command(
     )
     over = [one.spec.name for one in results if not one.fits]
     remarks = [f"{name}: its layout does not fit the memory of a die; the prediction ignores that" for name in over]
+    remarks += [told for one in results for told in one.strange]
     options.show(document, format_, remarks)

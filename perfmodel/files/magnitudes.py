@@ -15,8 +15,8 @@ from perfmodel.specs.kernels import Fit
 from perfmodel.units import Unit
 
 _LOG = logging.getLogger(__name__)
-#: times the largest on file, or one part of so many of the smallest: of values on file that differ by less than ten, all
-#: are told whose unit is mistaken by a thousand
+#: times the largest on file, or one part of so many of the smallest: where values on file differ by less than ten, a
+#: unit mistaken by a thousand is told of any of them
 BEYOND = 100.0
 MOST_TOLD = 20  # keys of a file
 

@@ -14,6 +14,7 @@ from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 
 OUTSIDE = 0.1  # of a 90 % interval
+STRANGE = 50.0  # times that a prediction may lie from what was measured before the unit is doubted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,16 @@ class Result:
     scores: tuple[Scored, ...]
     #: parts of the profiled step: name, measured, predicted
     parts: tuple[tuple[str, float, float], ...] = ()
+
+    @property
+    def strange(self) -> tuple[str, ...]:
+        """What was measured so far from the prediction that a unit is likelier mistaken than the model."""
+        return tuple(
+            f"{self.spec.name}: {one.quantity}: measured {one.measured:g} {one.unit}, predicted {one.predicted:.3g}: "
+            f"over {STRANGE:.0f} times apart; check the unit"
+            for one in self.scores
+            if not 1 / STRANGE <= one.predicted / one.measured <= STRANGE
+        )
 
     @property
     def slow(self) -> float:
