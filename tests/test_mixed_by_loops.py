@@ -136,7 +136,7 @@ def pairs_of(case: Case, sizes: list[int], choices: Choices, utilisation: float)
             if (a.dies, a.tp, a.redundant, a.expert_tp) != (b.dies, b.tp, b.redundant, b.expert_tp):
                 continue
             prompts = float(prefill.in_flight) / float(case.isl)
-            foot = mixed_footprint(prefill.point, decode.point, prompts * a.tp / a.dies)
+            foot = mixed_footprint(prefill.point, decode.point, math.ceil(prompts * a.tp / a.dies))
             found.append(
                 Pair(
                     decode,
@@ -220,6 +220,12 @@ def space_of(
 GATHER: Any = {"prefill": {"exchange": "gather"}, "decode": {"exchange": "gather"}}
 SERIAL = Choices(fixed={"prefill": {"tp": 2}, "decode": {"overlap": "none", "tp": 2}})
 ONE_DRAFT = Choices(fixed={"decode": {"overlap": "none", "draft": 1}, "prefill": {"overlap": "link"}})
+PARTED = Choices(
+    fixed={
+        "prefill": {"cp": 2, "overlap": "link", "batch": 3},
+        "decode": {"overlap": "none", "exchange": "gather", "batch": 12},
+    }
+)
 SPACES = {
     "gathered": (Choices(fixed=GATHER), 53),
     "serial with TTFT": (SERIAL, 53, None, 0.5, 0.3),
@@ -227,6 +233,7 @@ SPACES = {
     "split experts, front ends, TTFT": (SPLIT, 53, 6.0, 0.6, 0.4),
     "front ends that bind": (SERIAL, 53, 12.0, 0.6),
     "front ends that bind, TTFT": (SERIAL, 53, 12.0, 0.6, 0.4),
+    "prompts split over two dies": (PARTED, 3001, None, 0.7),
     "fused": (FUSED, 53),
     "little memory": (ONE_DRAFT, 53, None, 0.03),
 }  # fmt: skip

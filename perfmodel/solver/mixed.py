@@ -46,8 +46,8 @@ def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally)
 
     They are told apart by size, tp, replicas and dies of an expert.
 
-    One beats another that is no faster for a prompt and no shorter, works no fewer prompts and takes no less memory:
-    everything that the mixed plan feels of it.
+    One beats another that is no faster for a prompt, works no fewer prompts and takes no less memory: everything that
+    the mixed plan feels of it, since the time for a prompt times the prompts is the length of the step.
     """
     found: Prompts = {}
     chunks = list(meshes(case, "prefill", sizes, request.choices))
@@ -65,7 +65,7 @@ def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally)
     rows = np.concatenate(columns, axis=1).T
     kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
     order = np.argsort(kind_of.ravel(), kind="stable")
-    felt = slice(4, 10 if request.targets.ttft is not None else 9)  # only TTFT feels the length of a step
+    felt = slice(4, 9)  # from the time for a prompt to the prompts
     each_kind = np.split(rows[order], np.cumsum(np.bincount(kind_of.ravel()))[:-1])
     for kind, own in zip(kinds.tolist(), each_kind, strict=True):
         dies, tp, redundant, split = map(int, kind)
@@ -259,8 +259,9 @@ def mixed_joins(
 
     The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
     in time and rate the whole decode space is gone through.  Of equal rates, as front ends make them, the shortest
-    TTFT is the best.  Both phases share the layout of weights: dp, tp and
-    slots; shared experts have no dies of their own, since prefill has none.
+    TTFT is the best.  Both phases share the layout of weights: tp, slots and the
+    dies of an expert; and dp, but where prefill splits its prompts over dies (cp).  Shared experts have no dies of
+    their own, since prefill has none.
     """
     prompts = _prompts(cases.prefill, sizes, request, tally)
     chunks = [
