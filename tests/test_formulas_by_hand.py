@@ -90,6 +90,14 @@ def test_causal_pairs_of_unequal_prompts_counted() -> None:
     assert attention.causal_pairs(sequences=3, isl=6, prefix=9, square=square) == near(pairs)
 
 
+def test_causal_pairs_of_longer_prompts_than_elsewhere_counted() -> None:
+    """Prompts of 6, 10 and 14 tokens behind as many and a half, where the mean of all ranks is 5: twice as long."""
+    lengths = (6, 10, 14)
+    pairs = sum(3 * n // 2 + new + 1 for n in lengths for new in range(n))
+    square = sum(n * n for n in lengths) / 3 / 5**2
+    assert attention.causal_pairs(sequences=3, isl=5, prefix=7.5, square=square, share=2) == near(pairs)
+
+
 @pytest.mark.parametrize("sequences", [1, 2, 3, 5])
 def test_mean_square_over_every_draw(sequences: int) -> None:
     """All draws of b lengths of 0.6 or 1.4: the mean of squares, from the mean square of the rank's mean length."""
