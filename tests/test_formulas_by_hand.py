@@ -5,6 +5,7 @@ from itertools import combinations, product
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perfmodel.formulas import attention, collectives, experts, kernels, linear, memory, roofline, serving, statistics
@@ -284,6 +285,23 @@ def test_busiest_rank_from_its_equation(ranks: int, variance: float, chance: flo
     median = mean * math.exp(-(sigma**2) / 2)
     found = experts.busiest_rank_tokens(mean=mean, ranks=ranks, slots_per_rank=5, slot_variance=variance, chance=chance)
     assert found == near(median * math.exp(blom(ranks) * sigma))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "slots", "variance", "mean"),
+    [(288, 1, 0.0, 19), (288, 1, 0.0, 128), (32, 8, 0.017, 128), (64, 4, 0.017, 400), (32, 8, 2.5, 500)],
+)
+def test_busiest_rank_within_a_tenth_of_what_is_drawn(ranks: int, slots: int, variance: float, mean: int) -> None:
+    """400 draws: slots of log-normal popularity, copies that fall on their ranks one by one."""
+    chance, sigma = np.random.default_rng(7), math.sqrt(math.log1p(variance))
+    drawn = []
+    for _ in range(400):
+        popular = np.exp(chance.normal(0.0, sigma, (ranks, slots))).sum(axis=1)
+        drawn.append(chance.multinomial(ranks * mean, popular / popular.sum()).max())
+    found = experts.busiest_rank_tokens(
+        mean=mean, ranks=ranks, slots_per_rank=slots, slot_variance=variance, chance=1.0
+    )
+    assert found == pytest.approx(np.mean(drawn), rel=0.1)
 
 
 def test_busiest_rank_of_even_or_single_ranks_is_the_mean() -> None:
