@@ -5,6 +5,7 @@ from itertools import combinations, product
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perfmodel.formulas import attention, collectives, experts, kernels, linear, memory, roofline, serving, statistics
@@ -88,6 +89,14 @@ def test_causal_pairs_of_unequal_prompts_counted() -> None:
     pairs = sum(3 * n // 2 + new + 1 for n in lengths for new in range(n))
     square = sum(n * n for n in lengths) / 3 / 6**2
     assert attention.causal_pairs(sequences=3, isl=6, prefix=9, square=square) == near(pairs)
+
+
+def test_causal_pairs_of_longer_prompts_than_elsewhere_counted() -> None:
+    """Prompts of 6, 10 and 14 tokens behind as many and a half, where the mean of all ranks is 5: twice as long."""
+    lengths = (6, 10, 14)
+    pairs = sum(3 * n // 2 + new + 1 for n in lengths for new in range(n))
+    square = sum(n * n for n in lengths) / 3 / 5**2
+    assert attention.causal_pairs(sequences=3, isl=5, prefix=7.5, square=square, share=2) == near(pairs)
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 3, 5])
@@ -278,6 +287,23 @@ def test_busiest_rank_from_its_equation(ranks: int, variance: float, chance: flo
     assert found == near(median * math.exp(blom(ranks) * sigma))
 
 
+@pytest.mark.parametrize(
+    ("ranks", "slots", "variance", "mean"),
+    [(288, 1, 0.0, 19), (288, 1, 0.0, 128), (32, 8, 0.017, 128), (64, 4, 0.017, 400), (32, 8, 2.5, 500)],
+)
+def test_busiest_rank_within_a_tenth_of_what_is_drawn(ranks: int, slots: int, variance: float, mean: int) -> None:
+    """400 draws: slots of log-normal popularity, copies that fall on their ranks one by one."""
+    chance, sigma = np.random.default_rng(7), math.sqrt(math.log1p(variance))
+    drawn = []
+    for _ in range(400):
+        popular = np.exp(chance.normal(0.0, sigma, (ranks, slots))).sum(axis=1)
+        drawn.append(chance.multinomial(ranks * mean, popular / popular.sum()).max())
+    found = experts.busiest_rank_tokens(
+        mean=mean, ranks=ranks, slots_per_rank=slots, slot_variance=variance, chance=1.0
+    )
+    assert found == pytest.approx(np.mean(drawn), rel=0.1)
+
+
 def test_busiest_rank_of_even_or_single_ranks_is_the_mean() -> None:
     """No spread, or one rank: it has the mean; and however large the spread, never more than all."""
     same: dict[str, Any] = {"slots_per_rank": 3, "mean": 11.0}
@@ -302,8 +328,14 @@ def test_reachable_nodes_over_every_draw(nodes: int, groups: int, drawn: int) ->
 
 
 def test_reachable_nodes_where_groups_lie_unevenly() -> None:
-    """Two of eight groups on three nodes of 8/3: the chance to miss a node is 2/3, then of seven left 1 - (8/3)/7."""
-    assert experts.reachable_nodes(nodes=3, n_group=8, topk_group=2) == near(3 * (1 - 2 / 3 * (1 - 8 / 21)))
+    """Two of eight groups on three nodes of 8/3: the chance to miss a node is 2/3, then of seven left 1 - (8/3)/7.
+
+    No node holds 8/3 groups: that is the code's own continuation. On nodes of 3, 3 and 2 it is 0.7 % high.
+    """
+    found = experts.reachable_nodes(nodes=3, n_group=8, topk_group=2)
+    assert found == near(3 * (1 - 2 / 3 * (1 - 8 / 21)))
+    counted = sum(len({(0, 0, 0, 1, 1, 1, 2, 2)[group] for group in draw}) for draw in combinations(range(8), 2)) / 28
+    assert found / counted == pytest.approx(1.007, abs=0.0005)
 
 
 def test_more_groups_than_lie_elsewhere_reach_every_node() -> None:
@@ -507,15 +539,15 @@ def test_one_front_end_is_a_queue_of_one_server(load: float) -> None:
     assert serving.frontend_time(processes=1, rate=4.0, utilisation=load) == near(1 / (4.0 * (1 - load)))
 
 
-@pytest.mark.parametrize(("processes", "load"), [(3, 0.6), (8, 0.8), (17, 0.3)])
+@pytest.mark.parametrize(("processes", "load"), [(3, 0.6), (8, 0.8)])
 def test_front_ends_from_sakasegawas_equation(processes: int, load: float) -> None:
-    """Sakasegawa 1977: rho^(sqrt(2(n+1)) - 1) / (n (1 - rho)) of a service in the queue, near Erlang's C."""
+    """Sakasegawa 1977: rho^(sqrt(2(n+1)) - 1) / (n (1 - rho)) of a service in the queue, within 12 % of Erlang's C."""
     queue = load ** (math.sqrt(2 * processes + 2) - 1) / processes / (1 - load)
     assert serving.frontend_time(processes=processes, rate=4.0, utilisation=load) == near(0.25 + 0.25 * queue)
     offered = processes * load
     waiting = offered**processes / math.factorial(processes) / (1 - load)
     erlang = waiting / (waiting + sum(offered**n / math.factorial(n) for n in range(processes)))
-    assert queue == pytest.approx(erlang / (processes * (1 - load)), abs=0.05)
+    assert queue == pytest.approx(erlang / (processes * (1 - load)), rel=0.12)
 
 
 def test_residual_wait_averaged() -> None:
@@ -530,11 +562,11 @@ def test_residual_wait_averaged() -> None:
 
 @pytest.mark.parametrize("count", [2, 8, 64, 512])
 def test_largest_normal(count: int) -> None:
-    """Blom's quantile exactly; within 3 % of the expected largest, integrated (0.75 % from 8 on)."""
+    """Blom's quantile exactly; within 4.5 % of the expected largest of two, integrated (0.75 % from 8 on)."""
     assert statistics.largest_normal(count=count) == near(blom(count))
     grid = [i * 0.01 for i in range(-900, 901)]
     largest = sum(x * count * NORMAL.cdf(x) ** (count - 1) * NORMAL.pdf(x) for x in grid) * 0.01
-    assert statistics.largest_normal(count=count) == pytest.approx(largest, rel=0.0075 if count >= 8 else 0.05)
+    assert statistics.largest_normal(count=count) == pytest.approx(largest, rel=0.0075 if count >= 8 else 0.0455)
 
 
 def test_the_largest_of_one_is_the_mean() -> None:

@@ -851,8 +851,8 @@ def prompts_by_hand(layout: Layout, family: Family, traffic: Traffic) -> Row:
     lengths = [traffic.isl * (longest + sign * off) for sign in (-1, 1) for _ in range(b // 2)]
     new = traffic.isl * (1 - hit)
     steps = ceil(new / layout.chunk) if layout.chunk else 1
-    pairs = sum(length * (1 - hit) * (length * hit + length * (1 - hit) / 2) for length in lengths)
-    pairs += b * new / 2  # each token sees itself whole, not by half
+    # each new token sees what was found, those before it and itself
+    pairs = sum(length * (1 - hit) * (length * hit + (length * (1 - hit) + 1) / 2) for length in lengths)
     entries = [hit * traffic.isl + new * (n + 1) / steps for n in range(steps)]  # by the end of each step
     many = passes(family)
     mean = b * new / steps / (many * layout.cp)

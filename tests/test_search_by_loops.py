@@ -246,6 +246,8 @@ SPACES: list[tuple[Any, Choices, dict[str, Any]]] = [
     ("decode", _decode(shared_ranks=0), {}),
     ("decode", _decode(shared_ranks="1/4 of dies"), {}),
     ("prefill", Choices(fixed={"prefill": {"cp": 4}}, offered={"prefill": {"expert_tp": (1, 2)}}), {}),
+    ("decode", _decode(tp=8), {"model": model_of(attention=GQA), "sizes": [4, 8, 12, 16, 20, 24]}),
+    ("prefill", _prefill(tp=4, cp=2), {"sizes": [4, 8, 12, 16, 20, 24]}),
     ("decode", _decode(shared_ranks=1, batch=3), {}),
     ("decode", _decode(shared_ranks=4, draft=1, redundant="fewest slots"), {}),
     ("decode", _decode(redundant="one more slot", tp=4), {}),
@@ -275,7 +277,7 @@ def test_the_space_is_every_declared_layout_once(world: Any, phase: Any, choices
     other = dict(other)
     all_sizes = other.pop("sizes", [1, 2, 4, 8, 12])
     case = case_of(**other)
-    for sizes, chunk in ((all_sizes, 600_000), ([4, 2, 12], 40)):
+    for sizes, chunk in ((all_sizes, 600_000), ([4, 2, 12, 8], 40)):
         world.setattr(mesh, "CHUNK", chunk)
         found = Counter(
             (one.family, spelled(one.layout_at(index)))

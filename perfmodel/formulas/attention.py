@@ -33,20 +33,22 @@ def attention_flop(*, query_context_pairs: Count, heads: Count, qk_head_dim: Cou
     return 2 * query_context_pairs * heads * (qk_head_dim + v_head_dim)
 
 
-def causal_pairs(*, sequences: Count, isl: Count, prefix: Count = 0, square: Dimensionless = 1) -> Count:
+def causal_pairs(
+    *, sequences: Count, isl: Count, prefix: Count = 0, square: Dimensionless = 1, share: Dimensionless = 1
+) -> Count:
     r"""Query-key pairs of causal attention over whole prompts that follow a prefix each.
 
-    .. math:: P = b\,s\,\bigl(q\,(p + s / 2) + 1 / 2\bigr)
+    .. math:: P = b\,s\,\bigl(q\,(p + s / 2) + u / 2\bigr)
 
-    s new tokens behind p; ``square`` q is the mean square of the lengths over the square of their mean: 1 for equal
-    ones.  Source: definition.
+    s new tokens behind p, on average; ``share`` u is the mean of the lengths here over that mean, ``square`` q the mean
+    of their squares over its square: both 1 for equal ones.  Source: definition.
 
     >>> causal_pairs(sequences=2, isl=3)
     12.0
     >>> causal_pairs(sequences=2, isl=3, prefix=10)
     72.0
     """
-    return sequences * isl * (square * (prefix + isl / 2) + 1 / 2)
+    return sequences * isl * (square * (prefix + isl / 2) + share / 2)
 
 
 def mean_square(*, share: Dimensionless, sequences: Count, spread: Dimensionless) -> Dimensionless:

@@ -44,7 +44,7 @@ def _of_prompts(layout: Layout, family: Family, traffic: Traffic) -> Contexts:
         tokens=tokens * share,
         mean_tokens=tokens,
         # of all chunks together, each behind those before it
-        pairs=causal_pairs(sequences=layout.batch, isl=new, prefix=found, square=square) / steps / parts,
+        pairs=causal_pairs(sequences=layout.batch, isl=new, prefix=found, square=square, share=share) / steps / parts,
         cached_tokens=share * layout.batch * (prefix + worked) / family.micro,
         loaded_tokens=share * layout.batch * found / steps / family.micro,
         context=prefix + worked,

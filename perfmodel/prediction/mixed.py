@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from perfmodel.algebra import maximum, minimum, sqrt
+from perfmodel.algebra import ceil, maximum, minimum, sqrt
 from perfmodel.formulas.serving import batch_formation_wait, mixed_tpot, residual_wait
 from perfmodel.ledger.footprint import Footprint
 from perfmodel.prediction.serving import Case, FirstToken, PoolPoint, frontend_wait
@@ -13,10 +13,11 @@ def mixed_footprint(prefill: PoolPoint, decode: PoolPoint, together: Count) -> F
     """Return the bytes on a die that runs both phases: weights and cache once, the larger working spaces.
 
     The cache is decode's: a prompt takes the place of a finished sequence.  ``together`` prompts enter a rank at once
-    and stay in step, so the spread of what a rank holds is that of so many times fewer sequences.
+    and stay in step, so the spread of what a rank holds is that of so many times fewer sequences.  Where they are no
+    whole number, as of prefill that splits prompts over dies, the fullest rank gets one more.
     """
     one, two = prefill.footprint, decode.footprint
-    spread = (two.kv - two.kv_mean) * sqrt(maximum(together, 1))
+    spread = (two.kv - two.kv_mean) * sqrt(maximum(ceil(together), 1))
     return replace(
         two,
         weights=maximum(one.weights, two.weights),

@@ -1,6 +1,6 @@
 """Every plan of a pool as arrays: the open mesh of its axes, in chunks that are worked at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -116,7 +116,7 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
         cores = attention_core_options(structure.family.overlap, case.rates)
         if structure.family.overlap == "cores" and "attention_cores" in fixed:
             cores = np.array([fixed["attention_cores"]], dtype=np.float64)
-        for alike in _alike(_divided_by_splits(sizes, structure), case.rates.dies_per_server):
+        for alike in _alike(_divided(sizes, structure, fixed), case.rates.dies_per_server):
             degrees = tp[alike[0] % (tp * structure.keys.get("cp", 1)) == 0]
             for layouts in expert_layouts(alike, case.model, structure, fixed):
                 plans = len(degrees) * len(draft) * len(cores) * len(batch)
@@ -124,9 +124,15 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
                     yield Mesh(structure, part, degrees, draft, cores, batch)
 
 
-def _divided_by_splits(sizes: list[int], structure: Structure) -> list[int]:
-    """Return sizes that the split modules divide: they need tp 1, so their parts are of the dies."""
+def _divided(sizes: list[int], structure: Structure, fixed: Mapping[str, Any]) -> list[int]:
+    """Return sizes that what is fixed divides: tp with cp, and split modules.
+
+    A tp that is fixed need not divide a server, so it divides some whole servers and not others.  Split modules need
+    tp 1, so their parts are of the dies.
+    """
     parts = [structure.keys.get(f"{module}_tp", 1) for module in structure.family.split]
+    if "tp" in fixed:
+        parts.append(fixed["tp"] * structure.keys.get("cp", 1))
     return [size for size in sizes if not any(size % part for part in parts)]
 
 

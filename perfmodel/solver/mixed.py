@@ -46,8 +46,8 @@ def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally)
 
     They are told apart by size, tp, replicas and dies of an expert.
 
-    One beats another that is no faster for a prompt and no shorter, works no fewer prompts and takes no less memory:
-    everything that the mixed plan feels of it.
+    One beats another that is no faster for a prompt, works no fewer prompts and takes no less memory: everything that
+    the mixed plan feels of it, since the time for a prompt times the prompts is the length of the step.
     """
     found: Prompts = {}
     chunks = list(meshes(case, "prefill", sizes, request.choices))
@@ -65,7 +65,7 @@ def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally)
     rows = np.concatenate(columns, axis=1).T
     kinds, kind_of = np.unique(rows[:, :4], axis=0, return_inverse=True)
     order = np.argsort(kind_of.ravel(), kind="stable")
-    felt = slice(4, 10 if request.targets.ttft is not None else 9)  # only TTFT feels the length of a step
+    felt = slice(4, 9)  # from the time for a prompt to the prompts
     each_kind = np.split(rows[order], np.cumsum(np.bincount(kind_of.ravel()))[:-1])
     for kind, own in zip(kinds.tolist(), each_kind, strict=True):
         dies, tp, redundant, split = map(int, kind)
@@ -131,6 +131,11 @@ class _Instance:
     ttft: float
     added: float
 
+    @property
+    def worth(self) -> tuple[float, float]:
+        """What orders instances of one size, the best last: the rate, then the shortest TTFT."""
+        return self.rate, -self.ttft
+
 
 #: best instances of a chunk under each TPOT limit
 OfLimit = list[list[_Instance]]
@@ -183,12 +188,13 @@ def _of_mesh(
             asked = tpots[at]
             allowed = _within("tpot", time, asked, possible, tally)
             allowed = _within("ttft", ttft, request.targets.ttft, allowed, tally)
-            rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES))
+            rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES), ttft.squeeze(CORES))
             for n, t, d in np.argwhere(rates > 0).tolist():
-                if (n, t, d) in instances[at] and instances[at][n, t, d].rate >= rates[n, t, d]:
-                    continue
                 s, k, b = (int(places[axis][n, t, d]) for axis in (1, 2, 5))
                 place = (n, s, k, t, d, 0, b)
+                before = instances[at].get((n, t, d))
+                if before is not None and before.worth >= (rates[n, t, d], -ttft[place]):
+                    continue
                 cores = int(steps[n, s, k, t, d, :, b].argmin())
                 dies = int(mesh.experts.dies[n])
                 leader = Leader(
@@ -206,11 +212,14 @@ def _of_mesh(
                     ttft=float(ttft[place]),
                     added=float(time[place]) - float(tpot[place]),
                 )
-            # a slower prefill step never raises the rate: what is within TPOT and decode's own memory bounds it
+            # a slower prefill step never raises the rate: what is within TPOT and decode's own memory bounds it;
+            # where front ends bind it may keep the rate and shorten TTFT
             limit = math.inf if asked is None else asked
             bound, _ = highest(np.where(fits & (time <= limit), rate, -1.0).squeeze(CORES))
             reached = (instances[at].get((one[0], one[1], one[2])) for one in np.argwhere(bound > 0).tolist())
             most = bound[bound > 0].tolist()
+            if prefill.frontend_rate in most:
+                continue
             if all(one is not None and one.rate >= top for one, top in zip(reached, most, strict=True)):
                 left.discard(at)
     return [list(one.values()) for one in instances], tally
@@ -249,8 +258,10 @@ def mixed_joins(
     """Return the best mixed deployment of each size, tp, draft and family, under each of some limits on TPOT.
 
     The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
-    in time and rate the whole decode space is gone through.  Both phases share the layout of weights: dp, tp and
-    slots; shared experts have no dies of their own, since prefill has none.
+    in time and rate the whole decode space is gone through.  Of equal rates, as front ends make them, the shortest
+    TTFT is the best.  Both phases share the layout of weights: tp, slots and the
+    dies of an expert; and dp, but where prefill splits its prompts over dies (cp).  Shared experts have no dies of
+    their own, since prefill has none.
     """
     prompts = _prompts(cases.prefill, sizes, request, tally)
     chunks = [
@@ -268,7 +279,7 @@ def mixed_joins(
         best: dict[tuple[object, ...], _Instance] = {}
         for one in (one for of_limit, _ in found for one in of_limit[at]):
             before = best.get(one.decode.key)
-            if before is None or one.rate > before.rate:
+            if before is None or one.worth > before.worth:
                 best[one.decode.key] = one
         tried = [_join_of(one, request, tally) for one in best.values()]
         joins.append([join for join in tried if join is not None])

@@ -117,8 +117,15 @@ def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence
     )
 
 
-def highest(rates: Grid) -> tuple[Grid, tuple[NDArray[np.intp], ...]]:
-    """Return the highest rate of each size, tp and draft, and its place in the grid, the first of equals."""
+def highest(rates: Grid, ttft: Grid | None = None) -> tuple[Grid, tuple[NDArray[np.intp], ...]]:
+    """Return the highest rate of each size, tp and draft, and its place in the grid.
+
+    Of equals the one with the shortest TTFT where it is given, else the first.
+    """
+    if ttft is not None:
+        equal = rates == rates.max(axis=(1, 2, 5), keepdims=True)
+        _, places = highest(np.where(equal, -ttft, -np.inf))
+        return rates[places], places
     sizes, shared, slots, tps, drafts, _ = rates.shape
     peaks = rates.max(axis=-1).reshape(sizes, shared * slots, tps, drafts)
     variant = peaks.argmax(axis=1)
