@@ -32,6 +32,20 @@ def test_a_run_spec_is_the_same_as_its_options(moeplan, tmp_path) -> None:
     assert slower == _plan(moeplan("solve", *options, "--tpot", "70ms", "--kv", "bf16"))
 
 
+def test_a_run_spec_names_what_stands_beside_it(moeplan, tmp_path) -> None:
+    """Wherever solve runs; the tests run in another folder than the file's."""
+    stack = (ROOT / "hardware" / "stacks" / "cann-2026.yaml").read_text()
+    (tmp_path / "b.yaml").write_text(stack)
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN + "stack: b.yaml\n")
+    options = (*FLAGS, "--stack", str(tmp_path / "b.yaml"))
+    assert _plan(moeplan("solve", str(path))) == _plan(moeplan("solve", *options))
+    (tmp_path / "b.yaml").unlink()
+    done = moeplan("solve", str(path))
+    assert done.returncode == 4
+    assert f"stack: there is no file {tmp_path / 'b.yaml'}; " in done.stderr
+
+
 def test_a_run_spec_comes_from_stdin() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "perfmodel", "solve", "-", "--format", "json"],
