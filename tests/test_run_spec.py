@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from perfmodel.cli.app import program
+from perfmodel.files.runs import load_run
 from perfmodel.specs.run import RunSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,6 +146,21 @@ def test_init_asks_six_questions_and_asks_again_for_wrong_answers(tmp_path) -> N
     text = (tmp_path / "run.yaml").read_text()
     for line in ("rate: 20 req/s\n", "# cards: ", "isl: 1024 ", "osl: 512 ", "tpot: 40ms ", "ttft: 2s "):
         assert f"\n{line}" in text
+
+
+def test_init_names_from_the_folder_of_its_file_what_was_typed_from_here(monkeypatch, tmp_path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "mine.yaml").write_text((ROOT / "models" / "deepseek-v3.yaml").read_text())
+    (tmp_path / "sys.yaml").write_text((ROOT / "hardware" / "systems" / "cloudmatrix384.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    typed = {"model": "sub/mine.yaml", "on": "sys.yaml", "cards": "16", "isl": "1024", "osl": "512", "tpot": "50ms"}
+    monkeypatch.setattr("perfmodel.cli.init._answers", lambda ask: typed)
+    program().main(["init", "sub/run.yaml"], prog_name="moeplan", standalone_mode=False)
+    text = (tmp_path / "sub" / "run.yaml").read_text()
+    assert "\nmodel: ./mine.yaml " in text
+    assert f"\non: {tmp_path}/sys.yaml " in text
+    run = load_run(Path("sub/run.yaml"))
+    assert (run.model, run.on) == ("sub/mine.yaml", f"{tmp_path}/sys.yaml")
 
 
 def test_doctor_finds_this_installation_healthy(moeplan) -> None:

@@ -61,9 +61,9 @@ def _run_of(reader: Reader, data: dict[str, Any], given: Collection[str]) -> Run
     return spec
 
 
-def check_run(text: str) -> RunSpec:
-    """Return a run-spec from its text; raises as ``load_run`` does."""
-    reader = Reader(Path("run-spec"), recorded=unsourced, text=text.encode())
+def check_run(text: str, path: Path = Path("run-spec")) -> RunSpec:
+    """Return a run-spec from its text, as if it stood at a path; raises as ``load_run`` does."""
+    reader = Reader(path, recorded=unsourced, text=text.encode())
     return _run_of(reader, reader.read(), ())
 
 
@@ -72,5 +72,5 @@ def write_run(to: Target, text: str) -> None:
 
     Raises ``UsageError`` where the path was taken since, or cannot be written.
     """
-    check_run(text)
+    check_run(text, to.path)
     to.write(text)
