@@ -12,7 +12,7 @@ import pytest
 
 from perfmodel.cli.app import program
 from perfmodel.errors import DataError, MoeplanError, UsageError
-from perfmodel.files import folders
+from perfmodel.files import catalog, folders
 from perfmodel.planning import plan_file
 from perfmodel.report.table import Document, Table
 from perfmodel.report.terminal import Terminal
@@ -240,7 +240,9 @@ def test_a_plan_of_own_files_reads_them_again_and_knows_when_they_change(own: Pa
     solved = moe("solve", *words, "-o", "p.json").document
     assert solved is not None
     plan = json.loads((own / "p.json").read_text())
-    assert [plan["conditions"][key] for key in ("model", "system", "stack")] == [words[0], words[2], words[4]]
+    named = [f"./{word}" for word in (words[0], words[2], words[4])]
+    assert [plan["conditions"][key] for key in ("model", "system", "stack")] == named
+    assert set(named) < set(plan["files"])
     said = moe("explain", "p.json")
     assert said.document is not None
     assert not said.remarks
@@ -259,6 +261,124 @@ def test_a_plan_of_own_files_reads_them_again_and_knows_when_they_change(own: Pa
     (own / "report.html").unlink(missing_ok=True)
     moe("report", "p.json", "-o", "report.html", "--no-front")
     assert "./my-systems.yaml: changed" in (own / "report.html").read_text()
+
+
+@pytest.fixture
+def afresh() -> Iterator[Callable[[], None]]:
+    """Forget which files were read: their paths from the current directory mean others elsewhere."""
+
+    def forget() -> None:
+        catalog.load.cache_clear()
+        catalog.load_path.cache_clear()
+
+    forget()
+    yield forget
+    forget()
+
+
+def _own_parts(folder: Path) -> None:
+    """Write a system, its chip, a stack and kernel sets that name each other by paths from their own folders."""
+    hardware = folders.root() / "hardware"
+    (folder / "parts").mkdir(parents=True)
+    for kind, name, to, old, new in (
+        ("systems", SYSTEM, "sys.yaml", "chip: ascend-910c-752", "chip: ./parts/chip.yaml"),
+        ("chips", "ascend-910c-752", "parts/chip.yaml", "", ""),
+        ("stacks", "cann-2025", "parts/stack.yaml", "kernels: [cann-2025-05", "kernels: [sub/set.yaml"),
+        ("kernels", "cann-2025-05", "parts/sub/set.yaml", "", ""),
+        ("kernels", "cann-2025-05", "mine.yaml", "", ""),
+    ):
+        (folder / to).parent.mkdir(exist_ok=True)
+        text = (hardware / kind / f"{name}.yaml").read_text()
+        assert old in text
+        (folder / to).write_text(text.replace(old, new))
+
+
+def test_a_plan_finds_what_stands_beside_it_from_everywhere_and_after_a_move(
+    moe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, afresh: Callable[[], None]
+) -> None:
+    first, away, moved = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    away.mkdir()
+    _own_parts(first)
+    monkeypatch.chdir(first)
+    words = ["--on", "sys.yaml", "--stack", "parts/stack.yaml", "--kernels", "mine.yaml", *WORDS, "--top", "1"]
+    solved = moe("solve", "deepseek-v3", *words, "-o", "p.json").document
+    assert solved is not None
+    plan = json.loads((first / "p.json").read_text())
+    for held in (plan["conditions"], plan["run"]):
+        assert held["kernels"] == ["./mine.yaml"]
+        assert held["stack"] == "./parts/stack.yaml"
+    assert plan["conditions"]["system"] == plan["run"]["on"] == "./sys.yaml"
+    own = {"./sys.yaml", "./parts/chip.yaml", "./parts/stack.yaml", "./parts/sub/set.yaml", "./mine.yaml"}
+    assert own == {name for name in plan["files"] if name[0] in "./"}
+
+    def reads_from(here: Path, path: str) -> None:
+        monkeypatch.chdir(here)
+        afresh()
+        for again in (("explain", path), ("compare", path, path), ("solve", path, "--top", "1")):
+            said = moe(*again)
+            assert said.document is not None
+            assert not said.remarks, again
+        assert said.document.facts["tpot_s"] == pytest.approx(solved.facts["tpot_s"])
+
+    reads_from(away, str(first / "p.json"))
+    reads_from(away, "../a/p.json")
+    reads_from(tmp_path, "a/p.json")
+    (away / "link.json").symlink_to("../a/p.json")
+    reads_from(tmp_path, "b/link.json")
+    (away / "linked").symlink_to(first, target_is_directory=True)
+    reads_from(away, "linked/p.json")
+    first.rename(moved)
+    reads_from(away, str(moved / "p.json"))
+    # asked and written anew from elsewhere, it says the same
+    monkeypatch.chdir(away)
+    afresh()
+    assert moe("solve", "../c/p.json", "-o", "../c/q.json").remarks[-1].startswith("../c/q.json: written")
+    assert json.loads((moved / "q.json").read_text())["files"] == plan["files"]
+    # what changed is told by its path from here, what is missing by its whole path
+    with (moved / "mine.yaml").open("a") as file:
+        file.write("# looked at\n")
+    assert "./../c/mine.yaml: changed since" in moe("explain", "../c/p.json").remarks[0]
+    (moved / "mine.yaml").unlink()
+    afresh()
+    with pytest.raises(DataError, match=rf"conditions\.kernels: there is no file {away}/\.\./c/mine\.yaml; "):
+        moe("explain", "../c/p.json")
+
+
+def test_a_plan_elsewhere_names_files_by_their_whole_paths(
+    moe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, afresh: Callable[[], None]
+) -> None:
+    _own_parts(tmp_path / "a")
+    monkeypatch.chdir(tmp_path / "a")
+    words = ["deepseek-v3", "--on", SYSTEM, "--kernels", "mine.yaml", *WORDS, "--top", "1"]
+    (tmp_path / "b").mkdir()
+    told = moe("solve", *words, "-o", "../b/p.json").remarks
+    assert any("names mine.yaml, neither in the folder of the plan nor below it" in text for text in told)
+    plan = json.loads((tmp_path / "b" / "p.json").read_text())
+    whole = str(tmp_path / "a" / "mine.yaml")
+    assert plan["conditions"]["kernels"] == plan["run"]["kernels"] == [whole]
+    assert whole in plan["files"]
+
+
+@pytest.mark.parametrize("ran_in", [".", "a"])
+def test_a_plan_of_an_older_version_is_read_where_solve_ran(
+    moe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, afresh: Callable[[], None], ran_in: str
+) -> None:
+    """It names files by their paths from there."""
+    _own_parts(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    words = ["deepseek-v3", "--on", SYSTEM, "--kernels", "a/mine.yaml", *WORDS, "--top", "1"]
+    moe("solve", *words, "-o", "a/p.json")
+    path = tmp_path / "a" / "p.json"
+    plan = json.loads(path.read_text())
+    named = "mine.yaml" if ran_in == "a" else "a/mine.yaml"
+    plan["conditions"]["kernels"] = plan["run"]["kernels"] = [named]
+    plan["files"][f"./{named}"] = plan["files"].pop("./mine.yaml")
+    path.write_text(json.dumps(plan))
+    monkeypatch.chdir(tmp_path / ran_in)
+    afresh()
+    said = moe("explain", "p.json" if ran_in == "a" else "a/p.json")
+    assert said.document is not None
+    assert [text for text in said.remarks if "written by version" not in text] == []
 
 
 def test_the_answer_is_shown_before_the_plan_is_written(

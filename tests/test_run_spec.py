@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from perfmodel.cli.app import program
+from perfmodel.files.runs import load_run
 from perfmodel.specs.run import RunSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +32,20 @@ def test_a_run_spec_is_the_same_as_its_options(moeplan, tmp_path) -> None:
     assert _plan(moeplan("solve", str(path))) == _plan(moeplan("solve", *options))
     slower = _plan(moeplan("solve", str(path), "--tpot", "70ms", "--kv", "bf16"))
     assert slower == _plan(moeplan("solve", *options, "--tpot", "70ms", "--kv", "bf16"))
+
+
+def test_a_run_spec_names_what_stands_beside_it(moeplan, tmp_path) -> None:
+    """Wherever solve runs; the tests run in another folder than the file's."""
+    stack = (ROOT / "hardware" / "stacks" / "cann-2026.yaml").read_text()
+    (tmp_path / "b.yaml").write_text(stack)
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN + "stack: b.yaml\n")
+    options = (*FLAGS, "--stack", str(tmp_path / "b.yaml"))
+    assert _plan(moeplan("solve", str(path))) == _plan(moeplan("solve", *options))
+    (tmp_path / "b.yaml").unlink()
+    done = moeplan("solve", str(path))
+    assert done.returncode == 4
+    assert f"stack: there is no file {tmp_path / 'b.yaml'}; " in done.stderr
 
 
 def test_a_run_spec_comes_from_stdin() -> None:
@@ -130,6 +146,21 @@ def test_init_asks_six_questions_and_asks_again_for_wrong_answers(tmp_path) -> N
     text = (tmp_path / "run.yaml").read_text()
     for line in ("rate: 20 req/s\n", "# cards: ", "isl: 1024 ", "osl: 512 ", "tpot: 40ms ", "ttft: 2s "):
         assert f"\n{line}" in text
+
+
+def test_init_names_from_the_folder_of_its_file_what_was_typed_from_here(monkeypatch, tmp_path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "mine.yaml").write_text((ROOT / "models" / "deepseek-v3.yaml").read_text())
+    (tmp_path / "sys.yaml").write_text((ROOT / "hardware" / "systems" / "cloudmatrix384.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    typed = {"model": "sub/mine.yaml", "on": "sys.yaml", "cards": "16", "isl": "1024", "osl": "512", "tpot": "50ms"}
+    monkeypatch.setattr("perfmodel.cli.init._answers", lambda ask: typed)
+    program().main(["init", "sub/run.yaml"], prog_name="moeplan", standalone_mode=False)
+    text = (tmp_path / "sub" / "run.yaml").read_text()
+    assert "\nmodel: ./mine.yaml " in text
+    assert f"\non: {tmp_path}/sys.yaml " in text
+    run = load_run(Path("sub/run.yaml"))
+    assert (run.model, run.on) == ("sub/mine.yaml", f"{tmp_path}/sys.yaml")
 
 
 def test_doctor_finds_this_installation_healthy(moeplan) -> None:

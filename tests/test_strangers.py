@@ -24,6 +24,7 @@ import yaml
 from perfmodel.cli.app import run
 from perfmodel.errors import DataError, MoeplanError, UsageError, printable
 from perfmodel.files import catalog, document, folders, magnitudes, plans, results, runs, writing
+from perfmodel.files.machines import load_machine
 from perfmodel.files.measurements import read_measurements
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.measured.reading import Context
@@ -279,6 +280,66 @@ def test_what_is_no_name_is_not_on_file(kind: str) -> None:
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_what_a_file_names_is_no_way_out(tmp_path: Path, name: str) -> None:
     refused(runs.load_run, asked(tmp_path, ASKED.replace("deepseek-v3", json.dumps(name))), lines=2)
+
+
+@pytest.mark.parametrize("here", [".", "own", "away"])
+def test_what_a_file_names_is_relative_to_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: str
+) -> None:
+    """A run-spec names a system and a stack, the system a chip and a stack, the stack kernel sets and terms."""
+    own = tmp_path / "own"
+    (own / "parts").mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    changed(own, data_of(CHIP), ends="chip.yml")
+    changed(own / "parts", data_of(KERNELS), (("chip",), "ascend-910c-752"), ends="set.yaml")
+    changed(own / "parts", data_of(TERMS), ends="terms.yaml")
+    inner = ((("kernels", 0), "changedset.yaml"), (("terms",), "./changedterms.yaml"))
+    changed(own / "parts", data_of(STACK), *inner, ends="stack.yaml")
+    changed(
+        own,
+        data_of(SYSTEM),
+        (("chip",), "./changedchip.yml"),
+        (("default_stack",), "parts/changedstack.yaml"),
+        ends="system.yaml",
+    )
+    text = ASKED.replace("on: cloudmatrix384", "on: changedsystem.yaml") + "stack: ./parts/changedstack.yaml\n"
+    asked(own, text + "kernels: [deepep-ascend, parts/changedset.yaml]\n")
+    monkeypatch.chdir(tmp_path / here)
+    catalog.load.cache_clear()
+    catalog.load_path.cache_clear()
+    run = runs.load_run(Path(os.path.relpath(own / "r.yaml")))
+    assert run.on is not None
+    assert run.kernels is not None
+    assert run.kernels[0] == "deepep-ascend"
+    for stack in (None, run.stack):
+        machine, _ = load_machine(run.on, stack, run.kernels)
+        found = [machine.chip, machine.system, machine.stack, machine.terms, machine.kernels[1], machine.kernels[2]]
+        names = [f"changed{name}.yaml" for name in ("system", "stack", "terms", "set", "set")]
+        assert [Path(one.file).name for one in found] == ["changedchip.yml", *names]
+        for one in found:
+            assert Path(one.word).resolve().is_relative_to(own), one.word
+            assert Path(one.file).resolve() == Path(one.word).resolve()
+    catalog.load.cache_clear()
+    catalog.load_path.cache_clear()
+
+
+def test_what_stands_in_the_current_directory_is_not_what_a_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    changed(tmp_path, data_of(STACK), ends="b.yaml")
+    monkeypatch.chdir(tmp_path)
+    path = asked(tmp_path / "own", ASKED + "stack: changedb.yaml\n")
+    says = f"r.yaml:7: stack: there is no file {tmp_path}/own/changedb.yaml; "
+    refused(runs.load_run, path, says=says)
+    refused(runs.load_run, path.relative_to(tmp_path), says=says)
+    for name in ("changedb.yaml", f"{tmp_path}/changedb.yaml", "../changedb.yaml"):
+        system = changed(tmp_path / "own", data_of(SYSTEM), (("default_stack",), name))
+        refused(catalog.load_path.__wrapped__, "systems", system, lines=2, says="default_stack: ")
+    asked(tmp_path / "own", ASKED + "stack: ../changedb.yaml\n")  # a run-spec may name what its writer could type
+    assert runs.load_run(path).stack == f"{tmp_path}/own/../changedb.yaml"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((ASKED + "stack: changedb.yaml\n").encode())))
+    assert runs.load_run(None).stack == "changedb.yaml"
 
 
 def _fifo(path: Path) -> None:

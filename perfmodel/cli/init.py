@@ -142,6 +142,7 @@ def command(
     Where stdin is no terminal nothing is asked and the defaults are taken.
     """
     from perfmodel.files import runs
+    from perfmodel.files.folders import from_folder_of
     from perfmodel.files.writing import target
     from perfmodel.report import terminal
     from perfmodel.report.table import Column, Document, Table
@@ -149,6 +150,8 @@ def command(
     terminal.PROGRESS.stop()  # what takes long now is the user
     to = None if file == "-" else target(file, option="FILE ('-' for stdout)", suffixes=(".yaml", ".yml"), force=force)
     found = _answers(ask=not yes and sys.stdin.isatty())
+    if to is not None:  # typed from here, read from there
+        found |= {key: from_folder_of(found[key], to.path) for key in ("model", "on")}
     text = _text(found, file if file != "-" else "run.yaml")
     if to is None:
         runs.check_run(text)

@@ -12,7 +12,19 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError, MoeplanError, UsageError, did_you_mean
 from perfmodel.files import magnitudes
-from perfmodel.files.folders import FOLDERS, file_name, is_near, is_on_file, is_path, is_there, names, root
+from perfmodel.files.folders import (
+    FOLDERS,
+    as_path,
+    file_name,
+    from_here,
+    is_kept,
+    is_near,
+    is_on_file,
+    is_path,
+    is_there,
+    names,
+    root,
+)
 from perfmodel.files.reader import Reader
 from perfmodel.specs.base import Known, Spec
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
@@ -234,6 +246,7 @@ def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]
     except ValidationError as error:
         reader.refused(error, spec_type)
     if spec is not None:
+        spec = renamed(kind, spec, lambda name: from_here(name, path))
         reader.check_sources(spec.sources, cited=_cited(spec))
         check_references(reader, kind, spec)
         if not NAME.fullmatch(spec.name):
@@ -248,8 +261,30 @@ def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]
     return reader, data, known
 
 
+def renamed(kind: str, spec: Any, change: Callable[[str], str]) -> Any:
+    """Return a spec with every name of another file changed: into a path from here when read, and back when written."""
+    for where in REFERENCES.get(kind, {}):
+        spec = _renamed_at(spec, where, change)
+    return spec
+
+
+def _renamed_at(spec: Any, where: tuple[str, ...], change: Callable[[str], str]) -> Any:
+    key, *below = where
+    held = getattr(spec, key)
+    if below:
+        named = _renamed_at(held, tuple(below), change)
+    elif isinstance(held, tuple):
+        named = tuple(map(change, held))
+    else:
+        named = None if held is None else change(held)
+    return spec if named == held else spec.model_copy(update={key: named})
+
+
 def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...] = ()) -> None:
-    """Note each name of another file that is not on file; the names stand ``below`` a key of the spec."""
+    """Note each name of another file that is not on file; the names stand ``below`` a key of the spec.
+
+    Paths are from the current directory: ``renamed`` comes first.
+    """
     for where, named in REFERENCES.get(kind, {}).items():
         word = spec
         for part in (*below, *where):
@@ -257,6 +292,13 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
         for one in word if isinstance(word, tuple) else (word,) if word is not None else ():
             if (kind != "runs" or below) and is_path(one) and not is_near(Path(one), reader.path):
                 reader.fault((*below, *where), f"{one!r}; allowed: names on file, and files in the folder of this one")
+                continue
+            if is_path(one) and not is_there(Path(one)):
+                reader.fault(
+                    (*below, *where),
+                    f"there is no file {Path(one).absolute()}; allowed: names on file, and paths from the folder of "
+                    "this file; check the path",
+                )
                 continue
             try:
                 load(named, one)
@@ -266,10 +308,7 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
 
 def _word(path: Path, name: str) -> str:
     """Return what finds a file again: its name where it is on file, else its path as given."""
-    if path.parent in {root() / folder for folder in FOLDERS.values()}:
-        return name
-    text = str(path)
-    return text if "/" in text or text.endswith((".yaml", ".yml")) else f"./{text}"
+    return name if is_kept(path) else as_path(path)
 
 
 def _cited(spec: Any) -> set[str]:

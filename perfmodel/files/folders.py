@@ -48,6 +48,11 @@ def is_on_file(kind: str, path: Path) -> bool:
     return path.absolute().parent == root() / FOLDERS[kind]
 
 
+def is_kept(path: Path) -> bool:
+    """Return whether a path is that of an entry on file of any kind, as names on file are found."""
+    return path.parent in {root() / folder for folder in FOLDERS.values()}
+
+
 def is_near(path: Path, beside: Path) -> bool:
     """Return whether a path, links resolved, lies below the data's root or in the folder of the file that names it.
 
@@ -60,9 +65,37 @@ def is_near(path: Path, beside: Path) -> bool:
     return real.is_relative_to(root()) or real.is_relative_to(folder)
 
 
+def from_here(name: str, beside: Path) -> str:
+    """Return the path from the current directory of a file that another one names, a name on file as it is.
+
+    A relative path is relative to the folder of the file that names it, a link followed: to where ``is_near`` looks.
+    """
+    if not is_path(name) or Path(name).is_absolute():
+        return name
+    return as_path((beside.resolve() if beside.is_symlink() else beside).parent / name)
+
+
+def from_folder_of(name: str, beside: Path) -> str:
+    """Return what a file is to call another one that was named from the current directory: undone by ``from_here``.
+
+    What stands elsewhere than in its folder or below it has its whole path.
+    """
+    if not is_path(name):
+        return name
+    path, folder = Path(name), beside.resolve().parent
+    real = path.parent.resolve() / path.name
+    return f"./{real.relative_to(folder)}" if real.is_relative_to(folder) else str(path.absolute())
+
+
+def as_path(path: Path) -> str:
+    """Return the text of a path that no name on file can be taken for."""
+    text = str(path)
+    return text if is_path(text) else f"./{text}"
+
+
 def file_name(path: Path) -> str:
     """Return what a plan calls a file: its path below the data's root, a file of the user's by its path as given."""
-    if path.is_relative_to(root()):
+    if is_kept(path):
         return str(path.relative_to(root()))
     return str(path) if path.is_absolute() else f"./{path}"
 

@@ -1,6 +1,6 @@
 """Plans as files: read and checked, written, and held against the data files that they were made from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError
 from perfmodel.files import magnitudes
-from perfmodel.files.catalog import check_references, held_by_deployments, load
+from perfmodel.files.catalog import check_references, held_by_deployments, load, renamed
 from perfmodel.files.document import content
-from perfmodel.files.folders import is_near, path_of
+from perfmodel.files.folders import file_name, from_folder_of, from_here, is_near, is_path, is_there, path_of
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
 from perfmodel.specs.plan import PlanSpec
@@ -31,9 +31,10 @@ def changed_since(plan: PlanSpec) -> list[str]:
 
 
 def read_plan(path: Path) -> PlanSpec:
-    """Return the plan in a JSON file, or raise ``DataError`` with one line per fault.
+    """Return the plan in a JSON file, its files named from the current directory.
 
-    The file is YAML too, so that faults name their lines.  Remarks on numbers far beyond those of deployments on file.
+    Raises ``DataError`` with one line per fault.  The file is YAML too, so that faults name their lines.  Remarks on
+    numbers far beyond those of deployments on file.
     """
     reader = Reader(path, recorded=unsourced)
     data = reader.read()
@@ -44,6 +45,7 @@ def read_plan(path: Path) -> PlanSpec:
         reader.refused(error, PlanSpec)
         reader.finish()
         raise
+    spec = _renamed(spec, lambda name: _from_here(name, path))
     for name in spec.files:
         if not is_near(path_of(name), path):
             reader.fault(
@@ -58,6 +60,27 @@ def read_plan(path: Path) -> PlanSpec:
     held = held_by_deployments({"conditions.": "conditions.", "measured.": "predicted."})
     magnitudes.remark_on(reader, data, spec, held)
     return spec
+
+
+def _renamed(plan: PlanSpec, change: Callable[[str], str]) -> PlanSpec:
+    """Return a plan with every name of a user's file changed: in its conditions, its run-spec and its digests."""
+    files = {
+        file_name(Path(change(name))) if name.startswith(("/", "./")) else name: digest
+        for name, digest in plan.files.items()
+    }
+    run = None if plan.run is None else renamed("runs", plan.run, change)
+    changed: PlanSpec = renamed("deployments", plan, change).model_copy(update={"run": run, "files": files})
+    return changed
+
+
+def _from_here(name: str, plan: Path) -> str:
+    """Return the path of a file that a plan names.
+
+    Plans of older versions name files from the folder that solve ran in: what stands near the plan is found there too.
+    """
+    here = from_here(name, plan)
+    older = is_path(name) and not is_there(Path(here)) and is_there(Path(name)) and is_near(Path(name), plan)
+    return name if older else here
 
 
 def refuse_no_plan(path: Path, data: Mapping[str, Any] | None = None) -> None:
@@ -101,7 +124,11 @@ def _check_agreement(reader: Reader, plan: PlanSpec) -> None:
 
 
 def write_plan(to: Target, plan: PlanSpec) -> None:
-    """Write a plan whole or not at all; raise ``UsageError`` where the path cannot be written."""
+    """Write a plan whole or not at all, files that stand beside or below it named from its folder.
+
+    Raises ``UsageError`` where the path cannot be written.
+    """
+    plan = _renamed(plan, lambda name: from_folder_of(name, to.path))
     to.write(plan.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n")
 
 

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError
 from perfmodel.files import magnitudes
-from perfmodel.files.catalog import REFERENCES, check_references, held_by_deployments
+from perfmodel.files.catalog import REFERENCES, check_references, held_by_deployments, renamed
 from perfmodel.files.document import standard_input
+from perfmodel.files.folders import from_here
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
 from perfmodel.specs.model import ModelSpec
@@ -28,7 +29,8 @@ def is_run(path: Path) -> bool:
 def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:
     """Return a run-spec from a file, or from stdin where there is none; keys ``given`` elsewhere may be missing.
 
-    Raises ``DataError`` with one line per fault.  Remarks on numbers far beyond those of deployments on file.
+    Paths that it names are relative to its folder, those in stdin to the current directory.  Raises ``DataError`` with
+    one line per fault.  Remarks on numbers far beyond those of deployments on file.
     """
     text = standard_input() if path is None else None
     reader = Reader(path or Path("stdin"), recorded=unsourced, text=text)
@@ -52,14 +54,16 @@ def _run_of(reader: Reader, data: dict[str, Any], given: Collection[str]) -> Run
         spec = RunSpec.model_validate(data)
     except ValidationError as error:
         reader.refused(error, RunSpec)
+    spec = renamed("runs", spec, lambda name: from_here(name, reader.path))
     check_references(reader, "runs", spec)
     reader.finish()
+    assert isinstance(spec, RunSpec)
     return spec
 
 
-def check_run(text: str) -> RunSpec:
-    """Return a run-spec from its text; raises as ``load_run`` does."""
-    reader = Reader(Path("run-spec"), recorded=unsourced, text=text.encode())
+def check_run(text: str, path: Path = Path("run-spec")) -> RunSpec:
+    """Return a run-spec from its text, as if it stood at a path; raises as ``load_run`` does."""
+    reader = Reader(path, recorded=unsourced, text=text.encode())
     return _run_of(reader, reader.read(), ())
 
 
@@ -68,5 +72,5 @@ def write_run(to: Target, text: str) -> None:
 
     Raises ``UsageError`` where the path was taken since, or cannot be written.
     """
-    check_run(text)
+    check_run(text, to.path)
     to.write(text)

@@ -45,7 +45,8 @@ class PlanSpec(Spec):
     #: setting of every technique on file, pool by pool
     techniques: dict[Literal["prefill", "decode"], dict[str, str]]
     predicted: Predicted
-    #: data file -> SHA-256 of its content: below the data's root, or as given where it starts with './' or '/'
+    #: data file -> SHA-256 of its content: below the data's root; from the plan's folder where it starts with './';
+    #: whole where it starts with '/'
     files: dict[str, str] = Field(default_factory=dict)
 
     @property
