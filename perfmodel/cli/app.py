@@ -130,6 +130,18 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(devnull).open(mode, encoding="utf-8"))
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Return whether an error is an interruption that a library caught and told as a fault of its own.
+
+    What is built outside of Python names it in its text alone.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or str(error).rstrip(": \n").endswith(KeyboardInterrupt.__name__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def run() -> None:
     """Run the command line; no traceback for what a user can cause."""
     _open_closed_streams()
@@ -154,11 +166,13 @@ def run() -> None:
     except Exception as error:
         import os
 
-        if os.environ.get("MOEPLAN_DEBUG"):
-            raise
-        found = printable(f"{type(error).__name__}: {error}")
-        sys.stderr.write(f"error: internal: {found}; please report it (MOEPLAN_DEBUG=1 shows where)\n")
-        raise SystemExit(EXIT_INTERNAL) from None
+        if not _interrupted(error):
+            if os.environ.get("MOEPLAN_DEBUG"):
+                raise
+            found = printable(f"{type(error).__name__}: {error}")
+            sys.stderr.write(f"error: internal: {found}; please report it (MOEPLAN_DEBUG=1 shows where)\n")
+            raise SystemExit(EXIT_INTERNAL) from None
+        code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED:
         sys.stderr.write("error: interrupted\n")
     raise SystemExit(code if isinstance(code, int) else 0)
