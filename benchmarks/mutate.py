@@ -75,7 +75,6 @@ SURVIVORS = ("file", "was", "becomes", "why it survives")
 RATE, SELDOM = 0.9, 0.001
 BYTES = 4_000_000_000
 BROKEN = 70  # exit code of a process that could not begin
-UNWATCHED = 300  # seconds of a mutant whose tests were not watched
 HEAVY = (
     "numpy scipy.optimize scipy.stats sympy pydantic yaml hypothesis pint typer rich jsonschema"
 ).split()  # loaded once for all
@@ -324,10 +323,12 @@ def run(
     tests: dict[str, dict[str, Test]],
     jobs: int,
     until: float,
+    unwatched: int,
 ) -> list[tuple[Mutant, bool]]:
     """Return mutants, each with whether it was killed; none is begun after a time.
 
-    ``chosen`` are the test files of a part; where its tests were watched, those that reach a mutant run alone.
+    ``chosen`` are the test files of a part; where its tests were watched, those that reach a mutant run alone. Else all
+    do, for ``unwatched`` seconds at most.
     """
     waiting, running = iter(mutants), dict[int, Mutant]()
     found: list[tuple[Mutant, bool]] = []
@@ -346,7 +347,7 @@ def run(
         if mutant is None:
             return found
         if mutant.package not in tests:
-            running[start(chosen[mutant.package], object(), UNWATCHED, mutant)] = mutant
+            running[start(chosen[mutant.package], object(), unwatched, mutant)] = mutant
             continue
         names = reaching(mutant, tests[mutant.package])
         if not names:
@@ -396,9 +397,10 @@ def main() -> int:
         passing(set(chosen.values()))
     else:
         tests = watched(chosen, asked.jobs)
+    unwatched = 30 + int(2 * (time.perf_counter() - begun))  # what loops for ever is not waited for
     sys.stderr.write(f"{time.perf_counter() - begun:.0f} s for the tests of the model as it is\n")
     mutants = drawn(asked.places, asked.seed, parts, asked.file or ())
-    found = run(mutants, chosen, tests, asked.jobs, begun + asked.seconds)
+    found = run(mutants, chosen, tests, asked.jobs, begun + asked.seconds, unwatched)
     sys.stderr.write(f"\n{time.perf_counter() - begun:.0f} s\n")
 
     shares = []
