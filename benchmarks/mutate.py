@@ -98,7 +98,8 @@ class Mutant:
     def diff(self) -> tuple[str, str]:
         """The lines before and after."""
         lines = list(difflib.ndiff(self.path.read_text().splitlines(), self.text.splitlines()))
-        return tuple(" ".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in "-+")  # type: ignore[return-value]
+        was, becomes = (" ".join(line[2:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+        return was, becomes
 
 
 def of_words(lines: Sequence[str], end: tuple[int, int]) -> bool:
@@ -276,20 +277,27 @@ def was_killed(status: int, mutant: Mutant) -> bool:
     raise SystemExit(f"the tests did not run: exit code {code}: {mutant}")
 
 
+def passed(child: int, files: Iterable[str]) -> None:
+    """Wait for tests on the model as it is; raise ``SystemExit`` where they fail."""
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise SystemExit(f"tests fail on the model as it is: exit code {code} of {' '.join(files)}")
+
+
 def watched(chosen: dict[str, tuple[str, ...]], jobs: int) -> dict[str, dict[str, Test]]:
     """Return the tests of each package as they run on the model as it is: they must pass for a failure to tell."""
     groups = set(chosen.values())
     with TemporaryDirectory() as folder:
         begun = {}
         for n, files in enumerate(groups):
-            begun[files] = (Path(folder, str(n)), start(files, Watch(), 3600, to=Path(folder, str(n))))
+            to = Path(folder, str(n))
+            child = start(files, Watch(), 3600, to=to)
+            begun[files] = to, child
             if jobs == 1:
-                os.waitid(os.P_PID, begun[files][1], os.WEXITED | os.WNOWAIT)
+                os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         seen = {}
         for files, (file, child) in begun.items():
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if status:
-                raise SystemExit(f"tests fail on the model as it is: exit code {status} of {' '.join(files)}")
+            passed(child, files)
             seen[files] = pickle.loads(file.read_bytes())
     return {package: seen[files] for package, files in chosen.items()}
 
@@ -297,9 +305,7 @@ def watched(chosen: dict[str, tuple[str, ...]], jobs: int) -> dict[str, dict[str
 def passing(groups: Iterable[tuple[str, ...]]) -> None:
     """Raise ``SystemExit`` where tests fail on the model as it is: they would kill every mutant."""
     files = sorted({file for group in groups for file in group})
-    status = os.waitpid(start(files, object(), 600), 0)[1]
-    if status:
-        raise SystemExit(f"tests fail on the model as it is: exit code {os.waitstatus_to_exitcode(status)}")
+    passed(start(files, object(), 600), files)
 
 
 def reaching(mutant: Mutant, tests: dict[str, Test]) -> list[str]:
@@ -342,8 +348,8 @@ def run(
         mutant = next(waiting, None) if time.perf_counter() < until else None
         while running and (mutant is None or len(running) >= jobs):
             child, status = os.wait()
-            mutant_done = running.pop(child)
-            note(mutant_done, was_killed(status, mutant_done))
+            done = running.pop(child)
+            note(done, was_killed(status, done))
         if mutant is None:
             return found
         if mutant.package not in tests:
