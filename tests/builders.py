@@ -1,7 +1,11 @@
-"""What many tests start from: the rates of a machine on file, and DeepSeek-V3 on them."""
+"""What many tests start from: the rates of a machine on file, DeepSeek-V3 on them, a layout in plain numbers."""
+
+from dataclasses import dataclass, field
 
 from perfmodel.files import catalog, machines
-from perfmodel.prediction.serving import Case
+from perfmodel.ledger.records import Family
+from perfmodel.prediction.serving import Case, PoolPoint
+from perfmodel.specs.deployment import LayoutSpec
 from perfmodel.supply.rates import Rates
 
 
@@ -22,3 +26,32 @@ def deepseek_case(
         osl=osl,
         acceptance=acceptance,
     )
+
+
+@dataclass(frozen=True)
+class Walked:
+    """One layout as plain numbers see it: what loops over a space compare."""
+
+    layout: LayoutSpec
+    family: Family = field(repr=False)
+    point: PoolPoint = field(repr=False)
+
+    @property
+    def tpot(self) -> float:
+        return float(self.point.tpot)
+
+    @property
+    def rate(self) -> float:
+        return float(self.point.requests_per_s)
+
+    @property
+    def step(self) -> float:
+        return float(self.point.step_time)
+
+    @property
+    def in_flight(self) -> float:
+        return float(self.point.in_flight)
+
+    @property
+    def memory(self) -> float:
+        return float(self.point.memory)

@@ -11,7 +11,6 @@ import pytest
 
 from perfmodel.files import catalog
 from perfmodel.ledger.footprint import Footprint
-from perfmodel.ledger.records import Family
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time
 from perfmodel.prediction.serving import Case, PoolPoint, usable_memory
@@ -20,8 +19,8 @@ from perfmodel.solver.mesh import Leader, meshes
 from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
-from perfmodel.specs.deployment import LayoutSpec, Phase, Targets
-from tests.builders import rates_of
+from perfmodel.specs.deployment import Phase, Targets
+from tests.builders import Walked, rates_of
 
 CLOSE = 1e-9
 LARGEST = 3  # batch of the small spaces
@@ -58,38 +57,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "SHARED_STEP", 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """One layout as plain numbers see it."""
-
-    layout: LayoutSpec
-    family: Family
-    point: PoolPoint
-
-    @property
-    def tpot(self) -> float:
-        return float(self.point.tpot)
-
-    @property
-    def rate(self) -> float:
-        return float(self.point.requests_per_s)
-
-    @property
-    def step(self) -> float:
-        return float(self.point.step_time)
-
-    @property
-    def in_flight(self) -> float:
-        return float(self.point.in_flight)
-
-
-def plans_of(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> list[Plan]:
+def plans_of(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> list[Walked]:
     """Return every layout of the space of a pool, evaluated one by one with plain numbers."""
     found = []
     for one in meshes(case, phase, sizes, choices):
         for index in range(math.prod(one.shape)):
             layout = one.layout_at(index)
-            found.append(Plan(layout, one.family, exact_pool(layout, one.family, case).point))
+            found.append(Walked(layout, one.family, exact_pool(layout, one.family, case).point))
     return found
 
 
@@ -106,8 +80,8 @@ def asked_for(choices: Choices = Choices(), **changes: Any) -> SearchRequest:  #
 class Pair:
     """A decode and a prefill layout on the same dies, and what they do in turn."""
 
-    decode: Plan
-    prefill: Plan
+    decode: Walked
+    prefill: Walked
     time: float
     ttft: float
     rate: float
@@ -332,7 +306,7 @@ def test_slower_prompts_are_not_tried_where_the_fastest_already_give_the_highest
         assert len(looks) == len(chunks) > 1
 
 
-def felt(plan: Plan, ttft: bool) -> tuple[float, ...]:
+def felt(plan: Walked, ttft: bool) -> tuple[float, ...]:
     """Return what a mixed plan feels of a prefill step: time for a prompt, memory, prompts; with TTFT its length."""
     foot, tokens = plan.point.footprint, plan.in_flight
     own = (plan.step * 3001 / tokens, float(foot.buffers), float(foot.workspace), float(foot.weights), tokens)
@@ -348,7 +322,7 @@ def test_the_prefill_steps_kept_are_those_no_other_beats(
     monkeypatch.setattr(mesh, "LARGEST_BATCH", 64)
     case, tally = small_case(), Tally()
     plans = plans_of(case, "prefill", SIZES, choices)
-    groups: dict[Any, list[Plan]] = {}
+    groups: dict[Any, list[Walked]] = {}
     for plan in plans:
         layout = plan.layout
         groups.setdefault((layout.dies, layout.tp, layout.redundant, layout.expert_tp), []).append(plan)
@@ -442,7 +416,7 @@ def test_prompts_that_cannot_meet_ttft_at_the_highest_rate_are_left_out(share: f
     }
     assert any(together.values())
     decodes = [
-        Plan(layout, one.family, exact_pool(layout, one.family, case).point)
+        Walked(layout, one.family, exact_pool(layout, one.family, case).point)
         for layout in map(one.layout_at, range(math.prod(one.shape)))
     ]
     bounds: dict[Any, list[float]] = {}

@@ -15,7 +15,7 @@ from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.deployment import PoolPlan, exact_pool
 from perfmodel.prediction.layouts import layout_faults
 from perfmodel.prediction.mixed import mixed_first_token, mixed_footprint, mixed_rate, mixed_time
-from perfmodel.prediction.serving import Case, PoolPoint, first_token, usable_memory
+from perfmodel.prediction.serving import Case, first_token, usable_memory
 from perfmodel.solver import mesh, space
 from perfmodel.solver.join import joined
 from perfmodel.solver.request import SearchRequest
@@ -25,7 +25,7 @@ from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
 from perfmodel.specs.deployment import LayoutSpec, Targets
 from perfmodel.specs.model import GqaSpec, ModelSpec
-from tests.builders import rates_of
+from tests.builders import Walked, rates_of
 from tests.test_solver import _columns, _leader, request
 
 MOST_PLANS = 1500  # of a space that is walked: half a millisecond each
@@ -99,30 +99,15 @@ def invented_rates(draw: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Walked:
-    """One layout as plain numbers see it."""
+class Waited(Walked):
+    """One layout of a pool, and how long a prompt waits for it."""
 
-    layout: LayoutSpec
-    family: Family = field(repr=False)
-    point: PoolPoint = field(repr=False)
     #: up to the first decode step; of prefill alone
     waited: float
 
     @property
     def key(self) -> tuple[LayoutSpec, Family]:
         return self.layout, self.family
-
-    @property
-    def tpot(self) -> float:
-        return float(self.point.tpot)
-
-    @property
-    def rate(self) -> float:
-        return float(self.point.requests_per_s)
-
-    @property
-    def memory(self) -> float:
-        return float(self.point.memory)
 
 
 def sizes_of(rates: Any, servers: int) -> list[int]:
@@ -171,7 +156,7 @@ def layouts_of(phase: Any, case: Case, sizes: list[int], choices: Choices, large
     return found
 
 
-def walk(phase: Any, case: Case, layouts: list[LayoutSpec], kv_dtype: Any, utilisation: float) -> list[Walked]:
+def walk(phase: Any, case: Case, layouts: list[LayoutSpec], kv_dtype: Any, utilisation: float) -> list[Waited]:
     """Return layouts evaluated one by one."""
     found = []
     for layout in layouts:
@@ -182,7 +167,7 @@ def walk(phase: Any, case: Case, layouts: list[LayoutSpec], kv_dtype: Any, utili
             waited = first_token(
                 prefill=point, layout=Layout.of(layout), case=case, utilisation=utilisation, decode_step=0.0
             ).ttft
-        found.append(Walked(layout, family, point, float(waited)))
+        found.append(Waited(layout, family, point, float(waited)))
     return found
 
 
@@ -190,8 +175,8 @@ def walk(phase: Any, case: Case, layouts: list[LayoutSpec], kv_dtype: Any, utili
 class JoinedPools:
     """Every deployment of every pair of instances of one cache precision: objective, smallest best; none: infinite."""
 
-    decodes: list[Walked] = field(repr=False)
-    prefills: list[Walked] = field(repr=False)
+    decodes: list[Waited] = field(repr=False)
+    prefills: list[Waited] = field(repr=False)
     #: (decode instances, prefill instances) -> objective of each decode and prefill layout
     objectives: dict[tuple[int, int], Any] = field(repr=False)
 
@@ -200,7 +185,7 @@ class JoinedPools:
         return min((float(values.min()) for values in self.objectives.values() if values.size), default=np.inf)
 
 
-def join(decodes: list[Walked], prefills: list[Walked], case: Case, asked: SearchRequest) -> JoinedPools:
+def join(decodes: list[Waited], prefills: list[Waited], case: Case, asked: SearchRequest) -> JoinedPools:
     """Return the objective of all counts of instances of all pairs of layouts that fit memory and TPOT."""
     usable, tpot, ttft = usable_memory(case.rates), asked.targets.tpot, asked.targets.ttft
     decodes = [one for one in decodes if one.memory <= usable and (tpot is None or one.tpot <= tpot)]
@@ -250,7 +235,7 @@ def value_of(solution: Solution, found: list[JoinedPools]) -> float:
     best = solution.best
     assert best is not None
 
-    def place(side: list[Walked], pool: PoolPlan) -> int | None:
+    def place(side: list[Waited], pool: PoolPlan) -> int | None:
         return next((at for at, one in enumerate(side) if one.key == (pool.layout, pool.family)), None)
 
     for each in found:
@@ -269,7 +254,7 @@ class Space:
     asked: SearchRequest
     largest_batch: int
     evaluated: int
-    sides: list[tuple[list[Walked], list[Walked]]] = field(repr=False)
+    sides: list[tuple[list[Waited], list[Waited]]] = field(repr=False)
 
 
 def missed(one: Space, found: list[JoinedPools]) -> tuple[str, float]:
