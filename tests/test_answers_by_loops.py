@@ -23,7 +23,8 @@ from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally, describe
 from perfmodel.specs.deployment import Targets
-from tests.test_mixed_by_loops import CLOSE, LARGEST, Pair, Plan, at_share, pairs_of, plans_of, rounded, small_case
+from tests.builders import Walked
+from tests.test_mixed_by_loops import CLOSE, LARGEST, Pair, at_share, pairs_of, plans_of, rounded, small_case
 
 UTILISATION = 0.83
 
@@ -47,8 +48,8 @@ def asked_for(**changes: Any) -> SearchRequest:
 class Whole:
     """Whole instances of both pools, or mixed ones."""
 
-    decode: Plan
-    prefill: Plan
+    decode: Walked
+    prefill: Walked
     instances: tuple[int, int]
     tpot: float
     served: float
@@ -79,7 +80,7 @@ def sizes_of(case: Case, servers: int) -> list[int]:
     return [one // part for part in (8, 4, 2) if one % part == 0] + [one * n for n in range(1, servers + 1)]
 
 
-def waited(plan: Plan, case: Case) -> float:
+def waited(plan: Walked, case: Case) -> float:
     """Return the TTFT of a prefill layout up to the first decode step."""
     terms = first_token(
         prefill=plan.point, layout=Layout.of(plan.layout), case=case, utilisation=UTILISATION, decode_step=0.0
@@ -92,11 +93,11 @@ class Pools:
     """All layouts that fit the memory, for each cache precision."""
 
     cases: Cases
-    sides: list[tuple[list[Plan], list[Plan]]]
+    sides: list[tuple[list[Walked], list[Walked]]]
     pairs: list[Pair]
 
     @property
-    def decodes(self) -> list[Plan]:
+    def decodes(self) -> list[Walked]:
         return [one for side, _ in self.sides for one in side]
 
 
@@ -120,7 +121,7 @@ def pools_of(cases: Cases, asked: SearchRequest) -> Pools:
     return Pools(cases, sides, pairs)
 
 
-def deployments(pools: Pools, asked: SearchRequest, decodes: list[Plan] | None = None) -> Iterator[Whole]:
+def deployments(pools: Pools, asked: SearchRequest, decodes: list[Walked] | None = None) -> Iterator[Whole]:
     """Yield every count of instances of every pair of layouts within the limits."""
     of_prefill, of_decode = (case.rates.dies_per_server for case in (pools.cases.prefill, pools.cases.decode))
     tpot, ttft = asked.targets.tpot or math.inf, asked.targets.ttft or math.inf
@@ -636,7 +637,7 @@ SHORTEST: Any = {
 
 
 @cache
-def decodes_of(name: str) -> list[Plan]:
+def decodes_of(name: str) -> list[Walked]:
     """Return the decode layouts of some structures, walked once."""
     return plans_of(small_case(), "decode", [1, 2, 4, 8], Choices(fixed={"decode": {**FEWEST, **SHORTEST[name]}}))
 
