@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in
 
 SECONDS, ADDRESSES = 5.0, 1_500_000_000
-STUCK = 60.0  # of a worker that does not come back from its alarm
+STUCK = 600.0  # of a worker that does not come back from its alarm, by the clock: a busy machine may keep it waiting
 CHUNK = 500  # inputs of one worker process
 COLUMNS = ("reader", "inputs", "taken", "faults", "slowest, s", "largest worker, MB", "commit")
 
