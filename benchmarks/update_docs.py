@@ -13,7 +13,7 @@ VARIABLE = "MOEPLAN_MEASUREMENTS"
 PAGES = {
     "accuracy.md": (
         ("accuracy", "--format", "markdown"),
-        ("validate", "--leave-one-out", "--format", "markdown"),
+        ("validate", "--format", "markdown"),
         ("calibrate", "--evidence", "--format", "markdown"),
     ),
     "techniques.md": (("gains", "--format", "markdown"),),

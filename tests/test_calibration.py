@@ -14,8 +14,9 @@ from perfmodel.files.machines import ideal, load_machine
 from perfmodel.files.measurements import read_measurements as read
 from perfmodel.measured.reading import Context
 from perfmodel.measured.shapes import OPERATORS
-from perfmodel.scoring.calibration import PRIORS, fit
+from perfmodel.scoring.calibration import fit
 from perfmodel.scoring.operator_errors import by_kernel
+from perfmodel.scoring.priors import PRIORS
 from perfmodel.specs.kernels import KernelSetSpec, parameters
 from perfmodel.timing.operators import time_op
 

@@ -25,7 +25,7 @@ EXPONENTS = {
     "s/B": (1, -1, 0),
 }
 FACTORS = (3.0, 5.0, 7.0)
-BELOW_ONE = ("efficiency", "core_share", "utilisation", "skew", "residual", "chance", "slot_variance")
+BELOW_ONE = ("probability", "efficiency", "core_share", "utilisation", "skew", "residual", "chance", "slot_variance")
 
 
 def all_formulas() -> list[Callable[..., Any]]:

@@ -104,16 +104,25 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
     assert f"worst {100 * max(nvidia):.0f} %" in text
 
 
-def test_readme_states_todays_summary(moeplan) -> None:
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_readme_states_todays_scores(moeplan, page: str) -> None:
+    """A line of a table for each: all numbers and both ways of measuring, left out by source; golden rows in sample."""
     import json
 
-    summaries = json.loads(moeplan("validate", "--leave-one-out", "--format", "json").stdout)["facts"]["summaries"]
-    whole = next(one for one in summaries if one["role"] == "golden" and one["by"] == "all")
-    text = " ".join((ROOT / "README.md").read_text().split())
-    assert f"All {whole['results']} golden rows: mean error {100 * whole['mean']:.1f} %" in text
-    left_out = f"of the {whole['left_out_results']} on Ascend predicted by a fit without it"
-    assert f"{left_out}: {100 * whole['left_out_mean']:.1f} %" in text
-    assert f"{round(whole['inside90'] * whole['results'])} of them lie inside" in text
+    summaries = json.loads(moeplan("validate", "--format", "json").stdout)["facts"]["summaries"]
+    found = {(one["predicted"], one["by"], one["group"]): one for one in summaries}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for key in (
+        ("left out", "all", "all"),
+        ("left out", "measured on", "driver"),
+        ("left out", "measured on", "service"),
+        ("left out", "phase", "deployment"),
+        ("in sample", "all", "all"),
+    ):
+        one = found[key]
+        cells = (one["results"], f"{100 * one['mean']:.1f} %", f"{100 * one['bias']:+.1f} %")
+        cells += (f"{100 * one['inside90']:.0f} %", f"{100 * one['inside50']:.0f} %", f"{100 * one['half']:.0f} %")
+        assert f"| {' | '.join(map(str, cells))} | {one['score']:.2f} |" in text, key
 
 
 def test_readme_shows_todays_timeline() -> None:

@@ -56,7 +56,7 @@ FIELD = {
     "stages",
 }
 #: cells for programs alone, and sources that summaries are grouped by
-UNLISTED = {"outside", "rest", "seed", "cm", "ds", "lm", "msm", "xds", "vllm", "recipe", "flashcomm"}
+UNLISTED = {"outside", "rest", "seed", "cm", "ds", "ant", "sgl", "msm", "xds", "vllm", "recipe", "flashcomm"}
 GLOSSARY = Glossary.of(pages.glossary("zh"))
 #: what the field writes in English, and commands
 _KEPT = re.compile(r"\{\w+\}|--\w+|moeplan explain .*|moeplan [\w-]+|\b(?:die|token|rank|prompt|kernel|micro-batch)\b")

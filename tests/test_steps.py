@@ -13,9 +13,6 @@ from perfmodel.planning.published import row_on_file, rows_on_file
 from perfmodel.prediction.quantities import parts_of, parts_of_step, predicted
 from perfmodel.prediction.scenario import of_evidence, resolve
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
-from perfmodel.scoring.left_out import leave_one_source_out
-from perfmodel.scoring.summaries import summaries
-from perfmodel.scoring.validation import scored
 from tests.update_snapshots import SNAPSHOT, predictions
 
 BOUNDS = yaml.safe_load((Path(__file__).parent / "golden" / "steps.yaml").read_text())
@@ -71,18 +68,6 @@ def test_terms_on_file_are_those_the_fit_gives() -> None:
     held = next(row for row in rows if fitted_to(row)).machine.terms.spec
     for term in fit.terms:
         assert float(getattr(held, term.name)) == pytest.approx(term.value, rel=5e-3)
-
-
-def test_scores_with_each_source_left_out() -> None:
-    from perfmodel.scoring.evidence_fit import predictor
-
-    rows = [row for row in rows_on_file() if row.role == "golden"]
-    left_out = leave_one_source_out(rows, rows, predictor)
-    whole = summaries([scored(row, left_out[row.name]) for row in rows])[0]
-    assert whole.group == "all"
-    assert whole.left_out_mean is not None
-    assert whole.left_out_mean <= 0.05
-    assert whole.inside90 >= 0.8
 
 
 def _time(name: str, layout: dict[str, Any], **case: Any) -> dict[str, float]:

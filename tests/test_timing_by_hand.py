@@ -113,7 +113,6 @@ RATES = Rates(
     kv_tier=replace(tier(3), bandwidth=1.7e10, latency=7e-6),
     layered_kv_transfer=True,
     link_hidden=0.81,
-    step_spread=0.0,
     host_gap=0.0,
     decode_overhead=1.3e-3,
     draft_overhead=1.7e-4,

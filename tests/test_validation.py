@@ -2,26 +2,33 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from typer.testing import CliRunner
+from scipy import stats
 
 from perfmodel.errors import DataError
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
+from perfmodel.files.machines import load_conditions
 from perfmodel.files.results import load_results
-from perfmodel.planning.published import row_on_file, scored_deployment
+from perfmodel.planning.published import deployments_on_file, row_on_file, rows_on_file, scores
 from perfmodel.prediction.uncertainty import Interval
-from perfmodel.scoring.deployments import Deployed
+from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.scoring.distance import Place, distance
-from perfmodel.scoring.left_out import leave_one_source_out
+from perfmodel.scoring.evidence_fit import fit_terms
 from perfmodel.scoring.neighbours import Anchor, anchor, nearest
 from perfmodel.scoring.peers import beside
-from perfmodel.scoring.summaries import summaries
+from perfmodel.scoring.spreads import Miss, fit_spreads
+from perfmodel.scoring.summaries import Counted, counted, summaries
 from perfmodel.scoring.validation import Published, Result, Scored, scored, turned
+from perfmodel.scoring.without_source import NOTE, kept, prior_of, read_off
+from perfmodel.specs.base import value_at
+from perfmodel.specs.evidence import DeploymentSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = (ROOT / "evidence" / "cm384-decode-4k-b96.yaml").read_text(encoding="utf-8")
@@ -75,13 +82,13 @@ def test_a_path_that_exists_is_read_whatever_its_ending(moeplan, tmp_path: Path)
 @pytest.mark.parametrize(
     ("old", "new", "where"),
     [
-        ("  phase: decode", "  phase: decod", ":12: conditions.phase: found 'decod'; allowed: 'decode' or 'prefill'"),
-        ("  stack: cann-2025", "  stack: cann-2052", ":11: conditions.stack: stack: 'cann-2052' is not on file; did"),
-        ("  isl: 4096", "  islx: 4096", ":13: conditions.islx: unknown key; did you mean 'isl'"),
-        ("value: 0.0494, unit: s", "value: 49.4, unit: ms", ":27: measured.0.unit: found 'ms'; allowed: 's' for tpot"),
-        ("value: 0.0494", "value: .inf", ":27: measured.0.value: found inf; allowed: a finite number"),
-        ("  acceptance: [0.7]", "  acceptance: []", ":8: conditions: found {'syste"),
-        ("value: 0.0494", "value: -1", ":27: measured.0.value: found -1; allowed: greater than 0"),
+        ("  phase: decode", "  phase: decod", ":13: conditions.phase: found 'decod'; allowed: 'decode' or 'prefill'"),
+        ("  stack: cann-2025", "  stack: cann-2052", ":12: conditions.stack: stack: 'cann-2052' is not on file; did"),
+        ("  isl: 4096", "  islx: 4096", ":14: conditions.islx: unknown key; did you mean 'isl'"),
+        ("value: 0.0494, unit: s", "value: 49.4, unit: ms", ":28: measured.0.unit: found 'ms'; allowed: 's' for tpot"),
+        ("value: 0.0494", "value: .inf", ":28: measured.0.value: found inf; allowed: a finite number"),
+        ("  acceptance: [0.7]", "  acceptance: []", ":9: conditions: found {'syste"),
+        ("value: 0.0494", "value: -1", ":28: measured.0.value: found -1; allowed: greater than 0"),
     ],
 )
 def test_faults_of_a_file_have_their_line(moeplan, tmp_path: Path, old: str, new: str, where: str) -> None:
@@ -126,30 +133,34 @@ def test_rates_count_turned() -> None:
     assert fast.slow == pytest.approx(1 / (1 + fast.scores[0].error) - 1)
 
 
-def test_summaries_keep_roles_apart() -> None:
+def test_summaries_are_of_the_numbers_of_their_group() -> None:
     some = [scored(row_on_file(n)) for n in ("seed-cm384-decode", "seed-prefill-16x", "xds-colocated-decode")]
     mixed = [*some[:2], of_role(some[2], "reference")]
-    found = {(s.role, s.by, s.group): s for s in summaries(mixed)}
+    found = {(s.by, s.group): s for s in summaries(counted(mixed, []))}
     errors = [one.slow for one in some[:2]]
-    whole = found["golden", "all", "all"]
-    assert whole.results == 2
-    assert whole.mean == pytest.approx(sum(map(abs, errors)) / 2)
-    assert whole.bias == pytest.approx(sum(errors) / 2)
-    assert whole.worst == max(errors, key=abs)
-    assert whole.inside90 == 1
-    assert whole.score == pytest.approx(sum(one.scores[0].score for one in some[:2]) / 2)
-    assert found["reference", "source", "xds"].results == 1
-    assert {key for key in found if key[:2] == ("golden", "phase")} == {
-        ("golden", "phase", "decode"),
-        ("golden", "phase", "prefill"),
-    }
-    assert found["golden", "source", "seed"].results == 2
+    golden = found["role", "golden"]
+    assert golden.results == 2
+    assert golden.mean == pytest.approx(sum(map(abs, errors)) / 2)
+    assert golden.bias == pytest.approx(sum(errors) / 2)
+    assert golden.worst == max(errors, key=abs)
+    assert golden.inside90 == 1
+    assert golden.score == pytest.approx(sum(one.scores[0].score for one in some[:2]) / 2)
+    halves = [(one.interval.high90 - one.interval.low90) / 2 / one.predicted for one in (r.scores[0] for r in some[:2])]
+    assert golden.half == pytest.approx(sum(halves) / 2)
+    assert found["all", "all"].results == found["measured on", "driver"].results == 3
+    assert {key for key in found if key[0] == "phase"} == {("phase", "decode"), ("phase", "prefill")}
+    assert found["source", "seed"].results == 2
 
 
-def test_every_row_counts_once_in_each_grouping(moeplan) -> None:
-    facts = json.loads(moeplan("validate", "--format", "json").stdout)["facts"]
-    for by in ("all", "system", "phase", "source"):
-        assert sum(s["results"] for s in facts["summaries"] if s["by"] == by) == facts["published_results"]
+def test_every_number_counts_once_in_each_grouping() -> None:
+    """The first quantity of a row and every quantity of a deployment."""
+    numbers = left_out_numbers()
+    quantities = sum(len(spec.measured) for spec in deployments_on_file())
+    assert len(numbers) == len(rows_on_file()) + quantities
+    found = summaries(numbers)
+    for predicted in ("left out", "in sample"):
+        for by in ("all", "measured on", "role", "system", "phase", "source"):
+            assert sum(s.results for s in found if (s.predicted, s.by) == (predicted, by)) == len(numbers)
 
 
 def test_a_unit_that_was_mistaken_is_told(moeplan, tmp_path: Path) -> None:
@@ -195,59 +206,117 @@ def test_anchor_has_the_error_of_its_row() -> None:
 # --- a source left out
 
 
-@dataclass(frozen=True)
-class Toy:
-    name: str
-    source: str
-    value: float
-    role: str = "golden"
+def test_a_source_left_out_takes_its_rows_and_what_was_read_off_it(monkeypatch) -> None:
+    """No row of the source is fitted to, on no machine is a number that it told, and stated facts of products stay."""
+    from perfmodel.scoring import left_out
 
-
-TOYS = (Toy("a1", "a", 1.0), Toy("a2", "a", 3.0), Toy("b1", "b", 10.0), Toy("c1", "c", 99.0, "reference"))
-
-
-def toy_fit(rows: Sequence[Toy]) -> Any:
-    mean = sum(row.value for row in rows) / len(rows)
-    return lambda row: {"step_time": mean}
-
-
-def test_a_source_never_predicts_itself() -> None:
-    found = leave_one_source_out(TOYS, TOYS, toy_fit)
-    values = {name: value["step_time"] for name, value in found.items()}
-    assert values == {"a1": 10, "a2": 10, "b1": 2, "c1": pytest.approx(14 / 3)}
-
-
-def test_a_lone_source_has_no_prediction() -> None:
-    assert leave_one_source_out(TOYS[:2], TOYS[:2], toy_fit) == {}
-
-
-def test_left_out_errors_have_their_own_summary() -> None:
-    one = row_on_file("seed-cm384-decode")
-    result = scored(one, {"tokens_per_s_per_card": 960.0})
-    assert result.scores[0].left_out_error == -0.5
-    whole = summaries([result])[0]
-    assert (whole.left_out_results, whole.left_out_mean, whole.left_out_bias) == (1, 1.0, 1.0)
-    assert summaries([scored(one)])[0].left_out_mean is None
-
-
-def test_the_option_shows_what_a_fit_predicts(monkeypatch) -> None:
-    """A fit that always answers half of what was measured."""
-    from perfmodel.cli.app import app
-
-    seen: list[set[str]] = []
+    seen: list[Published] = []
 
     def fit(rows: Sequence[Published]) -> Any:
-        seen.append({row.source for row in rows})
-        return lambda row: {measured.quantity: measured.value / 2 for measured in row.spec.measured}
+        seen.extend(rows)
+        return fit_terms(rows)
 
-    monkeypatch.setattr("perfmodel.scoring.evidence_fit.predictor", fit)
-    done = CliRunner().invoke(app, ["validate", "seed-cm384-decode", "--leave-one-out", "--format", "json"])
-    assert done.exit_code == 0, done.output
-    found = {table["title"]: table["rows"] for table in json.loads(done.output)["tables"]}
-    assert found["Steps, golden rows"][0]["left_out"] == pytest.approx(-0.5)
-    assert found["Summary, golden rows: above is slow"][0]["left_out_bias"] == pytest.approx(1.0)
-    assert "seed" not in seen[0]
-    assert "cm384" in seen[0]
+    monkeypatch.setattr(left_out, "fit_terms", fit)
+    rows = rows_on_file()
+    machine = left_out.known_without("cm384", rows)(row_on_file("seed-cm384-decode").machine)
+    assert {row.source for row in seen} >= {"recipe", "xds", "msm"}
+    assert "cm384" not in {row.source for row in seen}
+    for one in [machine, *(row.machine for row in seen)]:
+        for part in one.parts:
+            for path, figure in part.figures.items():
+                if read_off(figure, "cm384") and not path.endswith("max_tokens_per_die"):
+                    assert figure.note == NOTE
+                    assert figure.value == prior_of(part, path).value == float(value_at(part.spec, path))
+    plain = row_on_file("seed-cm384-decode").machine
+    assert machine.chip == plain.chip  # stated: capacities, cores, pin rates
+    assert machine.kernels != plain.kernels
+
+
+def test_numbers_without_a_prior_of_their_class_are_limits() -> None:
+    """What stays as the left-out source has it: how many tokens a kernel takes, not how fast it is."""
+    found = {one for row in rows_on_file() for one in kept(row.machine, row.source)}
+    assert {one.split(": ")[1].split(".")[-1] for one in found} <= {
+        "max_tokens_per_die",
+        "kv_block_tokens",
+        "utilization",
+    }
+
+
+def test_a_row_of_a_source_that_told_nothing_else_is_predicted_alike() -> None:
+    """Of some sources no number was taken and no row fitted to: leaving them out changes nothing but the terms."""
+    results, _ = scores([row_on_file("vllm-h200-decode-ep72")], [], rows_on_file())
+    first = results[0].scores[0]
+    assert first.left_out is not None
+    assert first.left_out.predicted == pytest.approx(first.predicted, rel=1e-9)
+
+
+def test_left_out_numbers_have_their_own_summary() -> None:
+    one = scored(row_on_file("seed-cm384-decode"))
+    half = replace(one.scores[0], predicted=960.0)
+    result = replace(one, scores=(replace(one.scores[0], left_out=half),))
+    whole = summaries(counted([result], []))
+    assert (whole[0].predicted, whole[0].by, whole[0].results) == ("left out", "all", 1)
+    assert (whole[0].mean, whole[0].bias) == (1.0, 1.0)  # half the rate is twice the time
+    assert {one.predicted for one in summaries(counted([one], []))} == {"in sample"}
+
+
+def test_spreads_are_those_that_made_the_misses() -> None:
+    """Misses drawn from known spreads give these back."""
+    dice = np.random.default_rng(7)
+    misses = []
+    for source in range(400):
+        common = np.sqrt(4 / dice.chisquare(4))  # of a multivariate t: one stretch for all rows of a source
+        shift = 0.2 * dice.normal()
+        for _ in range(4):
+            error = common * (shift + 0.1 * dice.normal())
+            misses.append(Miss(measured_on="service", source=str(source), error=float(error), ranges=0.0))
+    found = fit_spreads(misses)
+    assert found.keys() == {"service"}
+    assert found["service"].source == pytest.approx(0.2, rel=0.12)
+    assert found["service"].row == pytest.approx(0.1, rel=0.12)
+    assert (found["service"].rows, found["service"].sources) == (1600, 400)
+
+
+def test_ranges_that_explain_the_misses_leave_little() -> None:
+    """What the stated ranges of a source's machine allow is not counted twice."""
+    dice = np.random.default_rng(3)
+    misses = []
+    for source in range(200):
+        common = np.sqrt(4 / dice.chisquare(4))
+        shift = 0.2 * dice.normal()
+        for _ in range(3):
+            error = float(common * (shift + 0.05 * dice.normal()))
+            misses.append(Miss(measured_on="driver", source=str(source), error=error, ranges=0.2))
+    assert fit_spreads(misses)["driver"].source < 0.06
+
+
+@pytest.mark.parametrize("kind", ["all", "driver", "service", "deployment"])
+def test_intervals_hold_as_often_as_they_say_where_sources_are_left_out(kind: str) -> None:
+    """Counts inside 90 % lie where a binomial of 90 % has them with 95 % probability; all, inside 50 % likewise."""
+    numbers = [one for one in left_out_numbers() if kind in ("all", one.measured_on, one.phase) and one.score.left_out]
+    inside = sum(one.score.left_out.inside90 for one in numbers)
+    low, high = stats.binom.interval(0.95, len(numbers), 0.9)
+    assert low <= inside <= high
+    if kind == "all":
+        low, high = stats.binom.interval(0.95, len(numbers), 0.5)
+        assert low <= sum(one.score.left_out.inside50 for one in numbers) <= high
+
+
+@lru_cache(maxsize=1)
+def left_out_numbers() -> list[Counted]:
+    rows = rows_on_file()
+    return counted(*scores(rows, deployments_on_file(), rows))
+
+
+def test_the_command_heads_with_numbers_left_out(moeplan) -> None:
+    done = moeplan("validate", "seed-cm384-decode", "--format", "json")
+    document = json.loads(done.stdout)
+    assert document["tables"][0]["rows"][0]["predicted"] == "left out"
+    assert document["facts"]["scoreboard"] == document["facts"]["summaries"][0]
+    row = next(table for table in document["tables"] if table["title"] == "Steps, golden rows")["rows"][0]
+    assert row["left_out"] is not None
+    older = moeplan("validate", "seed-cm384-decode", "--leave-one-out", "--format", "json")
+    assert older.stdout == done.stdout
 
 
 # --- peers
@@ -279,7 +348,12 @@ DEPLOYMENTS = names("deployments")
 
 
 def deployment(name: str, stack: str | None = None) -> Deployed:
-    return scored_deployment(catalog.load_deployment(name).spec, stack)
+    return deployed_of(catalog.load_deployment(name).spec, stack)
+
+
+def deployed_of(spec: DeploymentSpec, stack: str | None = None) -> Deployed:
+    model = catalog.load_model(spec.conditions.model).spec
+    return deployed(spec, model, load_conditions(spec.conditions, stack))
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -295,22 +369,16 @@ def test_a_tpot_that_fixes_the_batch_is_not_scored(name: str) -> None:
     assert not (fixed and any(measured.quantity == "tpot" for measured in spec.measured))
 
 
-@pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_intervals_of_deployments_hold_their_prediction(name: str) -> None:
-    for one in deployment(name).scores:
-        assert one.interval.low50 < one.predicted < one.interval.high50
-
-
 def test_the_slower_pool_sets_the_rate() -> None:
     spec = catalog.load_deployment("va-qwen235-1p2d").spec
-    joined = scored_deployment(spec).joined
+    joined = deployed_of(spec).joined
     assert joined.cards == 24
     assert joined.decode.plan.layout.batch == 72  # 576 requests over 8 ranks
     slower = min(joined.prefill_requests_per_s, joined.decode_requests_per_s)
     assert joined.quantities()["tokens_per_s_per_card"] == pytest.approx(slower * 1536 / 24)
     more = spec.conditions.decode.model_copy(update={"instances": 4})
     conditions = spec.conditions.model_copy(update={"decode": more, "concurrency": 4 * 576})
-    many = scored_deployment(spec.model_copy(update={"conditions": conditions})).joined
+    many = deployed_of(spec.model_copy(update={"conditions": conditions})).joined
     assert many.decode_requests_per_s == pytest.approx(4 * joined.decode_requests_per_s)
     assert many.quantities()["tokens_per_s_per_card"] == pytest.approx(joined.prefill_requests_per_s * 1536 / 72)
 
@@ -326,7 +394,8 @@ def test_an_open_batch_is_the_largest_that_meets_tpot() -> None:
 
 def test_deployments_stand_in_a_table_of_their_own(moeplan) -> None:
     found = tables(moeplan("validate", "va-qwen235-1p2d", "--format", "json"))
-    assert list(found) == ["Whole deployments"]
+    assert "Whole deployments" in found
+    assert not any(title.startswith("Steps") for title in found)
     assert [row["quantity"] for row in found["Whole deployments"]] == ["tokens_per_s_per_card", "tpot"]
     assert found["Whole deployments"][0]["cards"] == 24
 
@@ -337,6 +406,6 @@ def test_a_row_that_states_tpot_alone_can_be_left_out(moeplan, tmp_path: Path) -
 
     path = tmp_path / "mine.yaml"
     path.write_text(re.sub(r"  - \{quantity: (?!tpot).*\n", "", ROW).replace("source: cm384", "source: cm384"))
-    rows = tables(moeplan("validate", str(path), "--leave-one-out", "--format", "json"))["Steps, golden rows"]
+    rows = tables(moeplan("validate", str(path), "--format", "json"))["Steps, golden rows"]
     assert [row["quantity"] for row in rows] == ["tpot"]
     assert rows[0]["left_out"] is not None

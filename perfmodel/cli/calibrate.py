@@ -60,8 +60,9 @@ def command(
         raise UsageError("calibrate needs CSV tables of measured operators, or --evidence for the terms of a step")
     from perfmodel.measured.shapes import OPERATORS
     from perfmodel.report.calibration import calibration_document, kernel_set, weaknesses
-    from perfmodel.scoring.calibration import PRIORS, fit
+    from perfmodel.scoring.calibration import fit
     from perfmodel.scoring.operator_errors import by_kernel, without_residents
+    from perfmodel.scoring.priors import PRIORS
 
     if on is None:
         raise UsageError("calibrate needs --on SYSTEM, the machine that was measured; see 'moeplan list systems'")
@@ -106,11 +107,13 @@ def command(
 
 
 def _show_evidence_fit(format_: options.Format) -> None:
-    from perfmodel.planning.published import rows_on_file
+    from perfmodel.planning.published import rows_on_file, spreads_left_out
     from perfmodel.report.evidence_fit import evidence_fit_document
     from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
 
     rows = [row for row in rows_on_file() if fitted_to(row)]
     fit = fit_terms(rows)
     held = rows[0].machine.terms.spec
-    options.show(evidence_fit_document(fit, {name: float(getattr(held, name)) for name in fit.values}), format_, [])
+    on_file = {name: float(getattr(held, name)) for name in fit.values}
+    spreads = spreads_left_out().values()
+    options.show(evidence_fit_document(fit, on_file, spreads, held.left_out), format_, [])

@@ -99,7 +99,7 @@ def command(format_: options.FormatOption = options.Format.table) -> None:
     """
     from perfmodel.files import folders
     from perfmodel.report.table import Column, Document, Table
-    from perfmodel.scoring.summaries import summaries
+    from perfmodel.scoring.summaries import counted, summaries
 
     counts, faults = _files()
     parts = _parts()
@@ -114,7 +114,7 @@ def command(format_: options.FormatOption = options.Format.table) -> None:
         "start_s": _start(),
     }
     results = [] if faults or missing else list(_scores())
-    whole = next((one for one in summaries(results) if one.by == "all"), None) if results else None
+    whole = next((one for one in summaries(counted(results, [])) if one.by == "all"), None) if results else None
     if whole:
         facts |= {"golden_results": whole.results, "mean_absolute_error": whole.mean, "inside_90": whole.inside90}
     healthy = not faults and not missing

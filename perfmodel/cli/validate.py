@@ -19,7 +19,7 @@ def command(
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
     leave_one_out: Annotated[
-        bool, typer.Option("--leave-one-out", help="Also predict each source with what is fitted without it.")
+        bool, typer.Option("--leave-one-out", hidden=True, help="Always done; kept so that older commands run.")
     ] = False,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -31,14 +31,11 @@ def command(
     """
     from perfmodel.files import catalog, folders
     from perfmodel.files.results import load_results
-    from perfmodel.planning.published import deployments_on_file, published, rows_on_file, scored_deployment
+    from perfmodel.planning.published import deployments_on_file, published, rows_on_file, scores
     from perfmodel.report.validation import MADE_BY, validation_document
-    from perfmodel.scoring.evidence_fit import predictor
-    from perfmodel.scoring.left_out import leave_one_source_out
     from perfmodel.scoring.neighbours import anchor, nearest
     from perfmodel.scoring.peers import beside
-    from perfmodel.scoring.summaries import summaries
-    from perfmodel.scoring.validation import scored
+    from perfmodel.scoring.summaries import counted, summaries
 
     sets = tuple(kernels or ())
     on_file = rows_on_file(stack, sets)
@@ -48,16 +45,14 @@ def command(
     else:
         rows, joined = on_file, deployments_on_file()
     given = {row.name for row in rows}
-    left_out = leave_one_source_out(rows, on_file, predictor) if leave_one_out else {}
+    results, deployed = scores(rows, joined, on_file, stack, sets)
     anchors = [anchor(row) for row in on_file]
-    results = [scored(row, left_out.get(row.name)) for row in rows]
     peers = [catalog.load_peer(name).spec for name in folders.names("peers")]
     document = validation_document(
         results=[(one, nearest(one.spec.name, one.place, anchors)) for one in results],
-        summaries=summaries(results),
+        summaries=summaries(counted(results, deployed)),
         peers=beside(peers, results, sorted(given) if words else None),
-        deployed=[scored_deployment(spec, stack, sets) for spec in joined],
-        left_out=leave_one_out,
+        deployed=deployed,
         first=() if words else MADE_BY,
     )
     over = [one.spec.name for one in results if not one.fits]

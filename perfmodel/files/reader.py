@@ -14,7 +14,7 @@ from perfmodel.specs.base import MOST, Figure, Spec
 from perfmodel.specs.machine import StackSpec, TermsSpec
 from perfmodel.units import Unit
 
-_FIGURE_KEYS = {"value", "source", "kind", "note", "range"}
+_FIGURE_KEYS = {"value", "source", "also", "kind", "note", "range"}
 _KINDS = ("datasheet", "measured", "derived", "assumed")
 MOST_SHOWN = 20  # faults of a file in words
 
@@ -108,7 +108,7 @@ class Reader:
             self.fault((*path, key), f"unknown key{self._near(str(key), sorted(_FIGURE_KEYS))}")
         if record.get("source") is None:
             self.fault(path, "the record has no source; allowed: a key of 'sources'; add source: KEY")
-        for key in ("source", "note"):
+        for key in ("source", "also", "note"):
             if record.get(key) is not None and not isinstance(record[key], str):
                 self.fault((*path, key), f"found {shown(str(record[key]))}; allowed: text; quote it")
                 record = {**record, key: None}
@@ -149,10 +149,11 @@ class Reader:
         for unknown in sorted(cited - sources.keys()):
             self.fault(("source",), f"unknown source {unknown!r}{self._near(unknown, sorted(sources))}")
         for path, record in self.records.items():
-            key = record.get("source")
-            used.add(str(key))
-            if key is not None and key not in sources:
-                self.fault((*path, "source"), f"unknown source {key!r}{self._near(str(key), sorted(sources))}")
+            for at in ("source", "also"):
+                key = record.get(at)
+                used.add(str(key))
+                if key is not None and key not in sources:
+                    self.fault((*path, at), f"unknown source {key!r}{self._near(str(key), sorted(sources))}")
         if self.recorded(()) or self.records:
             for key in sources.keys() - used:
                 self.fault(("sources", key), "no number cites it; allowed: cited sources; remove it")
@@ -185,6 +186,7 @@ class Reader:
                 source=record["source"],
                 kind=record.get("kind", "datasheet"),
                 note=record.get("note"),
+                also=record.get("also"),
                 low=low,
                 high=high,
                 file=str(self.path),

@@ -22,6 +22,7 @@ from perfmodel.prediction.techniques import inapplicable, with_setting
 from perfmodel.specs.base import Known, faults_in
 from perfmodel.specs.conditions import Conditions, LayoutConditions, Service, conditions_of
 from perfmodel.specs.deployment import PHASES
+from perfmodel.specs.evidence import MeasuredOn
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
@@ -45,14 +46,17 @@ class PoolRun:
     between: Resolved | None = None
     #: whether a published row vouches for the techniques it runs with
     vouched: bool = False
+    #: how the step is, or is to be, measured: by a loop of full batches or on an engine in service
+    measured_on: MeasuredOn = "service"
     remarks: tuple[str, ...] = ()
 
 
 def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
     """Return a published row under its own conditions."""
-    conditions = load_evidence(name).spec.conditions
-    model = load_model(conditions.model)
-    return _set_up(conditions, given, model=model, name=name, acceptance=f"evidence {name}", vouched=True)
+    spec = load_evidence(name).spec
+    model = load_model(spec.conditions.model)
+    run = _set_up(spec.conditions, given, model=model, name=name, acceptance=f"evidence {name}", vouched=True)
+    return replace(run, measured_on=spec.measured_on)
 
 
 def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:

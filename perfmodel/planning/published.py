@@ -1,14 +1,19 @@
 """Published results set up: each row with the model and the machine that are to predict it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
 from perfmodel.files.machines import load_conditions
 from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.scoring.gains import ScoredGain, merged, score
-from perfmodel.scoring.validation import Published
+from perfmodel.scoring.left_out import known_without
+from perfmodel.scoring.spreads import FittedSpread, fit_spreads, miss
+from perfmodel.scoring.summaries import counted
+from perfmodel.scoring.validation import Published, Result, beside_left_out, scored
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
+from perfmodel.supply.machine import Machine
 from perfmodel.supply.techniques import Technique, Techniques
 
 
@@ -33,10 +38,56 @@ def deployments_on_file() -> list[DeploymentSpec]:
     return [catalog.load_deployment(name).spec for name in names("deployments")]
 
 
-def scored_deployment(spec: DeploymentSpec, stack: str | None = None, kernels: Sequence[str] = ()) -> Deployed:
-    """Return a published deployment beside its prediction; raises ``UsageError`` as ``deployed`` does."""
-    model = catalog.load_model(spec.conditions.model).spec
-    return deployed(spec, model, load_conditions(spec.conditions, stack, kernels))
+def scores(
+    rows: Sequence[Published],
+    deployments: Sequence[DeploymentSpec],
+    on_file: Sequence[Published],
+    stack: str | None = None,
+    kernels: Sequence[str] = (),
+) -> tuple[list[Result], list[Deployed]]:
+    """Return rows and deployments scored, with all on file and as if the source of each had never been read.
+
+    Raises ``UsageError`` as ``scored`` and ``deployed`` do.
+    """
+    known = _known(rows, deployments, on_file)
+    results = []
+    for row in rows:
+        found, without = scored(row), scored(replace(row, machine=known[row.source](row.machine)))
+        results.append(replace(found, scores=beside_left_out(found.scores, without.scores)))
+    joined = []
+    for spec in deployments:
+        model, machine = (
+            catalog.load_model(spec.conditions.model).spec,
+            load_conditions(spec.conditions, stack, kernels),
+        )
+        whole, less = deployed(spec, model, machine), deployed(spec, model, known[spec.source](machine))
+        joined.append(replace(whole, scores=beside_left_out(whole.scores, less.scores)))
+    return results, joined
+
+
+def spreads_left_out() -> dict[str, FittedSpread]:
+    """Return what the model leaves out, as all that is on file tells it when predicted without its source."""
+    rows, deployments = rows_on_file(), deployments_on_file()
+    known = _known(rows, deployments, rows)
+    results = [scored(replace(row, machine=known[row.source](row.machine)), ranges_alone=True) for row in rows]
+    joined = [
+        deployed(
+            spec,
+            catalog.load_model(spec.conditions.model).spec,
+            known[spec.source](load_conditions(spec.conditions)),
+            ranges_alone=True,
+        )
+        for spec in deployments
+    ]
+    return fit_spreads([miss(one) for one in counted(results, joined)])
+
+
+def _known(
+    rows: Sequence[Published], deployments: Sequence[DeploymentSpec], on_file: Sequence[Published]
+) -> dict[str, Callable[[Machine], Machine]]:
+    """Return what gives machines as they are known without a source, for each source."""
+    sources = dict.fromkeys([row.source for row in rows] + [spec.source for spec in deployments])
+    return {source: known_without(source, on_file) for source in sources}
 
 
 def scored_gains(chosen: Iterable[Technique], techniques: Techniques) -> list[ScoredGain]:

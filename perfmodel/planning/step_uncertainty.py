@@ -14,10 +14,11 @@ from perfmodel.supply.rates import Rates
 def step_intervals(run: PoolRun) -> PoolIntervals:
     """Return how sure a step is, TPOT with the other phase in between where the same dies run both."""
     plan, case = run.resolved.plan, run.resolved.scenario.case
-    intervals = pool_intervals(run.machine, plan.layout, plan.family, case)
+    intervals = pool_intervals(run.machine, plan.layout, plan.family, case, measured_on=run.measured_on)
     if (between := run.between) is None:
         return intervals
-    other = pool_intervals(run.machine, between.plan.layout, between.plan.family, case)
+    layout, family = between.plan.layout, between.plan.family
+    other = pool_intervals(run.machine, layout, family, case, measured_on=run.measured_on)
     return mixed_intervals(intervals, other, run.resolved)
 
 

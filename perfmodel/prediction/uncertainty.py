@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.algebra import as_array, as_float
-from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
+from perfmodel.formulas.statistics import HALF_OF_90_PERCENT, student_quantile
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.breakdown import WAITS, Row
 from perfmodel.prediction.serving import Case, FirstToken, pool_point
@@ -60,21 +60,27 @@ def interval(values: Values) -> Interval:
     return Interval(low50=low50, high50=high50, low90=low90, high90=high90)
 
 
-@lru_cache(maxsize=1)
-def _strata() -> Values:
-    return np.array([NORMAL.inv_cdf((i + 0.5) / SAMPLES) for i in range(SAMPLES)])
-
-
-@lru_cache(maxsize=1024)
-def _normals(name: str) -> Values:
-    """Return the normal samples of a number: one point in each of equally likely strata, in random order.
+def _strata_of(name: str) -> Values:
+    """Return probabilities, one in the middle of each of equally likely strata, in a random order.
 
     The order follows from the name alone, so that two machines are compared under equal luck in what they share.
     Source: [mckay1979]; the same points in every run.
     """
-    shuffled: Values = np.random.default_rng(zlib.crc32(name.encode())).permutation(_strata())
-    shuffled.flags.writeable = False  # one array for all that ask
-    return shuffled
+    return np.random.default_rng(zlib.crc32(name.encode())).permutation((np.arange(SAMPLES) + 0.5) / SAMPLES)
+
+
+@lru_cache(maxsize=1024)
+def _normals(name: str) -> Values:
+    """Return the normal samples of a number."""
+    found = np.array([normal(p) for p in _strata_of(name).tolist()])
+    found.flags.writeable = False  # one array for all that ask
+    return found
+
+
+@lru_cache(maxsize=SAMPLES)
+def normal(probability: float) -> float:
+    """Return the standard normal deviate of a probability."""
+    return NORMAL.inv_cdf(probability)
 
 
 def _drawn(figure: Figure, normal: Values) -> Values:
@@ -102,11 +108,25 @@ def _ranged(part: Known[Any]) -> Mapping[str, Figure]:
     }
 
 
-def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
+def left_out(machine: Machine, measured_on: str | None, phase: str) -> Values:
+    """Return samples of the logarithm of what the model leaves out of a step: of the source and of the row in one.
+
+    Student's t with four degrees of freedom; nothing where ``measured_on`` is nothing.  Each phase has luck of its
+    own: engines that are slow in one are not known to be slow in the other.
+    """
+    if measured_on is None:
+        return np.zeros(SAMPLES)
+    spread = getattr(machine.terms.spec.left_out, measured_on)
+    scale = float(np.hypot(as_float(spread.source), as_float(spread.row)))
+    quantiles = np.array([as_float(student_quantile(probability=p)) for p in _strata_of(f"left out of {phase}")])
+    return quantiles * scale
+
+
+def sampled_rates(machine: Machine, measured_on: str | None, phase: str) -> tuple[Rates, Values]:
     """Return the rates of a machine with every ranged number an array of samples, and factors on a step.
 
-    Numbers move independently, each over its stated range; besides, the time of each operator class
-    scatters about its form as its fit did, and a step about the sum of its operators as the terms say.
+    Numbers move independently, each over its stated range; besides, the time of each operator class scatters about
+    its form as its fit did, and a step about the sum of its operators by what the model leaves out.
     A prediction made with these rates is an array.
     Assumes independence: errs narrow where two numbers come from one measurement.
     """
@@ -124,8 +144,7 @@ def sampled_rates(machine: Machine) -> tuple[Rates, Values]:
         name: np.exp(_normals(f"form of {name}") * _form_spread(known.spec.classes()[name]))
         for name, known in chosen.items()
     }
-    factors = np.exp(_normals("step") * as_float(machine.rates().step_spread))
-    return replace(rates, scatter=scatter), factors
+    return replace(rates, scatter=scatter), np.exp(left_out(machine, measured_on, phase))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,17 +171,20 @@ def pool_intervals(
     family: Family,
     case: Case,
     ranges: Mapping[Any, tuple[int, int]] | None = None,
+    measured_on: str | None = "service",
 ) -> PoolIntervals:
     """Return how sure the step time of a given layout is, and what follows from it.
+
+    ``measured_on`` says how it is to be measured, by a ``driver`` or on an engine in ``service``: what the model
+    leaves out differs by it; with none of them it is the stated ranges alone.
 
     ``ranges`` are the ends of lengths that are not known (``isl``, ``osl``): anything between them is as likely,
     in logarithms, and the layout stays.
     """
-    rates, factors = sampled_rates(machine)
+    rates, factors = sampled_rates(machine, measured_on, family.phase)
     middle = pool_point(Layout.of(layout), family, case)
     point = pool_point(Layout.of(layout), family, replace(case, rates=rates))
     steps = np.broadcast_to(np.asarray(point.step_time, dtype=np.float64), (SAMPLES,)) * factors
-    steps = steps * (as_float(middle.step_time) / float(np.median(steps)))
     if ranges:
         steps = steps * _open_lengths(layout, family, case, ranges) / as_float(middle.step_time)
     rate, each = as_float(middle.tokens_per_s) * as_float(middle.step_time), as_float(middle.tokens_per_step)
@@ -179,7 +201,7 @@ def pool_intervals(
 def interleaved(decode: PoolIntervals, prefill: PoolIntervals, added: float) -> PoolIntervals:
     """Return how sure a decode step is with prefill steps in between, which add ``added`` seconds to it."""
     steps = decode.steps + added * prefill.relative
-    middle = float(np.median(steps))
+    middle = float(decode.steps[0] / decode.relative[0]) + added
     each = decode.step_time.low90 / decode.tpot.low90
     rate = decode.tokens_per_s.low90 * decode.step_time.high90
     return PoolIntervals(
@@ -202,8 +224,8 @@ def row_ranges(rows: Iterable[Row], rates: Rates) -> list[tuple[float, float] | 
         if row.part == WAITS:
             found.append(None)
             continue
-        samples = np.broadcast_to(as_array(time_op(row.timed.op, rates, row.timed.core_share).time), (SAMPLES,))
-        ends = interval(samples * (row.total / float(np.median(samples))))
+        alone = as_array(time_op(row.timed.op, rates, row.timed.core_share).time)
+        ends = interval(np.broadcast_to(alone, (SAMPLES,)) * (row.total / as_float(row.timed.time)))
         found.append((ends.low90, ends.high90))
     return found
 

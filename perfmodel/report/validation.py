@@ -7,14 +7,18 @@ from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.neighbours import Anchor
 from perfmodel.scoring.peers import Beside
-from perfmodel.scoring.summaries import Summary
+from perfmodel.scoring.summaries import IN_SAMPLE, LEFT_OUT, Summary
 from perfmodel.scoring.validation import Result, Scored
 
 NOTES = (
     "error: predicted over measured, less 1; in summaries and beside other models rates count as times, so "
-    "that above is slow throughout; the first quantity of each result counts",
-    "intervals: all stated ranges at once, a Latin hypercube of 512 points; hit: the measured value lies in the 90 % "
-    "interval; score: mean interval score of the 90 % intervals relative to the measured value, the smaller the better",
+    "that above is slow throughout; the first quantity of each row counts, and every quantity of a deployment",
+    "source left out: as if the source had never been read: no row of it is fitted to, and every number measured in it "
+    "or worked out from it is back at what its class is known by; hit: the measured value lies in the 90 % interval of "
+    "that",
+    "intervals: all stated ranges at once, a Latin hypercube of 512 points, and what the model leaves out, in a loop "
+    "of full batches or in service; score: mean interval score of the 90 % intervals relative to the measured value, "
+    "the smaller the better",
     "nearest: the row on file of the same phase, not the row itself, at the least distance: mean absolute ln ratio of "
     "dies, tokens of a die in a step and mean context, and 1 for each of chip, model, overlap, exchange and precision "
     "that differs; its error with above slow",
@@ -58,7 +62,8 @@ def _numbers(score: Scored) -> dict[str, Any]:
         **score.interval.as_dict(),
         "inside50": score.inside50,
         "inside": score.inside90,
-        "left_out": score.left_out_error,
+        "left_out": None if score.left_out is None else score.left_out.error,
+        "left_out_inside": None if score.left_out is None else score.left_out.inside90,
     }
 
 
@@ -68,6 +73,7 @@ def _rows(found: Result | Deployed, *, fits: bool, **own: Any) -> list[dict[str,
     shared = {
         "row": spec.name,
         "role": spec.role,
+        "measured_on": spec.measured_on,
         "fits": fits,
         "confidence": spec.confidence,
         "assumed": ", ".join(spec.assumed) or "nothing",
@@ -116,19 +122,22 @@ def _trust_columns(spare: int) -> tuple[Column, ...]:
     )
 
 
-def _rows_table(role: str, rows: list[dict[str, Any]], left_out: bool) -> Table:
-    without = (Column("left_out", "source left out", "%"),) if left_out else ()
+LEFT_OUT_COLUMNS = (Column("left_out", "source left out", "%"), Column("left_out_inside", "hit", spare=1))
+
+
+def _rows_table(role: str, rows: list[dict[str, Any]]) -> Table:
     columns = (
         Column("row", "published row"),
         *SCORED,
-        *without,
+        *LEFT_OUT_COLUMNS,
         *INTERVALS,
         Column("inside50", "in 50 %", spare=5),
-        Column("inside", "hit"),
+        Column("inside", "in 90 %", spare=1),
         Column("nearest", "nearest", spare=2),
         Column("nearest_error", "its error", "%", spare=3),
         Column("distance", "distance", "1", spare=4),
         Column("role", "role", spare=8),
+        Column("measured_on", "measured on", spare=3),
         Column("source", "source", spare=6),
         Column("system", "system", spare=7),
         Column("phase", "phase", spare=7),
@@ -137,29 +146,27 @@ def _rows_table(role: str, rows: list[dict[str, Any]], left_out: bool) -> Table:
     return Table(f"Steps, {role} rows", columns, tuple(row for row in rows if row["role"] == role))
 
 
-def _summary_table(role: str, summaries: Sequence[Summary], left_out: bool) -> Table:
-    without = (
-        Column("left_out_results", "left out: results", "1", spare=2),
-        Column("left_out_mean", "mean abs error", "%"),
-        Column("left_out_bias", "bias", "%"),
-        Column("left_out_worst", "worst", "%", spare=1),
-    )
+TITLES = {
+    LEFT_OUT: "Left out by source, with what was read off it: above is slow",
+    IN_SAMPLE: "With all that is on file: above is slow",
+}
+
+
+def _summary_table(predicted: str, summaries: Sequence[Summary]) -> Table:
     columns = (
-        Column("role", "role", spare=5),
         Column("by", "by"),
         Column("group", "group"),
-        Column("results", "results", "1"),
+        Column("results", "numbers", "1"),
         Column("mean", "mean abs error", "%"),
         Column("bias", "bias", "%"),
-        Column("worst", "worst", "%"),
+        Column("worst", "worst", "%", spare=1),
         Column("inside50", "inside 50 %", "%", spare=1),
         Column("inside90", "inside 90 %", "%"),
+        Column("half", "half-width", "%", spare=1),
         Column("score", "score", "1"),
-        *(without if left_out else ()),
+        Column("predicted", "predicted", spare=5),
     )
-    return Table(
-        f"Summary, {role} rows: above is slow", columns, tuple(_fields(s) for s in summaries if s.role == role)
-    )
+    return Table(TITLES[predicted], columns, tuple(_fields(s) for s in summaries if s.predicted == predicted))
 
 
 def _parts_table(results: Iterable[Result]) -> Table:
@@ -199,8 +206,9 @@ def _deployed_table(deployed: Sequence[Deployed]) -> Table:
     columns = (
         Column("row", "deployment"),
         *SCORED,
+        *LEFT_OUT_COLUMNS,
         *INTERVALS,
-        Column("inside", "hit"),
+        Column("inside", "in 90 %", spare=1),
         Column("cards", "cards", "1", spare=4),
         Column("batch", "decode batch", "1", spare=5),
         Column("decided_by", "rate set by", spare=1),
@@ -219,33 +227,39 @@ def validation_document(
     summaries: Sequence[Summary],
     peers: Sequence[Beside],
     deployed: Sequence[Deployed],
-    left_out: bool,
     first: Sequence[str] = (),
 ) -> Document:
-    """Return rows, summaries, other models and deployments; tables without rows are left out.
+    """Return the scoreboard, rows, other models and deployments; tables without rows are left out.
 
-    ``first`` are notes that come before the others; ``left_out`` adds columns on predictions fitted without
-    a row's source.
+    ``first`` are notes that come before the others.
     """
     rows = [row for result, near in results for row in _result_rows(result, near)]
-    tables = [_rows_table(role, rows, left_out) for role in ("golden", "reference")]
-    tables += [_summary_table(role, summaries, left_out) for role in ("golden", "reference")]
-    tables += [_parts_table(result for result, _ in results), _peer_table(peers), _deployed_table(deployed)]
-    firsts = [result.scores[0] for result, _ in results]
-    inside = sum(score.inside90 for score in firsts)
+    tables = [_summary_table(LEFT_OUT, summaries)]
+    tables += [_rows_table(role, rows) for role in ("golden", "reference")]
+    tables += [_deployed_table(deployed), _summary_table(IN_SAMPLE, summaries)]
+    tables += [_parts_table(result for result, _ in results), _peer_table(peers)]
+    whole = next((one for one in summaries if one.by == "all"), None)
     facts = {
         "rows": len(rows),
-        "published_results": len(results),
-        "inside_90": inside / max(1, len(results)),
-        "mean_absolute_error": sum(abs(row["error"]) for row in rows) / max(1, len(rows)),
+        "published_results": len(results) + len(deployed),
+        "scoreboard": None if whole is None else _fields(whole),
         "summaries": [_fields(summary) for summary in summaries],
     }
-    counted = f"{inside} of {len(results)} published results lie in the 90 % interval of their prediction"
-    notes = (*first, *((counted, *NOTES) if results else ()))
+    notes = (*first, *((headline(whole), *NOTES) if whole else ()))
     return Document(
-        schema="moeplan.validation/2",
+        schema="moeplan.validation/3",
         title="Predicted against published",
         tables=tuple(table for table in tables if table.rows),
         facts=facts,
         notes=notes,
+    )
+
+
+def headline(whole: Summary) -> str:
+    """Return the score that counts in one sentence."""
+    how = "without its source and what was read off it" if whole.predicted == LEFT_OUT else "with all on file"
+    return (
+        f"{whole.results} published numbers, each predicted {how}: mean error {100 * whole.mean:.1f} %, "
+        f"bias {100 * whole.bias:+.1f} %, {100 * whole.inside90:.0f} % inside the 90 % interval, "
+        f"{100 * whole.inside50:.0f} % inside the 50 % one, score {whole.score:.2f}"
     )

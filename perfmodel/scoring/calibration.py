@@ -11,101 +11,14 @@ from perfmodel.errors import DataError, UsageError
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.measured.shapes import Measurement
 from perfmodel.scoring.operator_errors import Rows, Spread, Values, check_units
-from perfmodel.specs.kernels import (
-    AllToAllKernel,
-    BulkKernel,
-    CollectiveKernel,
-    DecodeAttentionKernel,
-    Kernel,
-    MatmulKernel,
-    MessageKernel,
-    PrefillAttentionKernel,
-    VectorKernel,
-    parameters,
-)
+from perfmodel.scoring.priors import PRIORS, Prior
+from perfmodel.specs.kernels import Kernel, parameters
 from perfmodel.supply.rates import Rates
 
 
 class TooFewRows(DataError):
     """Measurements that are right, but too few to fit."""
 
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What is known of a parameter before measuring: a value, its spread as a logarithm, and bounds."""
-
-    value: float
-    spread: float
-    low: float
-    high: float
-
-
-_START = Prior(5e-6, 3.0, 1e-7, 1e-3)
-_COMPUTE = Prior(0.85, 0.15, 0.2, 1.0)
-_STREAM = Prior(0.85, 0.15, 0.2, 1.0)
-
-#: Priors by kind of kernel.  Starts are the vendor tool's static costs; shares are those of published
-#: kernels and links (CloudMatrix384 tables 1, 8, 9 and 10); sizes are those of the hardware: rows of a
-#: cube tile, tokens of a cache block, a sixth of an L2.  Spreads are wide where nothing is published.
-PRIORS: dict[type[Any], dict[str, Prior]] = {
-    MatmulKernel: {
-        "start": _START,
-        "stream": _STREAM,
-        "resident": Prior(32e6, 0.7, 1e6, 150e6),
-        "resident_stream": Prior(1.2, 0.3, 0.5, 3),
-        "compute": _COMPUTE,
-        "overlap_rows": Prior(128, 0.7, 1, 1000),
-        "activation_passes": Prior(1, 0.7, 0.01, 10),
-    },
-    DecodeAttentionKernel: {
-        "start": Prior(20e-6, 0.7, 1e-6, 1e-3),
-        "start_per_sequence": Prior(0.5e-6, 1.0, 1e-8, 1e-5),
-        "stream": Prior(0.85, 0.3, 0.2, 1.0),
-        "compute": Prior(0.65, 0.3, 0.2, 1.0),
-        "overlap": Prior(0.7, 0.3, 0.01, 1.0),
-        "block_tokens": Prior(512, 0.7, 16, 1e5),
-    },
-    PrefillAttentionKernel: {
-        "start": Prior(20e-6, 0.7, 1e-6, 1e-3),
-        "task_time": Prior(5e-6, 1.0, 1e-8, 1e-3),
-        "compute": Prior(0.6, 0.5, 0.1, 1.0),
-        "overhead_tokens": Prior(256, 1.0, 1, 4000),
-        "spill": Prior(0.3, 1.0, 0.001, 5),
-    },
-    VectorKernel: {
-        "start": Prior(2e-6, 1.0, 1e-7, 1e-4),
-        "stream": Prior(0.6, 0.3, 0.1, 1.0),
-        "compute": Prior(0.3, 0.5, 0.05, 1.0),
-    },
-    CollectiveKernel: {
-        "start": Prior(2e-6, 1.0, 1e-7, 1e-3),
-        "start_growth": Prior(0.7, 0.3, 0.1, 2),
-        "peer_rate": Prior(20e9, 1.0, 1e9, 5e11),
-        "bulk_start": Prior(130e-6, 0.7, 1e-6, 1e-2),
-        "bulk_start_per_peer": Prior(10e-6, 1.0, 1e-8, 1e-3),
-        "bulk_overlap": Prior(0.7, 0.5, 0.01, 1.0),
-        "outer_start": Prior(100e-6, 1.0, 1e-6, 1e-2),
-        "read_share": Prior(0.85, 0.1, 0.3, 1.0),
-        "write_share": Prior(0.7, 0.1, 0.3, 1.0),
-        "package_share": Prior(0.95, 0.05, 0.3, 1.0),
-    },
-    AllToAllKernel: {
-        "start": Prior(5e-6, 1.0, 1e-7, 1e-3),
-        "start_per_doubling": Prior(3e-6, 1.0, 1e-8, 1e-3),
-        "link_share": Prior(0.8, 0.2, 0.2, 1.0),
-        "overlap": Prior(0.5, 0.5, 0.01, 1.0),
-        "spill_passes": Prior(2, 0.7, 0.05, 10),
-    },
-    MessageKernel: {
-        "start": Prior(18e-6, 0.3, 1e-6, 1e-3),
-        "per_message": Prior(100e-9, 0.7, 1e-9, 1e-5),
-    },
-    BulkKernel: {
-        "start": Prior(50e-6, 0.5, 1e-6, 1e-2),
-        "link_share": Prior(0.6, 0.5, 0.05, 1.0),
-        "peers_at_half": Prior(128, 1.0, 1, 1e5),
-    },
-}
 
 ROW_SPREAD = 0.1  # relative error of one row that counts as one standard deviation; beyond it weighs less
 UNFELT = 1e-4  # a parameter that no row feels more than this is held

@@ -29,7 +29,7 @@ class Deployed:
         return "prefill" if self.joined.prefill_requests_per_s < self.joined.decode_requests_per_s else "decode"
 
 
-def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deployed:
+def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine, *, ranges_alone: bool = False) -> Deployed:
     """Return a whole deployment, its pools joined by rate, beside what was measured.
 
     The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
@@ -38,13 +38,14 @@ def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deploy
     if spec.conditions.mixed or spec.conditions.prefill_system:
         raise UsageError(f"{spec.name}: mixed, or of two systems; allowed here: two pools of one system")
     joined = of_deployment(spec.conditions, model, machine.rates())
+    on = None if ranges_alone else spec.measured_on
     of_pool: dict[str, Any] = {}
     rates: dict[str, Any] = {}
     for phase, pool, rate in (
         ("prefill", joined.prefill, joined.prefill_requests_per_s),
         ("decode", joined.decode, joined.decode_requests_per_s),
     ):
-        of_pool[phase] = pool_intervals(machine, pool.plan.layout, pool.plan.family, pool.scenario.case)
+        of_pool[phase] = pool_intervals(machine, pool.plan.layout, pool.plan.family, pool.scenario.case, measured_on=on)
         rates[phase] = rate * as_float(pool.point.step_time) / of_pool[phase].steps
     values = joined.quantities()
     per_card = spec.conditions.osl / joined.cards

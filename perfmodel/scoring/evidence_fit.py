@@ -1,24 +1,28 @@
 """The few terms of a step that are fitted to published steps: once, over all golden rows, with priors."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.algebra import Num, as_array, as_float
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
+from perfmodel.ledger.records import Layout
 from perfmodel.prediction.quantities import predicted
 from perfmodel.prediction.scenario import of_evidence, resolve
+from perfmodel.prediction.serving import pool_point
 from perfmodel.specs.base import Figure
 from perfmodel.specs.evidence import RATE, EvidenceSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
 
 #: relative error that one source's rows of one phase are given together
 SOURCE_ERROR = 0.04
-STEP = 1e-3  # of a parameter's prior range, for differences
+STEP = 0.25  # of a parameter's standard deviation, either way, for differences
 STEP_QUANTITIES = ("step_time", "tpot", "latency", RATE)
 
 
@@ -86,19 +90,40 @@ def fitted_to(row: PublishedRow) -> bool:
     )
 
 
-def with_terms(machine: Machine, values: Mapping[str, float]) -> Machine:
+def with_terms(machine: Machine, values: Mapping[str, Any]) -> Machine:
     """Return a machine with some of its terms replaced."""
     terms = machine.terms
     return replace(machine, terms=replace(terms, spec=terms.spec.model_copy(update=dict(values))))
 
 
-def slowness(row: PublishedRow, values: Mapping[str, float]) -> float:
-    """Return the logarithm of predicted over measured step time."""
-    machine = with_terms(row.machine, values)
-    found = predicted(resolve(of_evidence(row.spec, row.model, machine.rates())))
-    measured = row.spec.measured[0]
-    ratio = math.log(found[measured.quantity] / measured.value)
-    return -ratio if measured.quantity == RATE else ratio
+def with_fit(machine: Machine, fit: EvidenceFit) -> Machine:
+    """Return a machine with its terms, and their ranges, as a fit has them; as it is where its terms have no priors."""
+    if not priors_of(machine):
+        return machine
+    terms = with_terms(machine, fit.values).terms
+    found = {term.name: {"value": term.value, "low": term.low, "high": term.high} for term in fit.terms}
+    figures = {path: one.model_copy(update=found.get(path, {})) for path, one in terms.figures.items()}
+    return replace(machine, terms=replace(terms, figures=figures))
+
+
+class _Row:
+    """A row at the layout that the numbers on file give it, to be timed under many values of its terms at once."""
+
+    def __init__(self, row: PublishedRow) -> None:
+        resolved = resolve(of_evidence(row.spec, row.model, row.machine.rates()))
+        measured = row.spec.measured[0]
+        ratio = math.log(predicted(resolved)[measured.quantity] / measured.value)
+        self.row, self.plan, self.case = row, resolved.plan, resolved.scenario.case
+        self.error = -ratio if measured.quantity == RATE else ratio
+        self.middle = as_float(self._steps(self.case.rates))
+
+    def _steps(self, rates: Rates) -> Num:
+        return pool_point(Layout.of(self.plan.layout), self.plan.family, replace(self.case, rates=rates)).step_time
+
+    def slowness(self, values: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Return the logarithm of predicted over measured time at values of its terms, an array each."""
+        steps = as_array(self._steps(with_terms(self.row.machine, values).rates()))
+        return self.error + np.log(steps / self.middle)
 
 
 def _weights(rows: Sequence[PublishedRow]) -> NDArray[np.float64]:
@@ -126,16 +151,25 @@ def fit_terms(published: Sequence[PublishedRow]) -> EvidenceFit:
     ends = np.array([[_end(priors[name].low), _end(priors[name].high)] for name in names])
     scale = (ends[:, 1] - ends[:, 0]) / 2 / HALF_OF_90_PERCENT
     weights = _weights(rows)
+    set_up = [_Row(row) for row in rows]
 
-    def errors(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        values = dict(zip(names, x.tolist(), strict=True))
-        return np.array([slowness(row, values) for row in rows])
+    def errors(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return an error for each row and point; points stand one below the other."""
+        values = dict(zip(names, points.T, strict=True))
+        return np.array([np.broadcast_to(row.slowness(values), len(points)) for row in set_up])
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate([weights * errors(x), (x - middle) / scale])
+        return np.concatenate([weights * errors(x[None])[:, 0], (x - middle) / scale])
+
+    def slopes(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Differences over a part of a standard deviation: narrower ones would see one side of a maximum alone."""
+        steps = np.diag(STEP * scale)
+        found = errors(np.concatenate([x + steps, x - steps]))
+        up, down = found[:, : len(x)], found[:, len(x) :]
+        return np.concatenate([weights[:, None] * (up - down) / (2 * STEP * scale), np.diag(1 / scale)])
 
     solved: Any = least_squares(
-        residuals, middle, bounds=(ends[:, 0], ends[:, 1]), x_scale=scale, diff_step=STEP, xtol=1e-6, ftol=1e-8
+        residuals, middle, jac=slopes, bounds=(ends[:, 0], ends[:, 1]), x_scale=scale, xtol=1e-6, ftol=1e-8
     )
     spread = np.sqrt(np.diag(np.linalg.inv(solved.jac.T @ solved.jac))) * HALF_OF_90_PERCENT
     return EvidenceFit(
@@ -150,28 +184,11 @@ def fit_terms(published: Sequence[PublishedRow]) -> EvidenceFit:
             for name, x, s, (low, high) in zip(names, solved.x, spread, ends, strict=True)
         ),
         rows=tuple(row.spec.name for row in rows),
-        before=tuple(np.exp(errors(middle)) - 1),
-        after=tuple(np.exp(errors(solved.x)) - 1),
+        before=tuple(np.exp(errors(middle[None])[:, 0]) - 1),
+        after=tuple(np.exp(errors(solved.x[None])[:, 0]) - 1),
     )
 
 
 def _end(value: float | None) -> float:
     assert value is not None, "a prior states its range"
     return value
-
-
-def predictor(training: Sequence[PublishedRow]) -> Callable[[PublishedRow], dict[str, float]]:
-    """Return a function that predicts any row, by quantity, with the terms fitted to the training rows alone.
-
-    It gives nothing for a row whose terms have no priors, or where no training row takes part.
-    """
-    taken = [row for row in training if fitted_to(row)]
-    values = fit_terms(taken).values if taken else {}
-
-    def predict(row: PublishedRow) -> dict[str, float]:
-        if not values or not priors_of(row.machine):
-            return {}
-        machine = with_terms(row.machine, values)
-        return predicted(resolve(of_evidence(row.spec, row.model, machine.rates())))
-
-    return predict

@@ -1,44 +1,27 @@
-"""What a row is predicted to be by a fit that has seen no row of its source."""
+"""A machine as it would be known had a source never been read: no row of it fitted to, no constant read off it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-Values = Mapping[str, float]
-
-
-class Anchored(Protocol):
-    """What leaving one source out needs to know of a row."""
-
-    @property
-    def name(self) -> str:
-        """Name of the row."""
-
-    @property
-    def source(self) -> str:
-        """Whose number it is; the same key in all rows of one source."""
-
-    @property
-    def role(self) -> str:
-        """Only golden rows are fitted to."""
+from perfmodel.scoring.evidence_fit import fit_terms, fitted_to, with_fit
+from perfmodel.scoring.validation import Published
+from perfmodel.scoring.without_source import without_source
+from perfmodel.supply.machine import Machine
 
 
-R = TypeVar("R", bound=Anchored)
+def known_without(source: str, on_file: Sequence[Published]) -> Callable[[Machine], Machine]:
+    """Return a function that gives a machine as it is known without a source.
 
-
-def leave_one_source_out(
-    rows: Sequence[R], on_file: Sequence[R], fit: Callable[[Sequence[R]], Callable[[R], Values]]
-) -> dict[str, Values]:
-    """Return predictions of each row by name, fitted without any row of its source.
-
-    ``fit`` takes training rows, the golden ones on file of all other sources, and returns a function that predicts a
-    row: values by quantity.  It runs once for each source.  Rows whose source is the only golden one have no
-    prediction.
+    Every number read off the source goes back to the prior of its class; then the terms that have priors are fitted
+    anew to the golden rows on file of all other sources, on machines that lost the same numbers.
     """
-    found: dict[str, Values] = {}
-    for source in dict.fromkeys(row.source for row in rows):
-        training = [row for row in on_file if row.source != source and row.role == "golden"]
-        if not training:
-            continue
-        predict = fit(training)
-        found |= {row.name: predict(row) for row in rows if row.source == source}
-    return found
+    others = (row for row in on_file if row.source != source)
+    rows = [replace(row, machine=without_source(row.machine, source)) for row in others]
+    taken = [row for row in rows if fitted_to(row)]
+    fit = fit_terms(taken) if taken else None
+
+    def known(machine: Machine) -> Machine:
+        before = without_source(machine, source)
+        return before if fit is None else with_fit(before, fit)
+
+    return known

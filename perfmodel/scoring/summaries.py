@@ -1,18 +1,33 @@
-"""Errors of published rows by role, system, phase and source, in one line each."""
+"""Errors and intervals of published numbers in one line each: all, by kind of source, system, phase and source."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from perfmodel.scoring.validation import Result, turned
+from perfmodel.scoring.deployments import Deployed
+from perfmodel.scoring.validation import Result, Scored, turned
+from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 
-ROLES = ("golden", "reference")
+#: how a number is predicted: as if its source had never been read, or with all that is on file
+LEFT_OUT, IN_SAMPLE = "left out", "in sample"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """A published number that counts in summaries, and what it is summed up by."""
+
+    role: str
+    measured_on: str
+    system: str
+    phase: str
+    source: str
+    score: Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Errors of some results, turned so that above is slow; of the first quantity of each."""
+    """Errors of some numbers, turned so that above is slow, and how their intervals hold."""
 
-    role: str
+    predicted: str
     by: str
     group: str
     results: int
@@ -21,49 +36,71 @@ class Summary:
     worst: float
     inside50: float
     inside90: float
+    #: mean half-width of the 90 % intervals, relative to the predicted value
+    half: float
     score: float
-    left_out_results: int
-    left_out_mean: float | None
-    left_out_bias: float | None
-    left_out_worst: float | None
 
 
-def summaries(results: Sequence[Result]) -> list[Summary]:
-    """Return golden results apart from reference results: all, then by system, by phase and by source."""
-    groupings: dict[str, Callable[[Result], str]] = {
-        "all": lambda result: "all",
-        "system": lambda result: result.spec.conditions.system,
-        "phase": lambda result: result.spec.conditions.phase,
-        "source": lambda result: result.spec.source,
-    }
+GROUPINGS: dict[str, Callable[[Counted], str]] = {
+    "all": lambda one: "all",
+    "measured on": lambda one: one.measured_on,
+    "role": lambda one: one.role,
+    "system": lambda one: one.system,
+    "phase": lambda one: one.phase,
+    "source": lambda one: one.source,
+}
+
+
+def counted(results: Iterable[Result], deployed: Iterable[Deployed]) -> list[Counted]:
+    """Return what counts: the first quantity of each row, and every quantity of a deployment."""
     found = []
-    for role in ROLES:
-        of_role = [result for result in results if result.spec.role == role]
-        for by, key in groupings.items():
-            for group in dict.fromkeys(map(key, of_role)):
-                found.append(_summary(role, by, group, [result for result in of_role if key(result) == group]))
+    for one in results:
+        conditions = one.spec.conditions
+        found.append(_counted(one.spec, conditions.system, conditions.phase, one.scores[0]))
+    for each in deployed:
+        system = each.spec.conditions.system
+        found += [_counted(each.spec, system, "deployment", score) for score in each.scores]
     return found
 
 
-def _summary(role: str, by: str, group: str, results: list[Result]) -> Summary:
-    firsts = [result.scores[0] for result in results]
-    errors = [result.slow for result in results]
-    without = [turned(s.quantity, e) for s in firsts if (e := s.left_out_error) is not None]
+def _counted(spec: EvidenceSpec | DeploymentSpec, system: str, phase: str, score: Scored) -> Counted:
+    return Counted(
+        role=spec.role,
+        measured_on=spec.measured_on,
+        system=system,
+        phase=phase,
+        source=spec.source,
+        score=score,
+    )
+
+
+def summaries(numbers: Sequence[Counted]) -> list[Summary]:
+    """Return the numbers left out by source first, then those in sample: all of them, then by each grouping."""
+    found = []
+    for predicted in (LEFT_OUT, IN_SAMPLE):
+        for by, key in GROUPINGS.items():
+            for group in dict.fromkeys(map(key, numbers)):
+                chosen = [one.score for one in numbers if key(one) == group]
+                scores = [one.left_out for one in chosen if one.left_out] if predicted == LEFT_OUT else chosen
+                if scores:
+                    found.append(_summary(predicted, by, group, scores))
+    return found
+
+
+def _summary(predicted: str, by: str, group: str, scores: Sequence[Scored]) -> Summary:
+    errors = [turned(one.quantity, one.error) for one in scores]
     return Summary(
-        role=role,
+        predicted=predicted,
         by=by,
         group=group,
-        results=len(results),
+        results=len(scores),
         mean=_mean(map(abs, errors)),
         bias=_mean(errors),
         worst=max(errors, key=abs),
-        inside50=_mean(first.inside50 for first in firsts),
-        inside90=_mean(first.inside90 for first in firsts),
-        score=_mean(first.score for first in firsts),
-        left_out_results=len(without),
-        left_out_mean=_mean(map(abs, without)) if without else None,
-        left_out_bias=_mean(without) if without else None,
-        left_out_worst=max(without, key=abs) if without else None,
+        inside50=_mean(one.inside50 for one in scores),
+        inside90=_mean(one.inside90 for one in scores),
+        half=_mean((one.interval.high90 - one.interval.low90) / 2 / one.predicted for one in scores),
+        score=_mean(one.score for one in scores),
     )
 
 

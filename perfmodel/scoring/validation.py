@@ -1,6 +1,7 @@
 """Published results of pools -> scores: errors, and intervals that hold or miss."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from perfmodel.algebra import as_float
 from perfmodel.formulas.statistics import interval_score
@@ -8,7 +9,6 @@ from perfmodel.prediction.quantities import parts_of, predicted
 from perfmodel.prediction.scenario import Resolved, of_evidence, resolve
 from perfmodel.prediction.uncertainty import Interval, PoolIntervals, interval, pool_intervals
 from perfmodel.scoring.distance import Place, place_of
-from perfmodel.scoring.left_out import Values
 from perfmodel.specs.evidence import RATE, EvidenceSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
@@ -54,17 +54,13 @@ class Scored:
     measured: float
     predicted: float
     interval: Interval
-    left_out: float | None = None
+    #: the same quantity predicted as if the row's source had never been read
+    left_out: "Scored | None" = None
 
     @property
     def error(self) -> float:
         """Predicted over measured, less one."""
         return self.predicted / self.measured - 1
-
-    @property
-    def left_out_error(self) -> float | None:
-        """The same, of the prediction that was fitted without the row's source."""
-        return None if self.left_out is None else self.left_out / self.measured - 1
 
     @property
     def inside50(self) -> bool:
@@ -126,14 +122,20 @@ def _interval(intervals: PoolIntervals, quantity: str, value: float) -> Interval
     return interval(value / relative if quantity == RATE else value * relative)
 
 
-def scored(published: Published, left_out: Values | None = None) -> Result:
-    """Return a row with its errors and intervals; ``left_out`` are predictions fitted without its source.
+def beside_left_out(scores: Iterable[Scored], left_out: Iterable[Scored]) -> tuple[Scored, ...]:
+    """Return scores with those of the same quantities, in the same order, as predicted without their source."""
+    return tuple(replace(one, left_out=other) for one, other in zip(scores, left_out, strict=True))
+
+
+def scored(published: Published, *, ranges_alone: bool = False) -> Result:
+    """Return a row with its errors and intervals, those of the stated ranges alone where that is asked for.
 
     Raises ``UsageError`` where the layout cannot be.
     """
     resolved = published.resolved()
     values, plan, case = predicted(resolved), resolved.plan, resolved.scenario.case
-    intervals = pool_intervals(published.machine, plan.layout, plan.family, case, published.spec.ranges)
+    on = None if ranges_alone else published.spec.measured_on
+    intervals = pool_intervals(published.machine, plan.layout, plan.family, case, published.spec.ranges, on)
     scores = tuple(
         Scored(
             quantity=measured.quantity,
@@ -141,7 +143,6 @@ def scored(published: Published, left_out: Values | None = None) -> Result:
             measured=measured.value,
             predicted=values[measured.quantity],
             interval=_interval(intervals, measured.quantity, values[measured.quantity]),
-            left_out=(left_out or {}).get(measured.quantity),
         )
         for measured in published.spec.measured
     )

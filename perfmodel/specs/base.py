@@ -59,6 +59,8 @@ class Figure(Spec):
     note: str | None = None
     low: float | None = None
     high: float | None = None
+    #: another source that the number was worked out with
+    also: str | None = None
     file: str
     line: int
 
@@ -91,7 +93,7 @@ def faults_in(error: ValidationError, *, inside: str = "") -> list[str]:
 def value_at(spec: Any, path: str) -> Any:
     """Return the value at a dotted key of a spec."""
     for key in path.split("."):
-        spec = getattr(spec, key)
+        spec = spec[int(key)] if isinstance(spec, tuple) else getattr(spec, key)
     return spec
 
 

@@ -58,6 +58,10 @@ class PartOfStep(Spec):
     printed: str
 
 
+#: a loop that feeds full batches, or a client that measured an engine in service
+MeasuredOn = Literal["driver", "service"]
+
+
 class EvidenceSpec(Spec):
     """One row."""
 
@@ -68,6 +72,7 @@ class EvidenceSpec(Spec):
     date: str
     confidence: Literal["A", "B", "C", "D"]
     role: Literal["golden", "reference"]
+    measured_on: MeasuredOn = "service"
     conditions: Conditions
     #: what the source leaves open: field -> what was assumed and why
     assumed: dict[str, str] = Field(default_factory=dict)
@@ -105,6 +110,7 @@ class DeploymentSpec(Spec):
     date: str
     confidence: Literal["A", "B", "C", "D"]
     role: Literal["golden", "reference"]
+    measured_on: MeasuredOn = "service"
     conditions: DeploymentConditions
     #: what the source leaves open: field -> what was assumed and why
     assumed: dict[str, str] = Field(default_factory=dict)

@@ -193,6 +193,20 @@ class PriorsSpec(Spec):
     prefill_gap: Dimensionless | None = None
 
 
+class LeftOut(Spec):
+    """Spread of what the model leaves out, as a logarithm: of a source as a whole, and of each of its rows besides."""
+
+    source: Spread
+    row: Spread
+
+
+class LeftOutBy(Spec):
+    """That of runs by a loop that feeds full batches, and of engines in service that a client measured."""
+
+    driver: LeftOut
+    service: LeftOut
+
+
 class TermsSpec(Spec):
     """What no table of operators shows: terms of a step in service, the same for every stack that names them."""
 
@@ -211,8 +225,8 @@ class TermsSpec(Spec):
     #: time of a step's layers over the sum of their operators
     decode_gap: PositiveNumber
     prefill_gap: PositiveNumber
-    #: relative spread of a step about the sum of its operators: what the model leaves out
-    step_spread: Spread
+    #: what the model leaves out: scales of Student's t with four degrees of freedom
+    left_out: LeftOutBy
     #: what was known of the terms that are fitted to published steps, before the fit
     priors: PriorsSpec | None = None
     sources: dict[str, Source]

@@ -60,8 +60,6 @@ class Rates:
     layered_kv_transfer: bool
     #: part of the shorter of compute and link time that two micro-batches hide
     link_hidden: Fraction
-    #: relative spread of a step about the sum of its operators
-    step_spread: Fraction
     #: scheduling between two decode steps, part of the overhead
     host_gap: Seconds
     #: time of a decode step outside its layers, and what each draft adds to it
@@ -208,7 +206,6 @@ def rates_of(
         kv_tier=next(tier for tier in tiers if tier.name == system.kv_transfer_tier),
         layered_kv_transfer=stack.layered_kv_transfer,
         link_hidden=stack.link_hidden,
-        step_spread=terms.step_spread,
         host_gap=overhead.decode_host_gap,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
         draft_overhead=overhead.draft_gap,
