@@ -11,6 +11,7 @@ from perfmodel.errors import UsageError
 def command(
     first: Annotated[str, typer.Argument(help="Plan file, or the name or file of a published row or deployment.")],
     second: Annotated[str, typer.Argument(help="The other: plan file, name or file.")],
+    site: options.SiteOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show what differs between two plans and what each difference is worth.
@@ -21,7 +22,7 @@ def command(
     from perfmodel.planning.named_run import named_run
     from perfmodel.report.plan_compare import compare_document
 
-    one, two = named_run(first), named_run(second)
+    one, two = (named_run(word, site=tuple(site or ())) for word in (first, second))
     if not shared_phases(one.run, two.run):
         raise UsageError(
             f"{first} is of {', '.join(one.run.pools)}, {second} of {', '.join(two.run.pools)}; "

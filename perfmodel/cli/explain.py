@@ -69,6 +69,7 @@ def command(
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
+    site: options.SiteOption = None,
     with_: options.WithOption = None,
     set_: options.SetOption = None,
     sources: Annotated[
@@ -160,16 +161,16 @@ def _run_of(context: typer.Context) -> Any:
     if given["evidence"] is not None:
         _refuse_beside(
             context,
-            ("evidence", "stack", "kernels", "with_", "acceptance"),
-            "--evidence brings all conditions of its row but --stack, --kernels, --acceptance and --with; "
+            ("evidence", "stack", "kernels", "site", "with_", "acceptance"),
+            "--evidence brings all conditions of its row but --stack, --kernels, --site, --acceptance and --with; "
             "drop {words}, or drop --evidence",
         )
         return of_evidence(given["evidence"], given)
     if given["model"] is not None and given["model"].lower().endswith(".json"):
         _refuse_beside(
             context,
-            ("model", "phase", "stack", "kernels", "with_", "acceptance"),
-            "a plan file brings all conditions but --phase, --stack, --kernels and --acceptance; drop {words}; "
+            ("model", "phase", "stack", "kernels", "site", "with_", "acceptance"),
+            "a plan file brings all conditions but --phase, --stack, --kernels, --site and --acceptance; drop {words}; "
             "to change one, use --with",
         )
         return of_plan(given["model"], given)

@@ -139,6 +139,15 @@ WithOption = Annotated[
         autocompletion=names_of("techniques"),
     ),
 ]
+SiteOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--site",
+        metavar="ROW",
+        help="A row measured where it is to run, file or name: predict that site; may be repeated.",
+        autocompletion=names_of("evidence", "deployments"),
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 SetOption = Annotated[
     list[str] | None,

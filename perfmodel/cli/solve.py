@@ -91,6 +91,7 @@ def command(
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
+    site: options.SiteOption = None,
     confidence: Annotated[
         float | None,
         typer.Option(
@@ -192,6 +193,7 @@ def command(
         acceptance=acceptance,
         stack=stack,
         kernels=tuple(kernels) if kernels else None,
+        site=tuple(site) if site else None,
         with_=tuple(with_) if with_ else None,
         confidence=confidence,
         price=price,

@@ -18,6 +18,7 @@ def command(
     ] = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,
+    site: options.SiteOption = None,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", hidden=True, help="Always done; kept so that older commands run.")
     ] = False,
@@ -33,6 +34,7 @@ def command(
     from perfmodel.files.results import load_results
     from perfmodel.planning.published import deployments_on_file, published, rows_on_file, scores
     from perfmodel.report.validation import MADE_BY, validation_document
+    from perfmodel.scoring.given_one import given_one
     from perfmodel.scoring.neighbours import anchor, nearest
     from perfmodel.scoring.peers import beside
     from perfmodel.scoring.summaries import counted, summaries
@@ -45,14 +47,16 @@ def command(
     else:
         rows, joined = on_file, deployments_on_file()
     given = {row.name for row in rows}
-    results, deployed = scores(rows, joined, on_file, stack, sets)
+    found = scores(rows, joined, on_file, stack, sets, tuple(site or ()))
+    results = found.results
     anchors = [anchor(row) for row in on_file]
     peers = [catalog.load_peer(name).spec for name in folders.names("peers")]
     document = validation_document(
         results=[(one, nearest(one.spec.name, one.place, anchors)) for one in results],
-        summaries=summaries(counted(results, deployed)),
+        summaries=summaries(counted(results, found.deployed)),
         peers=beside(peers, results, sorted(given) if words else None),
-        deployed=deployed,
+        deployed=found.deployed,
+        given_one=given_one(found.told),
         first=() if words else MADE_BY,
     )
     over = [one.spec.name for one in results if not one.fits]

@@ -40,6 +40,7 @@ def command(
     ] = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
+    site: options.SiteOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Rank what every technique would gain at the same target, batches and core splits chosen anew.
@@ -58,7 +59,7 @@ def command(
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    given = named_run(plan, stack, acceptance, *limits)
+    given = named_run(plan, stack, acceptance, *limits, site=tuple(site or ()))
     run = given.run
     if run.mixed:
         again = f"moeplan solve {plan} --with TECHNIQUE=SETTING -o OTHER.json"

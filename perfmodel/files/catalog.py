@@ -50,6 +50,8 @@ _SPECS: dict[str, type[Spec]] = {
 }
 #: names of files on file and of the user's own
 NAME = re.compile(r"[A-Za-z0-9].{0,99}")
+#: published results of pools and of whole deployments, of which either may be named
+RESULTS = "evidence or deployments"
 #: what a file names of another kind
 REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
@@ -68,6 +70,7 @@ REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("conditions", "kernels"): "kernels",
         ("conditions", "prefill_system"): "systems",
         ("conditions", "prefill_stack"): "stacks",
+        ("conditions", "site"): RESULTS,
     },
     "runs": {
         ("model",): "models",
@@ -76,6 +79,7 @@ REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("kernels",): "kernels",
         ("prefill_on",): "systems",
         ("prefill_stack",): "stacks",
+        ("site",): RESULTS,
     },
     "microbenchmarks": {
         ("system",): "systems",
@@ -301,9 +305,19 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
                 )
                 continue
             try:
-                load(named, one)
+                _find(named, one)
             except UsageError as error:
                 reader.fault((*below, *where), str(error))
+
+
+def _find(kind: str, name: str) -> None:
+    """Raise ``UsageError`` where a name is not on file, ``DataError`` where its file has faults."""
+    if kind != RESULTS:
+        load(kind, name)
+        return
+    from perfmodel.files.results import find  # which looks names up here
+
+    find(name, ("evidence", "deployments"))
 
 
 def _word(path: Path, name: str) -> str:

@@ -58,4 +58,4 @@ def ideal(machine: Machine) -> Machine:
     """Return the same machine under the stack on file that has all efficiencies 1 and no fixed costs."""
     best = next(known for known in map(load_stack, names("stacks")) if known.spec.ideal)
     sets = tuple(load_kernels(name) for name in best.spec.kernels)
-    return replace(machine, stack=best, terms=load_terms(best.spec.terms), kernels=sets)
+    return replace(machine, stack=best, terms=load_terms(best.spec.terms), kernels=sets, site=None)

@@ -104,7 +104,7 @@ _AGREEING: dict[str, tuple[str | None, str]] = {
     "stack": ("stacks", "stack"),
     "prefill_on": ("systems", "prefill_system"),
     "prefill_stack": ("stacks", "prefill_stack"),
-    **{key: (None, key) for key in ("isl", "osl", "tpot")},
+    **{key: (None, key) for key in ("isl", "osl", "tpot", "site")},
 }
 
 

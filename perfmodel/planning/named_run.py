@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perfmodel.files.catalog import load_model
-from perfmodel.files.machines import load_conditions
 from perfmodel.files.plans import refuse_no_plan
 from perfmodel.files.results import find
 from perfmodel.planning import inputs
@@ -13,6 +12,7 @@ from perfmodel.planning.best_batches import as_it_is
 from perfmodel.planning.compare import Instances, Whole, whole_of
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.pools import Pool, Run
+from perfmodel.planning.site import machine_of
 from perfmodel.prediction.joined_pools import of_deployment
 from perfmodel.prediction.scenario import of_conditions, resolve
 from perfmodel.specs.conditions import Conditions, DeploymentConditions, conditions_of
@@ -69,7 +69,7 @@ def _read(word: str) -> _Read:
     return _Read(
         model=load_model(stated.model).spec,
         each=each,
-        machines={phase: load_conditions(one) for phase, one in each.items()},
+        machines={phase: machine_of(one) for phase, one in each.items()},
         deployment=stated if kind == "deployments" else None,
     )
 
@@ -80,8 +80,9 @@ def named_run(
     acceptance: str | None = None,
     tpot: float | None = None,
     ttft: float | None = None,
+    site: tuple[str, ...] = (),
 ) -> NamedRun:
-    """Return what a word names, with another stack, acceptance and limits where they are given."""
+    """Return what a word names, with another stack, acceptance, limits and site where they are given."""
     read = _read(word)
     plan, model, deployment = read.plan, read.model, read.deployment
     asked = Asked() if plan is None else plan.wanted
@@ -97,12 +98,13 @@ def named_run(
         changed = conditions.model_copy(
             update={
                 "stack": stack or conditions.stack,
+                "site": site or conditions.site,
                 "tpot": tpot or conditions.tpot,
                 "layout": layout,
                 "acceptance": accepted,
             }
         )
-        machine = read.machines[phase] if stack is None else load_conditions(changed)
+        machine = read.machines[phase] if stack is None and not site else machine_of(changed)
         pools[phase] = Pool(conditions=_with_batch(changed, model, machine), machine=machine)
     first = next(iter(pools.values()))
     run = Run(

@@ -8,11 +8,11 @@ from perfmodel import __version__
 from perfmodel.algebra import as_float
 from perfmodel.errors import DataError, UsageError, did_you_mean
 from perfmodel.files.catalog import load_model, load_techniques
-from perfmodel.files.machines import load_conditions
 from perfmodel.files.plans import changed_since, digests, read_plan
 from perfmodel.planning.choices import on_machine_alone
 from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
+from perfmodel.planning.site import machine_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.prediction.techniques import setting_of
@@ -107,7 +107,7 @@ def load_plan(path: str) -> LoadedPlan:
     Raises ``DataError`` where settings differ or the file is no plan.
     """
     plan = read_plan(Path(path))
-    machines = {phase: load_conditions(conditions_of(plan.conditions, phase)) for phase in PHASES}
+    machines = {phase: machine_of(conditions_of(plan.conditions, phase)) for phase in PHASES}
     model = load_model(plan.conditions.model)
     _check_settings(plan, machines, model.spec, load_techniques(), path)
     remarks = changed_since(plan)
@@ -174,6 +174,7 @@ def _conditions(request: PlanRequest, best: Deployment) -> DeploymentConditions:
         model=request.model_word,
         stack=machine.stack.word,
         kernels=tuple(request.run.kernels or ()),
+        site=tuple(request.run.site or ()),
         techniques=on_machine_alone(request.settings, request.techniques),
         isl=int(as_float(case.isl)),
         osl=int(as_float(case.osl)),

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.files.catalog import load_evidence, load_model, load_system, load_techniques
 from perfmodel.files.folders import names
-from perfmodel.files.machines import ideal, load_conditions, load_machine
+from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import refuse_lacking, settings_in
 from perfmodel.planning.compare import OF_WEIGHTS
 from perfmodel.planning.plan_file import load_plan
+from perfmodel.planning.site import machine_of, strange, with_site
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.techniques import inapplicable, with_setting
 from perfmodel.specs.base import Known, faults_in
@@ -55,8 +56,15 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
     """Return a published row under its own conditions."""
     spec = load_evidence(name).spec
     model = load_model(spec.conditions.model)
-    run = _set_up(spec.conditions, given, model=model, name=name, acceptance=f"evidence {name}", vouched=True)
-    return replace(run, measured_on=spec.measured_on)
+    return _set_up(
+        spec.conditions,
+        given,
+        model=model,
+        name=name,
+        acceptance=f"evidence {name}",
+        vouched=True,
+        measured_on=spec.measured_on,
+    )
 
 
 def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
@@ -64,7 +72,7 @@ def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
     inputs.known(given["phase"], sorted(PHASES), "--phase")
     plan, phase = load_plan(path), given["phase"]
     stated = plan.spec.conditions
-    as_written = not (given["stack"] or given["kernels"])
+    as_written = not (given["stack"] or given["kernels"] or given.get("site"))
     run = _set_up(
         conditions_of(stated, phase),
         given,
@@ -92,6 +100,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     known = load_model(model)
     positions, origin = inputs.read_acceptance(given["acceptance"], known.spec)
     machine, remarks = load_machine(on, given["stack"], given["kernels"] or ())
+    machine = with_site(machine, given["site"] or ())
     inputs.check_lengths(known.spec, isl, osl)
     plain = ("tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
     conditions = checked_conditions(
@@ -137,6 +146,7 @@ def _set_up(
     acceptance: str,
     vouched: bool = False,
     other: Conditions | None = None,
+    measured_on: MeasuredOn = "service",
 ) -> PoolRun:
     """Return conditions with the stack, kernel sets, acceptance and techniques that options give, evaluated.
 
@@ -147,9 +157,9 @@ def _set_up(
     if given["acceptance"] is not None:
         accepted, acceptance = inputs.read_acceptance(given["acceptance"], model.spec)
         conditions = conditions.model_copy(update={"acceptance": accepted})
-    update = {"stack": given["stack"] or conditions.stack, "kernels": tuple(given["kernels"] or conditions.kernels)}
-    conditions = conditions.model_copy(update=update)
-    machine = machine or load_conditions(conditions)
+    update = {name: tuple(given.get(name) or getattr(conditions, name)) for name in ("kernels", "site")}
+    conditions = conditions.model_copy(update={**update, "stack": given["stack"] or conditions.stack})
+    machine = machine or machine_of(conditions, measured_on=measured_on)
     chosen = inputs.settings(given["with_"], techniques)
     inputs.refuse_conflicts(chosen, techniques)
     for word, setting in chosen.items():
@@ -175,7 +185,8 @@ def _set_up(
         other=other,
         between=between,
         vouched=vouched,
-        remarks=model.notes,
+        measured_on=measured_on,
+        remarks=(*model.notes, *strange(machine, conditions.site)),
     )
 
 
@@ -224,7 +235,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         key = {"kv": "kv_dtype"}.get(key, key)
         if key == "on":
             system = load_system(value).spec
-            update |= {"system": value, "stack": system.default_stack, "kernels": ()}
+            update |= {"system": value, "stack": system.default_stack, "kernels": (), "site": ()}
         elif key == "tpot":
             update[key] = inputs.quantity(value, "s", "--compare tpot")
         elif key in of_layout:
@@ -247,6 +258,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         acceptance=run.acceptance,
         vouched=run.vouched,
         other=run.other,
+        measured_on=run.measured_on,
     )
 
 

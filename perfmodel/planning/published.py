@@ -1,14 +1,16 @@
 """Published results set up: each row with the model and the machine that are to predict it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
 from perfmodel.files.machines import load_conditions
+from perfmodel.planning.site import with_site
 from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.scoring.gains import ScoredGain, merged, score
 from perfmodel.scoring.left_out import known_without
+from perfmodel.scoring.site import SiteRow, row_of_pool, rows_of_deployment
 from perfmodel.scoring.spreads import FittedSpread, fit_spreads, miss
 from perfmodel.scoring.summaries import counted
 from perfmodel.scoring.validation import Published, Result, beside_left_out, scored
@@ -38,31 +40,50 @@ def deployments_on_file() -> list[DeploymentSpec]:
     return [catalog.load_deployment(name).spec for name in names("deployments")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Published results scored, and what each tells when it is predicted as if its source had never been read."""
+
+    results: list[Result]
+    deployed: list[Deployed]
+    told: list[SiteRow]
+
+
 def scores(
     rows: Sequence[Published],
     deployments: Sequence[DeploymentSpec],
     on_file: Sequence[Published],
     stack: str | None = None,
     kernels: Sequence[str] = (),
-) -> tuple[list[Result], list[Deployed]]:
+    site: Sequence[str] = (),
+) -> Scores:
     """Return rows and deployments scored, with all on file and as if the source of each had never been read.
 
+    The former at a site where one is given: each is predicted from the others of its rows.
     Raises ``UsageError`` as ``scored`` and ``deployed`` do.
     """
     known = _known(rows, deployments, on_file)
-    results = []
+    results, told = [], []
     for row in rows:
-        found, without = scored(row), scored(replace(row, machine=known[row.source](row.machine)))
+        there = with_site(row.machine, site, row.spec.measured_on, without=row.name)
+        unread = replace(row, machine=known[row.source](row.machine))
+        found, without = scored(replace(row, machine=there)), scored(unread)
         results.append(replace(found, scores=beside_left_out(found.scores, without.scores)))
+        told.append(row_of_pool(unread))
     joined = []
     for spec in deployments:
         model, machine = (
             catalog.load_model(spec.conditions.model).spec,
             load_conditions(spec.conditions, stack, kernels),
         )
-        whole, less = deployed(spec, model, machine), deployed(spec, model, known[spec.source](machine))
+        there, unread_machine = (
+            with_site(machine, site, spec.measured_on, without=spec.name),
+            known[spec.source](machine),
+        )
+        whole, less = deployed(spec, model, there), deployed(spec, model, unread_machine)
         joined.append(replace(whole, scores=beside_left_out(whole.scores, less.scores)))
-    return results, joined
+        told += rows_of_deployment(less, unread_machine)
+    return Scores(results=results, deployed=joined, told=told)
 
 
 def spreads_left_out() -> dict[str, FittedSpread]:

@@ -45,6 +45,7 @@ def _times(resolved: Resolved) -> dict[str, tuple[float, str]]:
         "prefetched weights": -parts.prefetched,
         "what overlaps": -parts.hidden,
         "host": parts.overhead,
+        "measured at the site": parts.site,
     }
     times.update({name: (time, "") for name, time in outside.items() if time})
     times["step"] = (parts.step_time, "")

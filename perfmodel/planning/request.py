@@ -10,6 +10,7 @@ from perfmodel.files import catalog
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import choices_of
+from perfmodel.planning.site import files_of, strange, with_site
 from perfmodel.prediction.cost import card_prices
 from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.scenario import case_of
@@ -229,12 +230,13 @@ def request_of(run: RunSpec) -> PlanRequest:
     settings = inputs.settings(run.with_, techniques)
     inputs.refuse_conflicts(settings, techniques)
     plain, remarks = _machines(run)
+    site = run.site or ()
     service, choices = _choices(settings, plain, model, str(run.kv), techniques)
     wanted = [(techniques[name], word) for name, word in settings.items()]
-    decode = on_machine(plain["decode"], wanted)
+    decode = with_site(on_machine(plain["decode"], wanted), site)
     same = plain["prefill"] is plain["decode"]
     machines: dict[Phase, Machine] = {
-        "prefill": decode if same else on_machine(plain["prefill"], wanted),
+        "prefill": decode if same else with_site(on_machine(plain["prefill"], wanted), site),
         "decode": decode,
     }
     positions, origin = inputs.read_acceptance(run.acceptance, model)
@@ -254,11 +256,12 @@ def request_of(run: RunSpec) -> PlanRequest:
         settings=settings,
         techniques=techniques,
         ideal={phase: ideal(machine).rates() for phase, machine in machines.items()},
-        files=tuple(dict.fromkeys((known.file, *(part.file for part in parts)))),
+        files=tuple(dict.fromkeys((known.file, *(part.file for part in parts), *files_of(site)))),
         acceptance=origin,
         remarks=(
             *known.notes,
             *remarks,
+            *strange(plain["decode"], site),
             *(f"{name}={settings[name]} is a bound: it cannot be set up" for name in bounds),
         ),
     )

@@ -9,6 +9,7 @@ from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import OpTime, time_op
 from perfmodel.timing.step import (
     PartTime,
+    at_site,
     core_shares,
     gap_and_overhead,
     join,
@@ -74,6 +75,8 @@ class Breakdown:
     #: time of rows that ran beside an exchange or in one kernel with it
     hidden: float
     overhead: float
+    #: what a step takes longer at the user's site than all of these; less than nothing where it is shorter
+    site: float
     step_time: float
 
     def outside(self) -> dict[str, float]:
@@ -83,6 +86,7 @@ class Breakdown:
             "prefetched weights": -self.prefetched,
             "work beside exchanges": -self.hidden,
             "host, launch, sampling": self.overhead,
+            "measured at the site": self.site,
         }
         return {name: time for name, time in named.items() if abs(time) > NOTHING * self.step_time}
 
@@ -116,6 +120,7 @@ class Breakdown:
             prefetched=found.prefetched * each,
             hidden=found.hidden * each,
             overhead=0.0,
+            site=0.0,
             step_time=found.layer,
         )
 
@@ -286,6 +291,7 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
     gap, overhead = map(as_float, gap_and_overhead(family, ledger.draft, rates))
     overhead = as_float(ledger.steps) * overhead
     layers = sum(block.total for block in blocks)
+    alone, site = gap * layers + overhead, as_float(at_site(family, rates))
     return Breakdown(
         rows=tuple(rows),
         blocks=tuple(blocks),
@@ -293,7 +299,8 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         prefetched=sum(block.prefetched for block in blocks),
         hidden=sum(block.hidden for block in blocks),
         overhead=overhead,
-        step_time=gap * layers + overhead,
+        site=(site - 1) * alone,
+        step_time=site * alone,
     )
 
 
@@ -304,7 +311,7 @@ def on_the_mean_rank(
 
     Such a rank waits for the busiest attention inside dispatch and for the busiest experts inside combine:
     each wait is the lane's time on its busiest rank less that on the mean rank, counted once, and all rows
-    with the overhead add up to the step time of the busiest rank but for what prefetching takes off.
+    with the overhead add up to the step time of the busiest rank but for what prefetching takes off and a site adds.
     """
     if family.overlap != "none":
         raise ValueError("a profile shows its waits inside the exchanges only where layers run serially")

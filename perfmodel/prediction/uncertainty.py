@@ -71,7 +71,7 @@ def _strata_of(name: str) -> Values:
 
 @lru_cache(maxsize=1024)
 def _normals(name: str) -> Values:
-    """Return the normal samples of a number."""
+    """Return the normal samples of a number, before anything was measured at a site."""
     found = np.array([normal(p) for p in _strata_of(name).tolist()])
     found.flags.writeable = False  # one array for all that ask
     return found
@@ -108,18 +108,29 @@ def _ranged(part: Known[Any]) -> Mapping[str, Figure]:
     }
 
 
+def luck_of(phase: str) -> Values:
+    """Return the probabilities at which what the model leaves out of a phase is sampled.
+
+    Each phase has luck of its own: engines that are slow in one are not known to be slow in the other.
+    """
+    return _strata_of(f"left out of {phase}")
+
+
 def left_out(machine: Machine, measured_on: str | None, phase: str) -> Values:
     """Return samples of the logarithm of what the model leaves out of a step: of the source and of the row in one.
 
-    Student's t with four degrees of freedom; nothing where ``measured_on`` is nothing.  Each phase has luck of its
-    own: engines that are slow in one are not known to be slow in the other.
+    Student's t with four degrees of freedom, or what rows measured at the machine's site leave of it; nothing where
+    ``measured_on`` is nothing.
     """
     if measured_on is None:
         return np.zeros(SAMPLES)
+    if machine.site is not None and phase in machine.site.luck:
+        factor = as_float(getattr(machine.terms.spec, f"{phase}_site"))
+        samples: Values = machine.site.luck[phase] - np.log(factor)
+        return samples
     spread = getattr(machine.terms.spec.left_out, measured_on)
     scale = float(np.hypot(as_float(spread.source), as_float(spread.row)))
-    quantiles = np.array([as_float(student_quantile(probability=p)) for p in _strata_of(f"left out of {phase}")])
-    return quantiles * scale
+    return as_array(student_quantile(probability=luck_of(phase))) * scale
 
 
 def sampled_rates(machine: Machine, measured_on: str | None, phase: str) -> tuple[Rates, Values]:
@@ -127,21 +138,23 @@ def sampled_rates(machine: Machine, measured_on: str | None, phase: str) -> tupl
 
     Numbers move independently, each over its stated range; besides, the time of each operator class scatters about
     its form as its fit did, and a step about the sum of its operators by what the model leaves out.
-    A prediction made with these rates is an array.
+    A prediction made with these rates is an array.  Where rows were measured at the machine's site, samples stand in
+    their order: those that agree with the rows are taken more often.
     Assumes independence: errs narrow where two numbers come from one measurement.
     """
     chosen = machine.kernels_of()
+    order = np.arange(SAMPLES) if machine.site is None else machine.site.order
     moved: list[Known[Any]] = []
     for part in machine.parts:
         spec = part.spec
         for path, figure in _ranged(part).items():
-            spec = with_value(spec, path.split("."), _drawn(figure, _normals(f"{spec.name}: {path}")))
+            spec = with_value(spec, path.split("."), _drawn(figure, _normals(f"{spec.name}: {path}")[order]))
         moved.append(replace(part, spec=spec))
     rates = machine.with_parts(moved).rates()
     if machine.stack.spec.ideal:
         return rates, np.ones(SAMPLES)
     scatter = {
-        name: np.exp(_normals(f"form of {name}") * _form_spread(known.spec.classes()[name]))
+        name: np.exp(_normals(f"form of {name}")[order] * _form_spread(known.spec.classes()[name]))
         for name, known in chosen.items()
     }
     return replace(rates, scatter=scatter), np.exp(left_out(machine, measured_on, phase))

@@ -63,7 +63,8 @@ def block_table(parts: Breakdown) -> Table:
         Column("decides", "decides"),
         Column("slack", "slack", "s", spare=2),
     )
-    total = f"blocks, gaps and overhead add up to the step time of {step * 1e3:.3f} ms"
+    site = ", as measured at the site," if parts.site else ""
+    total = f"blocks, gaps and overhead{site} add up to the step time of {step * 1e3:.3f} ms"
     return Table("Blocks", columns, rows, (total,))
 
 
@@ -187,7 +188,7 @@ def tree_table(parts: Breakdown, rows: Sequence[Row], whole: str = "step") -> Ta
         if nodes:
             time = block.total if complete else _decided(nodes) or 0.0
             blocks.append(_Node("block", block.name, time, time, nodes))
-    of_step = parts.gaps, parts.overhead
+    of_step = parts.gaps, parts.overhead, parts.site
     outside = {name: time for name, time in parts.outside().items() if complete and time in of_step}
     leaves = [_Node("outside", name, time, time) for name, time in outside.items()]
     children = (*blocks, *leaves)

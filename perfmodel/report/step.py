@@ -28,6 +28,7 @@ from perfmodel.report.waterfall import totals_table, waterfall_table
 from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.supply.rates import Rates
+from perfmodel.timing.step import at_site
 
 
 def plan_breakdown(plan: PoolPlan, case: Case, ideal: Rates) -> Breakdown:
@@ -169,6 +170,7 @@ def _facts(
         "memory_planned_B": as_float(point.memory),
         "memory_usable_B": as_float(point.usable),
         "fits": resolved.fits,
+        "site_factor": as_float(at_site(plan.family, case.rates)),
         "time_by_bound": time_by_bound(parts),
     }
     if plan.family.phase == "decode":
@@ -199,6 +201,8 @@ def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> T
         words["longest context of one request"] = f"{facts['longest_context']:,.0f} tokens"
     step_ends = ends_in_words(facts["step_time_interval_s"], 1e3, " ms")
     words["step time"] = f"{point.step_time * 1e3:.2f} ms  ({step_ends})"
+    if facts["site_factor"] != 1:
+        words["at the site"] = f"steps take {facts['site_factor']:.2f} times what the model adds up to"
     words["where it goes"] = ", ".join(f"{k} {100 * v:.0f} %" for k, v in facts["time_by_bound"].items())
     card_ends = ends_in_words(facts["tokens_per_s_per_card_interval"])
     words["tokens/s per card of the instance"] = f"{facts['tokens_per_s_per_card']:,.0f}  ({card_ends})"

@@ -5,6 +5,7 @@ from typing import Any
 
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.deployments import Deployed
+from perfmodel.scoring.given_one import GivenOne
 from perfmodel.scoring.neighbours import Anchor
 from perfmodel.scoring.peers import Beside
 from perfmodel.scoring.summaries import IN_SAMPLE, LEFT_OUT, Summary
@@ -169,6 +170,24 @@ def _summary_table(predicted: str, summaries: Sequence[Summary]) -> Table:
     return Table(TITLES[predicted], columns, tuple(_fields(s) for s in summaries if s.predicted == predicted))
 
 
+def _given_one_table(found: Sequence[GivenOne]) -> Table:
+    columns = (
+        Column("source", "source"),
+        Column("phase", "phase"),
+        Column("quantity", "quantity"),
+        Column("measured_on", "measured on"),
+        Column("numbers", "numbers", "1"),
+        Column("before", "mean abs error", "%"),
+        Column("after", "given one row", "%"),
+        Column("inside90", "inside 90 %", "%"),
+        Column("half", "half-width", "%", spare=1),
+        Column("pairs", "pairs", "1", spare=2),
+    )
+    note = "each number predicted from every other row of its source and phase in turn, by --site; all else of the "
+    note += "source left out"
+    return Table("What one measured row of a site buys", columns, tuple(map(_fields, found)), (note,))
+
+
 def _parts_table(results: Iterable[Result]) -> Table:
     columns = (
         Column("row", "row"),
@@ -227,6 +246,7 @@ def validation_document(
     summaries: Sequence[Summary],
     peers: Sequence[Beside],
     deployed: Sequence[Deployed],
+    given_one: Sequence[GivenOne],
     first: Sequence[str] = (),
 ) -> Document:
     """Return the scoreboard, rows, other models and deployments; tables without rows are left out.
@@ -234,7 +254,7 @@ def validation_document(
     ``first`` are notes that come before the others.
     """
     rows = [row for result, near in results for row in _result_rows(result, near)]
-    tables = [_summary_table(LEFT_OUT, summaries)]
+    tables = [_summary_table(LEFT_OUT, summaries), _given_one_table(given_one)]
     tables += [_rows_table(role, rows) for role in ("golden", "reference")]
     tables += [_deployed_table(deployed), _summary_table(IN_SAMPLE, summaries)]
     tables += [_parts_table(result for result, _ in results), _peer_table(peers)]
@@ -243,6 +263,7 @@ def validation_document(
         "rows": len(rows),
         "published_results": len(results) + len(deployed),
         "scoreboard": None if whole is None else _fields(whole),
+        "given_one": [_fields(one) for one in given_one],
         "summaries": [_fields(summary) for summary in summaries],
     }
     notes = (*first, *((headline(whole), *NOTES) if whole else ()))

@@ -42,6 +42,8 @@ class Service(Spec):
     prefix_hit: Annotated[float, Ge(0), Lt(1)] = 0.0
     #: relative spread of the lengths of the prompts that are batched together
     isl_spread: Annotated[float, Ge(0), Le(3)] = 0.0
+    #: rows measured where it is to run, by name or file: what is predicted is of that site
+    site: tuple[str, ...] = ()
     #: seconds; the target that fixed the batch of decode where it is not published
     tpot: Annotated[float, Gt(0)] | None = None
 

@@ -1,6 +1,6 @@
 """Published results: of one pool, of whole deployments, and what other models predict for them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Gt
 from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator, model_validator
@@ -12,6 +12,9 @@ from perfmodel.specs.conditions import Conditions, DeploymentConditions
 Quantity = Literal[
     "step_time", "tpot", "tokens_per_s_per_card", "latency", "layer_time", "attention_lane", "experts_lane"
 ]
+
+
+R = TypeVar("R", "EvidenceSpec", "DeploymentSpec")
 
 
 def _measurable(value: float) -> float:
@@ -62,6 +65,13 @@ class PartOfStep(Spec):
 MeasuredOn = Literal["driver", "service"]
 
 
+def _without_site(row: R) -> R:
+    """Refuse a row that is itself predicted from others: what it tells would be of them."""
+    if row.conditions.site:
+        raise ValueError("conditions.site: allowed in plans alone; name the rows with --site, and leave it out here")
+    return row
+
+
 class EvidenceSpec(Spec):
     """One row."""
 
@@ -83,6 +93,10 @@ class EvidenceSpec(Spec):
     parts: tuple[PartOfStep, ...] = ()
     note: str | None = None
     sources: dict[str, Source]
+
+    @model_validator(mode="after")
+    def _of_no_site(self) -> "EvidenceSpec":
+        return _without_site(self)
 
     @model_validator(mode="after")
     def _parts_can_be_told(self) -> "EvidenceSpec":
@@ -117,6 +131,10 @@ class DeploymentSpec(Spec):
     measured: tuple[DeploymentMeasured, ...] = Field(min_length=1)
     note: str | None = None
     sources: dict[str, Source]
+
+    @model_validator(mode="after")
+    def _of_no_site(self) -> "DeploymentSpec":
+        return _without_site(self)
 
 
 class PeerResult(Spec):

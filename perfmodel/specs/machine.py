@@ -225,6 +225,9 @@ class TermsSpec(Spec):
     #: time of a step's layers over the sum of their operators
     decode_gap: PositiveNumber
     prefill_gap: PositiveNumber
+    #: time of a step at the user's site over the prediction, where rows were measured there
+    decode_site: PositiveNumber | None = None
+    prefill_site: PositiveNumber | None = None
     #: what the model leaves out: scales of Student's t with four degrees of freedom
     left_out: LeftOutBy
     #: what was known of the terms that are fitted to published steps, before the fit

@@ -79,6 +79,8 @@ class RunSpec(Spec):
     stack: str | None = None
     kernels: Names = None
     with_: Annotated[Names, Field(alias="with")] = None
+    #: rows measured where the plan is to run
+    site: Names = None
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
 

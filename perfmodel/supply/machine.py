@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
@@ -19,11 +22,24 @@ class Software:
     kernels: tuple[Known[KernelSetSpec], ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Site:
+    """What rows measured at a site tell of its samples; its factors on a step stand among the terms."""
+
+    #: names of the rows
+    rows: tuple[str, ...]
+    #: samples of all numbers of a machine that are as likely as each other once the rows are known, by their places
+    order: NDArray[np.int64]
+    #: phase -> samples of the logarithm of a step over the prediction without the site's factor, in that order
+    luck: Mapping[str, NDArray[np.float64]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What a machine is made of: its kernel sets in the order in which they are asked for a class.
 
     ``plain`` is its software as the files have it, where techniques were set, and ``settings`` what was set.
+    ``site`` is what rows measured at the user's site tell of its luck.
     """
 
     chip: Known[ChipSpec]
@@ -33,6 +49,7 @@ class Machine:
     kernels: tuple[Known[KernelSetSpec], ...]
     plain: Software | None = None
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    site: Site | None = None
 
     @property
     def parts(self) -> tuple[Known[Any], ...]:
@@ -42,7 +59,7 @@ class Machine:
     def with_parts(self, parts: Iterable[Known[Any]]) -> "Machine":
         """Return a machine of other parts, in the order of ``parts``."""
         chip, system, stack, terms, *kernels = parts
-        return Machine(chip=chip, system=system, stack=stack, terms=terms, kernels=tuple(kernels))
+        return Machine(chip=chip, system=system, stack=stack, terms=terms, kernels=tuple(kernels), site=self.site)
 
     def rates(self) -> Rates:
         """Return what one die of it gives."""

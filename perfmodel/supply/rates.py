@@ -80,6 +80,9 @@ class Rates:
     #: time of a step's layers over the sum of their operators
     decode_gap: Dimensionless
     prefill_gap: Dimensionless
+    #: time of a whole step at the user's site over the prediction, where it is known
+    decode_site: Dimensionless | None
+    prefill_site: Dimensionless | None
     #: cost of a message of dispatch and combine beside other work, over its cost alone
     dispatch_in_place: Dimensionless
     combine_in_place: Dimensionless
@@ -219,6 +222,8 @@ def rates_of(
         prefill_overhead=overhead.prefill_host_gap,
         decode_gap=terms.decode_gap,
         prefill_gap=terms.prefill_gap,
+        decode_site=terms.decode_site,
+        prefill_site=terms.prefill_site,
         dispatch_in_place=terms.dispatch_in_place,
         combine_in_place=terms.combine_in_place,
         skew=terms.skew,

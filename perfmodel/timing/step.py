@@ -230,6 +230,12 @@ def gap_and_overhead(family: Family, draft: Count, rates: Rates) -> tuple[Dimens
     return rates.prefill_gap, rates.prefill_overhead
 
 
+def at_site(family: Family, rates: Rates) -> Dimensionless:
+    """Return the time of a phase's steps at the user's site over what operators, gaps and overhead add up to."""
+    known = rates.decode_site if family.phase == "decode" else rates.prefill_site
+    return 1 if known is None else known
+
+
 def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rates) -> Seconds:
     """Return the time of one step: all blocks and the overhead outside them."""
 
@@ -241,12 +247,15 @@ def step_time(ledger: Ledger, family: Family, attention_cores: Count, rates: Rat
 
 
 def add_layers(ledger: Ledger, family: Family, rates: Rates, layer: Callable[[Block], Seconds]) -> Seconds:
-    """Return the time of one step from that of a layer of each block.
+    r"""Return the time of one step from that of a layer of each block.
+
+    .. math:: t = f_\mathrm{site} (t_\mathrm{overhead} + g \sum_b n_b t_b)
 
     Equal layers are timed once, and counts, gap and overhead meet before they meet a layer's time: of all
     quantities it alone has every axis.
     """
     gap, overhead = gap_and_overhead(family, ledger.draft, rates)
+    steps = ledger.steps * at_site(family, rates)
     counts: dict[tuple[object, ...], Count] = {}
     timed: dict[tuple[object, ...], Seconds] = {}
     for block in ledger.blocks:
@@ -254,5 +263,5 @@ def add_layers(ledger: Ledger, family: Family, rates: Rates, layer: Callable[[Bl
         if key not in timed:
             timed[key] = layer(block)
         counts[key] = counts.get(key, 0) + block.count
-    times = (ledger.steps * gap * counts[key] * time for key, time in timed.items())
-    return total([ledger.steps * overhead, *times])
+    times = (steps * gap * counts[key] * time for key, time in timed.items())
+    return total([steps * overhead, *times])

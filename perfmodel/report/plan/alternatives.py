@@ -89,6 +89,7 @@ def _card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:
             times[row.name] = times.get(row.name, 0.0) + row.total * each
     times["gaps between operators"] = parts.gaps * each
     times["host, launch, sampling"] = parts.overhead * each
+    times["measured at the site"] = parts.site * each
     return times
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words, shared_words, sizes
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.deployment import Phase
+from perfmodel.timing.step import at_site
 
 SMALLEST_SHARE = 0.01  # of a step; smaller ones are not told
 
@@ -42,6 +44,9 @@ def pools_table(request: PlanRequest, best: Deployment, facts: dict[str, Any]) -
     row("expert exchange", None, lambda _, pool: pool.layout.exchange)
     row("overlap", None, lambda _, pool: overlap_words(pool))
     row("step time", "s", fact("step_time_s"))
+    site = {phase: as_float(at_site(pool.family, cases[phase].rates)) for phase, pool in pools.items()}
+    if any(factor != 1 for factor in site.values()):
+        row("of it measured at the site", None, lambda name, _: f"times {site[name]:.2f}")
     row("where it goes", None, lambda name, _: _shares(facts[name]["time_by_bound"]))
     alone = "tokens/s per card while it runs alone" if best.mixed else "tokens/s per card of the pool"
     row(alone, "1/s", fact("tokens_per_s_per_card_of_pool"))
