@@ -189,10 +189,11 @@ def test_peers_of_a_tier_counted(group: int, inner: int, outer: int) -> None:
 
 
 def test_links_and_starts_from_their_equations() -> None:
-    """Payload over rate; alpha n^g; alpha and a part for each doubling (Thakur 2005 section 3)."""
+    """Payload over rate; alpha and a part for each pair of a node, or each doubling (Thakur 2005 section 3)."""
     assert collectives.link_time(payload=30.0, bandwidth=4.0) == 7.5
-    assert collectives.grown_start(start=3.0, growth=0.37, group=11) == near(3.0 * 11**0.37)
-    assert collectives.grown_start(start=3.0, growth=0.0, group=11) == near(3.0)
+    pairs = sum(1 for one in range(5) for other in range(5) if one != other)
+    assert collectives.paired_start(start=3.0, per_pair=0.25, group=5, node=8) == 3.0 + 0.25 * pairs
+    assert collectives.paired_start(start=3.0, per_pair=0.25, group=40, node=5) == 3.0 + 0.25 * pairs
     assert collectives.doubling_start(start=5.0, per_doubling=3.0, group=64) == near(5.0 + 3.0 * 6)
     assert collectives.doubling_start(start=5.0, per_doubling=3.0, group=11) == near(5.0 + 3.0 * math.log2(11))
 
@@ -207,6 +208,23 @@ def test_bulk_start_is_paid_each_round() -> None:
     """t0 and, in each round, its own cost and one for each peer."""
     rounds = sum(11.0 + sum(0.5 for _ in range(7)) for _ in range(3))
     assert collectives.bulk_start(start=2.0, rounds=3, per_round=11.0, per_peer=0.5, peers=7) == 2.0 + rounds
+
+
+def test_a_change_of_algorithm_is_as_likely_anywhere_between_its_ends() -> None:
+    """Of sizes drawn evenly between the ends, those below the call's; the mean over both times."""
+    drawn = [20.0 + (draw + 0.5) / 1000 * 60 for draw in range(1000)]
+    for size in (1.0, 20.0, 35.0, 71.0, 80.0, 900.0):
+        below = sum(1 for one in drawn if one < size) / 1000
+        assert collectives.switched_part(size=size, last=20.0, first=80.0) == pytest.approx(below, abs=1e-3)
+    assert collectives.switched_part(size=5.0, last=0.0, first=0.0) == 1
+    assert collectives.switched_part(size=20.0, last=20.0, first=20.0) == 0
+    assert collectives.expected_time(small=7.0, large=3.0, part=0.25) == near((7.0 * 3 + 3.0) / 4)
+
+
+def test_two_dies_exchange_once() -> None:
+    """Between two, giving halves and sums is giving all; among more, each round counts."""
+    assert [collectives.rounds_of(rounds=2, group=group) for group in (2, 3, 16)] == [1, 2, 2]
+    assert [collectives.rounds_of(rounds=1, group=group) for group in (2, 3, 16)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("members", [2, 3, 8])

@@ -64,9 +64,10 @@ PREFILL_KERNEL = PrefillAttentionKernel.model_construct(
 )
 VECTOR = VectorKernel.model_construct(start=2e-6, stream=0.73, compute=0.53)
 COLLECTIVE = CollectiveKernel.model_construct(
-    start=2.1e-6, start_growth=0.57, peer_rate=2.4e10, gather_limit=7.9e5, reduce_limit=1.57e6, bulk_start=1.2e-4,
-    bulk_start_per_peer=3.1e-6, bulk_overlap=0.64, outer_start=1.27e-4, outer_gather_limit=6.4e4,
-    outer_reduce_limit=2.1e5, outer_overlap=0.37, read_share=0.83, write_share=0.61, package_share=0.93,
+    start=2.1e-6, start_per_pair=5.7e-8, peer_rate=2.4e10, push_rate=5.1e10, pair_rate=9.3e10, gather_limit=5.9e5,
+    gather_beyond=8.1e5, reduce_limit=1.17e6, reduce_beyond=1.59e6, bulk_start=1.2e-4, bulk_start_per_peer=3.1e-6,
+    bulk_overlap=0.64, outer_gather_limit=4.4e4, outer_gather_beyond=1.2e5, outer_reduce_limit=9.1e4,
+    outer_reduce_beyond=2.3e5, outer_overlap=0.37, read_share=0.83, write_share=0.61, package_share=0.93,
     covers=("sio", "ub"),
 )  # fmt: skip
 ALL_TO_ALL = AllToAllKernel.model_construct(
@@ -437,38 +438,55 @@ def rate(at: int, group: int, share: float | None, package_share: float | None, 
     return given * (MESH[group] if at == 1 else 1.0)
 
 
+def between(shard: float, ends: tuple[float, float], below: float, above: float) -> float:
+    """Return one value up to the first end, the other from the second on, and a straight line between."""
+    if shard <= ends[0]:
+        return below
+    return above if shard >= ends[1] else below + (above - below) * (shard - ends[0]) / (ends[1] - ends[0])
+
+
 def collective(kind: str, group: int, shard: float, k: Any) -> float:
     """Return the time of a collective as docs/method.md says it, from a gather that is simulated."""
     rounds = {"all_gather": [k.read_share], "reduce_scatter": [k.write_share]}.get(kind, [k.read_share, k.write_share])
-    limit, outer_limit = k.reduce_limit, k.outer_reduce_limit
+    limits, outer_limits = (k.reduce_limit, k.reduce_beyond), (k.outer_reduce_limit, k.outer_reduce_beyond)
     if kind == "all_gather":
-        limit, outer_limit = k.gather_limit, k.outer_gather_limit
+        limits, outer_limits = (k.gather_limit, k.gather_beyond), (k.outer_gather_limit, k.outer_gather_beyond)
     seconds = [0.0] * 4  # at each tier, for a byte of shard
     for at, shards in enumerate(gathered(group)):
         for share in rounds:
             seconds[at] += shards / rate(at, group, share, k.package_share, k.covers)
     node, beyond = seconds[0] + seconds[1], seconds[2] + seconds[3]
-    start = k.start * group**k.start_growth
+    flags = [(one, other) for one in range(min(group, 8)) for other in range(min(group, 8)) if one != other]
+    start = k.start + k.start_per_pair * len(flags)
     copying = sum(max(1.0, group / 8) / (k.peer_rate * share) for share in rounds)
-    small = min(shard, limit)
+    small = min(shard, limits[1])
     direct = start * (len(rounds) if group > 8 else 1) + small * max(copying, node)
     if kind == "all_reduce" and group <= 8:
         peers = [min(group, 2) - 1, max(group - 2, 0)]
         shots = [peers[at] / rate(at, group, k.write_share, k.package_share, k.covers) for at in (0, 1)]
-        direct = min(direct, start + small * group * sum(shots))
-    inside = direct
-    if shard > limit:
-        begin = start + len(rounds) * (k.bulk_start + (min(group, 8) - 1) * k.bulk_start_per_peer)
-        inside = max(direct, hides(begin, shard * node, k.bulk_overlap))
-    late = len(rounds) * k.outer_start if group > 8 and shard > outer_limit else 0.0
+        direct = min(direct, start + small * group * max(1 / k.push_rate, *shots))
+    starts = 1 if group == 2 else len(rounds)  # two dies exchange all at once
+    begin = start + starts * (k.bulk_start + (min(group, 8) - 1) * k.bulk_start_per_peer)
+    bulk = max(direct, hides(begin, shard * max(node, len(rounds) / k.pair_rate), k.bulk_overlap))
+    inside = between(shard, limits, direct, bulk)
+    late = between(shard, outer_limits, 0.0, len(rounds) * k.bulk_start) if group > 8 else 0.0
     return late + hides(inside, shard * beyond, k.outer_overlap)
 
 
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"peer_rate": 9e11, "start": 1e-7},  # links bind, and a shot at all peers may be faster
+    {"push_rate": 9e11, "pair_rate": 9e11},  # a shot at all peers is as slow as its slowest tier
     {"covers": ("roce", "ub"), "bulk_start": 1e-9, "bulk_start_per_peer": 1e-9, "outer_overlap": 0.9},
-    {"covers": ("sio",), "gather_limit": 1e4, "reduce_limit": 2e4, "peer_rate": 2e12, "bulk_overlap": 0.1},
+    {
+        "covers": ("sio",),
+        "gather_limit": 1e4,
+        "gather_beyond": 1e4,
+        "reduce_limit": 2e4,
+        "pair_rate": 3e10,
+        "peer_rate": 2e12,
+        "bulk_overlap": 0.1,
+    },
 ]
 
 
@@ -487,8 +505,8 @@ def test_collectives(kind: Any, values: dict[str, Any]) -> None:
 
 def test_collective_between_sets_that_hold_the_same() -> None:
     """Dies that are alike gather between sets alone: of large shards only what crosses counts, as simulated."""
-    free: dict[str, Any] = {"start": 0.0, "outer_start": 0.0, "bulk_start": 0.0, "bulk_start_per_peer": 0.0}
-    rates = with_kernel("collective", peer_rate=1e30, outer_overlap=0.0, bulk_overlap=0.0, **free)
+    free: dict[str, Any] = {"start": 0.0, "start_per_pair": 0.0, "bulk_start": 0.0, "bulk_start_per_peer": 0.0}
+    rates = with_kernel("collective", peer_rate=1e30, pair_rate=1e30, outer_overlap=0.0, bulk_overlap=0.0, **free)
     for group, joined in ((8, 2), (16, 2), (128, 2), (64, 8), (128, 8), (128, 64)):
         exchange = Exchange(collective="all_gather", group=group, payload=3e7, joined=joined)
         received = gathered(group, joined)
@@ -500,9 +518,9 @@ def test_collective_between_sets_that_hold_the_same() -> None:
 @pytest.mark.parametrize(("group", "joined", "sets"), [(8, 4, 1), (16, 4, 3), (32, 8, 3)])
 def test_a_tier_inside_a_set_carries_nothing(group: int, joined: int, sets: int) -> None:
     """Sets larger than a card: the shards of the other sets cross the node's switch, none the link inside the card."""
-    free: dict[str, Any] = {"start": 0.0, "bulk_start": 0.0, "bulk_start_per_peer": 0.0, "peer_rate": 1e30}
+    free: dict[str, Any] = {"start": 0.0, "start_per_pair": 0.0, "bulk_start": 0.0, "bulk_start_per_peer": 0.0}
     tiers = (tier(0), replace(tier(1), dies=32))
-    rates = with_kernel("collective", replace(RATES, tiers=tiers), **free)
+    rates = with_kernel("collective", replace(RATES, tiers=tiers), peer_rate=1e30, pair_rate=1e30, **free)
     exchange = Exchange(collective="all_gather", group=group, payload=3e7, joined=joined)
     assert exchange_time(exchange, rates) == near(3e7 * sets / (0.83 * PIN[1]))
 
@@ -512,13 +530,14 @@ def test_a_node_half_full_copies_half_as_much_again() -> None:
     endless = tuple(replace(one, bandwidth=1e30, pin_bandwidth=1e30) for one in TIERS)
     exchange = Exchange(collective="all_gather", group=12, payload=3e4)
     found = exchange_time(exchange, replace(RATES, tiers=endless))
-    assert found == near(2.1e-6 * 12**0.57 + 3e4 * 1.5 / (2.4e10 * 0.83))
+    assert found == near(2.1e-6 + 8 * 7 * 5.7e-8 + 3e4 * 1.5 / (2.4e10 * 0.83))
 
 
 def test_a_mesh_of_two_cards_has_one_link() -> None:
     """Two cards of two dies: what one card gathers of the other goes at all of the mesh's rate."""
-    free: dict[str, Any] = {"start": 0.0, "bulk_start": 0.0, "bulk_start_per_peer": 0.0, "peer_rate": 1e30}
-    rates = with_kernel("collective", replace(RATES, tiers=(tier(0), replace(tier(1, "mesh"), dies=4))), **free)
+    free: dict[str, Any] = {"start": 0.0, "start_per_pair": 0.0, "bulk_start": 0.0, "bulk_start_per_peer": 0.0}
+    tiers = (tier(0), replace(tier(1, "mesh"), dies=4))
+    rates = with_kernel("collective", replace(RATES, tiers=tiers), peer_rate=1e30, pair_rate=1e30, **free)
     exchange = Exchange(collective="all_gather", group=4, payload=3e7, joined=2)
     assert exchange_time(exchange, rates) == near(3e7 / (0.83 * PIN[1]))
 

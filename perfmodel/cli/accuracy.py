@@ -11,13 +11,14 @@ from perfmodel.errors import UsageError
 VARIABLE = "MOEPLAN_MEASUREMENTS"
 
 
-def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -> list[Any]:
+def _scores(machine: Any, rows: list[Any], held_out: bool, cold: bool = False) -> tuple[list[Any], list[Any]]:
     from perfmodel.files import machines
     from perfmodel.scoring.operator_errors import without_residents
-    from perfmodel.scoring.operator_scores import scores
+    from perfmodel.scoring.operator_scores import die_scores, scores
 
     rates = without_residents(machine.rates()) if cold else machine.rates()
-    return scores(rows, rates, machines.ideal(machine).rates(), held_out=held_out)
+    found = scores(rows, rates, machines.ideal(machine).rates(), held_out=held_out)
+    return found, die_scores(rows, rates) if held_out else []
 
 
 def command(
@@ -39,7 +40,10 @@ def command(
     ep: options.EpOption = None,
     cold: options.ColdOption = False,
     held_out: Annotated[
-        bool, typer.Option("--held-out/--no-held-out", help="Also cross-validate over whole shapes.")
+        bool,
+        typer.Option(
+            "--held-out/--no-held-out", help="Also cross-validate over whole shapes, and links over numbers of dies."
+        ),
     ] = True,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -56,7 +60,7 @@ def command(
     chosen = what or folders.names("microbenchmarks")
     tables = [Path(word) for word in chosen if word.lower().endswith(".csv")]
     remarks: list[str] = []
-    found: list[tuple[Any, list[Any]]] = []
+    found: list[tuple[Any, list[Any], list[Any]]] = []
     if tables:
         if len(tables) != len(chosen):
             raise UsageError("accuracy takes names of microbenchmarks or CSV tables, not both at once")
@@ -68,7 +72,7 @@ def command(
         for path in tables:
             rows, left_out = read_measurements(path, context)
             remarks += left_out
-            found.append((path.name, _scores(machine, rows, held_out, cold)))
+            found.append((path.name, *_scores(machine, rows, held_out, cold)))
         return options.show(accuracy_document(found, ()), format_, remarks)
     if on or stack or kernels or model or messages or ep or cold:
         raise UsageError("--on, --stack, --kernels, --model, --messages, --ep and --cold go with a .csv table")
@@ -83,7 +87,7 @@ def command(
         remarks += left_out
         if not rows:
             continue
-        found.append((spec, _scores(machine, rows, held_out and bool(spec.files))))
+        found.append((spec, *_scores(machine, rows, held_out and bool(spec.files))))
     if not found:
         raise UsageError("\n".join(remarks))
     return options.show(accuracy_document(found, () if what else (MADE_BY,)), format_, remarks)

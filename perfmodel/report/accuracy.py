@@ -6,7 +6,7 @@ from typing import Any
 from perfmodel.report.operator_errors import HELD_OUT, spread_cells, spread_columns
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import MET, Column, Document, Table
-from perfmodel.scoring.operator_scores import Score
+from perfmodel.scoring.operator_scores import DieScore, Score
 
 MADE_BY = (
     "made by: moeplan accuracy --measurements FOLDER --format markdown; FOLDER holds the public tables, which are not "
@@ -18,6 +18,10 @@ NOTES = (
     "parameters on file come from these very rows, so that only the held-out columns tell how they carry to others",
     "a shape is one (columns, inner) of a product, one (sequences, heads) of an attention, one operation and number "
     "of dies of a collective",
+)
+BY_DIES = (
+    "dies left out: all operations of that number of dies, predicted with parameters fitted to the other numbers; "
+    "sizes at which a library changes algorithm are held",
 )
 
 
@@ -40,10 +44,34 @@ def _limits(target: Any) -> str:
     return ", ".join(f"{word} {100 * limit:g} %" for word, limit in words if limit is not None)
 
 
-def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[str]) -> Document:
-    """Return one row per set of measurements and operator; ``first`` are notes that come before the others."""
+def _by_dies(found: Sequence[tuple[Any, list[Score], list[DieScore]]]) -> tuple[Table, ...]:
+    """Return the table of numbers of dies left out; none where no links were measured."""
+    rows = [
+        {
+            "benchmark": source if isinstance(source, str) else source.name,
+            "dies": score.dies,
+            "rows": score.rows,
+            **{name: getattr(score.out, name) for name in ("median", "p90", "bias", "worst")},
+        }
+        for source, _, scores in found
+        for score in scores
+    ]
+    columns = (
+        Column("benchmark", "measured", group=True),
+        Column("dies", "dies left out", "1"),
+        Column("rows", "rows", "1"),
+        *spread_columns(bias=2, worst=1),
+    )
+    return (Table("Links, each number of dies left out", columns, tuple(rows)),) if rows else ()
+
+
+def accuracy_document(found: Sequence[tuple[Any, list[Score], list[DieScore]]], first: Sequence[str]) -> Document:
+    """Return one row per set of measurements and operator; ``first`` are notes that come before the others.
+
+    Where links were measured, a second table has one row per number of dies left out.
+    """
     rows: list[dict[str, object]] = []
-    for source, scores in found:
+    for source, scores, _ in found:
         named = not isinstance(source, str)
         for score in scores:
             within = met(source.target, score) if named else None
@@ -74,12 +102,21 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score]]], first: Sequence[
         *MET,
     )
     missed = [f"{row['benchmark']} ({row['operator']})" for row in rows if row["met"] is False]
-    told = tuple(f"{source.name}: {source.note}" for source, _ in found if not isinstance(source, str) and source.note)
-    notes = (*first, *NOTES, *told, *([f"beyond its target: {', '.join(missed)}"] if missed else []))
+    told = tuple(
+        f"{source.name}: {source.note}" for source, _, _ in found if not isinstance(source, str) and source.note
+    )
+    dies = _by_dies(found)
+    notes = (
+        *first,
+        *NOTES,
+        *(BY_DIES if dies else ()),
+        *told,
+        *([f"beyond its target: {', '.join(missed)}"] if missed else []),
+    )
     return Document(
         schema="moeplan.accuracy/1",
         title="Operators and links alone, predicted against measured",
-        tables=(Table("Operators and links alone", columns, tuple(rows)),),
+        tables=(Table("Operators and links alone", columns, tuple(rows)), *dies),
         facts={"rows": rows},
         notes=notes,
     )

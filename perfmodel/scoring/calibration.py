@@ -1,12 +1,13 @@
 """Measured operators -> the parameters of their kernels, and how well these predict shapes held out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, log
 from typing import Any, cast
 
 import numpy as np
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import DataError, UsageError
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.measured.shapes import Measurement
@@ -112,6 +113,18 @@ def _ranges(free: list[str], found: Any, base: Kernel) -> dict[str, tuple[float,
     return ranges
 
 
+def _felt(name: str, base: Kernel, rows: Rows, rates: Rates, chosen: Sequence[str] = ()) -> list[str]:
+    """Return the parameters to fit: of those chosen, by default of all, the ones that rows feel at the priors."""
+    start = base.model_copy(
+        update={
+            p: prior.value
+            for p, prior in PRIORS[type(base)].items()
+            if prior.low <= float(parameters(base)[p]) <= prior.high and (not chosen or p in chosen)
+        }
+    )
+    return [p for p in _free(name, start, rows, _with(rates, name, start)) if not chosen or p in chosen]
+
+
 def fit(
     name: str,
     measured: Sequence[Measurement],
@@ -132,15 +145,7 @@ def fit(
         raise UsageError(f"{name} has no parameters to fit")
     rows = Rows(measured)
     check_units(name, rows, ideal)
-    start = base.model_copy(
-        update={
-            p: prior.value
-            for p, prior in PRIORS[type(base)].items()
-            if prior.low <= float(parameters(base)[p]) <= prior.high and (not chosen or p in chosen)
-        }
-    )
-    rates = _with(rates, name, start)
-    free = [p for p in _free(name, start, rows, rates) if not chosen or p in chosen]
+    free = _felt(name, base, rows, rates, chosen)
     if not free:
         raise DataError(f"{measured[0].where}: {name}: its rows feel none of the parameters to fit")
     needed = ROWS_PER_PARAMETER * max(1, len(free))
@@ -173,12 +178,39 @@ def fit(
     )
 
 
-def held_out_predictions(name: str, start: Kernel, free: list[str], rows: Rows, rates: Rates) -> Values:
-    """Return each row predicted by a fit that saw no row of its shape."""
+def by_dies(name: str, measured: Sequence[Measurement], base: Kernel, rates: Rates) -> Values | None:
+    """Return the errors of each row of a link by a fit that saw no row of its number of dies, of no operation.
+
+    Harder than whole shapes, one operation on so many dies: the other operations are left out there too.  A
+    parameter that only the rows left out feel takes its prior; sizes read off a table are held.
+    Nothing where there is one number of dies, or the rest of the rows are too few.
+    """
+    rows = Rows(measured)
+    groups = [dies_of(row) for row in measured]
+    free = _felt(name, base, rows, rates)
+    fewest = len(groups) - max(groups.count(group) for group in groups)
+    if len(set(groups)) == 1 or not free or fewest < ROWS_PER_PARAMETER * len(free):
+        return None
+    return held_out_predictions(name, base, free, rows, rates, by=dies_of) / rows.times - 1
+
+
+def dies_of(row: Measurement) -> int:
+    """Return the dies of a measured exchange, none of an operator of one die."""
+    return 0 if row.op.exchange is None else int(as_float(row.op.exchange.group))
+
+
+def _shape(row: Measurement) -> str:
+    return row.shape
+
+
+def held_out_predictions(
+    name: str, start: Kernel, free: list[str], rows: Rows, rates: Rates, by: Callable[[Measurement], Hashable] = _shape
+) -> Values:
+    """Return each row predicted by a fit that saw no row of its shape, or of what ``by`` says of it."""
     result = np.full(len(rows.rows), inf)
-    for shape in dict.fromkeys(row.shape for row in rows.rows):
-        seen = Rows([row for row in rows.rows if row.shape != shape])
+    for group in dict.fromkeys(by(row) for row in rows.rows):
+        seen = Rows([row for row in rows.rows if by(row) != group])
         kernel, _ = _solve(name, start, free, seen, rates)
-        unseen = [i for i, row in enumerate(rows.rows) if row.shape == shape]
+        unseen = [i for i, row in enumerate(rows.rows) if by(row) == group]
         result[unseen] = Rows([rows.rows[i] for i in unseen]).predicted(_with(rates, name, kernel))
     return result

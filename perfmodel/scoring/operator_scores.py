@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.measured.shapes import Measurement
-from perfmodel.scoring.calibration import TooFewRows, fit
+from perfmodel.scoring.calibration import TooFewRows, by_dies, dies_of, fit
 from perfmodel.scoring.operator_errors import Rows, Spread, Values, by_kernel, check_units, spread_of
 from perfmodel.supply.rates import Rates
 
@@ -22,6 +22,32 @@ class Score:
     shipped: Spread
     #: with parameters fitted without the row's shape; nothing where the rows are too few
     across: Spread | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DieScore:
+    """Errors of the links of one set of measurements on one number of dies, by fits that saw none of these rows."""
+
+    dies: int
+    rows: int
+    out: Spread
+
+
+def die_scores(measured: Sequence[Measurement], rates: Rates) -> list[DieScore]:
+    """Return one score for each number of dies, all operations together; none where nothing is left to fit to."""
+    errors: dict[int, list[float]] = {}
+    where: dict[int, list[str]] = {}
+    for name, rows in by_kernel(measured).items():
+        if rows[0].op.exchange is None:
+            continue
+        found = by_dies(name, rows, rates.kernels[name], rates)
+        for row, error in zip(rows, () if found is None else found, strict=found is not None):
+            errors.setdefault(dies_of(row), []).append(float(error))
+            where.setdefault(dies_of(row), []).append(row.where)
+    return [
+        DieScore(dies=dies, rows=len(errors[dies]), out=spread_of(np.array(errors[dies]), where[dies]))
+        for dies in sorted(errors)
+    ]
 
 
 def _word(row: Measurement) -> str:

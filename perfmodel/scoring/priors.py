@@ -39,7 +39,8 @@ _STREAM = Prior(0.85, 0.15, 0.2, 1.0)
 
 #: Priors by kind of kernel.  Starts are the vendor tool's static costs; shares are those of published
 #: kernels and links (CloudMatrix384 tables 1, 8, 9 and 10); sizes are those of the hardware: rows of a
-#: cube tile, tokens of a cache block, a sixth of an L2.  Spreads are wide where nothing is published.
+#: cube tile, tokens of a cache block, a sixth of an L2; one peer gets what a port of 196 GB/s writes at
+#: that share.  Spreads are wide where nothing is published.
 PRIORS: dict[type[Any], dict[str, Prior]] = {
     MatmulKernel: {
         "start": _START,
@@ -72,12 +73,13 @@ PRIORS: dict[type[Any], dict[str, Prior]] = {
     },
     CollectiveKernel: {
         "start": Prior(2e-6, 1.0, 1e-7, 1e-3),
-        "start_growth": Prior(0.7, 0.3, 0.1, 2),
+        "start_per_pair": Prior(0.1e-6, 1.0, 1e-9, 1e-5),
         "peer_rate": Prior(20e9, 1.0, 1e9, 5e11),
+        "push_rate": Prior(50e9, 1.0, 1e9, 5e11),
+        "pair_rate": Prior(137e9, 0.3, 1e9, 5e11),
         "bulk_start": Prior(130e-6, 0.7, 1e-6, 1e-2),
         "bulk_start_per_peer": Prior(10e-6, 1.0, 1e-8, 1e-3),
         "bulk_overlap": Prior(0.7, 0.5, 0.01, 1.0),
-        "outer_start": Prior(100e-6, 1.0, 1e-6, 1e-2),
         "read_share": Prior(0.85, 0.1, 0.3, 1.0),
         "write_share": Prior(0.7, 0.1, 0.3, 1.0),
         "package_share": Prior(0.95, 0.05, 0.3, 1.0),

@@ -93,22 +93,29 @@ class CollectiveKernel(Spec):
     """AllGather, ReduceScatter and AllReduce of one library on the links it covers."""
 
     start: Seconds
-    #: the start grows with the dies of the group to this power
-    start_growth: Annotated[Dimensionless, Le(10.0)]
+    #: what each pair of dies of a node adds to the start
+    start_per_pair: Seconds
     #: rate at which one die copies one peer's shard in the direct algorithm, before the link's share
     peer_rate: PositiveRate
-    #: largest shard that the direct algorithm takes, gathering and reducing
+    #: rate at which one die gives one peer its whole tensor, in an AllReduce of one shot
+    push_rate: PositiveRate
+    #: most that one die gets of one peer in bulk, over however many links
+    pair_rate: PositiveRate
+    #: largest shard that surely runs the direct algorithm and smallest that surely runs in bulk
     gather_limit: Bytes
+    gather_beyond: Bytes
     reduce_limit: Bytes
-    #: what the bulk algorithm adds to the start, and each peer inside the node, per round
+    reduce_beyond: Bytes
+    #: what a phase in bulk adds to the start, and each peer inside the node, per round
     bulk_start: Seconds
     bulk_start_per_peer: Seconds
     #: part of the shorter of that start and the transfer that is hidden
     bulk_overlap: Part
-    #: added once a shard beyond these sizes leaves the node
-    outer_start: Seconds
+    #: the same sizes where the group leaves the node: beyond them the phase between nodes is one in bulk
     outer_gather_limit: Bytes
+    outer_gather_beyond: Bytes
     outer_reduce_limit: Bytes
+    outer_reduce_beyond: Bytes
     #: part of the shorter of the phases inside and outside the nodes that is hidden
     outer_overlap: Part
     #: shares of the pin rate: on links between packages when reading and when writing, and inside a package

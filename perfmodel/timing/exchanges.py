@@ -60,12 +60,16 @@ def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> S
     kind, group, shard = exchange.collective, exchange.group, exchange.payload
     reads, writes = int(kind != "reduce_scatter"), int(kind != "all_gather")
     rounds = reads + writes
-    limit, outer_limit = (
-        (kernel.gather_limit, kernel.outer_gather_limit)
-        if kind == "all_gather"
-        else (kernel.reduce_limit, kernel.outer_reduce_limit)
+    gathers = kind == "all_gather"
+    last, first = (
+        (kernel.gather_limit, kernel.gather_beyond) if gathers else (kernel.reduce_limit, kernel.reduce_beyond)
     )
-    small = minimum(shard, limit)
+    outer_last, outer_first = (
+        (kernel.outer_gather_limit, kernel.outer_gather_beyond)
+        if gathers
+        else (kernel.outer_reduce_limit, kernel.outer_reduce_beyond)
+    )
+    small = minimum(shard, first)
     crossing = greater(group, rates.node_dies)
 
     inside: list[Seconds] = []  # time of one byte of shard
@@ -89,25 +93,33 @@ def _collective(exchange: Exchange, kernel: CollectiveKernel, rates: Rates) -> S
             outside.append(phase)
         inner = outer
     per_byte = total(inside)
+    of_one = rounds / kernel.pair_rate
+    peers = minimum(group, rates.node_dies) - 1
 
-    start = formulas.grown_start(start=kernel.start, growth=kernel.start_growth, group=group)
+    start = formulas.paired_start(start=kernel.start, per_pair=kernel.start_per_pair, group=group, node=rates.node_dies)
     copies = group / minimum(group, rates.node_dies) / kernel.peer_rate
     copies = reads * copies / kernel.read_share + writes * copies / kernel.write_share
     starts = where(crossing, rounds * start, start)
     direct = formulas.direct_time(start=starts, shard=small, copies=copies, links=per_byte)
     if kind == "all_reduce":
-        one_shot = formulas.direct_time(start=start, shard=small, copies=0.0, links=total(pushed))
+        slowest = pushed[0]
+        for one in pushed[1:]:
+            slowest = maximum(slowest, one)
+        one_shot = formulas.direct_time(start=start, shard=small, copies=group / kernel.push_rate, links=slowest)
         direct = where(crossing, direct, minimum(direct, one_shot))
+    steps = formulas.rounds_of(rounds=rounds, group=group)
     bulk_start = formulas.bulk_start(
         start=start,
-        rounds=rounds,
+        rounds=steps,
         per_round=kernel.bulk_start,
         per_peer=kernel.bulk_start_per_peer,
-        peers=minimum(group, rates.node_dies) - 1,
+        peers=peers,
     )
-    bulk = overlapped_time(first=bulk_start, second=shard * per_byte, hidden=kernel.bulk_overlap)
-    outer_start = where(crossing & greater(shard, outer_limit), rounds * kernel.outer_start, 0.0)
-    inner_phase = where(greater(shard, limit), maximum(bulk, direct), direct)
+    bulk = overlapped_time(first=bulk_start, second=shard * maximum(per_byte, of_one), hidden=kernel.bulk_overlap)
+    in_bulk = formulas.switched_part(size=shard, last=last, first=first)
+    inner_phase = formulas.expected_time(small=direct, large=maximum(bulk, direct), part=in_bulk)
+    outer_bulk = formulas.switched_part(size=shard, last=outer_last, first=outer_first)
+    outer_start = where(crossing, outer_bulk * (rounds * kernel.bulk_start), 0.0)
     return outer_start + overlapped_time(first=inner_phase, second=shard * total(outside), hidden=kernel.outer_overlap)
 
 
