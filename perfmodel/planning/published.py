@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
@@ -14,7 +15,9 @@ from perfmodel.scoring.site import SiteRow, row_of_pool, rows_of_deployment
 from perfmodel.scoring.spreads import FittedSpread, fit_spreads, miss
 from perfmodel.scoring.summaries import counted
 from perfmodel.scoring.validation import Published, Result, beside_left_out, scored
+from perfmodel.specs.conditions import Conditions
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
+from perfmodel.specs.open_conditions import cases_of
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.techniques import Technique, Techniques
 
@@ -22,7 +25,16 @@ from perfmodel.supply.techniques import Technique, Techniques
 def published(spec: EvidenceSpec, stack: str | None = None, kernels: Sequence[str] = ()) -> Published:
     """Return a row set up, under another stack or kernel sets where they are given."""
     model = catalog.load_model(spec.conditions.model).spec
-    return Published(spec=spec, model=model, machine=load_conditions(spec.conditions, stack, kernels))
+
+    def row(conditions: Conditions) -> Published:
+        return Published(
+            spec=spec.model_copy(update={"conditions": conditions}),
+            model=model,
+            machine=load_conditions(conditions, stack, kernels),
+        )
+
+    cases = ((weight, words, row(case)) for weight, words, case in cases_of(spec.conditions, spec.open))
+    return replace(row(spec.conditions), cases=tuple(cases) if spec.open else ())
 
 
 def row_on_file(name: str) -> Published:
@@ -65,9 +77,9 @@ def scores(
     known = _known(rows, deployments, on_file)
     results, told = [], []
     for row in rows:
-        there = with_site(row.machine, site, row.spec.measured_on, without=row.name)
-        unread = replace(row, machine=known[row.source](row.machine))
-        found, without = scored(replace(row, machine=there)), scored(unread)
+        at_site = partial(with_site, names=site, measured_on=row.spec.measured_on, without=row.name)
+        unread = row.on(known[row.source])
+        found, without = scored(row.on(at_site)), scored(unread)
         results.append(replace(found, scores=beside_left_out(found.scores, without.scores)))
         told.append(row_of_pool(unread))
     joined = []
@@ -90,7 +102,7 @@ def spreads_left_out() -> dict[str, FittedSpread]:
     """Return what the model leaves out, as all that is on file tells it when predicted without its source."""
     rows, deployments = rows_on_file(), deployments_on_file()
     known = _known(rows, deployments, rows)
-    results = [scored(replace(row, machine=known[row.source](row.machine)), ranges_alone=True) for row in rows]
+    results = [scored(row.on(known[row.source]), ranges_alone=True) for row in rows]
     joined = [
         deployed(
             spec,

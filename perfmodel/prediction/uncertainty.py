@@ -1,7 +1,7 @@
 """How sure a prediction is: the stated ranges of all inputs carried through the same formulas at once."""
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
@@ -67,6 +67,13 @@ def _strata_of(name: str) -> Values:
     Source: [mckay1979]; the same points in every run.
     """
     return np.random.default_rng(zlib.crc32(name.encode())).permutation((np.arange(SAMPLES) + 0.5) / SAMPLES)
+
+
+def chosen(weights: Sequence[float], name: str) -> NDArray[np.int64]:
+    """Return for each sample which of some cases it is of, each as often as its weight says."""
+    ends = np.cumsum(weights) / np.sum(weights)
+    places: NDArray[np.int64] = np.searchsorted(ends[:-1], _strata_of(name))
+    return places
 
 
 @lru_cache(maxsize=1024)

@@ -1,17 +1,16 @@
 """Published results of whole deployments beside their predictions."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
-from perfmodel.prediction.uncertainty import interval, pool_intervals
-from perfmodel.scoring.validation import Scored
+from perfmodel.prediction.uncertainty import Values, pool_intervals
+from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixed
 from perfmodel.specs.evidence import RATE, DeploymentSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.open_conditions import cases_of
 from perfmodel.supply.machine import Machine
 
 
@@ -29,35 +28,60 @@ class Deployed:
         return "prefill" if self.joined.prefill_requests_per_s < self.joined.decode_requests_per_s else "decode"
 
 
-def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine, *, ranges_alone: bool = False) -> Deployed:
-    """Return a whole deployment, its pools joined by rate, beside what was measured.
+def joined_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> JoinedPools:
+    """Return the pools of a deployment as its conditions state them.
 
-    The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
     Raises ``UsageError`` where a layout cannot be.
     """
     if spec.conditions.mixed or spec.conditions.prefill_system:
         raise UsageError(f"{spec.name}: mixed, or of two systems; allowed here: two pools of one system")
-    joined = of_deployment(spec.conditions, model, machine.rates())
-    on = None if ranges_alone else spec.measured_on
-    of_pool: dict[str, Any] = {}
-    rates: dict[str, Any] = {}
+    return of_deployment(spec.conditions, model, machine.rates())
+
+
+def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine, measured_on: str | None) -> Predictive:
+    """Return what is predicted of a whole deployment, a mixture of its cases where conditions are open.
+
+    The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
+    """
+    cases = list(cases_of(spec.conditions, spec.open))
+    found = [
+        _predicted(joined_of(spec.model_copy(update={"conditions": case}), model, machine), machine, measured_on)
+        for _, _, case in cases
+    ]
+    return mixed([weight for weight, _, _ in cases], found, spec.name)
+
+
+def _predicted(
+    joined: JoinedPools, machine: Machine, measured_on: str | None
+) -> tuple[dict[str, float], dict[str, Values]]:
+    """Return what two pools serve together, and samples of each of its times over it."""
+    relative: dict[str, Values] = {}
+    rates: dict[str, Values] = {}
     for phase, pool, rate in (
         ("prefill", joined.prefill, joined.prefill_requests_per_s),
         ("decode", joined.decode, joined.decode_requests_per_s),
     ):
-        of_pool[phase] = pool_intervals(machine, pool.plan.layout, pool.plan.family, pool.scenario.case, measured_on=on)
-        rates[phase] = rate * as_float(pool.point.step_time) / of_pool[phase].steps
-    values = joined.quantities()
-    per_card = spec.conditions.osl / joined.cards
-    slower = np.minimum(rates["prefill"], rates["decode"]) * per_card
-    intervals = {RATE: interval(slower), "tpot": of_pool["decode"].tpot}
+        plan, case = pool.plan, pool.scenario.case
+        relative[phase] = pool_intervals(machine, plan.layout, plan.family, case, measured_on=measured_on).relative
+        rates[phase] = rate / relative[phase]
+    slower = joined.requests_per_s / np.minimum(rates["prefill"], rates["decode"])
+    return joined.quantities(), {RATE: slower, "tpot": relative["decode"]}
+
+
+def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine, *, ranges_alone: bool = False) -> Deployed:
+    """Return a whole deployment, its pools joined by rate, beside what was measured.
+
+    Raises ``UsageError`` where a layout cannot be.
+    """
+    joined = joined_of(spec, model, machine)
+    found = predictive_of(spec, model, machine, None if ranges_alone else spec.measured_on)
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
-            predicted=values[measured.quantity],
-            interval=intervals[measured.quantity],
+            predicted=found.values[measured.quantity],
+            interval=interval_of(found.relative[measured.quantity], measured.quantity, found.values[measured.quantity]),
         )
         for measured in spec.measured
     )

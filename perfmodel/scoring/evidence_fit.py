@@ -77,7 +77,8 @@ def priors_of(machine: Machine) -> dict[str, Figure]:
 def fitted_to(row: PublishedRow) -> bool:
     """Return whether a row takes part: golden, its batch published, its terms with priors, a step measured.
 
-    Where even routing is assumed and not stated, the row would vouch for what it was given.
+    Where even routing is assumed and not stated, the row would vouch for what it was given; where a condition is open,
+    for the case that fits.
     A rate at a TPOT limit with an open batch hardly feels the step, and says nothing of it.
     """
     spec = row.spec
@@ -85,6 +86,7 @@ def fitted_to(row: PublishedRow) -> bool:
         spec.role == "golden"
         and spec.conditions.layout.batch is not None
         and "balanced" not in spec.assumed
+        and not spec.open
         and spec.measured[0].quantity in STEP_QUANTITIES
         and bool(priors_of(row.machine))
     )

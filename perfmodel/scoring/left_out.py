@@ -1,7 +1,7 @@
 """A machine as it would be known had a source never been read: no row of it fitted to, no constant read off it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to, with_fit
 from perfmodel.scoring.validation import Published
@@ -16,7 +16,7 @@ def known_without(source: str, on_file: Sequence[Published]) -> Callable[[Machin
     anew to the golden rows on file of all other sources, on machines that lost the same numbers.
     """
     others = (row for row in on_file if row.source != source)
-    rows = [replace(row, machine=without_source(row.machine, source)) for row in others]
+    rows = [row.on(partial(without_source, source=source)) for row in others]
     taken = [row for row in rows if fitted_to(row)]
     fit = fit_terms(taken) if taken else None
 

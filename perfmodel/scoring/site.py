@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.algebra import as_float
-from perfmodel.prediction.quantities import predicted
-from perfmodel.prediction.uncertainty import SAMPLES, luck_of, pool_intervals
-from perfmodel.scoring.deployments import Deployed
+from perfmodel.prediction.uncertainty import SAMPLES, luck_of
+from perfmodel.scoring.deployments import Deployed, predictive_of
 from perfmodel.scoring.spreads import FREEDOM
-from perfmodel.scoring.validation import Published
+from perfmodel.scoring.validation import Published, predictive
 from perfmodel.specs.base import Figure, Source
 from perfmodel.specs.evidence import RATE
 from perfmodel.specs.machine import LeftOutBy
@@ -47,29 +46,28 @@ class SiteRow:
 
 def row_of_pool(row: Published) -> SiteRow:
     """Return a row of one pool as told by its first quantity."""
-    resolved, measured = row.resolved(), row.spec.measured[0]
-    plan, case = resolved.plan, resolved.scenario.case
-    intervals = pool_intervals(row.machine, plan.layout, plan.family, case, row.spec.ranges, measured_on=None)
+    measured = row.spec.measured[0]
+    found = predictive(row, measured_on=None)
     return SiteRow(
         name=row.name,
         source=row.source,
-        phase=plan.family.phase,
+        phase=row.spec.conditions.phase,
         quantity=measured.quantity,
         measured_on=row.spec.measured_on,
-        error=_error(measured.quantity, measured.value / predicted(resolved)[measured.quantity]),
-        ranges=np.log(intervals.relative),
+        error=_error(measured.quantity, measured.value / found.values[measured.quantity]),
+        ranges=np.log(found.relative[measured.quantity]),
         spreads=row.machine.terms.spec.left_out,
     )
 
 
 def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
     """Return what was measured of a whole deployment: TPOT tells of decode, the rate of the pool that sets it."""
-    found = []
+    model = one.joined.decode.scenario.case.model
+    known = predictive_of(one.spec, model, machine, None)
     tpot = any(score.quantity == "tpot" for score in one.scores)
+    found = []
     for score in one.scores:
         phase = "decode" if score.quantity == "tpot" else one.decided_by
-        pool = one.joined.prefill if phase == "prefill" else one.joined.decode
-        intervals = pool_intervals(machine, pool.plan.layout, pool.plan.family, pool.scenario.case, measured_on=None)
         found.append(
             SiteRow(
                 name=one.spec.name,
@@ -77,8 +75,8 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
                 phase=phase,
                 quantity=score.quantity,
                 measured_on=one.spec.measured_on,
-                error=_error(score.quantity, score.measured / score.predicted),
-                ranges=np.log(intervals.relative),
+                error=_error(score.quantity, score.measured / known.values[score.quantity]),
+                ranges=np.log(known.relative[score.quantity]),
                 spreads=machine.terms.spec.left_out,
                 tells=not (tpot and score.quantity == RATE and phase == "decode"),  # of the same steps as TPOT
             )

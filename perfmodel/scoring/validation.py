@@ -1,13 +1,16 @@
 """Published results of pools -> scores: errors, and intervals that hold or miss."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from perfmodel.algebra import as_float
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.prediction.quantities import parts_of, predicted
 from perfmodel.prediction.scenario import Resolved, of_evidence, resolve
-from perfmodel.prediction.uncertainty import Interval, PoolIntervals, interval, pool_intervals
+from perfmodel.prediction.uncertainty import Interval, Values, chosen, interval, pool_intervals
 from perfmodel.scoring.distance import Place, place_of
 from perfmodel.specs.evidence import RATE, EvidenceSpec
 from perfmodel.specs.model import ModelSpec
@@ -24,11 +27,23 @@ class Published:
     spec: EvidenceSpec
     model: ModelSpec
     machine: Machine
+    #: where the source leaves conditions open: the weight of each case, what it is, and the row with it
+    cases: tuple[tuple[float, str, "Published"], ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the row."""
         return self.spec.name
+
+    @property
+    def each(self) -> tuple[tuple[float, str, "Published"], ...]:
+        """Every case with its weight; the row itself where nothing is open."""
+        return self.cases or ((1.0, "", self),)
+
+    def on(self, change: Callable[[Machine], Machine]) -> "Published":
+        """Return the row, and each of its cases, on another machine in place of its own."""
+        cases = tuple((weight, words, one.on(change)) for weight, words, one in self.cases)
+        return replace(self, machine=change(self.machine), cases=cases)
 
     @property
     def source(self) -> str:
@@ -116,10 +131,49 @@ def place(published: Published, resolved: Resolved) -> Place:
     return place_of(published.spec.conditions, published.machine, resolved)
 
 
-def _interval(intervals: PoolIntervals, quantity: str, value: float) -> Interval:
-    """Return the interval of a predicted value: rates turn the step's, times and parts of a step share it."""
-    relative = intervals.relative
+def interval_of(relative: Values, quantity: str, value: float) -> Interval:
+    """Return the interval of a predicted value, given samples of its time over the prediction."""
     return interval(value / relative if quantity == RATE else value * relative)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predictive:
+    """What is predicted of a row: each quantity, and samples of its time over that."""
+
+    values: Mapping[str, float]
+    relative: Mapping[str, Values]
+
+
+def predictive(row: Published, measured_on: str | None) -> Predictive:
+    """Return what is predicted of a row, a mixture of its cases where conditions are open.
+
+    The prediction is the mean of the cases' logarithms by their weights; a sample is of one case, as often as its
+    weight says.  Raises ``UsageError`` where the layout of a case cannot be.
+    """
+    found = []
+    for _, _, one in row.each:
+        resolved = one.resolved()
+        plan, case = resolved.plan, resolved.scenario.case
+        steps = pool_intervals(one.machine, plan.layout, plan.family, case, row.spec.ranges, measured_on).relative
+        found.append((predicted(resolved), steps))
+    return mixed([weight for weight, _, _ in row.each], found, row.name)
+
+
+def mixed(weights: Sequence[float], found: Sequence[tuple[Mapping[str, float], Any]], name: str) -> Predictive:
+    """Return the mixture of predictions, each of its quantities and samples of its times over them.
+
+    ``found`` may give samples for all quantities together, or by quantity.
+    """
+    taken = chosen(weights, f"case of {name}")
+    values, relative = {}, {}
+    for quantity in found[0][0]:
+        each = np.array([one[quantity] for one, _ in found])
+        value = float(np.exp(np.dot(weights, np.log(each)))) if each.all() else float(np.dot(weights, each))
+        times = each / value if quantity != RATE else value / each
+        samples = [one[quantity] if isinstance(one, Mapping) else one for _, one in found]
+        values[quantity] = value
+        relative[quantity] = np.choose(taken, [time * one for time, one in zip(times, samples, strict=True)])
+    return Predictive(values=values, relative=relative)
 
 
 def beside_left_out(scores: Iterable[Scored], left_out: Iterable[Scored]) -> tuple[Scored, ...]:
@@ -133,16 +187,14 @@ def scored(published: Published, *, ranges_alone: bool = False) -> Result:
     Raises ``UsageError`` where the layout cannot be.
     """
     resolved = published.resolved()
-    values, plan, case = predicted(resolved), resolved.plan, resolved.scenario.case
-    on = None if ranges_alone else published.spec.measured_on
-    intervals = pool_intervals(published.machine, plan.layout, plan.family, case, published.spec.ranges, on)
+    found = predictive(published, None if ranges_alone else published.spec.measured_on)
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
-            predicted=values[measured.quantity],
-            interval=_interval(intervals, measured.quantity, values[measured.quantity]),
+            predicted=found.values[measured.quantity],
+            interval=interval_of(found.relative[measured.quantity], measured.quantity, found.values[measured.quantity]),
         )
         for measured in published.spec.measured
     )

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_valida
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
 from perfmodel.specs.conditions import Conditions, DeploymentConditions
+from perfmodel.specs.open_conditions import OpenCondition, check_open
 
 #: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
 Quantity = Literal[
@@ -65,10 +66,11 @@ class PartOfStep(Spec):
 MeasuredOn = Literal["driver", "service"]
 
 
-def _without_site(row: R) -> R:
-    """Refuse a row that is itself predicted from others: what it tells would be of them."""
+def _checked(row: R) -> R:
+    """Refuse open conditions that cannot be, and a row that is itself predicted from others: it would tell of them."""
     if row.conditions.site:
         raise ValueError("conditions.site: allowed in plans alone; name the rows with --site, and leave it out here")
+    check_open(row.conditions, row.open)
     return row
 
 
@@ -86,6 +88,8 @@ class EvidenceSpec(Spec):
     conditions: Conditions
     #: what the source leaves open: field -> what was assumed and why
     assumed: dict[str, str] = Field(default_factory=dict)
+    #: what the source leaves open and what moves the result, as cases; the prediction is of all of them
+    open: tuple[OpenCondition, ...] = ()
     measured: tuple[Measured, ...] = Field(min_length=1)
     #: ends of the lengths that the source leaves open; the prediction is then over all between them
     ranges: dict[Literal["isl", "osl"], tuple[PositiveInt, PositiveInt]] = Field(default_factory=dict)
@@ -95,8 +99,8 @@ class EvidenceSpec(Spec):
     sources: dict[str, Source]
 
     @model_validator(mode="after")
-    def _of_no_site(self) -> "EvidenceSpec":
-        return _without_site(self)
+    def _open_can_be(self) -> "EvidenceSpec":
+        return _checked(self)
 
     @model_validator(mode="after")
     def _parts_can_be_told(self) -> "EvidenceSpec":
@@ -106,6 +110,10 @@ class EvidenceSpec(Spec):
                 "profile shows waits inside the exchanges; use 'of: layer'"
             )
         return self
+
+
+#: keys of a deployment that choose its machines
+OF_MACHINES = ("system", "stack", "kernels", "techniques", "prefill_system", "prefill_stack")
 
 
 class DeploymentMeasured(Measured):
@@ -128,13 +136,18 @@ class DeploymentSpec(Spec):
     conditions: DeploymentConditions
     #: what the source leaves open: field -> what was assumed and why
     assumed: dict[str, str] = Field(default_factory=dict)
+    #: what the source leaves open and what moves the result, as cases; the prediction is of all of them
+    open: tuple[OpenCondition, ...] = ()
     measured: tuple[DeploymentMeasured, ...] = Field(min_length=1)
     note: str | None = None
     sources: dict[str, Source]
 
     @model_validator(mode="after")
-    def _of_no_site(self) -> "DeploymentSpec":
-        return _without_site(self)
+    def _open_can_be(self) -> "DeploymentSpec":
+        for one in self.open:
+            if one.key in OF_MACHINES:
+                raise ValueError(f"open: {one.key!r}; allowed of a deployment: keys of its service and its layouts")
+        return _checked(self)
 
 
 class PeerResult(Spec):
