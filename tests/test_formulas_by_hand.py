@@ -254,6 +254,11 @@ def test_copies_are_conserved() -> None:
     """What ranks receive is what tokens send: k copies to routed ranks, one to shared ranks."""
     assert experts.tokens_per_routed_rank(group_tokens=36, num_experts_per_tok=3, routed_ranks=7) * 7 == near(36 * 3)
     assert experts.tokens_per_shared_rank(group_tokens=36, shared_ranks=5) * 5 == near(36)
+    whole = {"group_tokens": 36, "num_experts_per_tok": 3}
+    # eleven slots on four ranks: three of three and one of two
+    three, two = (experts.tokens_per_fullest_rank(**whole, slots=11, slots_per_rank=s) for s in (3, 2))
+    assert 3 * three + two == near(36 * 3)
+    assert experts.tokens_per_fullest_rank(**whole, slots=14, slots_per_rank=2) == near(36 * 3 / 7)
 
 
 @pytest.mark.parametrize("skew", [0.0, 0.4, 1.3])

@@ -902,7 +902,7 @@ def loads_by_hand(layout: Layout, family: Family, traffic: Traffic, shared: int)
     ranks = (experts - layout.shared_ranks) / layout.expert_tp
     slots = EXPERTS + layout.redundant
     held = ceil(slots / ranks)
-    mean = everyone * TOP_K / ranks
+    mean = everyone * TOP_K / slots * held  # of a rank that holds the most slots
     data_parallel = (layout.dies - layout.expert_dies) / layout.tp / layout.cp
     sequences = max(1, layout.batch * data_parallel / layout.domains / many)
     variance = (exp(traffic.skew**2) - 1) / sequences + traffic.residual**2
@@ -979,6 +979,41 @@ def test_loads_of_the_busiest_ranks(phase: str, axes: dict, structure: dict, sha
         assert not list(differences(load, wanted))
         assert not list(differences(routing(load, layout, family, traffic, dims), wanted))
         assert not list(differences(quantities(layout, family, traffic, dims), wanted))
+
+
+@pytest.mark.parametrize("redundant", [0, 3, 6, 23, 41])
+def test_the_fullest_rank_is_that_of_slots_dealt_one_by_one(redundant: int) -> None:
+    """Slots dealt over the ranks in turn, every copy to a slot of equal share: the fullest rank counts."""
+    slots = EXPERTS + redundant
+    family, even = family_of("decode"), TRAFFIC.even()
+    for ranks in range(1, slots + 1):
+        held = [0] * ranks
+        for slot in range(slots):
+            held[slot % ranks] += 1
+        q = quantities(layout_of(dies=ranks, batch=4, redundant=redundant), family, even, DIMS)
+        assert q.slots_per_rank == max(held)
+        assert q.routed_tokens == pytest.approx(4 * ranks * TOP_K * max(held) / slots, rel=1e-12)
+
+
+@pytest.mark.parametrize("traffic", [TRAFFIC, TRAFFIC.even()], ids=["uneven", "even"])
+@pytest.mark.parametrize("redundant", [0, 7])
+def test_a_rank_less_never_helps_the_same_tokens(traffic: Traffic, redundant: int) -> None:
+    """The same instance-wide tokens on one rank less: the busiest gets no fewer copies, and reads no fewer experts.
+
+    An instance of one rank a slot, less one rank, has a rank of two: it gets twice the copies, and less only where
+    two slots of uneven load are unlikely to be the two busiest.
+    """
+    family, slots = family_of("decode"), EXPERTS + redundant
+    found = [
+        quantities(layout_of(dies=ranks, batch=5040 / ranks, redundant=redundant), family, traffic, DIMS)
+        for ranks in range(1, slots + 1)
+    ]
+    for fewer, more in itertools.pairwise(found):
+        assert fewer.slots_per_rank >= more.slots_per_rank
+        assert fewer.touched >= more.touched
+        if fewer.slots_per_rank > more.slots_per_rank or traffic.chance == 0:
+            assert fewer.routed_tokens >= more.routed_tokens
+    assert 1.5 <= found[-2].routed_tokens / found[-1].routed_tokens <= 2 + 1e-9
 
 
 def test_a_step_is_built_from_its_loads() -> None:

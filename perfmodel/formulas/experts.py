@@ -18,6 +18,27 @@ def tokens_per_routed_rank(*, group_tokens: Count, num_experts_per_tok: Count, r
     return group_tokens * num_experts_per_tok / routed_ranks
 
 
+def tokens_per_fullest_rank(
+    *, group_tokens: Count, num_experts_per_tok: Count, slots: Count, slots_per_rank: Count
+) -> Count:
+    r"""Mean number of token copies of a rank that holds the most slots, each slot getting its even share.
+
+    .. math:: m = n k\,\frac{s}{S},\quad s = \lceil S / R \rceil
+
+    Where the slots divide evenly over the ranks it is :func:`tokens_per_routed_rank`.
+    Errs high where a balancer puts the coldest experts on the ranks that hold one more.
+    Source: conservation of token copies.
+
+    256 slots on 256 ranks, and on 255, of which one then holds two:
+
+    >>> tokens_per_fullest_rank(group_tokens=2048, num_experts_per_tok=8, slots=256, slots_per_rank=1)
+    64.0
+    >>> tokens_per_fullest_rank(group_tokens=2048, num_experts_per_tok=8, slots=256, slots_per_rank=2)
+    128.0
+    """
+    return group_tokens * num_experts_per_tok * slots_per_rank / slots
+
+
 def tokens_per_shared_rank(*, group_tokens: Count, shared_ranks: Count) -> Count:
     """Number of tokens that a rank holding only a shared expert receives.
 
