@@ -825,6 +825,7 @@ TRAFFIC = Traffic(
     context_spread=0.8,
     prefix_hit=0.25,
     isl_spread=0.2,
+    variety=0.6,
 )
 
 
@@ -902,10 +903,12 @@ def loads_by_hand(layout: Layout, family: Family, traffic: Traffic, shared: int)
     ranks = (experts - layout.shared_ranks) / layout.expert_tp
     slots = EXPERTS + layout.redundant
     held = ceil(slots / ranks)
-    mean = everyone * TOP_K / slots * held  # of a rank that holds the most slots
+    alike = slots if traffic.residual <= traffic.skew else EXPERTS * (slots // EXPERTS)  # blind replicas help none
+    mean = everyone * TOP_K / alike * held  # of a rank that holds the most slots
     data_parallel = (layout.dies - layout.expert_dies) / layout.tp / layout.cp
     sequences = max(1, layout.batch * data_parallel / layout.domains / many)
-    variance = (exp(traffic.skew**2) - 1) / sequences + traffic.residual**2
+    unforeseen = min(traffic.skew, traffic.residual)
+    variance = exp(unforeseen**2) * (1 + (exp(traffic.variety**2) - 1) / sequences) - 1
     a = min(z(ranks), sqrt(log(1 + (1 - 1 / ranks) * (variance / held + traffic.chance / mean))))
     apart = stages or family.own_shared_ranks
     return load | {
@@ -973,7 +976,7 @@ def test_loads_of_the_busiest_ranks(phase: str, axes: dict, structure: dict, sha
     """Section 1 of docs/method.md; pairs and cache entries of prompts are counted one by one."""
     layout, family = layout_of(**axes), family_of(phase, **structure)
     dims = replace(DIMS, n_shared_experts=shared)
-    for traffic in (TRAFFIC, replace(TRAFFIC, isl_spread=0.0, prefix_hit=0.0), TRAFFIC.even()):
+    for traffic in (TRAFFIC, replace(TRAFFIC, isl_spread=0.0, prefix_hit=0.0, residual=1.1), TRAFFIC.even()):
         wanted = loads_by_hand(layout, family, traffic, shared)
         load = contexts(layout, family, traffic)
         assert not list(differences(load, wanted))
@@ -1051,12 +1054,13 @@ def test_pairs_of_equal_prompts_are_those_of_a_loop(isl: int, hit: float, chunk:
 
 
 def test_even_requests_keep_lengths_and_what_they_find() -> None:
-    """Section 1: balanced sets skew, residual, chance, context_spread and isl_spread to 0."""
+    """Section 1: balanced sets skew, residual, variety, chance, context_spread and isl_spread to 0."""
     even = TRAFFIC.even()
     assert (even.isl, even.osl, even.prefix_hit) == (60, 29, 0.25)
-    assert (even.skew, even.residual, even.chance, even.context_spread, even.isl_spread) == (0, 0, 0, 0, 0)
+    assert (even.skew, even.residual, even.variety, even.chance) == (0, 0, 0, 0)
+    assert (even.context_spread, even.isl_spread) == (0, 0)
     bare = Traffic(isl=1, osl=1, skew=1, residual=1, chance=1, context_spread=1)
-    assert (bare.prefix_hit, bare.isl_spread) == (0, 0)
+    assert (bare.prefix_hit, bare.isl_spread, bare.variety) == (0, 0, 0)
 
 
 def test_a_layout_says_nothing_of_what_it_has_not() -> None:

@@ -6,6 +6,7 @@ from perfmodel.algebra import ceil, maximum, minimum
 from perfmodel.formulas.attention import causal_pairs, chunked_steps, largest_share, mean_square
 from perfmodel.formulas.experts import (
     busiest_rank_tokens,
+    even_slots,
     experts_touched,
     slot_variance,
     tokens_per_fullest_rank,
@@ -132,12 +133,13 @@ def routing(load: Contexts, layout: Layout, family: Family, traffic: Traffic, di
         mean=tokens_per_fullest_rank(
             group_tokens=group_tokens,
             num_experts_per_tok=dims.num_experts_per_tok,
-            slots=slots,
+            slots=even_slots(experts=dims.n_routed_experts, slots=slots, skew=traffic.skew, residual=traffic.residual),
             slots_per_rank=held,
         ),
         variance=slot_variance(
             skew=traffic.skew,
             residual=traffic.residual,
+            variety=traffic.variety,
             sequences=maximum(1.0, layout.batch * layout.ranks / layout.domains / family.micro),
         ),
     )
