@@ -147,7 +147,7 @@ def busiest_rank_tokens(
     >>> round(busiest_rank_tokens(mean=8192, ranks=32, slots_per_rank=8, slot_variance=v, chance=1) / 8192, 2)
     2.48
     >>> round(busiest_rank_tokens(mean=8192, ranks=256, slots_per_rank=1, slot_variance=v, chance=1) / 8192, 1)
-    11.7
+    12.1
     """
     largest = largest_normal(count=ranks)
     # beyond s = z the form would fall again; no rank gets more than all copies
