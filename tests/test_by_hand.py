@@ -41,7 +41,7 @@ def contexts() -> float:
 def routed_tokens() -> float:
     mean = BATCH * (1 + DRAFT) / MICRO * DIES * 8 / (DIES - SHARED)
     ranks, sequences = DIES - SHARED, BATCH * DIES / MICRO
-    skew = (exp(1.7**2) - 1) / sequences + 0.119**2  # of one slot a rank; the draw of experts comes beside it
+    skew = exp(0.119**2) * (1 + (exp(1.59**2) - 1) / sequences) - 1  # of one slot; the draw of experts is beside it
     spread = log(1 + (1 - 1 / ranks) * (skew + 1 / mean))
     return mean * exp(z(ranks) * sqrt(spread) - spread / 2)
 

@@ -25,7 +25,17 @@ EXPONENTS = {
     "s/B": (1, -1, 0),
 }
 FACTORS = (3.0, 5.0, 7.0)
-BELOW_ONE = ("probability", "efficiency", "core_share", "utilisation", "skew", "residual", "chance", "slot_variance")
+BELOW_ONE = (
+    "probability",
+    "efficiency",
+    "core_share",
+    "utilisation",
+    "skew",
+    "residual",
+    "variety",
+    "chance",
+    "slot_variance",
+)
 
 
 def all_formulas() -> list[Callable[..., Any]]:

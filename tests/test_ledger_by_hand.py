@@ -825,6 +825,7 @@ TRAFFIC = Traffic(
     context_spread=0.8,
     prefix_hit=0.25,
     isl_spread=0.2,
+    variety=0.6,
 )
 
 
@@ -902,10 +903,12 @@ def loads_by_hand(layout: Layout, family: Family, traffic: Traffic, shared: int)
     ranks = (experts - layout.shared_ranks) / layout.expert_tp
     slots = EXPERTS + layout.redundant
     held = ceil(slots / ranks)
-    mean = everyone * TOP_K / ranks
+    alike = slots if traffic.residual <= traffic.skew else EXPERTS * (slots // EXPERTS)  # blind replicas help none
+    mean = everyone * TOP_K / alike * held  # of a rank that holds the most slots
     data_parallel = (layout.dies - layout.expert_dies) / layout.tp / layout.cp
     sequences = max(1, layout.batch * data_parallel / layout.domains / many)
-    variance = (exp(traffic.skew**2) - 1) / sequences + traffic.residual**2
+    unforeseen = min(traffic.skew, traffic.residual)
+    variance = exp(unforeseen**2) * (1 + (exp(traffic.variety**2) - 1) / sequences) - 1
     a = min(z(ranks), sqrt(log(1 + (1 - 1 / ranks) * (variance / held + traffic.chance / mean))))
     apart = stages or family.own_shared_ranks
     return load | {
@@ -973,12 +976,47 @@ def test_loads_of_the_busiest_ranks(phase: str, axes: dict, structure: dict, sha
     """Section 1 of docs/method.md; pairs and cache entries of prompts are counted one by one."""
     layout, family = layout_of(**axes), family_of(phase, **structure)
     dims = replace(DIMS, n_shared_experts=shared)
-    for traffic in (TRAFFIC, replace(TRAFFIC, isl_spread=0.0, prefix_hit=0.0), TRAFFIC.even()):
+    for traffic in (TRAFFIC, replace(TRAFFIC, isl_spread=0.0, prefix_hit=0.0, residual=1.1), TRAFFIC.even()):
         wanted = loads_by_hand(layout, family, traffic, shared)
         load = contexts(layout, family, traffic)
         assert not list(differences(load, wanted))
         assert not list(differences(routing(load, layout, family, traffic, dims), wanted))
         assert not list(differences(quantities(layout, family, traffic, dims), wanted))
+
+
+@pytest.mark.parametrize("redundant", [0, 3, 6, 23, 41])
+def test_the_fullest_rank_is_that_of_slots_dealt_one_by_one(redundant: int) -> None:
+    """Slots dealt over the ranks in turn, every copy to a slot of equal share: the fullest rank counts."""
+    slots = EXPERTS + redundant
+    family, even = family_of("decode"), TRAFFIC.even()
+    for ranks in range(1, slots + 1):
+        held = [0] * ranks
+        for slot in range(slots):
+            held[slot % ranks] += 1
+        q = quantities(layout_of(dies=ranks, batch=4, redundant=redundant), family, even, DIMS)
+        assert q.slots_per_rank == max(held)
+        assert q.routed_tokens == pytest.approx(4 * ranks * TOP_K * max(held) / slots, rel=1e-12)
+
+
+@pytest.mark.parametrize("traffic", [TRAFFIC, TRAFFIC.even()], ids=["uneven", "even"])
+@pytest.mark.parametrize("redundant", [0, 7])
+def test_a_rank_less_never_helps_the_same_tokens(traffic: Traffic, redundant: int) -> None:
+    """The same instance-wide tokens on one rank less: the busiest gets no fewer copies, and reads no fewer experts.
+
+    An instance of one rank a slot, less one rank, has a rank of two: it gets twice the copies, and less only where
+    two slots of uneven load are unlikely to be the two busiest.
+    """
+    family, slots = family_of("decode"), EXPERTS + redundant
+    found = [
+        quantities(layout_of(dies=ranks, batch=5040 / ranks, redundant=redundant), family, traffic, DIMS)
+        for ranks in range(1, slots + 1)
+    ]
+    for fewer, more in itertools.pairwise(found):
+        assert fewer.slots_per_rank >= more.slots_per_rank
+        assert fewer.touched >= more.touched
+        if fewer.slots_per_rank > more.slots_per_rank or traffic.chance == 0:
+            assert fewer.routed_tokens >= more.routed_tokens
+    assert 1.5 <= found[-2].routed_tokens / found[-1].routed_tokens <= 2 + 1e-9
 
 
 def test_a_step_is_built_from_its_loads() -> None:
@@ -1016,12 +1054,13 @@ def test_pairs_of_equal_prompts_are_those_of_a_loop(isl: int, hit: float, chunk:
 
 
 def test_even_requests_keep_lengths_and_what_they_find() -> None:
-    """Section 1: balanced sets skew, residual, chance, context_spread and isl_spread to 0."""
+    """Section 1: balanced sets skew, residual, variety, chance, context_spread and isl_spread to 0."""
     even = TRAFFIC.even()
     assert (even.isl, even.osl, even.prefix_hit) == (60, 29, 0.25)
-    assert (even.skew, even.residual, even.chance, even.context_spread, even.isl_spread) == (0, 0, 0, 0, 0)
+    assert (even.skew, even.residual, even.variety, even.chance) == (0, 0, 0, 0)
+    assert (even.context_spread, even.isl_spread) == (0, 0)
     bare = Traffic(isl=1, osl=1, skew=1, residual=1, chance=1, context_spread=1)
-    assert (bare.prefix_hit, bare.isl_spread) == (0, 0)
+    assert (bare.prefix_hit, bare.isl_spread, bare.variety) == (0, 0, 0)
 
 
 def test_a_layout_says_nothing_of_what_it_has_not() -> None:

@@ -131,6 +131,7 @@ RATES = Rates(
     combine_in_place=1.07,
     skew=1.7,
     residual=0.13,
+    variety=1.3,
     context_spread=0.6,
     weight_prefetch=False,
     even=False,
@@ -1026,12 +1027,14 @@ def test_traffic_of_a_case() -> None:
     """Lengths and unevenness as given; even where the driver or the machine makes it so."""
     given = case(prefix_hit=0.3, isl_spread=0.4).traffic
     assert (given.isl, given.osl, given.prefix_hit, given.isl_spread) == (800, 70, 0.3, 0.4)
-    assert (given.skew, given.residual, given.chance, given.context_spread) == (1.7, 0.13, 1.0, 0.6)
+    assert (given.skew, given.residual, given.variety) == (1.7, 0.13, 1.3)
+    assert (given.chance, given.context_spread) == (1.0, 0.6)
     plain = Case(model=case().model, rates=RATES, isl=800, osl=70)
     assert (plain.traffic.prefix_hit, plain.traffic.isl_spread, plain.traffic.chance, plain.acceptance) == (0, 0, 1, ())
     for even in (case(even=True, isl_spread=0.4), case(replace(RATES, even=True), isl_spread=0.4)):
         loads = even.traffic
-        assert (loads.skew, loads.residual, loads.chance, loads.context_spread, loads.isl_spread) == (0, 0, 0, 0, 0)
+        assert (loads.skew, loads.residual, loads.variety, loads.chance) == (0, 0, 0, 0)
+        assert (loads.context_spread, loads.isl_spread) == (0, 0)
         assert (loads.isl, loads.osl) == (800, 70)
 
 

@@ -1,6 +1,6 @@
 """How tokens fall on experts and ranks."""
 
-from perfmodel.algebra import as_float, exp, log, maximum, minimum, sqrt
+from perfmodel.algebra import as_float, exp, floor, greater, log, maximum, minimum, sqrt, where
 from perfmodel.formulas.statistics import largest_normal
 from perfmodel.units import Bytes, Count, Dimensionless, Flop
 
@@ -16,6 +16,49 @@ def tokens_per_routed_rank(*, group_tokens: Count, num_experts_per_tok: Count, r
     64.0
     """
     return group_tokens * num_experts_per_tok / routed_ranks
+
+
+def even_slots(*, experts: Count, slots: Count, skew: Dimensionless, residual: Dimensionless) -> Count:
+    r"""Slots among which the copies of tokens fall evenly: all of them only where replicas are put with foresight.
+
+    .. math:: S' = S \;\text{where}\; \rho \le \sigma,\quad S' = E\,\lfloor S / E \rfloor \;\text{else}
+
+    A balancer gives replicas to the experts that have more copies, and slots come out alike.  Where nothing is
+    foreseen they halve the load of whichever experts have them, and an expert without keeps 1/E of all copies.
+    Errs high without a balancer by up to the share of replicas, where their slots fall on all ranks alike.
+    Source: a load divided by its replicas.
+
+    32 replicas of 256 experts, with a balancer and with none; a replica of each helps either way:
+
+    >>> even_slots(experts=256, slots=288, skew=1.0, residual=0.1)
+    288
+    >>> even_slots(experts=256, slots=288, skew=1.0, residual=9.0)
+    256
+    >>> even_slots(experts=256, slots=512, skew=1.0, residual=9.0)
+    512
+    """
+    return where(greater(residual, skew), experts * floor(slots / experts), slots)
+
+
+def tokens_per_fullest_rank(
+    *, group_tokens: Count, num_experts_per_tok: Count, slots: Count, slots_per_rank: Count
+) -> Count:
+    r"""Mean number of token copies of a rank that holds the most slots, each slot getting its even share.
+
+    .. math:: m = n k\,\frac{s}{S},\quad s = \lceil S / R \rceil
+
+    Where the slots divide evenly over the ranks it is :func:`tokens_per_routed_rank`.
+    Errs high where a balancer puts the coldest experts on the ranks that hold one more.
+    Source: conservation of token copies.
+
+    256 slots on 256 ranks, and on 255, of which one then holds two:
+
+    >>> tokens_per_fullest_rank(group_tokens=2048, num_experts_per_tok=8, slots=256, slots_per_rank=1)
+    64.0
+    >>> tokens_per_fullest_rank(group_tokens=2048, num_experts_per_tok=8, slots=256, slots_per_rank=2)
+    128.0
+    """
+    return group_tokens * num_experts_per_tok * slots_per_rank / slots
 
 
 def tokens_per_shared_rank(*, group_tokens: Count, shared_ranks: Count) -> Count:
@@ -36,32 +79,42 @@ def popularity_variance(*, skew: Dimensionless) -> Dimensionless:
 
     .. math:: V = e^{\sigma^2} - 1
 
-    Source: [deepep2025skew] finds that counts of tokens follow a log-normal best; [xdeepserve2025] gives the two
-    numbers that fix the skew, an expert in five above the mean and the hottest 30 times the mean.
+    Source: [deepep2025skew] finds that counts of tokens follow a log-normal best.  Two numbers fix its skew:
+    [xdeepserve2025] has an expert in five above the mean and the hottest 30 times the mean, which both say 1.7;
+    [trtllm2025ep] has the hottest expert at 11.9 and the hottest rank of eight at 2.56 times the mean, averaged
+    over layers, which say 1.1.
 
-    >>> round(popularity_variance(skew=1.08), 1)
-    2.2
+    >>> round(popularity_variance(skew=1.1), 1)
+    2.4
     """
     return exp(skew * skew) - 1
 
 
-def slot_variance(*, skew: Dimensionless, residual: Dimensionless, sequences: Count) -> Dimensionless:
-    r"""Relative variance of the load of one expert slot in one step, after balancing.
+def slot_variance(
+    *, skew: Dimensionless, residual: Dimensionless, variety: Dimensionless, sequences: Count
+) -> Dimensionless:
+    r"""Relative variance of the load of one expert slot in one step, about the load that it was placed for.
 
-    .. math:: v = \frac{e^{\sigma^2} - 1}{N} + \rho^2
+    .. math:: v = e^{u^2}\Bigl(1 + \frac{e^{\omega^2} - 1}{N}\Bigr) - 1,\quad u = \min(\sigma, \rho)
 
-    Each of N sequences has favourite experts of its own, and a step mixes them: few prompts of a
-    prefill leave more of the skew than thousands of sequences in decode.  ``residual`` is what a
-    balancer leaves of the part that does not average out.
-    Assumes that sequences are independent and a sequence keeps its favourites: errs high for long
-    prompts of several subjects, low where one subject rules the traffic, and
-    wherever nothing balances: without replicas a persistent skew stays, here it does not.
-    Source: variance of a mean of N log-normals; the form is ours.
+    An expert's load is its lasting popularity, whose logarithm spreads by the skew, times the mean of what N
+    sequences of the step make of it, each with favourites of its own that spread by ``variety``.  Placement evens
+    out what it foresees of the former; the logarithm of real over foreseen popularity spreads by ``residual``.  One
+    form serves all: without a balancer nothing is foreseen and the error is the popularity itself, u = skew; a map
+    made once errs by its age, one renewed all the time by little, and perfect balance has neither u nor variety.
+    Assumes that what is foreseen can be evened out: errs low where a rank has few slots and the hottest expert
+    too few replicas.  Assumes that a sequence keeps its favourites: errs high for long prompts of several subjects.
+    Source: variance of a product of independent log-normals; the form is ours.
 
-    >>> round(slot_variance(skew=1.7, residual=0.0, sequences=64), 2)
-    0.27
+    64 prompts on a balancer that errs by an eighth, and no balancer at all:
+
+    >>> round(slot_variance(skew=1.0, residual=0.125, variety=1.6, sequences=64), 2)
+    0.21
+    >>> round(slot_variance(skew=1.0, residual=9.0, variety=1.6, sequences=64), 1)
+    2.2
     """
-    return popularity_variance(skew=skew) / sequences + residual * residual
+    unforeseen = popularity_variance(skew=minimum(skew, residual))
+    return (1 + unforeseen) * (1 + popularity_variance(skew=variety) / sequences) - 1
 
 
 def busiest_rank_tokens(
@@ -84,9 +137,17 @@ def busiest_rank_tokens(
 
     32 prompts of a micro-batch on 32 ranks, CloudMatrix384's prefill:
 
-    >>> v = slot_variance(skew=1.7, residual=0.128, sequences=32)
+    >>> v = slot_variance(skew=1.0, residual=0.128, variety=1.6, sequences=32)
     >>> round(busiest_rank_tokens(mean=32768, ranks=32, slots_per_rank=9, slot_variance=v, chance=1) / 32768, 2)
-    1.59
+    1.49
+
+    No balancer, 32 ranks of eight experts: 2.56 was published, and 11.9 where each is a rank [trtllm2025ep].
+
+    >>> v = popularity_variance(skew=1.1)
+    >>> round(busiest_rank_tokens(mean=8192, ranks=32, slots_per_rank=8, slot_variance=v, chance=1) / 8192, 2)
+    2.48
+    >>> round(busiest_rank_tokens(mean=8192, ranks=256, slots_per_rank=1, slot_variance=v, chance=1) / 8192, 1)
+    12.1
     """
     largest = largest_normal(count=ranks)
     # beyond s = z the form would fall again; no rank gets more than all copies

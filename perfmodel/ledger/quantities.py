@@ -6,9 +6,10 @@ from perfmodel.algebra import ceil, maximum, minimum
 from perfmodel.formulas.attention import causal_pairs, chunked_steps, largest_share, mean_square
 from perfmodel.formulas.experts import (
     busiest_rank_tokens,
+    even_slots,
     experts_touched,
     slot_variance,
-    tokens_per_routed_rank,
+    tokens_per_fullest_rank,
     tokens_per_shared_rank,
 )
 from perfmodel.formulas.statistics import largest_context_sum, length_spread
@@ -83,14 +84,14 @@ def _shared_copies(family: Family, dims: Dims) -> Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Routing:
-    """How the tokens of an instance fall on the ranks of its experts, on average and how unevenly."""
+    """How the tokens of an instance fall on the ranks of its experts: how many, and how unevenly."""
 
     group_tokens: Count
     shared_tokens: Count
     routed_ranks: Count
     slots: Count
     slots_per_rank: Count
-    #: token copies of the mean routed rank, and the relative variance of a slot's load
+    #: token copies that even slots give the fullest routed rank, and the relative variance of a slot's load
     mean: Count
     variance: Dimensionless
 
@@ -122,18 +123,23 @@ def routing(load: Contexts, layout: Layout, family: Family, traffic: Traffic, di
     routed_dies = expert_dies - layout.shared_ranks if family.own_shared_ranks else expert_dies
     routed_ranks = routed_dies / layout.expert_tp if family.split_experts else routed_dies
     slots = dims.n_routed_experts + layout.redundant
+    held = ceil(slots / routed_ranks)
     return Routing(
         group_tokens=group_tokens,
         shared_tokens=shared_tokens,
         routed_ranks=routed_ranks,
         slots=slots,
-        slots_per_rank=ceil(slots / routed_ranks),
-        mean=tokens_per_routed_rank(
-            group_tokens=group_tokens, num_experts_per_tok=dims.num_experts_per_tok, routed_ranks=routed_ranks
+        slots_per_rank=held,
+        mean=tokens_per_fullest_rank(
+            group_tokens=group_tokens,
+            num_experts_per_tok=dims.num_experts_per_tok,
+            slots=even_slots(experts=dims.n_routed_experts, slots=slots, skew=traffic.skew, residual=traffic.residual),
+            slots_per_rank=held,
         ),
         variance=slot_variance(
             skew=traffic.skew,
             residual=traffic.residual,
+            variety=traffic.variety,
             sequences=maximum(1.0, layout.batch * layout.ranks / layout.domains / family.micro),
         ),
     )

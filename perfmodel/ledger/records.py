@@ -180,9 +180,9 @@ class Traffic:
 
     isl: Count
     osl: Count
-    #: spread of the logarithm of an expert's popularity within a sequence
+    #: spread of the logarithm of an expert's lasting popularity
     skew: Dimensionless
-    #: relative spread of a slot's load that balancing leaves
+    #: spread of the logarithm of real over foreseen popularity: what placement does not even out, at most the skew
     residual: Dimensionless
     chance: Dimensionless
     context_spread: Dimensionless
@@ -190,10 +190,12 @@ class Traffic:
     prefix_hit: Fraction = 0
     #: relative spread of the lengths of the prompts that are batched together
     isl_spread: Dimensionless = 0
+    #: spread of the logarithm of what a sequence makes of an expert's popularity: favourites of its own
+    variety: Dimensionless = 0
 
     def even(self) -> "Traffic":
         """Return the same requests with equal loads: what the mean rank has."""
-        return replace(self, skew=0.0, residual=0.0, chance=0.0, context_spread=0.0, isl_spread=0.0)
+        return replace(self, skew=0.0, residual=0.0, variety=0.0, chance=0.0, context_spread=0.0, isl_spread=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

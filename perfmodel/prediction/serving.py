@@ -43,6 +43,7 @@ class Case:
             osl=self.osl,
             skew=self.rates.skew,
             residual=self.rates.residual,
+            variety=self.rates.variety,
             chance=1.0,
             context_spread=self.rates.context_spread,
             prefix_hit=self.prefix_hit,

@@ -213,10 +213,12 @@ class TermsSpec(Spec):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
-    #: spread of the logarithm of an expert's popularity within a sequence
+    #: spread of the logarithm of an expert's lasting popularity
     skew: Spread
-    #: relative spread of the load of an expert slot that balancing leaves
+    #: spread of the logarithm of real over foreseen popularity, at most the skew: what placement does not even out
     residual: Spread
+    #: spread of the logarithm of what one sequence makes of an expert's popularity
+    variety: Spread
     #: 1 where requests are handed to ranks without a look at their lengths, 0 where ranks have equal contexts
     context_spread: Share = 1.0
     #: cost of a message of dispatch and combine beside other work, over its cost alone

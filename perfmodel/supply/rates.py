@@ -89,6 +89,7 @@ class Rates:
     #: unevenness of expert load, see ``ledger.records.Traffic``
     skew: Dimensionless
     residual: Dimensionless
+    variety: Dimensionless
     #: 1 where requests are handed to ranks without a look at their lengths, 0 where ranks have equal contexts
     context_spread: Dimensionless
     weight_prefetch: bool
@@ -228,6 +229,7 @@ def rates_of(
         combine_in_place=terms.combine_in_place,
         skew=terms.skew,
         residual=terms.residual,
+        variety=terms.variety,
         context_spread=terms.context_spread,
         weight_prefetch=stack.weight_prefetch,
         even=stack.ideal,
