@@ -25,6 +25,7 @@ from perfmodel.specs.conditions import Conditions, LayoutConditions, Service, co
 from perfmodel.specs.deployment import PHASES
 from perfmodel.specs.evidence import MeasuredOn
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.open_conditions import open_words
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 
@@ -56,7 +57,7 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
     """Return a published row under its own conditions."""
     spec = load_evidence(name).spec
     model = load_model(spec.conditions.model)
-    return _set_up(
+    run = _set_up(
         spec.conditions,
         given,
         model=model,
@@ -65,6 +66,8 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
         vouched=True,
         measured_on=spec.measured_on,
     )
+    words = [f"{name}: {one}" for one in open_words(spec.conditions, spec.open)]
+    return replace(run, remarks=(*run.remarks, *words))
 
 
 def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:

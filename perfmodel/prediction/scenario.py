@@ -190,7 +190,8 @@ def resolve(scenario: Scenario) -> Resolved:
     Raises ``UsageError`` listing every structural rule the layout breaks.
     """
     given = scenario.layout.get("batch")
-    if scenario.layout.get("overlap") == FASTEST:
+    overlap = scenario.layout.get("overlap")
+    if overlap == FASTEST or (overlap == "cores" and not scenario.layout.get("attention_cores")):
         return _fastest(scenario)
     layout = _layout_spec(scenario.layout, 1 if given is None else given)
     faults = layout_faults(layout, scenario.phase, scenario.case.model, scenario.case.rates)
@@ -216,9 +217,11 @@ def resolve(scenario: Scenario) -> Resolved:
 def _fastest(scenario: Scenario) -> Resolved:
     """Return the overlap and core split with the highest rate among those that meet TPOT, else the lowest TPOT.
 
-    At a given batch the two are the same.
+    At a given batch the two are the same.  Of overlap "cores" without a split it is the split.
     """
     choices: tuple[Overlap, ...] = ("none", "cores") if scenario.phase == "decode" else ("none", "link")
+    if scenario.layout.get("overlap") == "cores":
+        choices = ("cores",)
     found = []
     for overlap in choices:
         for cores in attention_core_options(overlap, scenario.case.rates):

@@ -5,6 +5,7 @@ from typing import Any
 
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.scoring.deployments import Deployed
+from perfmodel.scoring.favoured import FavouredCase
 from perfmodel.scoring.given_one import GivenOne
 from perfmodel.scoring.neighbours import Anchor
 from perfmodel.scoring.peers import Beside
@@ -77,7 +78,7 @@ def _rows(found: Result | Deployed, *, fits: bool, **own: Any) -> list[dict[str,
         "measured_on": spec.measured_on,
         "fits": fits,
         "confidence": spec.confidence,
-        "assumed": ", ".join(spec.assumed) or "nothing",
+        "assumed": ", ".join([*spec.assumed, *(f"{one.key} (open)" for one in spec.open)]) or "nothing",
         **own,
     }
     return [shared | _numbers(score) for score in found.scores]
@@ -188,6 +189,18 @@ def _given_one_table(found: Sequence[GivenOne]) -> Table:
     return Table("What one measured row of a site buys", columns, tuple(map(_fields, found)), (note,))
 
 
+def _cases_table(found: Sequence[FavouredCase]) -> Table:
+    columns = (
+        Column("row", "row"),
+        Column("case", "case"),
+        Column("error", "its error", "%"),
+        Column("stated", "weight stated", "%"),
+        Column("given", "given the measurement", "%"),
+    )
+    note = "above is slow; the prediction is of all cases with the weights stated, whatever the measurement favours"
+    return Table("Conditions that sources leave open", columns, tuple(map(_fields, found)), (note,))
+
+
 def _parts_table(results: Iterable[Result]) -> Table:
     columns = (
         Column("row", "row"),
@@ -247,6 +260,7 @@ def validation_document(
     peers: Sequence[Beside],
     deployed: Sequence[Deployed],
     given_one: Sequence[GivenOne],
+    cases: Sequence[FavouredCase],
     first: Sequence[str] = (),
 ) -> Document:
     """Return the scoreboard, rows, other models and deployments; tables without rows are left out.
@@ -257,7 +271,7 @@ def validation_document(
     tables = [_summary_table(LEFT_OUT, summaries), _given_one_table(given_one)]
     tables += [_rows_table(role, rows) for role in ("golden", "reference")]
     tables += [_deployed_table(deployed), _summary_table(IN_SAMPLE, summaries)]
-    tables += [_parts_table(result for result, _ in results), _peer_table(peers)]
+    tables += [_cases_table(cases), _parts_table(result for result, _ in results), _peer_table(peers)]
     whole = next((one for one in summaries if one.by == "all"), None)
     facts = {
         "rows": len(rows),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, ValidationError, model_validator
 
-from perfmodel.specs.base import Spec
+from perfmodel.specs.base import Spec, value_at
 
 S = TypeVar("S", bound=Spec)
 
@@ -82,6 +82,8 @@ def conditions_at(conditions: S, changes: Iterable[tuple[str, Any]]) -> S:
         if at not in here or isinstance(here[at], dict):
             raise ValueError(f"open: {key!r} is no key of the conditions; allowed: keys like layout.overlap")
         here[at] = value
+        if at == "overlap" and value != "cores" and "attention_cores" in here:
+            here["attention_cores"] = 0  # a split belongs to its case
     try:
         return type(conditions).model_validate(values)
     except ValidationError as error:
@@ -121,3 +123,10 @@ def check_open(conditions: Spec, found: Sequence[OpenCondition]) -> None:
         raise ValueError(f"open: {count} cases together; allowed: {MOST_CASES}")
     for _ in cases_of(conditions, found):
         pass
+
+
+def open_words(conditions: Spec, found: Sequence[OpenCondition]) -> Iterator[str]:
+    """Yield in words what each open condition may have been, and which of it the conditions themselves say."""
+    for one in found:
+        may = ", ".join(f"{_words(value)} ({weight:.0%})" for weight, value in one.values())
+        yield f"{one.key} is open: {may}; shown: {_words(value_at(conditions, one.key))}"
