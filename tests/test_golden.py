@@ -65,3 +65,27 @@ def test_memory_of_a_2_card() -> None:
     by_hand += layer + latent + up + 2 * 7168 * 7168 * 2
     assert held.weights == pytest.approx(by_hand, rel=1e-12)
     assert round(held.weights / 1e9, 1) == 41.3
+
+
+def held_at_dp4_tp4(reduction: str) -> float:
+    """Weights of DeepSeek-V3 W8A8 on a die at dp 4, tp 4, ep 16."""
+    from perfmodel.prediction.scenario import Scenario, resolve
+
+    case = deepseek_case(1024, 1024, rates_of("atlas-800i-a2-64gb-hccs"))
+    layout = {"dies": 16, "tp": 4, "batch": 4, "reduction": reduction}
+    return float(resolve(Scenario(case=case, phase="decode", layout=layout, tpot=None)).point.footprint.weights)
+
+
+def test_weights_of_a_rank_at_dp4_tp4() -> None:
+    """An engine's log, DeepSeek-V3 W8A8 at dp 4, tp 4, ep 16: 44.16 GiB of weights on every rank.
+
+    Summed by hand from config.json: experts by ep, all but the low-rank down projections and the router by tp.
+    With split sums (FlashComm1) embedding, dense layers and shared expert are whole instead.
+    """
+    expert, dense, table = 3 * 7168 * 2048, 3 * 7168 * 18432, 129280 * 7168 * 2
+    latent = 7168 * (1536 + 576) + (1536 * 24576 + 16384 * 7168 + 2 * 128 * 128 * 512 * 2) / 4
+    common = 58 * (16 * expert + 7168 * 256 * 2) + 61 * latent + table / 4  # a quarter of the head in either form
+    layers = 58 * expert + 3 * dense + table
+    assert held_at_dp4_tp4("all_reduce") == pytest.approx(common + layers / 4, rel=1e-12)
+    assert held_at_dp4_tp4("scatter_gather") == pytest.approx(common + layers, rel=1e-12)
+    assert held_at_dp4_tp4("all_reduce") / 2**30 == pytest.approx(44.16, rel=0.02)
