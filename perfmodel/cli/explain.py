@@ -71,6 +71,7 @@ def command(
     kernels: options.KernelsOption = None,
     with_: options.WithOption = None,
     set_: options.SetOption = None,
+    memory_share: options.MemoryShareOption = None,
     sources: Annotated[
         bool, typer.Option("--sources", help="Add the kernel parameters of every row, with their sources.")
     ] = False,

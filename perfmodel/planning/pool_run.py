@@ -91,7 +91,8 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     osl = osl if phase == "decode" else 1
     known = load_model(model)
     positions, origin = inputs.read_acceptance(given["acceptance"], known.spec)
-    machine, remarks = load_machine(on, given["stack"], given["kernels"] or ())
+    taken, remarks = load_machine(on, given["stack"], given["kernels"] or ())
+    machine = taken.with_memory_share(inputs.share(given["memory_share"], "--memory-share"))
     inputs.check_lengths(known.spec, isl, osl)
     plain = ("tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
     conditions = checked_conditions(
@@ -106,6 +107,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         precision=given["precision"],
         kv_dtype=given["kv"].value,
         tpot=inputs.quantity(given["tpot"], "s", "--tpot"),
+        memory_share=inputs.share(given["memory_share"], "--memory-share"),
         layout={
             "dies": _dies(given, machine.rates()),
             **{name: given[name] for name in plain},

@@ -1,6 +1,6 @@
 """What fills the memory of a die, and the batch at which each limit is reached."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from perfmodel.algebra import Num, as_float
 from perfmodel.ledger.footprint import kept_weights
@@ -10,6 +10,21 @@ from perfmodel.prediction.layouts import LARGEST_BATCH
 from perfmodel.prediction.scenario import ledger_of
 from perfmodel.prediction.serving import Case
 from perfmodel.report.table import Column, Table
+from perfmodel.supply.rates import Rates
+
+#: what of a die's memory is not the plan's
+OUTSIDE = ("runtime", "graphs", "reserve", "not seen by frameworks")
+
+
+def _outside(rates: Rates, usable: float) -> Iterator[tuple[str, float]]:
+    """Yield what of a die's memory is not the plan's, each with its bytes, and last all there is."""
+    capacity, runtime, graphs = (as_float(size) for size in (rates.capacity, rates.runtime, rates.graphs))
+    seen = capacity * as_float(rates.reported)
+    parts = (runtime, graphs, seen - usable - runtime - graphs, capacity - seen)
+    yield from (
+        (name, size) for name, size in zip(OUTSIDE, parts, strict=True) if size or name in ("runtime", "reserve")
+    )
+    yield "HBM as the driver reports it", capacity
 
 
 def memory_table(plan: PoolPlan, case: Case) -> Table:
@@ -40,10 +55,7 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
         (fuller, "free", usable - held.planned, usable - held.worst),
         (fuller, "usable", usable, usable),
     ]
-    runtime, capacity = as_float(case.rates.runtime), as_float(case.rates.capacity)
-    reserve = capacity - usable - runtime
-    rows += [(fuller, "runtime", runtime, runtime), (fuller, "reserve", reserve, reserve)]
-    rows.append((fuller, "HBM as the driver reports it", capacity, capacity))
+    rows += [(fuller, name, size, size) for name, size in _outside(case.rates, usable)]
     found = tuple(
         {
             "die": die,
@@ -51,7 +63,7 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
             "planned": as_float(planned),
             "share": as_float(planned) / usable,
             "bar": as_float(planned) / usable
-            if what not in ("runtime", "reserve", "usable") and as_float(planned) < usable
+            if what not in (*OUTSIDE, "usable") and as_float(planned) < usable
             else None,
             "worst": as_float(worst),
         }

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
-from perfmodel.specs.base import PositiveInt, Spec
+from perfmodel.specs.base import LEAST, PositiveInt, Spec
 from perfmodel.specs.deployment import LARGEST_VERIFIED, ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
 
 
@@ -42,6 +42,8 @@ class Service(Spec):
     prefix_hit: Annotated[float, Ge(0), Lt(1)] = 0.0
     #: relative spread of the lengths of the prompts that are batched together
     isl_spread: Annotated[float, Ge(0), Le(3)] = 0.0
+    #: share of the memory that a framework sees which the engine takes, where it is not the stack's
+    memory_share: Annotated[float, Gt(0), Ge(LEAST), Le(1)] | None = None
     #: seconds; the target that fixed the batch of decode where it is not published
     tpot: Annotated[float, Gt(0)] | None = None
 

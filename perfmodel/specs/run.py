@@ -79,6 +79,8 @@ class RunSpec(Spec):
     stack: str | None = None
     kernels: Names = None
     with_: Annotated[Names, Field(alias="with")] = None
+    #: of the memory that a framework sees, which the engine takes; left out: the stack's
+    memory_share: Annotated[Share, Gt(0), Le(1)] | None = None
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
 
