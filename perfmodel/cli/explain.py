@@ -73,7 +73,10 @@ def command(
     set_: options.SetOption = None,
     memory_share: options.MemoryShareOption = None,
     sources: Annotated[
-        bool, typer.Option("--sources", help="Add the kernel parameters of every row, with their sources.")
+        bool,
+        typer.Option(
+            "--sources", help="Add the kernel parameters of every row and the numbers of memory, with their sources."
+        ),
     ] = False,
     layer: Annotated[
         str | None,
@@ -131,6 +134,7 @@ def command(
         tree=tree,
         roofline=roofline,
         kernels=run.machine.kernels_of() if sources else None,
+        memory=(run.machine.chip, run.machine.stack) if sources else None,
         other=None if other is None else (other.name, other.resolved),
     )
     resolved, machine = run.resolved, run.machine
