@@ -336,7 +336,8 @@ def test_memory_adds_up(explain: Explain, name: str) -> None:
         sorted(x for x in (held.weights, held.expert_weights) if x), rel=1e-12
     )
     whole = {what: size for (_, what), size in rows.items()}
-    assert whole["usable"] + whole["runtime"] + whole["reserve"] == pytest.approx(whole["HBM as the driver reports it"])
+    outside = sum(whole.get(what, 0) for what in ("runtime", "graphs", "reserve", "not seen by frameworks"))
+    assert whole["usable"] + outside == pytest.approx(whole["HBM as the driver reports it"])
     assert whole["usable"] - whole["free"] == pytest.approx(held.planned, rel=1e-12)
 
 
@@ -467,3 +468,27 @@ def test_a_plot_is_drawn_by_a_library_that_is_loaded_for_it_alone() -> None:
         command = [sys.executable, "-X", "importtime", "-m", "perfmodel", "explain", "--evidence", CORES, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert ("plotext" in done.stderr) == loaded
+
+
+LAID_OUT = "explain deepseek-v3 --on atlas-800i-a2-64gb-hccs --cards 16 --tp 4 --batch 4 --isl 1024 --osl 1024".split()
+
+
+def test_the_engines_share_of_memory_can_be_given(moeplan) -> None:
+    """--memory-share is gpu_memory_utilization: usable is that share of what is seen, less what the framework takes."""
+
+    def usable(*more: str) -> float:
+        return json.loads(moeplan(*LAID_OUT, "--format", "json", *more).stdout)["facts"]["memory_usable_B"]
+
+    seen, runtime = 0.9525 * 64 * 2**30, 0.22 * 2**30
+    assert usable() == pytest.approx(0.9 * seen - runtime)
+    for share in (0.8, 0.85):
+        assert usable("--memory-share", f"{share}") == pytest.approx(share * seen - runtime)
+    refused = moeplan(*LAID_OUT, "--memory-share", "1.2")
+    assert refused.returncode == 2
+    assert "--memory-share: 1.2; allowed: above 0, at most 1" in refused.stderr
+
+
+def test_numbers_of_memory_are_shown_with_their_sources(moeplan) -> None:
+    text = moeplan(*LAID_OUT, "--sources", "--format", "csv", "--memory-share", "0.85").stdout
+    for words in ("share that frameworks see,0.9525,", "graphs, on top of that share", "0.85,,not in the file"):
+        assert words in text

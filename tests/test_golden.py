@@ -65,3 +65,64 @@ def test_memory_of_a_2_card() -> None:
     by_hand += layer + latent + up + 2 * 7168 * 7168 * 2
     assert held.weights == pytest.approx(by_hand, rel=1e-12)
     assert round(held.weights / 1e9, 1) == 41.3
+
+
+def held_at_dp4_tp4(reduction: str) -> float:
+    """Weights of DeepSeek-V3 W8A8 on a die at dp 4, tp 4, ep 16."""
+    from perfmodel.prediction.scenario import Scenario, resolve
+
+    case = deepseek_case(1024, 1024, rates_of("atlas-800i-a2-64gb-hccs"))
+    layout = {"dies": 16, "tp": 4, "batch": 4, "reduction": reduction}
+    return float(resolve(Scenario(case=case, phase="decode", layout=layout, tpot=None)).point.footprint.weights)
+
+
+def test_weights_of_a_rank_at_dp4_tp4() -> None:
+    """An engine's log, DeepSeek-V3 W8A8 at dp 4, tp 4, ep 16: 44.16 GiB of weights on every rank.
+
+    Summed by hand from config.json: experts by ep, all but the low-rank down projections and the router by tp.
+    With split sums (FlashComm1) embedding, dense layers and shared expert are whole instead.
+    """
+    expert, dense, table = 3 * 7168 * 2048, 3 * 7168 * 18432, 129280 * 7168 * 2
+    latent = 7168 * (1536 + 576) + (1536 * 24576 + 16384 * 7168 + 2 * 128 * 128 * 512 * 2) / 4
+    common = 58 * (16 * expert + 7168 * 256 * 2) + 61 * latent + table / 4  # a quarter of the head in either form
+    layers = 58 * expert + 3 * dense + table
+    assert held_at_dp4_tp4("all_reduce") == pytest.approx(common + layers / 4, rel=1e-12)
+    assert held_at_dp4_tp4("scatter_gather") == pytest.approx(common + layers, rel=1e-12)
+    assert held_at_dp4_tp4("all_reduce") / 2**30 == pytest.approx(44.16, rel=0.02)
+
+
+def test_memory_of_an_engine() -> None:
+    """An engine's log in full, DeepSeek-V3 W8A8 on 64 GB A2 dies at share 0.9, all in GiB.
+
+    60.96 seen, 54.86 of it taken, weights of that rank 47.4, activations 0.21, other 0.22, left for cache 7.03; its
+    layout is not stated.  Seen, activations and other were read off this log, so what is held is that they add up.
+    """
+    from perfmodel.prediction.scenario import Scenario, resolve
+
+    gib, rates = 2**30, rates_of("atlas-800i-a2-64gb-hccs")
+    assert rates.capacity * rates.reported / gib == pytest.approx(60.96, abs=0.005)
+    assert rates.capacity * rates.reported * rates.utilization / gib == pytest.approx(54.86, abs=0.01)
+    layout = {"dies": 16, "tp": 4, "batch": 4}
+    point = resolve(Scenario(case=deepseek_case(1024, 1024, rates), phase="decode", layout=layout, tpot=None)).point
+    held = point.footprint
+    left = point.usable - 47.4 * gib - held.workspace - held.buffers
+    assert left / gib == pytest.approx(7.03, rel=0.05)
+    # with split sums at dp 4, tp 4 the weights are those of the log too
+    assert held.weights / gib == pytest.approx(47.4, rel=0.01)
+
+
+@pytest.mark.parametrize(("system", "seen"), [("atlas-800i-a2-64gb-hccs", 60.96), ("atlas-800i-a3", 61.27)])
+def test_memory_that_frameworks_see(system: str, seen: float) -> None:
+    """Engines' logs, in GiB of a die."""
+    rates = rates_of(system)
+    assert rates.capacity * rates.reported / 2**30 == pytest.approx(seen, abs=0.005)
+
+
+def test_an_engine_leaves_room_for_graphs() -> None:
+    """Graphs are on top of the share: near 1 they bound it."""
+    from perfmodel.formulas.memory import engine_bytes
+
+    given = {"capacity": 64.0, "reported": 0.95, "runtime": 0.2, "graphs": 0.8}
+    assert engine_bytes(share=0.9, **given) == pytest.approx(0.9 * 0.95 * 64 - 0.2)
+    assert engine_bytes(share=1.0, **given) == pytest.approx(0.95 * 64 - 0.8 - 0.2)
+    assert engine_bytes(capacity=64.0, reported=1.0, share=1.0) == 64.0

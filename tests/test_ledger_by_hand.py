@@ -336,9 +336,7 @@ def joins(q: Quantities, family: Family) -> list[Row]:
         "scatter_gather": [link("attention.reduce_scatter", "reduce_scatter", 3, state * 2), normed],
         "all_to_all": [normed],
         "sp_tp_sp": [],
-        "all_reduce": [sums]
-        if family.exchange == "gather"
-        else [sums, link("attention.gather", "all_gather", 3, state * 2)],
+        "all_reduce": [sums],
     }[family.reduction]
 
 
@@ -595,20 +593,60 @@ def test_rows_of_feed_forwards(precision: str) -> None:
         check(ledger.parts["dense"], dense, family)
 
 
+@pytest.mark.parametrize("precision", ["w8a8", "bf16"])
+@pytest.mark.parametrize("exchange", ["dispatch", "gather"])
+def test_whole_sums_split_feed_forwards_and_embedding(exchange: str, precision: str) -> None:
+    """Three dies have all tokens of their rank and a third of each matrix; parts are summed once.
+
+    The sum of the shared expert is in that of the routed ones where these end with an AllReduce over the instance.
+    """
+    family = family_of(reduction="all_reduce", exchange=exchange, precision=precision)
+    ledger, byte = ledger_by(family, loads_of(family)), family.weight_element_bytes
+    state = 37.75 * HIDDEN * 2
+    dense = [
+        norm("dense.norm_quant", 113.5 * HIDDEN, byte),
+        *gated("dense", "matmul", family, 113.5, 1, 1, WIDE / 3, False),
+        link("dense.all_reduce", "all_reduce", 3, state),
+    ]
+    check(ledger.parts["dense"], dense, family)
+    shared = [*gated("shared", "matmul", family, 3 * 149.75, 1, 1, 2 * 53 / 3, False)]
+    if exchange == "dispatch":
+        shared.append(link("shared.all_reduce", "all_reduce", 3, 149.75 * HIDDEN * 2))
+        check(ledger.parts["exchange"][-1:], [link("exchange.rejoin", "all_gather", 3, state)], family)
+    check(ledger.parts["shared"], shared, family)
+    look = elementwise("embedding.lookup", 0, 4 * 113.5 * HIDDEN) | {"resident_bytes": VOCABULARY * HIDDEN * 2 / 3}
+    table = [look, link("embedding.all_reduce", "all_reduce", 3, 113.5 / 3 * HIDDEN * 2)]
+    check(ledger.parts["embedding"], table, family)
+
+
+@pytest.mark.parametrize(
+    "kind", [{"own_shared_ranks": True}, {"overlap": "stages"}], ids=["own shared ranks", "stages"]
+)
+def test_shared_experts_away_from_attention_stay_whole(kind: dict[str, Any]) -> None:
+    """Whole sums split what lies on the dies of a tp group; a shared expert on dies of its own is on none."""
+    family = family_of(reduction="all_reduce", **kind)
+    shared = ledger_by(family, loads_of(family)).parts["shared"]
+    check(shared, [*gated("shared", "matmul", family, 149.75, 1, 1, 2 * 53, False)], family)
+
+
 def message(family: Family) -> int:
     """Bytes of a dispatched token: BF16, or INT8 and a scale's slot, 7.5 KiB of 7168 values as [zuo2025] has it."""
     return 2 * HIDDEN if family.precision == "bf16" else HIDDEN + (7680 - 7168)
 
 
 def test_rows_of_the_router() -> None:
-    """A BF16 product with one column an expert, ten FLOP a logit and its four bytes; all tokens with whole sums."""
+    """A BF16 product with one column an expert, ten FLOP a logit and its four bytes.
+
+    With whole sums a die norms all tokens of its rank, and routes them all where it gathers those of the others.
+    """
     for reduction, exchange, precision in itertools.product(
         ("all_reduce", "scatter_gather", "all_to_all"), ("dispatch", "gather"), ("w8a8", "bf16")
     ):
         family = family_of(reduction=reduction, exchange=exchange, precision=precision)
         tokens = 113.5 if (reduction, exchange) == ("all_reduce", "gather") else 37.75
+        normed = 113.5 if reduction == "all_reduce" else 37.75
         wanted = [
-            norm("router.norm_quant", tokens * HIDDEN, family.weight_element_bytes),
+            norm("router.norm_quant", normed * HIDDEN, family.weight_element_bytes),
             product("router.logits", tokens, HIDDEN, EXPERTS, 2),
             elementwise("router.top_k", 10 * tokens * EXPERTS, 4 * tokens * EXPERTS),
         ]
@@ -1129,6 +1167,9 @@ def test_what_a_structure_implies() -> None:
         family = family_of(reduction=reduction, exchange=exchange)
         assert family.swaps_heads is swaps
         assert family.sums_whole is ((reduction, exchange) == ("all_reduce", "gather"))
+        assert family.splits_layers is family.splits_shared is (reduction == "all_reduce")
+        for away in ({"own_shared_ranks": True}, {"overlap": "stages"}):
+            assert not family_of(reduction=reduction, exchange=exchange, **away).splits_shared
 
 
 # ------------------------------------------------------------------------------------------------------------ memory
@@ -1148,13 +1189,15 @@ def held_by_hand(family: Family, attention: MlaSpec | GqaSpec, shared: int, layo
     expert = 3 * HIDDEN * WIDTH * w
     experts_ranks = (layout.expert_dies if family.overlap == "stages" else layout.dies) - layout.shared_ranks
     slots = ceil((EXPERTS + layout.redundant) * layout.expert_tp / experts_ranks)
+    split = tp if family.reduction == "all_reduce" else 1
+    away = family.own_shared_ranks or family.overlap == "stages"
     return {
-        "embedding": VOCABULARY * HIDDEN * 2 / layout.embedding_tp,
+        "embedding": VOCABULARY * HIDDEN * 2 / layout.embedding_tp / split,
         "attention": projections + out / (1 if whole else tp * layout.o_proj_tp),
         "gate": HIDDEN * EXPERTS * 2,
         "routed": slots * expert * (0.5 if family.expert_weights == "int4" else 1) / layout.expert_tp,
-        "shared": shared * expert,
-        "dense": 3 * HIDDEN * WIDE * w / layout.dense_tp,
+        "shared": shared * expert / (1 if away else split),
+        "dense": 3 * HIDDEN * WIDE * w / layout.dense_tp / split,
         "head": HIDDEN * VOCABULARY * 2 / tp / layout.head_tp,
         "draft": 2 * HIDDEN * HIDDEN * 2,
         "exchange": 0,
@@ -1176,6 +1219,13 @@ HELD: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ),
     ({"tp": 3, "batch": 11}, {"reduction": "all_to_all", "o_proj_sharded": True}),
     ({"tp": 3}, {"reduction": "all_to_all"}),
+    ({"tp": 3, "batch": 4, "draft": 1}, {"reduction": "all_reduce"}),
+    ({"tp": 3, "batch": 4}, {"reduction": "all_reduce", "exchange": "gather", "shared_stream": True}),
+    ({"dies": 48, "tp": 3, "shared_ranks": 2}, {"reduction": "all_reduce", "own_shared_ranks": True}),
+    (
+        {"dies": 54, "expert_dies": 9, "domains": 5, "tp": 3, "batch": 8},
+        {"overlap": "stages", "micro_batches": 3, "reduction": "all_reduce"},
+    ),
     (
         {"o_proj_tp": 2, "head_tp": 3, "dense_tp": 4, "embedding_tp": 6, "kv_resident": 0.5, "draft": 2},
         {"split": frozenset({"o_proj", "head", "dense", "embedding"}), "offloads": True},
@@ -1253,6 +1303,42 @@ def test_bytes_of_a_die(phase: str, attention: MlaSpec | GqaSpec, shared: int) -
         assert cache_bytes_per_die(attention, family, layout.tp) * owners == pytest.approx(
             entry / (LAYERS + drafts), rel=1e-9
         )
+
+
+@pytest.mark.parametrize("exchange", ["dispatch", "gather"])
+def test_a_tp_group_keeps_and_reads_what_it_splits_once(exchange: str) -> None:
+    """Whole sums: over a tp group bytes kept and FLOP are those of one die without tp; split sums copy the bytes."""
+    parts = ("dense", "shared", "embedding")
+
+    def sums(reduction: str, tp: int) -> list[tuple[float, float, float]]:
+        family = family_of(reduction=reduction, exchange=exchange)
+        ledger = build_ledger(layout_of(tp=tp, batch=6), family, TRAFFIC.even(), MODEL, DIMS)
+        return [
+            (tp * sum(op.resident_bytes for op in rows), tp * sum(op.weight_bytes for op in rows), tp * flop)
+            for rows in (ledger.parts[name] for name in parts)
+            for flop in (sum(op.flop for op in rows if "matmul" in op.operator),)
+        ]
+
+    for tp in (2, 3, 4, 12):
+        assert sums("all_reduce", tp) == [pytest.approx(one, rel=1e-9) for one in sums("all_reduce", 1)]
+        copied = [(tp * kept, tp * read, flop) for kept, read, flop in sums("scatter_gather", 1)]
+        assert sums("scatter_gather", tp) == [pytest.approx(one, rel=1e-9) for one in copied]
+
+
+def test_reductions_are_one_at_a_single_die() -> None:
+    """At tp 1 every form does and keeps the same: exchanges among one set of tokens cost nothing."""
+    ledgers = {
+        reduction: build_ledger(layout_of(batch=6), family_of(reduction=reduction), TRAFFIC, MODEL, DIMS)
+        for reduction in ("all_reduce", "scatter_gather")
+    }
+    for name, rows in ledgers["all_reduce"].parts.items():
+        plain = [as_row(op) for op in ledgers["scatter_gather"].parts[name] if not alone(op)]
+        check([op for op in rows if not alone(op)], plain, name)
+
+
+def alone(op: Op) -> bool:
+    """Whether a row is an exchange of a die with itself."""
+    return op.exchange is not None and op.exchange.group == 1
 
 
 def test_the_fuller_kind_of_die_is_planned_on() -> None:

@@ -47,7 +47,7 @@ def small_case(usable: float | None = None, osl: int = 53, **changes: Any) -> Ca
         rates, cube_cores=10.0, **{"dies_per_package": 2, "packages_per_server": 2, "max_packages": 64} | changes
     )
     if usable is not None:
-        rates = replace(rates, capacity=(usable + rates.runtime) / rates.utilization)
+        rates = replace(rates, capacity=(usable + rates.runtime) / (rates.reported * rates.utilization), graphs=0.0)
     return Case(model=model, rates=rates, isl=3001, osl=osl, acceptance=(0.7,))
 
 
@@ -182,7 +182,9 @@ def space_of(
     case = replace(case, rates=replace(case.rates, frontend_rate=frontend, frontends=2))
     pairs, plans = pairs_of(case, SIZES, choices, 0.83)
     usable = at_share([one.memory for one in pairs], memory)
-    rates = replace(case.rates, capacity=(usable + case.rates.runtime) / case.rates.utilization)
+    rates = replace(
+        case.rates, capacity=(usable + case.rates.runtime) / (case.rates.reported * case.rates.utilization), graphs=0.0
+    )
     times = [one.time for one in pairs]
     limit = None if ttft is None else at_share([one.ttft for one in pairs], ttft)
     asked = asked_for(choices, targets=Targets(ttft=limit))

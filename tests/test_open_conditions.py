@@ -30,7 +30,7 @@ def text_of(*found: str) -> str:
 
 
 def row_of(tmp_path: Path, *found: str) -> Published:
-    path = tmp_path / "mine.yaml"
+    path = tmp_path / f"mine{len(list(tmp_path.iterdir()))}.yaml"  # a file that was read once is not read again
     path.write_text(text_of(*found), encoding="utf-8")
     return published(load_results([str(path)])[0][0])
 

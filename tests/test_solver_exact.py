@@ -349,7 +349,9 @@ def spaces(draw: Any, mixed: bool = False) -> Space:
     plans = [one for pool in walked.values() for side in pool.values() for one in side]
     assume(plans)
     usable = between(draw, [one.memory for one in plans], 0.2)
-    case = replace(case, rates=replace(rates, capacity=(usable + rates.runtime) / rates.utilization))
+    case = replace(
+        case, rates=replace(rates, capacity=(usable + rates.runtime) / (rates.reported * rates.utilization), graphs=0.0)
+    )
     experts = (
         (model.num_hidden_layers - model.first_k_dense_replace)
         * model.experts.n_routed_experts

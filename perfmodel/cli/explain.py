@@ -72,8 +72,12 @@ def command(
     site: options.SiteOption = None,
     with_: options.WithOption = None,
     set_: options.SetOption = None,
+    memory_share: options.MemoryShareOption = None,
     sources: Annotated[
-        bool, typer.Option("--sources", help="Add the kernel parameters of every row, with their sources.")
+        bool,
+        typer.Option(
+            "--sources", help="Add the kernel parameters of every row and the numbers of memory, with their sources."
+        ),
     ] = False,
     layer: Annotated[
         str | None,
@@ -131,6 +135,7 @@ def command(
         tree=tree,
         roofline=roofline,
         kernels=run.machine.kernels_of() if sources else None,
+        memory=(run.machine.chip, run.machine.stack) if sources else None,
         other=None if other is None else (other.name, other.resolved),
     )
     resolved, machine = run.resolved, run.machine

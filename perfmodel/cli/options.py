@@ -149,6 +149,15 @@ SiteOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
+MemoryShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-share",
+        metavar="SHARE",
+        help="Share of the memory a framework sees that the engine takes (gpu_memory_utilization); default: the "
+        "stack's.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set any other key of the layout, like cp=2; may be repeated."),

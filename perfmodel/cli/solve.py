@@ -133,6 +133,7 @@ def command(
     ] = False,
     top: Annotated[int | None, typer.Option("--top", help="Plans shown, the best included; default: 5.")] = None,
     with_: options.WithOption = None,
+    memory_share: options.MemoryShareOption = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the best plan to a file.")
     ] = None,
@@ -202,6 +203,7 @@ def command(
         prefill_price=prefill_price,
         prefill_stack=prefill_stack,
         allow_scale_out=allow_scale_out or None,
+        memory_share=inputs.share(memory_share, "--memory-share"),
         top=top,
     )
     answer = planner.planned(run)

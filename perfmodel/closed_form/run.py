@@ -335,6 +335,7 @@ class Run:
             self.case.model,
             self.case.dims,
             self.rates.kv_block_tokens,
+            self.rates.activations,
         )
         held = self.cut(held, "memory of a die", fold=True)
         return self.note("memory", held.planned, "memory of a die", "B")

@@ -44,7 +44,7 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
 def load_conditions(conditions: Service, stack: str | None = None, kernels: Sequence[str] = ()) -> Machine:
     """Return the machine of a run with its techniques set, with another stack or kernel sets where they are given."""
     machine, _ = load_machine(conditions.system, stack or conditions.stack, kernels or conditions.kernels)
-    return set_techniques(machine, conditions.techniques)
+    return set_techniques(machine.with_memory_share(conditions.memory_share), conditions.techniques)
 
 
 def set_techniques(machine: Machine, wanted: Mapping[str, str]) -> Machine:

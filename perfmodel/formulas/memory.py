@@ -1,6 +1,7 @@
-"""Bytes of buffers and working space on one die."""
+"""Bytes of buffers and working space on one die, and what an engine may fill."""
 
-from perfmodel.units import Bytes, Count
+from perfmodel.algebra import minimum
+from perfmodel.units import Bytes, Count, Fraction
 
 
 def exchange_buffer_bytes(*, ranks: Count, tokens: Count, dispatch_bytes: Bytes, combine_bytes: Bytes) -> Bytes:
@@ -37,3 +38,24 @@ def workspace_bytes(
     57344
     """
     return (tokens * (4 * hidden_size + head_width) + context * unfolded_width) * element_bytes
+
+
+def engine_bytes(
+    *, capacity: Bytes, reported: Fraction, share: Fraction, runtime: Bytes = 0, graphs: Bytes = 0
+) -> Bytes:
+    r"""Bytes that an engine has for weights, cache, activations and exchange buffers.
+
+    .. math:: m = \min(r C s, r C - g) - o
+
+    A framework sees r of the capacity C that the driver reports; the engine takes its share s of that.  In it is what
+    the framework takes beside, o; captured graphs, g, come on top, so the engine cannot have what they need.
+    Assumes that nothing else runs on the die; errs high where the runtime grows after start.
+    Source: an engine's log, DeepSeek-V3 W8A8 on 64 GB A2 dies: 0.9 x 60.96 = 54.86 GiB, of which other 0.22, graphs
+    0.79 on top.
+
+    >>> m = engine_bytes(capacity=64.0, reported=60.96 / 64, share=0.9, runtime=0.22, graphs=0.79)
+    >>> f"{m + 0.22:.2f} GiB, {m:.2f} without other"
+    '54.86 GiB, 54.64 without other'
+    """
+    seen = capacity * reported
+    return minimum(seen * share, seen - graphs) - runtime

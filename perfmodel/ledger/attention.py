@@ -358,8 +358,6 @@ def _reshard(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     match family.reduction:
         case "all_reduce":
             yield row("attention.all_reduce", "all_reduce", BF16)
-            if not family.sums_whole:
-                yield row("attention.gather", "all_gather", BF16)
         case "scatter_gather":
             yield row("attention.reduce_scatter", "reduce_scatter", BF16)
             yield row("attention.gather", "all_gather", family.weight_element_bytes)

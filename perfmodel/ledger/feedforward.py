@@ -96,37 +96,52 @@ def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
 
 
 def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    """Yield the rows of the shared expert on a rank that holds one."""
+    """Yield the rows of the shared expert on a rank that holds one, or of a die's part of it over all tokens of a rank.
+
+    The parts' sum is joined with that of the routed experts where these end with an AllReduce, else is one of its own.
+    """
+    parts = q.tp if family.splits_shared else 1
     yield from _gated(
         "shared",
         operator="matmul",
-        tokens=q.shared_tokens,
+        tokens=q.shared_tokens * parts,
         touched=1,
         stored=1,
-        width=dims.n_shared_experts * dims.moe_intermediate_size,
+        width=dims.n_shared_experts * dims.moe_intermediate_size / parts,
         family=family,
         dims=dims,
     )
+    if family.splits_shared and not family.sums_whole:
+        yield exchange_row(
+            "shared.all_reduce", "all_reduce", group=parts, payload=q.shared_tokens * dims.hidden_size * BF16
+        )
 
 
 def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    """Yield the rows of a dense feed-forward, copied on every die, each working on its own tokens."""
+    """Yield the rows of a dense feed-forward.
+
+    It is copied on every die, each working on its own tokens; split over dies of its own, which gather theirs; or
+    split as attention is, where every die has all tokens of its rank and the sum is whole.
+    """
     element, hidden = family.weight_element_bytes, dims.hidden_size
-    yield norm_quant("dense.norm_quant", tokens=q.rank_tokens, width=hidden, out_bytes=element)
-    parts = q.dense_tp if "dense" in family.split else 1
+    parts = q.tp if family.splits_layers else q.dense_tp if "dense" in family.split else 1
+    own = q.tokens if family.splits_layers else q.rank_tokens
+    yield norm_quant("dense.norm_quant", tokens=own, width=hidden, out_bytes=element)
     if "dense" in family.split:
         yield exchange_row("dense.gather", "all_gather", group=parts, payload=q.rank_tokens * hidden * element)
     yield from _gated(
         "dense",
         operator="matmul",
-        tokens=q.rank_tokens * parts,
+        tokens=own if family.splits_layers else own * parts,
         touched=1,
         stored=1,
         width=dims.intermediate_size / parts,
         family=family,
         dims=dims,
     )
-    if "dense" in family.split:
+    if family.splits_layers:
+        yield exchange_row("dense.all_reduce", "all_reduce", group=parts, payload=q.rank_tokens * hidden * BF16)
+    elif "dense" in family.split:
         yield exchange_row("dense.scatter", "reduce_scatter", group=parts, payload=q.rank_tokens * hidden * BF16)
 
 
@@ -156,10 +171,14 @@ def _messages(name: str, collective: Collective, q: Quantities, family: Family, 
 
 
 def gate_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
-    """Yield norm and router, which choose the experts of each token."""
+    """Yield norm and router, which choose the experts of each token.
+
+    With whole sums a die norms all tokens of its rank; it routes its own where tokens are dispatched.
+    """
     hidden = dims.hidden_size
     tokens = q.tokens if family.sums_whole else q.rank_tokens
-    yield norm_quant("router.norm_quant", tokens=tokens, width=hidden, out_bytes=family.weight_element_bytes)
+    normed = q.tokens if family.splits_layers else q.rank_tokens
+    yield norm_quant("router.norm_quant", tokens=normed, width=hidden, out_bytes=family.weight_element_bytes)
     yield linear(
         "router.logits",
         rows=tokens,
@@ -180,7 +199,8 @@ def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[O
 
     Dies that share an expert gather the tokens dispatched to it and split the sums: CANN's kernels do that inside,
     and a start more of each errs slow.  Where every die has all tokens there is nothing to add: the sum over the
-    instance joins parts of experts as it joins experts.
+    instance joins parts of experts as it joins experts.  Whole sums and dispatch together: each die dispatches its
+    own tokens, and what comes back is gathered to all tokens of the rank again.
     """
     hidden = dims.hidden_size
     there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
@@ -221,3 +241,5 @@ def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[O
             kernels=2,
         )
         yield _messages("exchange.combine", "bulk_combine", q, family, dims, payload=back)
+    if family.splits_layers and not family.sums_whole:
+        yield exchange_row("exchange.rejoin", "all_gather", group=q.tp, payload=q.rank_tokens * back)

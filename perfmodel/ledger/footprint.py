@@ -94,6 +94,7 @@ def footprint(
     model: ModelSpec,
     dims: Dims,
     block_tokens: Count,
+    least_workspace: Bytes = 0,
 ) -> Footprint:
     """Return the bytes of one die; each request wastes half a KV block on average."""
     q = ledger.quantities
@@ -132,13 +133,16 @@ def footprint(
         kv_bytes_per_token=cache_bytes(model.attention, family) * layers,
         kv_bytes_per_token_of_die=per_token,
         buffers=buffers,
-        workspace=family.micro
-        * workspace_bytes(
-            tokens=q.tokens,
-            hidden_size=dims.hidden_size,
-            head_width=head_width(model.attention) / layout.tp,
-            element_bytes=BF16,
-            context=q.cached_tokens if family.phase == "prefill" else 0,
-            unfolded_width=unfolded_width(model.attention) / layout.tp,
+        workspace=maximum(
+            least_workspace,
+            family.micro
+            * workspace_bytes(
+                tokens=q.tokens,
+                hidden_size=dims.hidden_size,
+                head_width=head_width(model.attention) / layout.tp,
+                element_bytes=BF16,
+                context=q.cached_tokens if family.phase == "prefill" else 0,
+                unfolded_width=unfolded_width(model.attention) / layout.tp,
+            ),
         ),
     )

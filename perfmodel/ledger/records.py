@@ -140,6 +140,20 @@ class Family:
         return self.reduction == "all_reduce" and self.exchange == "gather"
 
     @property
+    def splits_layers(self) -> bool:
+        """Whether embedding, dense layers and shared experts are split over tp as attention is.
+
+        Whole sums are tensor parallelism without sequence parallelism: a die has all tokens of its rank and its part
+        of every matrix.  In the other forms it has its own tokens between attentions, and the matrices whole.
+        """
+        return self.reduction == "all_reduce"
+
+    @property
+    def splits_shared(self) -> bool:
+        """Whether a shared expert is split so: where it lies on the dies of attention."""
+        return self.splits_layers and not self.own_shared_ranks and not self.disaggregated
+
+    @property
     def micro(self) -> int:
         """Micro-batches a step is cut into."""
         return {"none": 1, "stages": self.micro_batches}.get(self.overlap, 2)

@@ -31,12 +31,14 @@ def dims_of(model: ModelSpec) -> Dims:
 def _embedding_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     rows, row_bytes = q.tokens * family.micro, dims.hidden_size * BF16
     split = "embedding" in family.split
-    parts = q.embedding_tp if split else 1
+    parts = q.tp if family.splits_layers else q.embedding_tp if split else 1
     yield replace(
         vector("embedding.lookup", flop=0, traffic=2 * rows * row_bytes),
         resident_bytes=dims.vocab_size * row_bytes / parts,
     )
-    if split:  # each die looks up what it keeps for all, zero elsewhere, and the sum is split
+    if family.splits_layers:
+        yield exchange_row("embedding.all_reduce", "all_reduce", group=parts, payload=rows / parts * row_bytes)
+    elif split:  # each die looks up what it keeps for all, zero elsewhere, and the sum is split
         yield exchange_row("embedding.scatter", "reduce_scatter", group=parts, payload=rows * row_bytes)
 
 

@@ -30,7 +30,18 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "overlap": ("overlap", "attention_cores", "expert_dies", "domains", "micro_batches"),
 }
 MACHINE = ("system", "stack", "kernels", "techniques")
-SHARED = ("isl", "osl", "acceptance", "precision", "kv_dtype", "expert_weights", "balanced", "prefix_hit", "isl_spread")
+SHARED = (
+    "isl",
+    "osl",
+    "acceptance",
+    "precision",
+    "kv_dtype",
+    "expert_weights",
+    "balanced",
+    "prefix_hit",
+    "isl_spread",
+    "memory_share",
+)
 
 
 #: keys of a layout that both phases of mixed instances share

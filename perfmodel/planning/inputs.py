@@ -35,6 +35,15 @@ def positive(value: int | None, option: str) -> int | None:
     return value
 
 
+def share(value: float | None, option: str) -> float | None:
+    """Return a share; raise ``UsageError`` where it is not above 0 and at most 1."""
+    from perfmodel.specs.base import LEAST
+
+    if value is not None and not LEAST <= value <= 1:
+        raise UsageError(f"{option}: {value:g}; allowed: above 0, at most 1")
+    return value
+
+
 def known(word: str, words: list[str], option: str) -> None:
     """Refuse a word that is not among those known."""
     from perfmodel.errors import did_you_mean

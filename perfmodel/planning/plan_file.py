@@ -186,6 +186,7 @@ def _conditions(request: PlanRequest, best: Deployment) -> DeploymentConditions:
         prefix_hit=as_float(case.prefix_hit),
         isl_spread=as_float(case.isl_spread),
         tpot=request.search.targets.tpot,
+        memory_share=request.run.memory_share,
         prefill=pool(best.prefill, best.prefill_instances),
         decode=pool(best.decode, best.decode_instances),
         mixed=best.mixed,

@@ -102,8 +102,9 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     osl = osl if phase == "decode" else 1
     known = load_model(model)
     positions, origin = inputs.read_acceptance(given["acceptance"], known.spec)
-    machine, remarks = load_machine(on, given["stack"], given["kernels"] or ())
-    machine = with_site(machine, given["site"] or ())
+    taken, remarks = load_machine(on, given["stack"], given["kernels"] or ())
+    machine = with_site(taken, given["site"] or ())
+    machine = machine.with_memory_share(inputs.share(given["memory_share"], "--memory-share"))
     inputs.check_lengths(known.spec, isl, osl)
     plain = ("tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
     conditions = checked_conditions(
@@ -118,6 +119,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         precision=given["precision"],
         kv_dtype=given["kv"].value,
         tpot=inputs.quantity(given["tpot"], "s", "--tpot"),
+        memory_share=inputs.share(given["memory_share"], "--memory-share"),
         layout={
             "dies": _dies(given, machine.rates()),
             **{name: given[name] for name in plain},

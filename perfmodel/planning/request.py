@@ -107,9 +107,11 @@ def _domain(rates: Rates, allow_scale_out: bool) -> int | None:
 def _machines(run: RunSpec) -> tuple[dict[Phase, Machine], tuple[str, ...]]:
     """Return the machines of both pools before techniques are set on them, and remarks."""
     decode, remarks = load_machine(str(run.on), run.stack, run.kernels or ())
+    decode = decode.with_memory_share(run.memory_share)
     if run.prefill_on is None:
         return {"prefill": decode, "decode": decode}, remarks
     prefill, others = load_machine(run.prefill_on, run.prefill_stack, ())
+    prefill = prefill.with_memory_share(run.memory_share)
     return {"prefill": prefill, "decode": decode}, (*remarks, *others)
 
 

@@ -6,6 +6,7 @@ from perfmodel.algebra import as_float, greater, maximum, minimum, total, where
 from perfmodel.formulas import serving as formulas
 from perfmodel.formulas.collectives import kv_transfer_exposed
 from perfmodel.formulas.experts import gated_feed_forward_bytes
+from perfmodel.formulas.memory import engine_bytes
 from perfmodel.ledger.footprint import Footprint, footprint
 from perfmodel.ledger.records import Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
@@ -99,8 +100,14 @@ def tokens_per_step(acceptance: tuple[float, ...], draft: Count) -> Dimensionles
 
 
 def usable_memory(rates: Rates) -> Bytes:
-    """Bytes of a die that weights, cache and buffers may fill: capacity less reserve and runtime."""
-    return rates.capacity * rates.utilization - rates.runtime
+    """Bytes of a die that weights, cache, activations and buffers may fill: the engine's share less its runtime."""
+    return engine_bytes(
+        capacity=rates.capacity,
+        reported=rates.reported,
+        share=rates.utilization,
+        runtime=rates.runtime,
+        graphs=rates.graphs,
+    )
 
 
 def fewest_dies(case: Case) -> float:
@@ -115,8 +122,15 @@ def fewest_dies(case: Case) -> float:
 
 def footprint_of(layout: Layout, family: Family, case: Case) -> Footprint:
     """Return the bytes of a die of an instance of this layout."""
-    ledger = build_ledger(layout, family, case.traffic, case.model, case.dims)
-    return footprint(ledger, layout, family, case.traffic, case.model, case.dims, case.rates.kv_block_tokens)
+    return held(build_ledger(layout, family, case.traffic, case.model, case.dims), layout, family, case)
+
+
+def held(ledger: Ledger, layout: Layout, family: Family, case: Case) -> Footprint:
+    """Return the bytes of a die from the rows of its step; an engine keeps at least what it measured at start."""
+    rates = case.rates
+    return footprint(
+        ledger, layout, family, case.traffic, case.model, case.dims, rates.kv_block_tokens, rates.activations
+    )
 
 
 def pool_point(layout: Layout, family: Family, case: Case) -> PoolPoint:
@@ -135,7 +149,7 @@ def pool_of(ledger: Ledger, step: Seconds, layout: Layout, family: Family, case:
         in_flight=sequences if decode else sequences * case.isl,
         tokens_per_step=tokens_per_step(case.acceptance, layout.draft) if decode else 1,
         tokens_per_request=case.osl if decode else case.isl,
-        footprint=footprint(ledger, layout, family, case.traffic, case.model, case.dims, rates.kv_block_tokens),
+        footprint=held(ledger, layout, family, case),
         usable=usable_memory(rates),
         frontend_rate=None if decode or rates.frontend_rate is None else rates.frontends * rates.frontend_rate,
     )

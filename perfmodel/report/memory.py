@@ -1,6 +1,7 @@
 """What fills the memory of a die, and the batch at which each limit is reached."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 from perfmodel.algebra import Num, as_float
 from perfmodel.ledger.footprint import kept_weights
@@ -9,7 +10,26 @@ from perfmodel.prediction.headroom import Limit
 from perfmodel.prediction.layouts import LARGEST_BATCH
 from perfmodel.prediction.scenario import ledger_of
 from perfmodel.prediction.serving import Case
+from perfmodel.report.kernels import COLUMNS
+from perfmodel.report.quantity import range_in_words
 from perfmodel.report.table import Column, Table
+from perfmodel.specs.base import Known
+from perfmodel.specs.machine import ChipSpec, StackSpec
+from perfmodel.supply.rates import Rates
+
+#: what of a die's memory is not the plan's
+OUTSIDE = ("runtime", "graphs", "reserve", "not seen by frameworks")
+
+
+def _outside(rates: Rates, usable: float) -> Iterator[tuple[str, float]]:
+    """Yield what of a die's memory is not the plan's, each with its bytes, and last all there is."""
+    capacity, runtime, graphs = (as_float(size) for size in (rates.capacity, rates.runtime, rates.graphs))
+    seen = capacity * as_float(rates.reported)
+    parts = (runtime, graphs, seen - usable - runtime - graphs, capacity - seen)
+    yield from (
+        (name, size) for name, size in zip(OUTSIDE, parts, strict=True) if size or name in ("runtime", "reserve")
+    )
+    yield "HBM as the driver reports it", capacity
 
 
 def memory_table(plan: PoolPlan, case: Case) -> Table:
@@ -40,10 +60,7 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
         (fuller, "free", usable - held.planned, usable - held.worst),
         (fuller, "usable", usable, usable),
     ]
-    runtime, capacity = as_float(case.rates.runtime), as_float(case.rates.capacity)
-    reserve = capacity - usable - runtime
-    rows += [(fuller, "runtime", runtime, runtime), (fuller, "reserve", reserve, reserve)]
-    rows.append((fuller, "HBM as the driver reports it", capacity, capacity))
+    rows += [(fuller, name, size, size) for name, size in _outside(case.rates, usable)]
     found = tuple(
         {
             "die": die,
@@ -51,7 +68,7 @@ def memory_table(plan: PoolPlan, case: Case) -> Table:
             "planned": as_float(planned),
             "share": as_float(planned) / usable,
             "bar": as_float(planned) / usable
-            if what not in ("runtime", "reserve", "usable") and as_float(planned) < usable
+            if what not in (*OUTSIDE, "usable") and as_float(planned) < usable
             else None,
             "worst": as_float(worst),
         }
@@ -99,3 +116,34 @@ def longest_context(plan: PoolPlan) -> float:
     free = as_float(plan.point.usable) - as_float(held.planned)
     mean = as_float(held.kv) / plan.layout.batch
     return max(0.0, (free + mean) / as_float(held.kv_bytes_per_token_of_die))
+
+
+#: numbers that decide what a plan may fill: of the chip, and of the stack
+OF_CHIP = {"die.hbm.capacity": "HBM as the driver reports it", "die.hbm.reported": "share that frameworks see"}
+OF_STACK = {
+    "memory.utilization": "share of that which the engine takes",
+    "memory.runtime": "runtime, in that share",
+    "memory.activations": "activations, in that share, at least",
+    "memory.graphs": "graphs, on top of that share",
+}
+
+
+def memory_sources_table(chip: Known[ChipSpec], stack: Known[StackSpec]) -> Table:
+    """Return the numbers that decide what a plan may fill, each with range and source."""
+    rows = []
+    for known, parts in ((chip, OF_CHIP), (stack, OF_STACK)):
+        for path, what in parts.items():
+            figure = known.figures.get(path)
+            value = reduce(getattr, path.split("."), known.spec)
+            rows.append(
+                {
+                    "parameter": what,
+                    "value": f"{value:g}" if figure is None else figure.text,
+                    "range": "" if figure is None else range_in_words(figure.low, figure.high),
+                    "kind": "not in the file" if figure is None else figure.kind,
+                    "source": "" if figure is None else known.spec.sources[figure.source].title,
+                    "note": "" if figure is None else figure.note or "",
+                }
+            )
+    columns = tuple(column for column in COLUMNS if column.key != "class")
+    return Table("What a plan may fill of a die", columns, tuple(rows), ("ranges are in SI units",))

@@ -19,7 +19,7 @@ from perfmodel.report.drawings import gantt
 from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.kernels import kernel_tables
 from perfmodel.report.layout_words import layout_words, sizes
-from perfmodel.report.memory import limits_table, longest_context, memory_table
+from perfmodel.report.memory import limits_table, longest_context, memory_sources_table, memory_table
 from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
 from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.sensitivity import assumption_table
@@ -27,6 +27,7 @@ from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.waterfall import totals_table, waterfall_table
 from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import KernelSetSpec
+from perfmodel.specs.machine import ChipSpec, StackSpec
 from perfmodel.supply.rates import Rates
 from perfmodel.timing.step import at_site
 
@@ -48,6 +49,8 @@ class View:
     roofline: bool = False
     #: kernel sets whose parameters are added
     kernels: Mapping[str, Known[KernelSetSpec]] | None = None
+    #: chip and stack, whose numbers of memory are added
+    memory: tuple[Known[ChipSpec], Known[StackSpec]] | None = None
     #: another layout, by name, that this one is compared with
     other: tuple[str, Resolved] | None = None
 
@@ -135,6 +138,8 @@ def step_document(
         tables += [memory_table(plan, case), limits_table(plan, batch_limits(resolved)), assumption_table(sensitivity)]
     if view.kernels:
         tables += kernel_tables(rows, view.kernels)
+    if view.memory and view.whole_step:
+        tables.append(memory_sources_table(*view.memory))
     return Document(
         schema="moeplan.step/1",
         title=f"Explanation of {model} {plan.family.phase} on {system}",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
-from perfmodel.specs.base import PositiveInt, Spec
+from perfmodel.specs.base import LEAST, PositiveInt, Spec
 from perfmodel.specs.deployment import LARGEST_VERIFIED, ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
 
 
@@ -44,6 +44,8 @@ class Service(Spec):
     isl_spread: Annotated[float, Ge(0), Le(3)] = 0.0
     #: rows measured where it is to run, by name or file: what is predicted is of that site
     site: tuple[str, ...] = ()
+    #: share of the memory that a framework sees which the engine takes, where it is not the stack's
+    memory_share: Annotated[float, Gt(0), Ge(LEAST), Le(1)] | None = None
     #: seconds; the target that fixed the batch of decode where it is not published
     tpot: Annotated[float, Gt(0)] | None = None
 

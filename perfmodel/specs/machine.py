@@ -56,6 +56,8 @@ class Hbm(Spec):
     bandwidth: PositiveRate
     #: bytes one cube core can stream per cycle; cores x this x clock can lie below the pin rate
     core_bytes_per_cycle: PositiveBytes
+    #: share of the capacity that a framework sees; the rest is the driver's
+    reported: PositiveShare = 1.0
 
 
 class L2(Spec):
@@ -238,10 +240,15 @@ class TermsSpec(Spec):
 
 
 class MemorySpec(Spec):
-    """What of a die's memory the serving process may use, and what it takes for itself."""
+    """What of the memory that a framework sees an engine takes, what of it is not the plan's, and what comes on top."""
 
     utilization: PositiveShare
+    #: taken beside weights, cache, activations and exchange buffers
     runtime: Bytes
+    #: least that is kept for activations, as measured at start on the largest step
+    activations: Bytes = 0.0
+    #: of captured graphs, on top of the engine's share
+    graphs: Bytes = 0.0
     kv_block_tokens: PositiveCount
 
 

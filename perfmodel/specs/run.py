@@ -81,6 +81,8 @@ class RunSpec(Spec):
     with_: Annotated[Names, Field(alias="with")] = None
     #: rows measured where the plan is to run
     site: Names = None
+    #: of the memory that a framework sees, which the engine takes; left out: the stack's
+    memory_share: Annotated[Share, Gt(0), Le(1)] | None = None
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
 

@@ -1,13 +1,13 @@
 """A machine: chip, system, stack, terms of service and kernel sets, and where each of their numbers came from."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.specs.base import Known
+from perfmodel.specs.base import Known, with_value
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.supply.rates import Rates, chosen_kernels, rates_of
@@ -61,6 +61,13 @@ class Machine:
         chip, system, stack, terms, *kernels = parts
         return Machine(chip=chip, system=system, stack=stack, terms=terms, kernels=tuple(kernels), site=self.site)
 
+    def with_memory_share(self, share: float | None) -> "Machine":
+        """Return it with an engine's share of memory given by hand, under all techniques; as it is where none is."""
+        if share is None:
+            return self
+        plain = self.plain and replace(self.plain, stack=_with_share(self.plain.stack, share))
+        return replace(self, stack=_with_share(self.stack, share), plain=plain)
+
     def rates(self) -> Rates:
         """Return what one die of it gives."""
         return rates_of(
@@ -75,3 +82,10 @@ class Machine:
         """Return the kernel set that gives each operator class."""
         chosen = chosen_kernels([known.spec for known in self.kernels], self.system.spec)
         return {name: next(known for known in self.kernels if known.spec is taken) for name, taken in chosen.items()}
+
+
+def _with_share(stack: Known[StackSpec], share: float) -> Known[StackSpec]:
+    """Return a stack whose engine takes a given share of memory: a choice, so it has no figure any more."""
+    path = "memory.utilization"
+    figures = {name: figure for name, figure in stack.figures.items() if name != path}
+    return replace(stack, spec=with_value(stack.spec, path.split("."), share), figures=figures)

@@ -96,8 +96,12 @@ class Rates:
     #: whether loads are even: the speed of light has no busiest rank
     even: bool
     capacity: Bytes
+    #: share of the capacity that a framework sees, and the engine's share of that
+    reported: Fraction
     utilization: Fraction
     runtime: Bytes
+    activations: Bytes
+    graphs: Bytes
     kv_block_tokens: Count
     dies_per_package: int
     packages_per_server: int
@@ -234,8 +238,11 @@ def rates_of(
         weight_prefetch=stack.weight_prefetch,
         even=stack.ideal,
         capacity=die.hbm.capacity,
+        reported=die.hbm.reported,
         utilization=stack.memory.utilization,
         runtime=stack.memory.runtime,
+        activations=stack.memory.activations,
+        graphs=stack.memory.graphs,
         kv_block_tokens=stack.memory.kv_block_tokens,
         dies_per_package=_whole(chip.package.dies),
         packages_per_server=_whole(system.packages_per_server),
