@@ -66,9 +66,9 @@ def test_what_is_open_widens(tmp_path: Path) -> None:
     assert plain.cases == ()
     widths = [
         float(np.std(np.log(predictive(row, None).relative["step_time"])))
-        for row in (plain, row_of(tmp_path, OVERLAP), row_of(tmp_path, LENGTH))
+        for row in (plain, row_of(tmp_path, LENGTH))
     ]
-    assert widths[0] < min(widths[1:])
+    assert 1.5 * widths[0] < widths[1]
 
 
 def test_a_range_stands_at_five_values_of_equal_weight(tmp_path: Path) -> None:
