@@ -195,7 +195,10 @@ def test_an_all_gather_is_a_start_and_the_shards_of_all_others() -> None:
 
 
 def test_layers_steps_and_tpot() -> None:
-    """Two micro-batches side by side: twice the slower lane, or what memory needs for both; then counting."""
+    """Two micro-batches side by side: either lane works both, the first passes both, memory serves all; then counting.
+
+    What is brought ahead takes from the attention of either micro-batch what the pins leave of the window.
+    """
     layer = form_of(DECODE, "moe_layer")
     attention, link, experts = symbol("attention.busy"), symbol("exchange.link"), symbol("experts_lane.busy")
     memory = symbol("attention.hbm") + symbol("experts_lane.hbm")

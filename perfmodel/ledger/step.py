@@ -94,7 +94,8 @@ def ledger_of_loads(q: Quantities, layout: Layout, family: Family, model: ModelS
     Rows are per micro-batch; a block's ``passes`` says how many micro-batches it makes.  Shared
     experts with ranks of their own run beside the routed ranks, so the slower decides.  Layers without experts
     have nothing that two micro-batches could hide: they run before the step is split, on all of its tokens, and
-    read their weights once; in stages micro-batches are apart from the start.  Errs low where a framework splits earlier.
+    read their weights once; in stages micro-batches are apart from the start.  Errs low where a framework splits
+    earlier.
     """
     parts: dict[str, tuple[Op, ...]] = {
         "embedding": tuple(_embedding_ops(q, family, dims)),

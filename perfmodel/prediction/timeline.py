@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Block, Family, Ledger
 from perfmodel.prediction.breakdown import NOTHING, WAITS, BlockTime, Breakdown, Row
+from perfmodel.timing.step import reuses
 
 #: exchanges that give back what the experts made
 _BACK = ("combine", "bulk_combine", "reduce_scatter", "all_reduce")
@@ -59,7 +60,8 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
     """Return when each operator of one layer runs.
 
     Rows are in the order of the ledger, but that what experts give back comes after them.  Work beside an exchange, or
-    in one kernel with it, runs while exchanges do; weights brought ahead shorten the rows they belong to evenly.
+    in one kernel with it, runs while exchanges do; weights brought ahead, or still in L2, shorten the rows they belong
+    to evenly, over both micro-batches too.
     Layers repeat: what reaches over the end of one is drawn at the start of the next.
     """
     block = next(block for block in ledger.blocks if block.name == name)
@@ -67,6 +69,8 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
     rows = [row for row in parts.rows if row.block == name]
     ahead = summary.prefetched / (summary.count * block.passes)
     lanes = [_placed(rows, block, family, lane, ahead) for lane in ("attention", "experts")]
+    if summary.reused:
+        lanes = _shortened(lanes, summary, block)
     found = list(_segments(lanes, block, family, summary))
     waits = [row for row in rows if row.part == WAITS]
     return Timeline(
@@ -76,6 +80,25 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
         segments=tuple(found),
         streams=tuple(_streams(found, summary, waits)),
     )
+
+
+def _shortened(lanes: Sequence[Sequence[_Piece]], summary: BlockTime, block: Block) -> list[list[_Piece]]:
+    """Return lanes of which products with weights are shorter by what a second micro-batch saves on weights in L2."""
+    saves = [
+        lane if summary.decides not in ("attention", "experts") or summary.decides == name else []
+        for name, lane in zip(("attention", "experts"), lanes, strict=True)
+    ]
+    known = sum(piece.time for lane in saves for piece in lane if reuses(piece.row.timed.op))
+    left = 1 - summary.reused / (summary.count * block.passes) / known
+    found = []
+    for lane, saved in zip(lanes, saves, strict=True):
+        less, pieces = 0.0, []
+        for piece in lane:
+            time = piece.time * (left if saved and reuses(piece.row.timed.op) else 1.0)
+            pieces.append(replace(piece, start=piece.start - less, time=time))
+            less += piece.time - time
+        found.append(pieces)
+    return found
 
 
 def _stream_of(row: Row, block: Block, family: Family) -> str:

@@ -1,6 +1,7 @@
 """Time of one row of a ledger on the kernel that runs it."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater
 from perfmodel.formulas import kernels as formulas
@@ -134,7 +135,7 @@ def _through_memory(op: Op, rates: Rates) -> Bytes:
 
 
 def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, repeated: bool, kept: Fraction) -> OpTime:
-    moved, cached = _through_memory(op, rates), 0.0
+    moved, cached = _through_memory(op, rates), cast(Seconds, 0.0)
     if kept is not NOTHING_KEPT:
         cached = op.weight_bytes * kept / rates.l2_rate
         moved = moved - op.weight_bytes * kept

@@ -46,7 +46,10 @@ class PartTime:
 def time_part(
     ops: Iterable[Op], rates: Rates, core_share: Fraction = WHOLE, reused: Fraction = NOTHING_KEPT
 ) -> PartTime:
-    """Return the time of a part's rows, one after the other; ``reused`` of its weights a second micro-batch finds in L2."""
+    """Return the time of a part's rows, one after the other.
+
+    ``reused`` is the part of its weights that a second micro-batch finds in L2.
+    """
 
     def again(row: OpTime) -> OpTime:
         return time_op(row.op, rates, core_share, kept=reused)
@@ -268,7 +271,7 @@ def prefetched_time(attention: PartTime, experts: PartTime) -> Seconds:
 
 
 def prefetched_beside(attention: PartTime, experts: PartTime) -> tuple[Seconds, Seconds]:
-    """Return what prefetching saves the attention of a first and a second micro-batch while their lanes run side by side.
+    """Return what weights brought ahead save the attentions of a first and a second micro-batch, lanes side by side.
 
     As ``prefetched_time``, but while the exchange that ends its layer runs, the attention of the other micro-batch
     comes to its own end, a product that streams at all its cores can: what these leave of the pins is what can be
