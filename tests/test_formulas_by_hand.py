@@ -526,7 +526,7 @@ def test_two_streams_in_steady_state(attention: tuple[float, float], experts: tu
     ("capacity", "share"), [(0.0, 0.0), (90.0, 0.0), (150.0, 0.25), (290.0, 0.95), (300.0, 1.0), (1e9, 1.0)]
 )
 def test_what_l2_keeps_of_weights_that_come_round(capacity: float, share: float) -> None:
-    """200 bytes of weights, 100 that pass once: what is over 100 holds its share of the 200, all of them from 300 on."""
+    """200 bytes of weights, 100 that pass once: what is over 100 is for the 200, all from 300 on."""
     assert kernels.reused_share(weights=200.0, passing=100.0, l2_capacity=capacity) == near(share)
     assert kernels.reused_share(weights=200.0, passing=100.0, l2_capacity=capacity) * 200.0 <= capacity
 

@@ -798,7 +798,7 @@ def layer_by_hand(family: Family, shared: bool) -> Row:
 
 
 def test_blocks_of_a_step() -> None:
-    """Section 4: 3 dense layers, joined, 8 others; a draft layer, its input and a head more for each position in use."""
+    """Section 4: 3 dense layers, joined, 8 others; a draft layer, input and head more for each position in use."""
     plain: Row = {"joined": (), "beside": (), "fused": (), "overlapped": False, "domains": 1, "passes": 1}
     once: Row = plain | {"count": 1, "layers": 1, "experts": ()}
     for overlap, own, shared, stream, fused, draft, kept in itertools.product(
