@@ -202,7 +202,12 @@ def test_layers_steps_and_tpot() -> None:
     layer = form_of(DECODE, "moe_layer")
     attention, link, experts = symbol("attention.busy"), symbol("exchange.link"), symbol("experts_lane.busy")
     memory = symbol("attention.hbm") + symbol("experts_lane.hbm")
-    assert sympy.simplify(line(layer, "moe_layer") - 2 * sympy.Max(attention, experts + link, memory)) == 0
+    left = symbol("exchange.combine") * (1 - symbol("attention.o_proj.pins_taken"))
+    ahead, again = (sympy.Min(symbol(name), left) for name in ("attention.spared", "attention.spared_again"))
+    of_attention = 2 * attention - symbol("attention.saved") - ahead - again
+    of_experts = 2 * (experts + link) - symbol("experts_lane.saved")
+    expected = sympy.Max(of_attention, of_experts, attention - ahead + experts + link, 2 * memory)
+    assert sympy.simplify(line(layer, "moe_layer") - expected) == 0
     tpot, draft = form_of(DECODE, "tpot"), symbol("draft")
     layers = (58 + draft) * symbol("moe_layer") + 3 * symbol("dense_layer") + symbol("embedding")
     layers += draft * symbol("draft_input") + (1 + draft) * symbol("head")

@@ -265,10 +265,11 @@ def _block_rows(
     rows += [
         _waiting(name, block, deciding, runs, waiting) for name, waiting in waits.items() if waiting > NOTHING * layer
     ]
+    lanes_apart = as_float(attention.whole) - as_float(experts.whole)
     spare = {
         "all": 0.0,
-        "attention": as_float(attention.whole) - as_float(experts.whole),
-        "experts": as_float(experts.whole) - as_float(attention.whole),
+        "attention": max(0.0, on_die / block.passes - as_float(experts.whole)) if beside else lanes_apart,
+        "experts": max(0.0, on_die / block.passes - as_float(attention.whole)) if beside else -lanes_apart,
         "compute": as_float(both.busy) - as_float(both.link),
         "link": as_float(both.link) - as_float(both.busy),
     }[deciding]

@@ -69,8 +69,9 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
     rows = [row for row in parts.rows if row.block == name]
     ahead = summary.prefetched / (summary.count * block.passes)
     lanes = [_placed(rows, block, family, lane, ahead) for lane in ("attention", "experts")]
-    if summary.reused:
-        lanes = _shortened(lanes, summary, block)
+    split = block.overlapped and family.overlap == "cores"
+    if split or summary.reused:
+        lanes = _shortened(lanes, summary, block, split=split)
     found = list(_segments(lanes, block, family, summary))
     waits = [row for row in rows if row.part == WAITS]
     return Timeline(
@@ -82,21 +83,35 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
     )
 
 
-def _shortened(lanes: Sequence[Sequence[_Piece]], summary: BlockTime, block: Block) -> list[list[_Piece]]:
-    """Return lanes of which products with weights are shorter by what a second micro-batch saves on weights in L2."""
-    saves = [
-        lane if summary.decides not in ("attention", "experts") or summary.decides == name else []
-        for name, lane in zip(("attention", "experts"), lanes, strict=True)
+def _shortened(
+    lanes: Sequence[Sequence[_Piece]], summary: BlockTime, block: Block, *, split: bool
+) -> list[list[_Piece]]:
+    """Return lanes of which products with weights are shorter by what a second micro-batch saves on weights in L2.
+
+    Lanes on a split of the cores by what each is longer than the layer has time for it, others by what both save.
+    """
+    known = [
+        sum(piece.time for piece in lane if piece.stream == lane[0].stream and reuses(piece.row.timed.op))
+        for lane in lanes
     ]
-    known = sum(piece.time for lane in saves for piece in lane if reuses(piece.row.timed.op))
-    left = 1 - summary.reused / (summary.count * block.passes) / known
+    saved = [max(0.0, _length(lane) - summary.layer / block.passes) for lane in lanes]
+    if not split:
+        both = summary.reused / (summary.count * block.passes)
+        saved = [both * mine / sum(known) for mine in known]
     found = []
-    for lane, saved in zip(lanes, saves, strict=True):
-        less, pieces = 0.0, []
+    for lane, whole, less in zip(lanes, known, saved, strict=True):
+        left = 1 - less / whole if whole else 1.0
+        sooner: dict[str, float] = {}
+        begun: list[tuple[float, float]] = []  # ends of the lane's own pieces, and how much sooner what follows begins
+        pieces = []
         for piece in lane:
-            time = piece.time * (left if saved and reuses(piece.row.timed.op) else 1.0)
-            pieces.append(replace(piece, start=piece.start - less, time=time))
-            less += piece.time - time
+            before = [much for end, much in begun if end <= piece.start * (1 + NOTHING)]
+            ahead = sooner.get(piece.stream, before[-1] if before else 0.0)
+            time = piece.time * (left if reuses(piece.row.timed.op) else 1.0)
+            pieces.append(replace(piece, start=piece.start - ahead, time=time))
+            sooner[piece.stream] = ahead + piece.time - time
+            if piece.stream == lane[0].stream:
+                begun.append((piece.start + piece.time, sooner[piece.stream]))
         found.append(pieces)
     return found
 
