@@ -195,11 +195,19 @@ def test_an_all_gather_is_a_start_and_the_shards_of_all_others() -> None:
 
 
 def test_layers_steps_and_tpot() -> None:
-    """Two micro-batches side by side: twice the slower lane, or what memory needs for both; then counting."""
+    """Two micro-batches side by side: either lane works both, the first passes both, memory serves all; then counting.
+
+    What is brought ahead takes from the attention of either micro-batch what the pins leave of the window.
+    """
     layer = form_of(DECODE, "moe_layer")
     attention, link, experts = symbol("attention.busy"), symbol("exchange.link"), symbol("experts_lane.busy")
     memory = symbol("attention.hbm") + symbol("experts_lane.hbm")
-    assert sympy.simplify(line(layer, "moe_layer") - 2 * sympy.Max(attention, experts + link, memory)) == 0
+    left = symbol("exchange.combine") * (1 - symbol("attention.o_proj.pins_taken"))
+    ahead, again = (sympy.Min(symbol(name), left) for name in ("attention.spared", "attention.spared_again"))
+    of_attention = 2 * attention - symbol("attention.saved") - ahead - again
+    of_experts = 2 * (experts + link) - symbol("experts_lane.saved")
+    expected = sympy.Max(of_attention, of_experts, attention - ahead + experts + link, 2 * memory)
+    assert sympy.simplify(line(layer, "moe_layer") - expected) == 0
     tpot, draft = form_of(DECODE, "tpot"), symbol("draft")
     layers = (58 + draft) * symbol("moe_layer") + 3 * symbol("dense_layer") + symbol("embedding")
     layers += draft * symbol("draft_input") + (1 + draft) * symbol("head")

@@ -584,6 +584,35 @@ def test_two_streams_take_the_longest_twice(first: float, second: float, shared:
     assert roofline.two_stream_time(first=first, second=second, shared=shared) == 14.0
 
 
+@pytest.mark.parametrize(
+    ("attention", "experts"),
+    [((7.0, 6.0), (5.0, 4.5)), ((5.0, 2.0), (4.0, 3.5)), ((3.0, 2.0), (6.0, 4.0)), ((4.0, 4.0), (4.0, 4.0))],
+)
+def test_two_streams_in_steady_state(attention: tuple[float, float], experts: tuple[float, float]) -> None:
+    """Two micro-batches, the first always first on either lane, worked one after the other through 400 layers."""
+    free, ready, ends = {"a": 0.0, "x": 0.0}, [0.0, 0.0], []
+    for _ in range(400):
+        for micro in (0, 1):
+            free["a"] = max(free["a"], ready[micro]) + attention[micro]
+            free["x"] = max(free["x"], free["a"]) + experts[micro]
+            ready[micro] = free["x"]
+        ends.append(free["x"])
+    found = roofline.two_stream_time(
+        first=attention[0], second=experts[0], shared=0.0,
+        first_saved=attention[0] - attention[1], second_saved=experts[0] - experts[1],
+    )  # fmt: skip
+    assert found == near((ends[-1] - ends[199]) / 200)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "share"), [(0.0, 0.0), (90.0, 0.0), (150.0, 0.25), (290.0, 0.95), (300.0, 1.0), (1e9, 1.0)]
+)
+def test_what_l2_keeps_of_weights_that_come_round(capacity: float, share: float) -> None:
+    """200 bytes of weights, 100 that pass once: what is over 100 is for the 200, all from 300 on."""
+    assert kernels.reused_share(weights=200.0, passing=100.0, l2_capacity=capacity) == near(share)
+    assert kernels.reused_share(weights=200.0, passing=100.0, l2_capacity=capacity) * 200.0 <= capacity
+
+
 # --------------------------------------------------------------------------------------------------------- serving
 
 

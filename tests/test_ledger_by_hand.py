@@ -767,7 +767,8 @@ def test_rows_of_embedding_head_and_draft(overlap: str) -> None:
         else:
             head = [product("head.logits", 59.5, HIDDEN, VOCABULARY / 3, 2)]
         check(ledger.parts["head"], head, family)
-        check(ledger.parts["draft"], [product("draft.eh_proj", 37.75, HIDDEN + HIDDEN, HIDDEN, 2)], family)
+        joined = 2 if overlap in ("link", "cores") else 1  # before the step is split
+        check(ledger.parts["draft"], [product("draft.eh_proj", 37.75 * joined, HIDDEN + HIDDEN, HIDDEN, 2)], family)
 
 
 def test_sizes_of_a_model() -> None:
@@ -791,6 +792,22 @@ def test_parts_are_those_a_model_has() -> None:
         assert names == ["embedding", *middle, "head"]
     bare = Ledger(parts={}, blocks=(), quantities=LOADS)
     assert (bare.steps, bare.draft) == (1, 0)
+
+
+@pytest.mark.parametrize("overlap", ["link", "cores"])
+@pytest.mark.parametrize("attention", [MLA, GQA], ids=["latent", "grouped"])
+def test_layers_without_experts_are_those_of_a_step_that_is_not_split(overlap: str, attention: Any) -> None:
+    """All tokens of both micro-batches, every weight read once: the rows of a serial family, one for one."""
+    model = model_of(attention)
+    split, whole = (
+        build_ledger(layout_of(), family_of(overlap=one), TRAFFIC, model, DIMS) for one in (overlap, "none")
+    )
+    for part, serial in (("dense_attention", "attention"), ("dense", "dense"), ("draft", "draft")):
+        assert len(split.parts[part]) == len(whole.parts[serial])
+        for one, other in zip(split.parts[part], whole.parts[serial], strict=True):
+            assert (one.name, one.flop, one.bytes, one.rows) == (
+                other.name, pytest.approx(other.flop), pytest.approx(other.bytes), pytest.approx(other.rows)
+            )  # fmt: skip
 
 
 def layer_by_hand(family: Family, shared: bool) -> Row:
@@ -819,7 +836,7 @@ def layer_by_hand(family: Family, shared: bool) -> Row:
 
 
 def test_blocks_of_a_step() -> None:
-    """Section 4: 3 dense and 8 other layers; a draft layer, its input and a head more for each position in use."""
+    """Section 4: 3 dense layers, joined, 8 others; a draft layer, input and head more for each position in use."""
     plain: Row = {"joined": (), "beside": (), "fused": (), "overlapped": False, "domains": 1, "passes": 1}
     once: Row = plain | {"count": 1, "layers": 1, "experts": ()}
     for overlap, own, shared, stream, fused, draft, kept in itertools.product(
@@ -833,18 +850,19 @@ def test_blocks_of_a_step() -> None:
         model = model_of(shared=shared, num_nextn_predict_layers=kept)
         ledger = ledger_by(family, LOADS, model, draft=draft, domains=5)
         layer = layer_by_hand(family, bool(shared))
-        passes = layer["passes"]
+        joined = overlap in ("link", "cores")
+        dense = 1 if joined else layer["passes"]
         wanted = [
             once | {"name": "embedding", "attention": ("embedding",)},
             plain
-            | {"name": "dense_layer", "count": 3, "layers": 3, "attention": ("attention",), "experts": ("dense",)}
-            | {"passes": passes},
+            | {"name": "dense_layer", "count": 3, "layers": 3, "experts": ("dense",), "passes": dense}
+            | {"attention": ("dense_attention",) if joined else ("attention",)},
             layer | {"name": "moe_layer", "count": 8, "layers": 8},
         ]
         if kept:
             times = {"count": draft, "layers": min(draft, 2)}
             wanted.append(layer | {"name": "draft_layer"} | times)
-            wanted.append(once | {"name": "draft_input", "attention": ("draft",), "passes": passes} | times)
+            wanted.append(once | {"name": "draft_input", "attention": ("draft",), "passes": dense} | times)
         wanted.append(once | {"name": "head", "attention": ("head",), "count": 1 + (draft if kept else 0)})
         assert len(ledger.blocks) == len(wanted)
         for block, want in zip(ledger.blocks, wanted, strict=True):
@@ -1251,6 +1269,7 @@ def test_bytes_of_a_die(phase: str, attention: MlaSpec | GqaSpec, shared: int) -
         ledger = build_ledger(layout, family, replace(TRAFFIC, isl_spread=0.1), model, dims)
         many, stages = passes(family), family.overlap == "stages"
         held = held_by_hand(family, attention, shared, layout)
+        held["dense_attention"] = held["attention"]
         assert all(part_bytes(ledger, name) == pytest.approx(held[name], rel=1e-9) for name in ledger.parts)
 
         drafts = min(layout.draft, DRAFT_LAYERS)

@@ -65,8 +65,7 @@ def test_what_is_open_widens(tmp_path: Path) -> None:
     plain = published(load_results([str(path)])[0][0])
     assert plain.cases == ()
     widths = [
-        float(np.std(np.log(predictive(row, None).relative["step_time"])))
-        for row in (plain, row_of(tmp_path, LENGTH))
+        float(np.std(np.log(predictive(row, None).relative["step_time"]))) for row in (plain, row_of(tmp_path, LENGTH))
     ]
     assert 1.5 * widths[0] < widths[1]
 

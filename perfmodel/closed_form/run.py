@@ -18,7 +18,7 @@ from perfmodel.prediction.breakdown import runs_of
 from perfmodel.prediction.serving import Case, pool_of
 from perfmodel.specs.base import Spec
 from perfmodel.supply.rates import Rates
-from perfmodel.timing.operators import WHOLE, OpTime, time_op
+from perfmodel.timing.operators import NOTHING_KEPT, WHOLE, OpTime, time_op
 from perfmodel.timing.step import (
     PartTime,
     add_layers,
@@ -27,6 +27,8 @@ from perfmodel.timing.step import (
     lanes,
     lanes_of,
     layer_time,
+    pins_taken,
+    reused_weights,
     without_weights,
 )
 from perfmodel.units import Unit
@@ -269,15 +271,26 @@ class Run:
 
     def _lanes(self, block: Block) -> tuple[PartTime, PartTime]:
         shares = core_shares(block, self.family, self.layout.attention_cores, self.rates)
+        reused = reused_weights(self.ledger, block, self.family, self.rates)
 
         def light(row: OpTime, rates: Rates) -> OpTime:
             return self._timed(row.op, lambda: without_weights(row, rates), f"{row.op.name}.light")
+
+        def taken(row: OpTime, rates: Rates) -> Any:
+            value = None if self.plan is not None else pins_taken(row, rates)
+            return self.plain(f"{row.op.name}.pins_taken", value, "time of a run", "1")
 
         def timed(part: str) -> Any:
             share = shares[0 if part in block.attention else 1]
             ops = self.ledger.parts[part]
             rows = [self._timed(op, partial(time_op, op, self.rates, share), op.name) for op in ops]
-            time = add_rows(rows, self.rates, alone=share is WHOLE, light=light)
+
+            def again(row: OpTime) -> OpTime:
+                second = partial(time_op, row.op, self.rates, share, kept=reused)
+                return self._timed(row.op, second, f"{row.op.name}.again")
+
+            second = None if reused is NOTHING_KEPT else again
+            time = add_rows(rows, self.rates, alone=share is WHOLE, light=light, again=second, taken=taken)
             return self.cut(time, "parts of a layer", f"{part}.")
 
         attention, experts = lanes_of(block, timed)
@@ -300,8 +313,7 @@ class Run:
         def layer(block: Block) -> Any:
             if self.plan is not None:
                 return self.plain(block.name, None, "layers", "s")
-            shares = core_shares(block, self.family, self.layout.attention_cores, self.rates)
-            both = lanes(self.ledger, block, self.rates, *shares)
+            both = lanes(self.ledger, block, self.family, self.layout.attention_cores, self.rates)
             return self.plain(block.name, layer_time(block, self.family, *both, self.rates), "layers", "s")
 
         return self.note("step_time", add_layers(self.ledger, self.family, self.rates, layer), "step", "s")

@@ -98,6 +98,22 @@ def spilled_bytes(*, activation: Bytes, l2_capacity: Bytes) -> Bytes:
     return maximum(0, activation - l2_capacity)
 
 
+def reused_share(*, weights: Bytes, passing: Bytes, l2_capacity: Bytes) -> Fraction:
+    r"""Part of a layer's weights that its second micro-batch still finds in L2.
+
+    .. math:: h = \min\!\left(1, \frac{\max(0, C - S)}{w}\right)
+
+    Between the two uses of a weight pass all w bytes of the layer's weights and S bytes that are read or written
+    but once, caches and activations: these take their size of the capacity C, and the weights share what is left.
+    That is the best a cache can do with weights that come round; one that drops what was used longest ago keeps
+    none of them where w + S is over C.  So it errs fast.  Source: counting.
+
+    >>> f"{reused_share(weights=250e6, passing=100e6, l2_capacity=200e6):.2f}"
+    '0.40'
+    """
+    return minimum(1.0, maximum(0.0, l2_capacity - passing) / maximum(weights, 1.0))
+
+
 def activation_time(*, activation: Bytes, passes: Dimensionless, bandwidth: BytesPerSecond) -> Seconds:
     """Time for activations to pass the memory system a number of times, beside the product itself.
 

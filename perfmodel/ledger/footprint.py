@@ -55,6 +55,10 @@ def part_bytes(ledger: Ledger, name: str) -> Bytes:
     return total(op.resident_bytes for op in ledger.parts[name])
 
 
+#: parts that are another by their weights
+_KEPT_AS = {"dense_attention": "attention"}
+
+
 def kept_weights(ledger: Ledger, family: Family) -> Iterator[tuple[bool, str, Bytes]]:
     """Yield what each part of each block keeps: whether on dies with experts alone, the part's name, its bytes.
 
@@ -63,7 +67,7 @@ def kept_weights(ledger: Ledger, family: Family) -> Iterator[tuple[bool, str, By
     for block in ledger.blocks:
         apart = family.disaggregated and block.overlapped
         for name in block.attention:
-            yield False, name, block.layers * part_bytes(ledger, name)
+            yield False, _KEPT_AS.get(name, name), block.layers * part_bytes(ledger, name)
         for name in (*block.experts, *block.beside):
             yield apart, name, block.layers * part_bytes(ledger, name)
         if block.joined:

@@ -159,6 +159,11 @@ class Family:
         return {"none": 1, "stages": self.micro_batches}.get(self.overlap, 2)
 
     @property
+    def joins_dense(self) -> bool:
+        """Whether layers without experts run on both micro-batches at once, before the step is split."""
+        return self.overlap in ("cores", "link")
+
+    @property
     def weight_element_bytes(self) -> int:
         """Bytes of one weight of a linear layer."""
         return 1 if self.precision == "w8a8" else 2

@@ -60,6 +60,20 @@ def _head_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         yield exchange_row("head.swap", "all_to_all", group=parts, payload=q.head_tokens * columns * BF16)
 
 
+def _unsplit(q: Quantities, family: Family) -> Quantities:
+    """Return the loads of a whole step on a rank's own tokens, from those of one of its micro-batches."""
+    micro = family.micro
+    return replace(
+        q,
+        tokens=q.tokens * micro,
+        sequences=q.sequences * micro,
+        rank_tokens=q.rank_tokens * micro,
+        pairs=q.pairs * micro,
+        cached_tokens=q.cached_tokens * micro,
+        loaded_tokens=q.loaded_tokens * micro,
+    )
+
+
 def _draft_ops(q: Quantities, dims: Dims) -> Iterator[Op]:
     yield linear(
         "draft.eh_proj",
@@ -80,7 +94,10 @@ def ledger_of_loads(q: Quantities, layout: Layout, family: Family, model: ModelS
     """Return the rows of a step from the loads of its ranks, and how often each runs.
 
     Rows are per micro-batch; a block's ``passes`` says how many micro-batches it makes.  Shared
-    experts with ranks of their own run beside the routed ranks, so the slower decides.
+    experts with ranks of their own run beside the routed ranks, so the slower decides.  Layers without experts
+    have nothing that two micro-batches could hide: they run before the step is split, on all of its tokens, and
+    read their weights once; in stages micro-batches are apart from the start.  Errs low where a framework splits
+    earlier.
     """
     parts: dict[str, tuple[Op, ...]] = {
         "embedding": tuple(_embedding_ops(q, family, dims)),
@@ -90,13 +107,16 @@ def ledger_of_loads(q: Quantities, layout: Layout, family: Family, model: ModelS
         "routed": tuple(routed_ops(q, family, dims)),
         "head": tuple(_head_ops(q, family, dims)),
     }
+    together = _unsplit(q, family) if family.joins_dense else q
     if model.first_k_dense_replace:
-        parts["dense"] = tuple(dense_ops(q, family, dims))
+        parts["dense"] = tuple(dense_ops(together, family, dims))
+        if family.joins_dense:
+            parts["dense_attention"] = tuple(attention_ops(together, family, dims, model.attention))
     if model.experts.n_shared_experts:
         parts["shared"] = tuple(shared_ops(q, family, dims))
     drafts = model.num_nextn_predict_layers > 0
     if drafts:
-        parts["draft"] = tuple(_draft_ops(q, dims))
+        parts["draft"] = tuple(_draft_ops(together, dims))
     blocks = tuple(_blocks(layout, family, model, drafts))
     return Ledger(parts=parts, blocks=blocks, quantities=q, steps=q.steps, draft=layout.draft)
 
@@ -105,15 +125,16 @@ def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> I
     """Yield the blocks; ``count`` is of one chunk of the prompts, of which the ledger says how many there are."""
     expert_layer = _expert_lanes(family, shared=bool(model.experts.n_shared_experts), domains=layout.domains)
     moe_layers = model.num_hidden_layers - model.first_k_dense_replace
+    passes = 1 if family.joins_dense else family.micro
     yield Block(name="embedding", count=1, layers=1, attention=("embedding",), experts=())
     if model.first_k_dense_replace:
         yield Block(
             name="dense_layer",
             count=model.first_k_dense_replace,
             layers=model.first_k_dense_replace,
-            attention=("attention",),
+            attention=("dense_attention" if family.joins_dense else "attention",),
             experts=("dense",),
-            passes=family.micro,
+            passes=passes,
         )
     yield replace(expert_layer, name="moe_layer", count=moe_layers, layers=moe_layers)
     if drafts:
@@ -125,7 +146,7 @@ def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> I
             layers=kept,
             attention=("draft",),
             experts=(),
-            passes=family.micro,
+            passes=passes,
         )
     yield Block(name="head", count=1 + layout.draft if drafts else 1, layers=1, attention=("head",), experts=())
 

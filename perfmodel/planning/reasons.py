@@ -43,6 +43,7 @@ def _times(resolved: Resolved) -> dict[str, tuple[float, str]]:
     outside = {
         "gaps between operators": parts.gaps,
         "prefetched weights": -parts.prefetched,
+        "weights still in L2": -parts.reused,
         "what overlaps": -parts.hidden,
         "host": parts.overhead,
         "measured at the site": parts.site,

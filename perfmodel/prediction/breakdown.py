@@ -13,9 +13,11 @@ from perfmodel.timing.step import (
     core_shares,
     gap_and_overhead,
     join,
+    lane_times,
     lanes,
     layer_time,
     on_the_die,
+    prefetched_beside,
     prefetched_time,
     time_part,
 )
@@ -58,6 +60,8 @@ class BlockTime:
     link: float
     slack: float
     prefetched: float
+    #: time that a second micro-batch saves on weights it finds in L2
+    reused: float
     #: time of rows that ran beside an exchange or in one kernel with it
     hidden: float
     decides: str
@@ -72,6 +76,8 @@ class Breakdown:
     gaps: float
     #: time that weights brought to L2 ahead take off the rows
     prefetched: float
+    #: time that second micro-batches save on weights they find in L2
+    reused: float
     #: time of rows that ran beside an exchange or in one kernel with it
     hidden: float
     overhead: float
@@ -84,6 +90,7 @@ class Breakdown:
         named = {
             "gaps between operators": self.gaps,
             "prefetched weights": -self.prefetched,
+            "weights still in L2": -self.reused,
             "work beside exchanges": -self.hidden,
             "host, launch, sampling": self.overhead,
             "measured at the site": self.site,
@@ -113,11 +120,17 @@ class Breakdown:
             ),
             blocks=(
                 replace(
-                    found, count=1.0, total=found.layer, prefetched=found.prefetched * each, hidden=found.hidden * each
+                    found,
+                    count=1.0,
+                    total=found.layer,
+                    prefetched=found.prefetched * each,
+                    reused=found.reused * each,
+                    hidden=found.hidden * each,
                 ),
             ),
             gaps=0.0,
             prefetched=found.prefetched * each,
+            reused=found.reused * each,
             hidden=found.hidden * each,
             overhead=0.0,
             site=0.0,
@@ -129,7 +142,8 @@ def _deciding_lane(block: Block, family: Family, attention: PartTime, experts: P
     if not block.overlapped or family.overlap == "none":
         return "all"
     if family.overlap == "cores":
-        return "attention" if as_float(attention.whole) >= as_float(experts.whole) else "experts"
+        first, second, first_saved, second_saved = map(as_float, lane_times(attention, experts))
+        return "attention" if 2 * first - first_saved >= 2 * second - second_saved else "experts"
     if family.overlap == "stages":
         return _deciding_stage(block, attention, experts)
     busy, link = as_float(attention.busy + experts.busy), as_float(attention.link + experts.link)
@@ -209,7 +223,7 @@ def _block_rows(
     ledger: Ledger, block: Block, family: Family, cores: Any, rates: Rates, ideal: Rates
 ) -> tuple[list[Row], BlockTime]:
     shares = core_shares(block, family, cores, rates)
-    attention, experts = lanes(ledger, block, rates, *shares)
+    attention, experts = lanes(ledger, block, family, cores, rates)
     layer = as_float(layer_time(block, family, attention, experts, rates))
     deciding = _deciding_lane(block, family, attention, experts)
     losing = _losing_part(ledger, block, rates, shares[1])
@@ -236,24 +250,31 @@ def _block_rows(
                 )
             )
     both = join([attention, experts])
+    beside = family.overlap == "cores" and block.overlapped
     ahead = 0.0 if block.overlapped else as_float(prefetched_time(attention, experts))
+    if beside and deciding == "attention":
+        ahead = sum(map(as_float, prefetched_beside(attention, experts))) / block.passes
     deciding_time = {
         "all": as_float(both.whole) - ahead,
-        "attention": as_float(attention.whole),
+        "attention": as_float(attention.whole) - ahead,
         "experts": as_float(experts.busy if family.disaggregated else experts.whole),
         "compute": as_float(both.busy),
         "link": as_float(both.link),
     }[deciding]
     on_die = as_float(on_the_die(block, family, attention, experts, rates))
     lost = on_die / block.passes - deciding_time
+    # what a lane saves while it waits for the other is no time of the layer
+    saved = {"attention": attention.saved, "experts": experts.saved, "compute": both.saved}.get(deciding, 0.0)
+    reused = max(0.0, min(-lost, as_float(saved) / block.passes))
     waits = {_wait_of(deciding, family): lost, HOST: (layer - on_die) / block.passes}
     rows += [
         _waiting(name, block, deciding, runs, waiting) for name, waiting in waits.items() if waiting > NOTHING * layer
     ]
+    lanes_apart = as_float(attention.whole) - as_float(experts.whole)
     spare = {
         "all": 0.0,
-        "attention": as_float(attention.whole) - as_float(experts.whole),
-        "experts": as_float(experts.whole) - as_float(attention.whole),
+        "attention": max(0.0, on_die / block.passes - as_float(experts.whole)) if beside else lanes_apart,
+        "experts": max(0.0, on_die / block.passes - as_float(attention.whole)) if beside else -lanes_apart,
         "compute": as_float(both.busy) - as_float(both.link),
         "link": as_float(both.link) - as_float(both.busy),
     }[deciding]
@@ -267,8 +288,10 @@ def _block_rows(
         link=block.passes * as_float(both.link),
         slack=block.passes * spare,
         prefetched=runs * ahead,
+        reused=runs * reused,
         # micro-batches in stages overlap each other even where the way through decides
-        hidden=runs * ((as_float(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -lost)),
+        hidden=runs
+        * ((as_float(experts.hidden) if deciding in ("all", "experts", "link") else 0.0) + max(0.0, -lost - reused)),
         decides=deciding,
     )
     return rows, summary
@@ -297,6 +320,7 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         blocks=tuple(blocks),
         gaps=(gap - 1) * layers,
         prefetched=sum(block.prefetched for block in blocks),
+        reused=sum(block.reused for block in blocks),
         hidden=sum(block.hidden for block in blocks),
         overhead=overhead,
         site=(site - 1) * alone,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Block, Family, Ledger
 from perfmodel.prediction.breakdown import NOTHING, WAITS, BlockTime, Breakdown, Row
+from perfmodel.timing.step import reuses
 
 #: exchanges that give back what the experts made
 _BACK = ("combine", "bulk_combine", "reduce_scatter", "all_reduce")
@@ -59,7 +60,8 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
     """Return when each operator of one layer runs.
 
     Rows are in the order of the ledger, but that what experts give back comes after them.  Work beside an exchange, or
-    in one kernel with it, runs while exchanges do; weights brought ahead shorten the rows they belong to evenly.
+    in one kernel with it, runs while exchanges do; weights brought ahead, or still in L2, shorten the rows they belong
+    to evenly, over both micro-batches too.
     Layers repeat: what reaches over the end of one is drawn at the start of the next.
     """
     block = next(block for block in ledger.blocks if block.name == name)
@@ -67,6 +69,9 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
     rows = [row for row in parts.rows if row.block == name]
     ahead = summary.prefetched / (summary.count * block.passes)
     lanes = [_placed(rows, block, family, lane, ahead) for lane in ("attention", "experts")]
+    split = block.overlapped and family.overlap == "cores"
+    if split or summary.reused:
+        lanes = _shortened(lanes, summary, block, split=split)
     found = list(_segments(lanes, block, family, summary))
     waits = [row for row in rows if row.part == WAITS]
     return Timeline(
@@ -76,6 +81,39 @@ def timeline(ledger: Ledger, family: Family, parts: Breakdown, name: str) -> Tim
         segments=tuple(found),
         streams=tuple(_streams(found, summary, waits)),
     )
+
+
+def _shortened(
+    lanes: Sequence[Sequence[_Piece]], summary: BlockTime, block: Block, *, split: bool
+) -> list[list[_Piece]]:
+    """Return lanes of which products with weights are shorter by what a second micro-batch saves on weights in L2.
+
+    Lanes on a split of the cores by what each is longer than the layer has time for it, others by what both save.
+    """
+    known = [
+        sum(piece.time for piece in lane if piece.stream == lane[0].stream and reuses(piece.row.timed.op))
+        for lane in lanes
+    ]
+    saved = [max(0.0, _length(lane) - summary.layer / block.passes) for lane in lanes]
+    if not split:
+        both = summary.reused / (summary.count * block.passes)
+        saved = [both * mine / sum(known) for mine in known]
+    found = []
+    for lane, whole, less in zip(lanes, known, saved, strict=True):
+        left = 1 - less / whole if whole else 1.0
+        sooner: dict[str, float] = {}
+        begun: list[tuple[float, float]] = []  # ends of the lane's own pieces, and how much sooner what follows begins
+        pieces = []
+        for piece in lane:
+            before = [much for end, much in begun if end <= piece.start * (1 + NOTHING)]
+            ahead = sooner.get(piece.stream, before[-1] if before else 0.0)
+            time = piece.time * (left if reuses(piece.row.timed.op) else 1.0)
+            pieces.append(replace(piece, start=piece.start - ahead, time=time))
+            sooner[piece.stream] = ahead + piece.time - time
+            if piece.stream == lane[0].stream:
+                begun.append((piece.start + piece.time, sooner[piece.stream]))
+        found.append(pieces)
+    return found
 
 
 def _stream_of(row: Row, block: Block, family: Family) -> str:

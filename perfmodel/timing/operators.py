@@ -1,6 +1,7 @@
 """Time of one row of a ledger on the kernel that runs it."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater
 from perfmodel.formulas import kernels as formulas
@@ -17,6 +18,8 @@ from perfmodel.timing.exchanges import exchange_time
 from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
 
 WHOLE = 1.0
+NOTHING_KEPT = 0.0
+ALL_KEPT = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,21 +83,23 @@ class OpTime:
         return "fixed" if greater(self.fixed_time, self.roofs[self.roof]) else self.roof
 
 
-def time_op(op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: bool = False) -> OpTime:
-    """Return the time of one row on its share of the die's cores.
+def time_op(
+    op: Op, rates: Rates, core_share: Fraction = WHOLE, *, repeated: bool = False, kept: Fraction = NOTHING_KEPT
+) -> OpTime:
+    """Return the time of one row on its share of the die's cores, ``kept`` of a product's weights read from L2.
 
     ``repeated`` is how benchmarks run: the same call again and again, with part of the weights
     still in L2.  In serving other weights have passed in between.
     """
     factor = None if not rates.scatter else rates.scatter.get(rates.class_of(op.kernel))
-    timed = _time_op(op, rates, core_share, repeated)
+    timed = _time_op(op, rates, core_share, repeated, kept)
     if factor is None:
         return timed
     whole = None if timed.whole_work is None else timed.whole_work * factor
     return replace(timed, work=timed.work * factor, whole_work=whole, fixed_time=timed.fixed_time * factor)
 
 
-def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
+def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool, kept: Fraction) -> OpTime:
     if op.operator in ("host_read", "pool_read"):
         network = op.kv_bytes / (rates.host_bandwidth if op.operator == "host_read" else rates.pool_bandwidth)
         return OpTime(op=op, network_time=network, work=network)
@@ -107,7 +112,7 @@ def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool) -> OpTi
     kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:
         case MatmulKernel():
-            return _matmul(op, kernel, rates, core_share, repeated)
+            return _matmul(op, kernel, rates, core_share, repeated, kept)
         case DecodeAttentionKernel():
             return _decode_attention(op, kernel, rates, core_share)
         case PrefillAttentionKernel():
@@ -129,8 +134,11 @@ def _through_memory(op: Op, rates: Rates) -> Bytes:
     return op.weight_bytes + op.kv_bytes + spilled
 
 
-def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, repeated: bool) -> OpTime:
-    moved = _through_memory(op, rates)
+def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, repeated: bool, kept: Fraction) -> OpTime:
+    moved, cached = _through_memory(op, rates), cast(Seconds, 0.0)
+    if kept is not NOTHING_KEPT:
+        cached = op.weight_bytes * kept / rates.l2_rate
+        moved = moved - op.weight_bytes * kept
     compute = roofline.compute_time(flop=op.flop, peak=rates.peak(op.engine), efficiency=kernel.compute)
     tiled = kernel.tile_rows
     if tiled is not None and kernel.tile_columns is not None:
@@ -160,10 +168,12 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
     )
     if not repeated and tiled is None and _cores_limit(rates, kernel.stream, core_share):
         # all of it grows with one over the share, which alone of its factors has the axis of the core split
-        whole = moved / maximum(rates.core_stream, rates.hbm_bandwidth * kernel.stream)
+        whole = moved / maximum(rates.core_stream, rates.hbm_bandwidth * kernel.stream) + cached
         work = formulas.overlapped_time(first=whole, second=compute, hidden=hidden) + passes
         return replace(timed, whole_work=work)
     stream = moved / _streaming(rates, kernel.stream, core_share)
+    if kept is not NOTHING_KEPT:
+        stream = stream + cached / core_share
     if repeated:
         stream = formulas.weight_stream_time(
             stored=moved,
