@@ -41,22 +41,23 @@ def test_a_prediction_is_the_mixture_of_its_cases_by_their_weights(tmp_path: Pat
     assert (w1, w2, words) == (0.75, 0.25, "layout.overlap cores")
     assert split.resolved().plan.layout.attention_cores == 16
     assert serial.resolved().plan.layout.attention_cores == 0
-    whole, one, two = (predictive(each, None) for each in (row, split, serial))
+    whole, one, two = (predictive(each) for each in (row, split, serial))
     for quantity in ("step_time", "tpot", RATE):
         mean = 0.75 * math.log(one.values[quantity]) + 0.25 * math.log(two.values[quantity])
         assert whole.values[quantity] == pytest.approx(math.exp(mean))
-    times = whole.values["tpot"] * whole.relative["tpot"]
-    rates = whole.values[RATE] / whole.relative[RATE]
+    times = whole.values["tpot"] * whole.ranges["tpot"]
+    rates = whole.values[RATE] / whole.ranges[RATE]
     assert times * rates == pytest.approx(np.median(times * rates), rel=1e-9)  # one case for all quantities of a sample
 
 
 def test_each_sample_is_of_a_case_as_often_as_its_weight_says() -> None:
-    found = [({"tpot": 1.0, RATE: 1.0}, np.ones(512)), ({"tpot": 4.0, RATE: 0.25}, np.ones(512))]
-    whole = mixed([0.75, 0.25], found, "any")
-    times = whole.values["tpot"] * whole.relative["tpot"]
+    same = {"tpot": np.ones(512), RATE: np.ones(512)}
+    found = [({"tpot": 1.0, RATE: 1.0}, same), ({"tpot": 4.0, RATE: 0.25}, same)]
+    values, relative = mixed([0.75, 0.25], found, "any")
+    times = values["tpot"] * relative["tpot"]
     assert sorted(set(np.round(times, 9))) == [1.0, 4.0]
     assert np.isclose(times, 4).mean() == pytest.approx(0.25, abs=0.01)
-    assert whole.values["tpot"] == pytest.approx(4**0.25)
+    assert values["tpot"] == pytest.approx(4**0.25)
 
 
 def test_what_is_open_widens(tmp_path: Path) -> None:
@@ -64,9 +65,7 @@ def test_what_is_open_widens(tmp_path: Path) -> None:
     path.write_text(ROW.replace("name: cm384-decode-4k-b96", "name: mine"), encoding="utf-8")
     plain = published(load_results([str(path)])[0][0])
     assert plain.cases == ()
-    widths = [
-        float(np.std(np.log(predictive(row, None).relative["step_time"]))) for row in (plain, row_of(tmp_path, LENGTH))
-    ]
+    widths = [float(np.std(np.log(predictive(row).ranges["step_time"]))) for row in (plain, row_of(tmp_path, LENGTH))]
     assert 1.5 * widths[0] < widths[1]
 
 

@@ -14,7 +14,7 @@ from perfmodel.scoring.left_out import known_without
 from perfmodel.scoring.site import SiteRow, row_of_pool, rows_of_deployment
 from perfmodel.scoring.spreads import FittedSpread, fit_spreads, miss
 from perfmodel.scoring.summaries import counted
-from perfmodel.scoring.validation import Published, Result, beside_left_out, scored
+from perfmodel.scoring.validation import Published, Result, beside_left_out, predictive, scored
 from perfmodel.specs.conditions import Conditions
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 from perfmodel.specs.open_conditions import cases_of
@@ -79,9 +79,10 @@ def scores(
     for row in rows:
         at_site = partial(with_site, names=site, measured_on=row.spec.measured_on, without=row.name)
         unread = row.on(known[row.source])
-        found, without = scored(row.on(at_site)), scored(unread)
+        alone = predictive(unread)
+        found, without = scored(row.on(at_site)), scored(unread, alone)
         results.append(replace(found, scores=beside_left_out(found.scores, without.scores)))
-        told.append(row_of_pool(unread))
+        told.append(row_of_pool(unread, alone))
     joined = []
     for spec in deployments:
         model, machine = (

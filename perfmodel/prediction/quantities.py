@@ -1,6 +1,6 @@
 """What a published row may state of a layout: its quantities, and the parts that a profile shows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
@@ -59,16 +59,22 @@ def parts_of(resolved: Resolved, parts: Sequence[PartOfStep]) -> dict[str, float
     return {**times, **(parts_of_step(resolved, of_step) if of_step else {})}
 
 
-def predicted(resolved: Resolved) -> dict[str, float]:
-    """Return every quantity that a published row may state."""
+#: of a mixture-of-experts layer
+OF_A_LAYER = ("layer_time", "attention_lane", "experts_lane")
+
+
+def predicted(resolved: Resolved, wanted: Collection[str] | None = None) -> dict[str, float]:
+    """Return every quantity that a published row may state, those of a layer only where they are ``wanted``."""
     point = resolved.point
-    layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
-    return {
-        "layer_time": layer.layer,
-        "attention_lane": layer.attention / resolved.plan.family.micro,
-        "experts_lane": layer.experts / resolved.plan.family.micro,
+    found = {
         "step_time": as_float(point.step_time),
         "latency": as_float(point.step_time),
         "tpot": as_float(point.tpot),
         "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
     }
+    if wanted is None or any(name in wanted for name in OF_A_LAYER):
+        layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
+        each = resolved.plan.family.micro
+        times = (layer.layer, layer.attention / each, layer.experts / each)
+        found |= dict(zip(OF_A_LAYER, times, strict=True))
+    return found

@@ -192,6 +192,7 @@ def pool_intervals(
     case: Case,
     ranges: Mapping[Any, tuple[int, int]] | None = None,
     measured_on: str | None = "service",
+    sampled: tuple[Rates, Values] | None = None,
 ) -> PoolIntervals:
     """Return how sure the step time of a given layout is, and what follows from it.
 
@@ -199,9 +200,9 @@ def pool_intervals(
     leaves out differs by it; with none of them it is the stated ranges alone.
 
     ``ranges`` are the ends of lengths that are not known (``isl``, ``osl``): anything between them is as likely,
-    in logarithms, and the layout stays.
+    in logarithms, and the layout stays.  ``sampled`` are the machine's samples where they were drawn already.
     """
-    rates, factors = sampled_rates(machine, measured_on, family.phase)
+    rates, factors = sampled_rates(machine, measured_on, family.phase) if sampled is None else sampled
     middle = pool_point(Layout.of(layout), family, case)
     point = pool_point(Layout.of(layout), family, replace(case, rates=rates))
     steps = np.broadcast_to(np.asarray(point.step_time, dtype=np.float64), (SAMPLES,)) * factors

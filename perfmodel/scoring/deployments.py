@@ -1,13 +1,16 @@
 """Published results of whole deployments beside their predictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from perfmodel.errors import UsageError
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
-from perfmodel.prediction.uncertainty import Values, pool_intervals
+from perfmodel.prediction.scenario import Resolved
+from perfmodel.prediction.uncertainty import Values, left_out, pool_intervals, sampled_rates
 from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixed
+from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.evidence import RATE, DeploymentSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import cases_of
@@ -21,6 +24,7 @@ class Deployed:
     spec: DeploymentSpec
     joined: JoinedPools
     scores: tuple[Scored, ...]
+    found: Predictive
 
     @property
     def decided_by(self) -> str:
@@ -38,34 +42,38 @@ def joined_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Joine
     return of_deployment(spec.conditions, model, machine.rates())
 
 
-def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine, measured_on: str | None) -> Predictive:
+def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Predictive:
     """Return what is predicted of a whole deployment, a mixture of its cases where conditions are open.
 
     The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
     """
     cases = list(cases_of(spec.conditions, spec.open))
-    found = [
-        _predicted(joined_of(spec.model_copy(update={"conditions": case}), model, machine), machine, measured_on)
-        for _, _, case in cases
-    ]
-    return mixed([weight for weight, _, _ in cases], found, spec.name)
+    weights = [weight for weight, _, _ in cases]
+    sampled = sampled_rates(machine, None, "decode")
+    luck = {phase: np.exp(left_out(machine, spec.measured_on, phase)) for phase in PHASES}
+    alone, whole = [], []
+    for _, _, case in cases:
+        joined = joined_of(spec.model_copy(update={"conditions": case}), model, machine)
+        pools: dict[Phase, Resolved] = {"prefill": joined.prefill, "decode": joined.decode}
+        steps: dict[Phase, Values] = {
+            phase: pool_intervals(
+                machine, pool.plan.layout, pool.plan.family, pool.scenario.case, None, None, sampled
+            ).relative
+            for phase, pool in pools.items()
+        }
+        values = joined.quantities()
+        alone.append((values, _times(joined, steps)))
+        whole.append((values, _times(joined, {phase: steps[phase] * luck[phase] for phase in PHASES})))
+    (found, ranges), (_, relative) = (mixed(weights, one, spec.name) for one in (alone, whole))
+    return Predictive(values=found, ranges=ranges, relative=relative)
 
 
-def _predicted(
-    joined: JoinedPools, machine: Machine, measured_on: str | None
-) -> tuple[dict[str, float], dict[str, Values]]:
-    """Return what two pools serve together, and samples of each of its times over it."""
-    relative: dict[str, Values] = {}
-    rates: dict[str, Values] = {}
-    for phase, pool, rate in (
-        ("prefill", joined.prefill, joined.prefill_requests_per_s),
-        ("decode", joined.decode, joined.decode_requests_per_s),
-    ):
-        plan, case = pool.plan, pool.scenario.case
-        relative[phase] = pool_intervals(machine, plan.layout, plan.family, case, measured_on=measured_on).relative
-        rates[phase] = rate / relative[phase]
-    slower = joined.requests_per_s / np.minimum(rates["prefill"], rates["decode"])
-    return joined.quantities(), {RATE: slower, "tpot": relative["decode"]}
+def _times(joined: JoinedPools, steps: Mapping[Phase, Values]) -> dict[str, Values]:
+    """Return samples of what two pools serve together over the prediction, as times, given those of their steps."""
+    slower = np.minimum(
+        joined.prefill_requests_per_s / steps["prefill"], joined.decode_requests_per_s / steps["decode"]
+    )
+    return {RATE: joined.requests_per_s / slower, "tpot": steps["decode"]}
 
 
 def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine, *, ranges_alone: bool = False) -> Deployed:
@@ -74,15 +82,16 @@ def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine, *, ranges
     Raises ``UsageError`` where a layout cannot be.
     """
     joined = joined_of(spec, model, machine)
-    found = predictive_of(spec, model, machine, None if ranges_alone else spec.measured_on)
+    found = predictive_of(spec, model, machine)
+    samples = found.ranges if ranges_alone else found.relative
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
             predicted=found.values[measured.quantity],
-            interval=interval_of(found.relative[measured.quantity], measured.quantity, found.values[measured.quantity]),
+            interval=interval_of(samples[measured.quantity], measured.quantity, found.values[measured.quantity]),
         )
         for measured in spec.measured
     )
-    return Deployed(spec=spec, joined=joined, scores=scores)
+    return Deployed(spec=spec, joined=joined, scores=scores, found=found)

@@ -12,7 +12,7 @@ from perfmodel.algebra import Num, as_array, as_float
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.quantities import predicted
-from perfmodel.prediction.scenario import of_evidence, resolve
+from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.serving import pool_point
 from perfmodel.specs.base import Figure
 from perfmodel.specs.evidence import RATE, EvidenceSpec
@@ -40,6 +40,13 @@ class PublishedRow(Protocol):
     @property
     def machine(self) -> Machine:
         """What it ran on."""
+
+    @property
+    def each(self) -> "tuple[tuple[float, str, PublishedRow], ...]":
+        """Every case of its open conditions with its weight."""
+
+    def resolved(self) -> Resolved:
+        """Return its layout evaluated with the numbers on file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +84,7 @@ def priors_of(machine: Machine) -> dict[str, Figure]:
 def fitted_to(row: PublishedRow) -> bool:
     """Return whether a row takes part: golden, its batch published, its terms with priors, a step measured.
 
-    Where even routing is assumed and not stated, the row would vouch for what it was given; where a condition is open,
-    for the case that fits.
+    Where even routing is assumed and not stated, the row would vouch for what it was given.
     A rate at a TPOT limit with an open batch hardly feels the step, and says nothing of it.
     """
     spec = row.spec
@@ -86,7 +92,6 @@ def fitted_to(row: PublishedRow) -> bool:
         spec.role == "golden"
         and spec.conditions.layout.batch is not None
         and "balanced" not in spec.assumed
-        and not spec.open
         and spec.measured[0].quantity in STEP_QUANTITIES
         and bool(priors_of(row.machine))
     )
@@ -109,12 +114,19 @@ def with_fit(machine: Machine, fit: EvidenceFit) -> Machine:
 
 
 class _Row:
-    """A row at the layout that the numbers on file give it, to be timed under many values of its terms at once."""
+    """A row at the layout that the numbers on file give it, to be timed under many values of its terms at once.
+
+    Where conditions are open its error is that of the mixture of its cases, by the weights stated; the case among its
+    conditions tells how it answers to the terms.
+    """
 
     def __init__(self, row: PublishedRow) -> None:
-        resolved = resolve(of_evidence(row.spec, row.model, row.machine.rates()))
+        resolved = row.resolved()
         measured = row.spec.measured[0]
-        ratio = math.log(predicted(resolved)[measured.quantity] / measured.value)
+        ratio = sum(
+            weight * math.log(predicted(one.resolved(), (measured.quantity,))[measured.quantity] / measured.value)
+            for weight, _, one in row.each
+        )
         self.row, self.plan, self.case = row, resolved.plan, resolved.scenario.case
         self.error = -ratio if measured.quantity == RATE else ratio
         self.middle = as_float(self._steps(self.case.rates))
@@ -160,18 +172,25 @@ def fit_terms(published: Sequence[PublishedRow]) -> EvidenceFit:
         values = dict(zip(names, points.T, strict=True))
         return np.array([np.broadcast_to(row.slowness(values), len(points)) for row in set_up])
 
+    steps = np.diag(STEP * scale)
+    seen: dict[bytes, NDArray[np.float64]] = {}
+
+    def around(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return errors at a point and a step from it either way along each term, in one pass for both uses."""
+        if (key := x.tobytes()) not in seen:
+            seen[key] = errors(np.concatenate([x[None], x + steps, x - steps]))
+        return seen[key]
+
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate([weights * errors(x[None])[:, 0], (x - middle) / scale])
+        return np.concatenate([weights * around(x)[:, 0], (x - middle) / scale])
 
     def slopes(x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Differences over a part of a standard deviation: narrower ones would see one side of a maximum alone."""
-        steps = np.diag(STEP * scale)
-        found = errors(np.concatenate([x + steps, x - steps]))
-        up, down = found[:, : len(x)], found[:, len(x) :]
+        up, down = np.split(around(x)[:, 1:], 2, axis=1)
         return np.concatenate([weights[:, None] * (up - down) / (2 * STEP * scale), np.diag(1 / scale)])
 
     solved: Any = least_squares(
-        residuals, middle, jac=slopes, bounds=(ends[:, 0], ends[:, 1]), x_scale=scale, xtol=1e-6, ftol=1e-8
+        residuals, middle, jac=slopes, bounds=(ends[:, 0], ends[:, 1]), x_scale=scale, xtol=1e-4, ftol=1e-6
     )
     spread = np.sqrt(np.diag(np.linalg.inv(solved.jac.T @ solved.jac))) * HALF_OF_90_PERCENT
     return EvidenceFit(
@@ -186,8 +205,8 @@ def fit_terms(published: Sequence[PublishedRow]) -> EvidenceFit:
             for name, x, s, (low, high) in zip(names, solved.x, spread, ends, strict=True)
         ),
         rows=tuple(row.spec.name for row in rows),
-        before=tuple(np.exp(errors(middle[None])[:, 0]) - 1),
-        after=tuple(np.exp(errors(solved.x[None])[:, 0]) - 1),
+        before=tuple(np.exp(around(middle)[:, 0]) - 1),
+        after=tuple(np.exp(around(solved.x)[:, 0]) - 1),
     )
 
 

@@ -34,9 +34,9 @@ def favoured(row: Published) -> Iterator[FavouredCase]:
     spreads = getattr(row.machine.terms.spec.left_out, row.spec.measured_on)
     found = []
     for weight, words, one in row.cases:
-        known = predictive(one, None)
+        known = predictive(one)
         slow = 1 + turned(measured.quantity, known.values[measured.quantity] / measured.value - 1)
-        ranges = float(np.std(np.log(known.relative[measured.quantity])))
+        ranges = float(np.std(np.log(known.ranges[measured.quantity])))
         scale = float(np.hypot(np.hypot(as_float(spreads.source), as_float(spreads.row)), ranges))
         found.append((words, slow - 1, weight, weight * float(stats.t.pdf(np.log(slow), FREEDOM, scale=scale))))
     whole = sum(density for *_, density in found)

@@ -1,7 +1,6 @@
 """A machine as it would be known had a source never been read: no row of it fitted to, no constant read off it."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to, with_fit
 from perfmodel.scoring.validation import Published
@@ -15,9 +14,16 @@ def known_without(source: str, on_file: Sequence[Published]) -> Callable[[Machin
     Every number read off the source goes back to the prior of its class; then the terms that have priors are fitted
     anew to the golden rows on file of all other sources, on machines that lost the same numbers.
     """
-    others = (row for row in on_file if row.source != source)
-    rows = [row.on(partial(without_source, source=source)) for row in others]
-    taken = [row for row in rows if fitted_to(row)]
+    others = [row for row in on_file if row.source != source]
+    found: dict[int, Machine] = {}
+
+    def unread(machine: Machine) -> Machine:
+        """Return a machine without the source, once for all cases that run on it; rows keep theirs alive."""
+        if id(machine) not in found:
+            found[id(machine)] = without_source(machine, source)
+        return found[id(machine)]
+
+    taken = [row.on(unread) for row in others if fitted_to(row)]
     fit = fit_terms(taken) if taken else None
 
     def known(machine: Machine) -> Machine:

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from perfmodel.algebra import as_float
 from perfmodel.prediction.uncertainty import SAMPLES, luck_of
-from perfmodel.scoring.deployments import Deployed, predictive_of
+from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.spreads import FREEDOM
-from perfmodel.scoring.validation import Published, predictive
+from perfmodel.scoring.validation import Predictive, Published, predictive
 from perfmodel.specs.base import Figure, Source
 from perfmodel.specs.evidence import RATE
 from perfmodel.specs.machine import LeftOutBy
@@ -44,10 +44,10 @@ class SiteRow:
         return self.error - self.ranges
 
 
-def row_of_pool(row: Published) -> SiteRow:
-    """Return a row of one pool as told by its first quantity."""
+def row_of_pool(row: Published, found: Predictive | None = None) -> SiteRow:
+    """Return a row of one pool as told by its first quantity; ``found`` is what is predicted of it, where known."""
     measured = row.spec.measured[0]
-    found = predictive(row, measured_on=None)
+    found = predictive(row) if found is None else found
     return SiteRow(
         name=row.name,
         source=row.source,
@@ -55,15 +55,13 @@ def row_of_pool(row: Published) -> SiteRow:
         quantity=measured.quantity,
         measured_on=row.spec.measured_on,
         error=_error(measured.quantity, measured.value / found.values[measured.quantity]),
-        ranges=np.log(found.relative[measured.quantity]),
+        ranges=np.log(found.ranges[measured.quantity]),
         spreads=row.machine.terms.spec.left_out,
     )
 
 
 def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
     """Return what was measured of a whole deployment: TPOT tells of decode, the rate of the pool that sets it."""
-    model = one.joined.decode.scenario.case.model
-    known = predictive_of(one.spec, model, machine, None)
     tpot = any(score.quantity == "tpot" for score in one.scores)
     found = []
     for score in one.scores:
@@ -75,8 +73,8 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
                 phase=phase,
                 quantity=score.quantity,
                 measured_on=one.spec.measured_on,
-                error=_error(score.quantity, score.measured / known.values[score.quantity]),
-                ranges=np.log(known.relative[score.quantity]),
+                error=_error(score.quantity, score.measured / score.predicted),
+                ranges=np.log(one.found.ranges[score.quantity]),
                 spreads=machine.terms.spec.left_out,
                 tells=not (tpot and score.quantity == RATE and phase == "decode"),  # of the same steps as TPOT
             )

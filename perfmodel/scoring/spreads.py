@@ -14,6 +14,9 @@ from perfmodel.specs.evidence import RATE, MeasuredOn
 
 FREEDOM = 4  # degrees of Student's t, heavy tails: few sources are on file
 LEAST, MOST = 0.005, 0.6  # of a spread that is searched
+#: middle of what a spread is taken for before anything is left out, a factor e either way one standard deviation: few
+#: sources would else be fitted by no spread between them at all
+USUAL = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ def likelihood(blocks: Iterable[Sequence[Miss]], source: float, row: float) -> f
 
 
 def fit_spreads(misses: Sequence[Miss]) -> dict[str, FittedSpread]:
-    """Return the spreads under which misses are likeliest, for each way of measuring that has some."""
+    """Return the likeliest spreads given the misses and ``USUAL``, for each way of measuring that has some."""
     from scipy.optimize import minimize
 
     found = {}
@@ -82,7 +85,7 @@ def fit_spreads(misses: Sequence[Miss]) -> dict[str, FittedSpread]:
 
         def cost(logs: NDArray[np.float64], blocks: Mapping[str, Sequence[Miss]] = blocks) -> float:
             source, row = np.exp(logs).tolist()
-            return -likelihood(blocks.values(), source, row)
+            return -likelihood(blocks.values(), source, row) + float(np.sum((logs - log(USUAL)) ** 2)) / 2
 
         best = minimize(cost, np.log([0.1, 0.1]), method="Nelder-Mead", bounds=[(log(LEAST), log(MOST))] * 2)
         source, row = np.exp(best.x).tolist()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -10,11 +9,20 @@ from perfmodel.algebra import as_float
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.prediction.quantities import parts_of, predicted
 from perfmodel.prediction.scenario import Resolved, of_evidence, resolve
-from perfmodel.prediction.uncertainty import Interval, Values, chosen, interval, pool_intervals
+from perfmodel.prediction.uncertainty import (
+    Interval,
+    Values,
+    chosen,
+    interval,
+    left_out,
+    pool_intervals,
+    sampled_rates,
+)
 from perfmodel.scoring.distance import Place, place_of
 from perfmodel.specs.evidence import RATE, EvidenceSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
 
 OUTSIDE = 0.1  # of a 90 % interval
 STRANGE = 50.0  # times that a prediction may lie from what was measured before the unit is doubted
@@ -42,8 +50,16 @@ class Published:
 
     def on(self, change: Callable[[Machine], Machine]) -> "Published":
         """Return the row, and each of its cases, on another machine in place of its own."""
-        cases = tuple((weight, words, one.on(change)) for weight, words, one in self.cases)
-        return replace(self, machine=change(self.machine), cases=cases)
+        found: dict[int, Machine] = {}
+
+        def once(machine: Machine) -> Machine:
+            """Return what cases of one machine share."""
+            if id(machine) not in found:
+                found[id(machine)] = change(machine)
+            return found[id(machine)]
+
+        cases = tuple((weight, words, replace(one, machine=once(one.machine))) for weight, words, one in self.cases)
+        return replace(self, machine=once(self.machine), cases=cases)
 
     @property
     def source(self) -> str:
@@ -141,39 +157,50 @@ class Predictive:
     """What is predicted of a row: each quantity, and samples of its time over that."""
 
     values: Mapping[str, float]
+    #: over the stated ranges alone
+    ranges: Mapping[str, Values]
+    #: with what the model leaves out besides
     relative: Mapping[str, Values]
 
 
-def predictive(row: Published, measured_on: str | None) -> Predictive:
+def predictive(row: Published) -> Predictive:
     """Return what is predicted of a row, a mixture of its cases where conditions are open.
 
     The prediction is the mean of the cases' logarithms by their weights; a sample is of one case, as often as its
     weight says.  Raises ``UsageError`` where the layout of a case cannot be.
     """
+    quantities: list[str] = [measured.quantity for measured in row.spec.measured]
+    sampled: dict[int, tuple[Rates, Values]] = {}
     found = []
     for _, _, one in row.each:
         resolved = one.resolved()
         plan, case = resolved.plan, resolved.scenario.case
-        steps = pool_intervals(one.machine, plan.layout, plan.family, case, row.spec.ranges, measured_on).relative
-        found.append((predicted(resolved), steps))
-    return mixed([weight for weight, _, _ in row.each], found, row.name)
+        if id(one.machine) not in sampled:
+            sampled[id(one.machine)] = sampled_rates(one.machine, None, plan.family.phase)
+        rates = sampled[id(one.machine)]
+        steps = pool_intervals(one.machine, plan.layout, plan.family, case, row.spec.ranges, None, rates).relative
+        found.append((predicted(resolved, quantities), dict.fromkeys(quantities, steps)))
+    values, ranges = mixed([weight for weight, _, _ in row.each], found, row.name)
+    luck = np.exp(left_out(row.machine, row.spec.measured_on, row.spec.conditions.phase))
+    return Predictive(values=values, ranges=ranges, relative={name: one * luck for name, one in ranges.items()})
 
 
-def mixed(weights: Sequence[float], found: Sequence[tuple[Mapping[str, float], Any]], name: str) -> Predictive:
-    """Return the mixture of predictions, each of its quantities and samples of its times over them.
+def mixed(
+    weights: Sequence[float], found: Sequence[tuple[Mapping[str, float], Mapping[str, Values]]], name: str
+) -> tuple[dict[str, float], dict[str, Values]]:
+    """Return the mixture of predictions by quantity, and of samples of their times over it.
 
-    ``found`` may give samples for all quantities together, or by quantity.
+    A sample is of the same case in all quantities.
     """
     taken = chosen(weights, f"case of {name}")
     values, relative = {}, {}
-    for quantity in found[0][0]:
+    for quantity in found[0][1]:
         each = np.array([one[quantity] for one, _ in found])
-        value = float(np.exp(np.dot(weights, np.log(each)))) if each.all() else float(np.dot(weights, each))
-        times = each / value if quantity != RATE else value / each
-        samples = [one[quantity] if isinstance(one, Mapping) else one for _, one in found]
-        values[quantity] = value
-        relative[quantity] = np.choose(taken, [time * one for time, one in zip(times, samples, strict=True)])
-    return Predictive(values=values, relative=relative)
+        value = float(np.exp(np.dot(weights, np.log(each))))
+        times = value / each if quantity == RATE else each / value
+        samples = np.stack([time * one[quantity] for time, (_, one) in zip(times, found, strict=True)])
+        values[quantity], relative[quantity] = value, samples[taken, np.arange(len(taken))]
+    return values, relative
 
 
 def beside_left_out(scores: Iterable[Scored], left_out: Iterable[Scored]) -> tuple[Scored, ...]:
@@ -181,20 +208,22 @@ def beside_left_out(scores: Iterable[Scored], left_out: Iterable[Scored]) -> tup
     return tuple(replace(one, left_out=other) for one, other in zip(scores, left_out, strict=True))
 
 
-def scored(published: Published, *, ranges_alone: bool = False) -> Result:
+def scored(published: Published, found: Predictive | None = None, *, ranges_alone: bool = False) -> Result:
     """Return a row with its errors and intervals, those of the stated ranges alone where that is asked for.
 
+    ``found`` is what is predicted of it, where that is known already.
     Raises ``UsageError`` where the layout cannot be.
     """
     resolved = published.resolved()
-    found = predictive(published, None if ranges_alone else published.spec.measured_on)
+    found = predictive(published) if found is None else found
+    samples = found.ranges if ranges_alone else found.relative
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
             predicted=found.values[measured.quantity],
-            interval=interval_of(found.relative[measured.quantity], measured.quantity, found.values[measured.quantity]),
+            interval=interval_of(samples[measured.quantity], measured.quantity, found.values[measured.quantity]),
         )
         for measured in published.spec.measured
     )
