@@ -121,7 +121,7 @@ def _known(
 ) -> dict[str, Callable[[Machine], Machine]]:
     """Return what gives machines as they are known without a source, for each source."""
     sources = dict.fromkeys([row.source for row in rows] + [spec.source for spec in deployments])
-    return {source: known_without(source, on_file) for source in sources}
+    return known_without(sources, on_file)
 
 
 def scored_gains(chosen: Iterable[Technique], techniques: Techniques) -> list[ScoredGain]:

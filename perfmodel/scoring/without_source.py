@@ -36,6 +36,15 @@ def without_source(machine: Machine, source: str) -> Machine:
     return machine.with_parts([_part_without(part, source) for part in machine.parts])
 
 
+def read_in(machine: Machine, source: str) -> bool:
+    """Return whether a machine has a number that goes back to its class without a source."""
+    return any(
+        read_off(figure, source) and prior_of(part, path) is not None
+        for part in machine.parts
+        for path, figure in part.figures.items()
+    )
+
+
 def _part_without(part: Known[Any], source: str) -> Known[Any]:
     spec, figures = part.spec, dict(part.figures)
     for path, figure in part.figures.items():
