@@ -215,7 +215,7 @@ def given(cases: Cases, tpot: float | None = None, **changes: Any) -> Given:
 
 
 REQUESTS: dict[str, Any] = {
-    "throughput": lambda: given(one_system(600e6), 0.4, kv=("bf16", "int8"), decode={"overlap": "cores"}),
+    "throughput": lambda: given(one_system(760e6), 0.4, kv=("bf16", "int8"), decode={"overlap": "cores"}),
     "cost at a rate": lambda: given(
         one_system(), 0.7, objective="cost", rate=60.0, prices=(3.0, 7.0), offered={"expert_tp": (1, 2)},
         decode={"overlap": "none"},

@@ -241,16 +241,11 @@ def bound_of(row: str, block: str) -> Callable[[Point], str]:
     return found
 
 
-def lane_of(block: str) -> Callable[[Point], str]:
-    return lambda point: next(b.decides for b in report_at(point).blocks if b.name == block)
-
-
 FLIPPING = [
     (DECODE, "attention.norm_quant", "bound", bound_of("attention.norm_quant", "moe_layer")),
     (DECODE, "attention.q_up", "bound", bound_of("attention.q_up", "moe_layer")),
     (DECODE, "experts.gate_up", "bound", bound_of("experts.gate_up", "moe_layer")),
     (DECODE, "attention.core", "bound", bound_of("attention.core", "moe_layer")),
-    (DECODE, "moe_layer", "moe_layer", lane_of("moe_layer")),
     (DECODE_A2, "attention.o_proj", "bound", bound_of("attention.o_proj", "moe_layer")),
     (PREFILL_A2, "attention.qkv_down", "bound", bound_of("attention.qkv_down", "moe_layer")),
     (PREFILL_A2, "router.norm_quant", "bound", bound_of("router.norm_quant", "moe_layer")),
@@ -269,8 +264,6 @@ def test_the_report_changes_where_a_choice_flips(name: str, word: str, what: str
                 continue
             whole = flip.by in ("batch", "isl")
             short = end + towards if whole else end + towards * 3e-6 * flip.now
-            if what == "moe_layer" and flip.by.endswith("hbm.bandwidth") and end < flip.now:
-                continue  # memory for both lanes decides: the report calls that waiting, of the lane it was
             assert decides(moved(point, machine, flip, short)) == now, (flip, short)
             assert decides(moved(point, machine, flip, end)) != now, (flip, end)
             seen += 1

@@ -38,7 +38,7 @@ COMMANDS = {
     "validate": "validate",
 }
 #: columns whose cells data files write, or refusals, which stay English
-PROSE = {"why", "note", "unit"}
+PROSE = {"why", "note", "unit", "case"}
 #: words that the field, the machine and its links are named by
 FIELD = {
     "dispatch",

@@ -1,22 +1,27 @@
 """Conditions that a source leaves open: cases with weights, and predictions that are mixtures of them."""
 
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from perfmodel.algebra import as_float
 from perfmodel.errors import DataError
 from perfmodel.files.results import load_results
 from perfmodel.planning.published import published
-from perfmodel.scoring.evidence_fit import fitted_to
+from perfmodel.prediction.quantities import predicted
+from perfmodel.scoring.evidence_fit import fit_terms, fitted_to, priors_of, with_terms
 from perfmodel.scoring.favoured import favoured
 from perfmodel.scoring.validation import Published, mixed, predictive, scored
 from perfmodel.specs.evidence import RATE
 from tests.conftest import Run
 
 ROOT = Path(__file__).resolve().parent.parent
-ROW = (ROOT / "evidence" / "cm384-decode-4k-b96.yaml").read_text(encoding="utf-8")
+#: a row on file without what it leaves open
+ROW = re.sub(r"\nopen:\n(?: .*\n)+", "\n", (ROOT / "evidence" / "cm384-decode-4k-b96.yaml").read_text(encoding="utf-8"))
 OVERLAP = (
     "- {key: layout.overlap, cases: [{value: cores, weight: 0.75, why: default},"
     " {value: none, weight: 0.25, why: not said}]}"
@@ -83,8 +88,19 @@ def test_open_conditions_are_independent(tmp_path: Path) -> None:
     assert sum(weight for weight, _, _ in row.each) == pytest.approx(1)
 
 
-def test_a_row_with_open_conditions_is_not_fitted_to(tmp_path: Path) -> None:
-    assert not fitted_to(row_of(tmp_path, OVERLAP))
+def test_a_row_is_fitted_to_with_the_error_of_its_mixture(tmp_path: Path) -> None:
+    row = row_of(tmp_path, OVERLAP.replace("value: none", "value: link"), LENGTH)
+    assert fitted_to(row)
+    fit = fit_terms([row])
+    measured = row.spec.measured[0].value
+    middle = [weight * math.log(predicted(one.resolved())["tpot"] / measured) for weight, _, one in row.each]
+    priors = {name: figure.value for name, figure in priors_of(row.machine).items()}
+    own = row.machine.terms.spec
+    steps = [
+        as_float(replace(row, machine=with_terms(row.machine, terms), cases=()).resolved().point.step_time)
+        for terms in (priors, {name: getattr(own, name) for name in priors})
+    ]
+    assert math.log1p(fit.before[0]) == pytest.approx(sum(middle) + math.log(steps[0] / steps[1]), abs=1e-9)
 
 
 def test_the_measurement_says_which_case_it_favours_and_the_score_does_not_follow_it(tmp_path: Path) -> None:

@@ -147,13 +147,13 @@ def test_one_row_of_a_served_engine_buys_what_the_readme_says() -> None:
     pairs = sum(one.pairs for one in served)
     held = sum(one.inside90 * one.pairs for one in served) / pairs
     assert 0.8 <= held
-    assert all(one.after < one.before for one in served if one.before > 0.14), served
+    assert all(one.after < one.before for one in served if one.before > 0.15), served
 
 
 def test_a_row_tells_the_same_by_itself_as_in_the_table() -> None:
-    row = row_on_file("vllm-h200-decode-ep32")
+    row = row_on_file("sglang-h100-decode-2k")
     one = row_of_pool(row)
-    assert one.error == pytest.approx(np.log(predicted(row.resolved())["tokens_per_s_per_card"] / 2180), rel=1e-9)
+    assert one.error == pytest.approx(np.log(predicted(row.resolved())["tokens_per_s_per_card"] / 2785), rel=1e-9)
 
 
 # --- as a user does it --------------------------------------------------------------------------------

@@ -86,8 +86,9 @@ def test_amla_helps_where_attention_is_bound_by_arithmetic_alone() -> None:
     serial = {"overlap": "none", "attention_cores": 0}
     arithmetic = conditions(layout={**serial, "tp": 1})
     memory = conditions("cm384-decode-4k-b96-no-mtp", layout={**serial, "tp": 4, "batch": 96})
-    assert step(arithmetic, ("amla", "on")) < 0.95 * step(arithmetic, ("amla", "off"))
-    assert step(memory, ("amla", "on")) == pytest.approx(step(memory, ("amla", "off")), rel=2e-3)
+    gains = [1 - step(one, ("amla", "on")) / step(one, ("amla", "off")) for one in (arithmetic, memory)]
+    assert gains[0] > 0.05
+    assert 0 <= gains[1] < gains[0] / 3  # of arithmetic beside memory a part shows
 
 
 # --- formulas against independent counts ------------------------------------------------------------
@@ -242,7 +243,7 @@ def test_rows_of_every_technique_add_up_to_its_step(row: str) -> None:
             ledger = ledger_of(plan, case, case.traffic)
             parts = breakdown(ledger, plan.family, plan.layout.attention_cores, case.rates, case.rates)
             rows = sum(row.total for row in parts.rows if row.decides)
-            total = rows + parts.gaps + parts.overhead - parts.prefetched - parts.hidden
+            total = rows + parts.gaps + parts.overhead - parts.prefetched - parts.reused - parts.hidden
             assert total == pytest.approx(parts.step_time, rel=1e-9), (name, setting)
             assert parts.step_time == pytest.approx(float(one.point.step_time), rel=1e-9), (name, setting)
 

@@ -169,7 +169,7 @@ def test_a_wrong_word_is_one_line_and_exit_2(moeplan, words: tuple[str, ...], sa
 
 
 def test_quiet_and_verbose_stand_on_either_side_of_the_command(moeplan) -> None:
-    words = ("validate", "ant-h20-prefill", "--format", "csv")
+    words = ("explain", "--evidence", "cm384-decode-4k-b8", "--format", "csv")
     usual = moeplan(*words)
     assert usual.stderr.startswith("note: ")
     for quiet in (("-q", *words), (*words, "--quiet")):
@@ -178,7 +178,7 @@ def test_quiet_and_verbose_stand_on_either_side_of_the_command(moeplan) -> None:
     for verbose in (("--verbose", *words), (*words, "-v")):
         done = moeplan(*verbose)
         assert done.stdout == usual.stdout
-        assert re.search(r"^\d+\.\d{3} s  read .*ant-h20-prefill\.yaml$", done.stderr, re.MULTILINE)
+        assert re.search(r"^\d+\.\d{3} s  read .*cm384-decode-4k-b8\.yaml$", done.stderr, re.MULTILINE)
         assert "note: " in done.stderr
 
 

@@ -85,10 +85,10 @@ def test_a_path_that_exists_is_read_whatever_its_ending(moeplan, tmp_path: Path)
         ("  phase: decode", "  phase: decod", ":13: conditions.phase: found 'decod'; allowed: 'decode' or 'prefill'"),
         ("  stack: cann-2025", "  stack: cann-2052", ":12: conditions.stack: stack: 'cann-2052' is not on file; did"),
         ("  isl: 4096", "  islx: 4096", ":14: conditions.islx: unknown key; did you mean 'isl'"),
-        ("value: 0.0494, unit: s", "value: 49.4, unit: ms", ":28: measured.0.unit: found 'ms'; allowed: 's' for tpot"),
-        ("value: 0.0494", "value: .inf", ":28: measured.0.value: found inf; allowed: a finite number"),
+        ("value: 0.0494, unit: s", "value: 49.4, unit: ms", ":31: measured.0.unit: found 'ms'; allowed: 's' for tpot"),
+        ("value: 0.0494", "value: .inf", ":31: measured.0.value: found inf; allowed: a finite number"),
         ("  acceptance: [0.7]", "  acceptance: []", ":9: conditions: found {'syste"),
-        ("value: 0.0494", "value: -1", ":28: measured.0.value: found -1; allowed: greater than 0"),
+        ("value: 0.0494", "value: -1", ":31: measured.0.value: found -1; allowed: greater than 0"),
     ],
 )
 def test_faults_of_a_file_have_their_line(moeplan, tmp_path: Path, old: str, new: str, where: str) -> None:
@@ -244,8 +244,8 @@ def test_numbers_without_a_prior_of_their_class_are_limits() -> None:
 
 def test_a_row_of_a_source_that_told_nothing_else_is_predicted_alike() -> None:
     """Of some sources no number was taken and no row fitted to: leaving them out changes nothing but the terms."""
-    results, _ = scores([row_on_file("vllm-h200-decode-ep72")], [], rows_on_file())
-    first = results[0].scores[0]
+    found = scores([row_on_file("vllm-h200-decode-ep72")], [], rows_on_file())
+    first = found.results[0].scores[0]
     assert first.left_out is not None
     assert first.left_out.predicted == pytest.approx(first.predicted, rel=1e-9)
 
@@ -305,7 +305,8 @@ def test_intervals_hold_as_often_as_they_say_where_sources_are_left_out(kind: st
 @lru_cache(maxsize=1)
 def left_out_numbers() -> list[Counted]:
     rows = rows_on_file()
-    return counted(*scores(rows, deployments_on_file(), rows))
+    found = scores(rows, deployments_on_file(), rows)
+    return counted(found.results, found.deployed)
 
 
 def test_the_command_heads_with_numbers_left_out(moeplan) -> None:

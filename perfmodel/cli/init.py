@@ -43,6 +43,7 @@ tpot: {tpot}  # limit on time per output token
 # acceptance: 0.9,0.36  # accepted tokens per draft position, or a name of the model's table
 # stack: ideal  # software stack; by default the system's
 # kernels: [my-kernels.yaml]  # kernel sets that come before the stack's
+# site: [my-run.yaml]  # rows measured where it is to run
 # memory_share: 0.9  # of the memory a framework sees, which the engine takes; by default the stack's
 # confidence: 0.9  # least chance of meeting tpot, and ttft
 # top: 5  # plans shown
