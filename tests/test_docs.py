@@ -64,10 +64,10 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
 def test_readme_states_todays_predictions(name: str) -> None:
     from perfmodel.planning.published import row_on_file
-    from perfmodel.prediction.quantities import predicted
+    from perfmodel.scoring.validation import predictive
 
     published = row_on_file(name)
-    values = predicted(published.resolved())
+    values = predictive(published).values
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
     assert len(rows) == len(published.spec.measured)
     for row, measured in zip(rows, published.spec.measured, strict=True):
@@ -79,12 +79,12 @@ def test_readme_states_todays_predictions(name: str) -> None:
 def test_readme_states_todays_errors_on_all_rows() -> None:
     """The README's sentences on how far to trust it, recomputed."""
     from perfmodel.planning.published import rows_on_file
-    from perfmodel.prediction.quantities import predicted
+    from perfmodel.scoring.validation import predictive
 
     errors, golden = {}, []
     for row in rows_on_file():
         first = row.spec.measured[0]
-        errors[row.name] = predicted(row.resolved())[first.quantity] / first.value - 1
+        errors[row.name] = predictive(row).values[first.quantity] / first.value - 1
         if row.role == "golden":
             golden.append(row.name)
     text = " ".join((ROOT / "README.md").read_text().split())
