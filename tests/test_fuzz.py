@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from tests import hostile
 
-#: by the clock, of a machine that other tests keep busy: `validate` of all on file takes some 12 s since open conditions
-#: are cases, and is to come down; the campaign of `benchmarks/fuzz.py` keeps to 5 s of one core
+#: by the clock, of a machine that other tests keep busy: `validate` of all on file takes some 12 s since conditions are
+#: open, and is to come down; the campaign of `benchmarks/fuzz.py` keeps to 5 s of one core
 SECONDS = 40
 #: inputs of a reader: those that work with what they read are slower
 MANY, FEW = 400, 60
