@@ -34,7 +34,6 @@ def command(
     from perfmodel.files.results import load_results
     from perfmodel.planning.published import deployments_on_file, published, rows_on_file, scores
     from perfmodel.report.validation import MADE_BY, validation_document
-    from perfmodel.scoring.favoured import favoured
     from perfmodel.scoring.given_one import given_one
     from perfmodel.scoring.neighbours import anchor, nearest
     from perfmodel.scoring.peers import beside
@@ -58,7 +57,7 @@ def command(
         peers=beside(peers, results, sorted(given) if words else None),
         deployed=found.deployed,
         given_one=given_one(found.told),
-        cases=[case for row in rows for case in favoured(row)],
+        cases=found.cases,
         first=() if words else MADE_BY,
     )
     over = [one.spec.name for one in results if not one.fits]

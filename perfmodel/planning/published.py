@@ -9,13 +9,14 @@ from perfmodel.files.folders import names
 from perfmodel.files.machines import load_conditions
 from perfmodel.planning.site import with_site
 from perfmodel.scoring.deployments import Deployed, deployed
+from perfmodel.scoring.favoured import FavouredCase, favoured
 from perfmodel.scoring.gains import ScoredGain, merged, score
 from perfmodel.scoring.left_out import known_without
 from perfmodel.scoring.site import SiteRow, row_of_pool, rows_of_deployment
 from perfmodel.scoring.spreads import FittedSpread, fit_spreads, miss
 from perfmodel.scoring.summaries import counted
 from perfmodel.scoring.validation import Published, Result, beside_left_out, predictive, scored
-from perfmodel.specs.conditions import Conditions
+from perfmodel.specs.conditions import OF_MACHINE, Conditions
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 from perfmodel.specs.open_conditions import cases_of
 from perfmodel.supply.machine import Machine
@@ -25,13 +26,14 @@ from perfmodel.supply.techniques import Technique, Techniques
 def published(spec: EvidenceSpec, stack: str | None = None, kernels: Sequence[str] = ()) -> Published:
     """Return a row set up, under another stack or kernel sets where they are given."""
     model = catalog.load_model(spec.conditions.model).spec
+    machines: dict[str, Machine] = {}  # cases that differ in their layout alone run on one
 
     def row(conditions: Conditions) -> Published:
-        return Published(
-            spec=spec.model_copy(update={"conditions": conditions}),
-            model=model,
-            machine=load_conditions(conditions, stack, kernels),
-        )
+        of_machine = repr([getattr(conditions, name) for name in OF_MACHINE])
+        if of_machine not in machines:
+            machines[of_machine] = load_conditions(conditions, stack, kernels)
+        changed = spec.model_copy(update={"conditions": conditions})
+        return Published(spec=changed, model=model, machine=machines[of_machine])
 
     cases = ((weight, words, row(case)) for weight, words, case in cases_of(spec.conditions, spec.open))
     return replace(row(spec.conditions), cases=tuple(cases) if spec.open else ())
@@ -59,6 +61,8 @@ class Scores:
     results: list[Result]
     deployed: list[Deployed]
     told: list[SiteRow]
+    #: which cases of open conditions the measurements favour
+    cases: list[FavouredCase]
 
 
 def scores(
@@ -76,11 +80,14 @@ def scores(
     """
     known = _known(rows, deployments, on_file)
     results, told = [], []
+    cases: list[FavouredCase] = []
     for row in rows:
         at_site = partial(with_site, names=site, measured_on=row.spec.measured_on, without=row.name)
         unread = row.on(known[row.source])
-        alone = predictive(unread)
-        found, without = scored(row.on(at_site)), scored(unread, alone)
+        predicted_whole, alone = predictive(row), predictive(unread)
+        found = scored(row.on(at_site)) if site else scored(row, predicted_whole)
+        without = scored(unread, alone)
+        cases += favoured(row, predicted_whole)
         results.append(replace(found, scores=beside_left_out(found.scores, without.scores)))
         told.append(row_of_pool(unread, alone))
     joined = []
@@ -96,7 +103,7 @@ def scores(
         whole, less = deployed(spec, model, there), deployed(spec, model, unread_machine)
         joined.append(replace(whole, scores=beside_left_out(whole.scores, less.scores)))
         told += rows_of_deployment(less, unread_machine)
-    return Scores(results=results, deployed=joined, told=told)
+    return Scores(results=results, deployed=joined, told=told, cases=cases)
 
 
 def spreads_left_out() -> dict[str, FittedSpread]:

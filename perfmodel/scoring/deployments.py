@@ -65,7 +65,7 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
         alone.append((values, _times(joined, steps)))
         whole.append((values, _times(joined, {phase: steps[phase] * luck[phase] for phase in PHASES})))
     (found, ranges), (_, relative) = (mixed(weights, one, spec.name) for one in (alone, whole))
-    return Predictive(values=found, ranges=ranges, relative=relative)
+    return Predictive(values=found, ranges=ranges, relative=relative, each=alone)
 
 
 def _times(joined: JoinedPools, steps: Mapping[Phase, Values]) -> dict[str, Values]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from perfmodel.algebra import Num, as_array, as_float
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Layout
-from perfmodel.prediction.quantities import predicted
-from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.serving import pool_point
+from perfmodel.scoring.validation import Published, predicted_values
 from perfmodel.specs.base import Figure
-from perfmodel.specs.evidence import RATE, EvidenceSpec
-from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.evidence import RATE
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 
@@ -24,29 +22,6 @@ from perfmodel.supply.rates import Rates
 SOURCE_ERROR = 0.04
 STEP = 0.25  # of a parameter's standard deviation, either way, for differences
 STEP_QUANTITIES = ("step_time", "tpot", "latency", RATE)
-
-
-class PublishedRow(Protocol):
-    """A published row with what predicts it."""
-
-    @property
-    def spec(self) -> EvidenceSpec:
-        """What was published."""
-
-    @property
-    def model(self) -> ModelSpec:
-        """What was served."""
-
-    @property
-    def machine(self) -> Machine:
-        """What it ran on."""
-
-    @property
-    def each(self) -> "tuple[tuple[float, str, PublishedRow], ...]":
-        """Every case of its open conditions with its weight."""
-
-    def resolved(self) -> Resolved:
-        """Return its layout evaluated with the numbers on file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +56,7 @@ def priors_of(machine: Machine) -> dict[str, Figure]:
     return {path.removeprefix(head): figure for path, figure in machine.terms.figures.items() if path.startswith(head)}
 
 
-def fitted_to(row: PublishedRow) -> bool:
+def fitted_to(row: Published) -> bool:
     """Return whether a row takes part: golden, its batch published, its terms with priors, a step measured.
 
     Where even routing is assumed and not stated, the row would vouch for what it was given.
@@ -120,13 +95,10 @@ class _Row:
     conditions tells how it answers to the terms.
     """
 
-    def __init__(self, row: PublishedRow) -> None:
+    def __init__(self, row: Published) -> None:
         resolved = row.resolved()
         measured = row.spec.measured[0]
-        ratio = sum(
-            weight * math.log(predicted(one.resolved(), (measured.quantity,))[measured.quantity] / measured.value)
-            for weight, _, one in row.each
-        )
+        ratio = math.log(predicted_values(row, (measured.quantity,))[measured.quantity] / measured.value)
         self.row, self.plan, self.case = row, resolved.plan, resolved.scenario.case
         self.error = -ratio if measured.quantity == RATE else ratio
         self.middle = as_float(self._steps(self.case.rates))
@@ -140,13 +112,13 @@ class _Row:
         return self.error + np.log(steps / self.middle)
 
 
-def _weights(rows: Sequence[PublishedRow]) -> NDArray[np.float64]:
+def _weights(rows: Sequence[Published]) -> NDArray[np.float64]:
     """Rows of one source and phase are not independent: together they weigh as one."""
     keys = [(row.spec.source, row.spec.conditions.phase) for row in rows]
     return np.array([1 / (SOURCE_ERROR * math.sqrt(keys.count(key))) for key in keys])
 
 
-def fit_terms(published: Sequence[PublishedRow]) -> EvidenceFit:
+def fit_terms(published: Sequence[Published]) -> EvidenceFit:
     """Return the terms that have priors, fitted to the golden rows together.
 
     Least squares on the logarithm of step times, each source and phase given ``SOURCE_ERROR``, and on the

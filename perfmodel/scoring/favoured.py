@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import exp
 
 import numpy as np
-from scipy import stats
 
 from perfmodel.algebra import as_float
-from perfmodel.scoring.spreads import FREEDOM
-from perfmodel.scoring.validation import Published, predictive, turned
+from perfmodel.scoring.spreads import Miss, likelihood
+from perfmodel.scoring.validation import Predictive, Published, turned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,23 +22,23 @@ class FavouredCase:
     given: float
 
 
-def favoured(row: Published) -> Iterator[FavouredCase]:
+def favoured(row: Published, known: Predictive) -> Iterator[FavouredCase]:
     """Yield the cases of a row by the first quantity measured; none where nothing is open.
 
     A case is as likely as its weight times the density of its error, Student's t of the spreads of what the model
     leaves out and of the stated ranges.  It tells which case to look into: weights in files stay as they were stated.
+    ``known`` is what is predicted of the row.
     """
     if not row.cases:
         return
-    measured = row.spec.measured[0]
-    spreads = getattr(row.machine.terms.spec.left_out, row.spec.measured_on)
+    measured, on = row.spec.measured[0], row.spec.measured_on
+    spreads = getattr(row.machine.terms.spec.left_out, on)
     found = []
-    for weight, words, one in row.cases:
-        known = predictive(one)
-        slow = 1 + turned(measured.quantity, known.values[measured.quantity] / measured.value - 1)
-        ranges = float(np.std(np.log(known.ranges[measured.quantity])))
-        scale = float(np.hypot(np.hypot(as_float(spreads.source), as_float(spreads.row)), ranges))
-        found.append((words, slow - 1, weight, weight * float(stats.t.pdf(np.log(slow), FREEDOM, scale=scale))))
-    whole = sum(density for *_, density in found)
-    for words, error, weight, density in found:
-        yield FavouredCase(row=row.name, case=words, error=error, stated=weight, given=density / whole)
+    for values, ranges in known.each:
+        slow = 1 + turned(measured.quantity, values[measured.quantity] / measured.value - 1)
+        spread = float(np.std(np.log(ranges[measured.quantity])))
+        miss = Miss(measured_on=on, source=row.source, error=float(np.log(slow)), ranges=spread)
+        found.append((slow - 1, likelihood([[miss]], as_float(spreads.source), as_float(spreads.row))))
+    weights = [weight * exp(density) for (weight, _, _), (_, density) in zip(row.cases, found, strict=True)]
+    for (stated, words, _), (error, _), weight in zip(row.cases, found, weights, strict=True):
+        yield FavouredCase(row=row.name, case=words, error=error, stated=stated, given=weight / sum(weights))

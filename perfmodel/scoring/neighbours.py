@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from perfmodel.scoring.distance import Place, distance
-from perfmodel.scoring.validation import Published, Result, place, predictive, scored, turned
+from perfmodel.scoring.validation import Published, Result, place, predicted_values, scored, turned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ def anchor(published: Published) -> Anchor:
     """Return a row as a neighbour of others."""
     resolved = published.resolved()
     first = published.spec.measured[0]
-    error = predictive(published).values[first.quantity] / first.value - 1
+    error = predicted_values(published, (first.quantity,))[first.quantity] / first.value - 1
     return Anchor(name=published.name, place=place(published, resolved), slow=turned(first.quantity, error))
 
 

@@ -161,6 +161,20 @@ class Predictive:
     ranges: Mapping[str, Values]
     #: with what the model leaves out besides
     relative: Mapping[str, Values]
+    #: the same of each case: its values, and samples over the stated ranges
+    each: Sequence[tuple[Mapping[str, float], Mapping[str, Values]]]
+
+
+def predicted_values(row: Published, quantities: Sequence[str]) -> dict[str, float]:
+    """Return quantities predicted of a row, the mean of its cases by their weights where conditions are open."""
+    weights = [weight for weight, _, _ in row.each]
+    found = [predicted(one.resolved(), quantities) for _, _, one in row.each]
+    return {name: _mean(weights, [one[name] for one in found]) for name in quantities}
+
+
+def _mean(weights: Sequence[float], values: Sequence[float]) -> float:
+    """Return the mean of values by the weights of their logarithms."""
+    return float(np.exp(np.dot(weights, np.log(values))))
 
 
 def predictive(row: Published) -> Predictive:
@@ -182,7 +196,9 @@ def predictive(row: Published) -> Predictive:
         found.append((predicted(resolved, quantities), dict.fromkeys(quantities, steps)))
     values, ranges = mixed([weight for weight, _, _ in row.each], found, row.name)
     luck = np.exp(left_out(row.machine, row.spec.measured_on, row.spec.conditions.phase))
-    return Predictive(values=values, ranges=ranges, relative={name: one * luck for name, one in ranges.items()})
+    return Predictive(
+        values=values, ranges=ranges, relative={name: one * luck for name, one in ranges.items()}, each=found
+    )
 
 
 def mixed(
@@ -196,7 +212,7 @@ def mixed(
     values, relative = {}, {}
     for quantity in found[0][1]:
         each = np.array([one[quantity] for one, _ in found])
-        value = float(np.exp(np.dot(weights, np.log(each))))
+        value = _mean(weights, each.tolist())
         times = value / each if quantity == RATE else each / value
         samples = np.stack([time * one[quantity] for time, (_, one) in zip(times, found, strict=True)])
         values[quantity], relative[quantity] = value, samples[taken, np.arange(len(taken))]

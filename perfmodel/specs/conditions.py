@@ -50,6 +50,10 @@ class Service(Spec):
     tpot: Annotated[float, Gt(0)] | None = None
 
 
+#: keys of a run that choose its machine
+OF_MACHINE = ("system", "stack", "kernels", "techniques", "memory_share")
+
+
 class Conditions(Service):
     """Everything needed to predict the row."""
 

@@ -6,7 +6,7 @@ from annotated_types import Gt
 from pydantic import AfterValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
 from perfmodel.specs.base import PositiveInt, Source, Spec
-from perfmodel.specs.conditions import Conditions, DeploymentConditions
+from perfmodel.specs.conditions import OF_MACHINE, Conditions, DeploymentConditions
 from perfmodel.specs.open_conditions import OpenCondition, check_open
 
 #: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
@@ -112,10 +112,6 @@ class EvidenceSpec(Spec):
         return self
 
 
-#: keys of a deployment that choose its machines
-OF_MACHINES = ("system", "stack", "kernels", "techniques", "prefill_system", "prefill_stack")
-
-
 class DeploymentMeasured(Measured):
     """One measured quantity of a deployment in SI units; rates are per card of both pools."""
 
@@ -145,7 +141,7 @@ class DeploymentSpec(Spec):
     @model_validator(mode="after")
     def _open_can_be(self) -> "DeploymentSpec":
         for one in self.open:
-            if one.key in OF_MACHINES:
+            if one.key in (*OF_MACHINE, "prefill_system", "prefill_stack"):
                 raise ValueError(f"open: {one.key!r}; allowed of a deployment: keys of its service and its layouts")
         return _checked(self)
 
