@@ -11,7 +11,8 @@ from scipy import integrate, stats
 
 from perfmodel.algebra import as_float
 from perfmodel.files.folders import names
-from perfmodel.planning.published import deployments_on_file, row_on_file, rows_on_file, scores
+from perfmodel.planning.published import deployments_on_file, row_on_file, rows_on_file
+from perfmodel.planning.scores import scores
 from perfmodel.planning.site import with_site
 from perfmodel.prediction.quantities import predicted
 from perfmodel.prediction.uncertainty import SAMPLES
@@ -32,7 +33,6 @@ def told(error: float, *, phase: str = "decode", on: str = "service", name: str 
         name=name,
         source="s",
         phase=phase,
-        quantity="tpot",
         measured_on=on,
         error=error,
         ranges=np.zeros(SAMPLES) if ranges is None else ranges,

@@ -16,7 +16,8 @@ from perfmodel.files import catalog
 from perfmodel.files.folders import names
 from perfmodel.files.machines import load_conditions
 from perfmodel.files.results import load_results
-from perfmodel.planning.published import deployments_on_file, row_on_file, rows_on_file, scores
+from perfmodel.planning.published import deployments_on_file, row_on_file, rows_on_file
+from perfmodel.planning.scores import scores
 from perfmodel.prediction.uncertainty import Interval
 from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.scoring.distance import Place, distance

@@ -107,7 +107,8 @@ def command(
 
 
 def _show_evidence_fit(format_: options.Format) -> None:
-    from perfmodel.planning.published import rows_on_file, spreads_left_out
+    from perfmodel.planning.published import rows_on_file
+    from perfmodel.planning.scores import spreads_left_out
     from perfmodel.report.evidence_fit import evidence_fit_document
     from perfmodel.scoring.evidence_fit import fit_terms, fitted_to
 

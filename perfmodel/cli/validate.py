@@ -32,7 +32,8 @@ def command(
     """
     from perfmodel.files import catalog, folders
     from perfmodel.files.results import load_results
-    from perfmodel.planning.published import deployments_on_file, published, rows_on_file, scores
+    from perfmodel.planning.published import deployments_on_file, published, rows_on_file
+    from perfmodel.planning.scores import scores
     from perfmodel.report.validation import MADE_BY, validation_document
     from perfmodel.scoring.given_one import given_one
     from perfmodel.scoring.neighbours import anchor, nearest

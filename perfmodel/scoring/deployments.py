@@ -76,21 +76,20 @@ def _times(joined: JoinedPools, steps: Mapping[Phase, Values]) -> dict[str, Valu
     return {RATE: joined.requests_per_s / slower, "tpot": steps["decode"]}
 
 
-def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine, *, ranges_alone: bool = False) -> Deployed:
+def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deployed:
     """Return a whole deployment, its pools joined by rate, beside what was measured.
 
     Raises ``UsageError`` where a layout cannot be.
     """
     joined = joined_of(spec, model, machine)
     found = predictive_of(spec, model, machine)
-    samples = found.ranges if ranges_alone else found.relative
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
             predicted=found.values[measured.quantity],
-            interval=interval_of(samples[measured.quantity], measured.quantity, found.values[measured.quantity]),
+            interval=interval_of(found.relative[measured.quantity], measured.quantity, found.values[measured.quantity]),
         )
         for measured in spec.measured
     )

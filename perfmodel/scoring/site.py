@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.algebra import as_float
+from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.prediction.uncertainty import SAMPLES, luck_of
 from perfmodel.scoring.deployments import Deployed
-from perfmodel.scoring.spreads import FREEDOM
+from perfmodel.scoring.spreads import FREEDOM, Miss
 from perfmodel.scoring.validation import Predictive, Published, predictive
 from perfmodel.specs.base import Figure, Source
 from perfmodel.specs.evidence import RATE
@@ -27,7 +28,6 @@ class SiteRow:
     #: whose number it is
     source: str
     phase: str
-    quantity: str
     measured_on: str
     #: logarithm of measured over predicted
     error: float
@@ -37,6 +37,17 @@ class SiteRow:
     spreads: LeftOutBy
     #: whether it says something of its phase that no other number of the row does
     tells: bool = True
+
+    @property
+    def miss(self) -> Miss:
+        """By how much it was missed, about the middle of its stated ranges."""
+        low90, low50, high50, high90 = np.quantile(self.ranges, (0.05, 0.25, 0.75, 0.95)).tolist()
+        return Miss(
+            measured_on=self.measured_on,
+            source=self.source,
+            error=self.error - (low50 + high50) / 2,
+            ranges=(high90 - low90) / 2 / HALF_OF_90_PERCENT,
+        )
 
     @property
     def errors(self) -> Values:
@@ -52,7 +63,6 @@ def row_of_pool(row: Published, found: Predictive | None = None) -> SiteRow:
         name=row.name,
         source=row.source,
         phase=row.spec.conditions.phase,
-        quantity=measured.quantity,
         measured_on=row.spec.measured_on,
         error=_error(measured.quantity, measured.value / found.values[measured.quantity]),
         ranges=np.log(found.ranges[measured.quantity]),
@@ -71,7 +81,6 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
                 name=one.spec.name,
                 source=one.spec.source,
                 phase=phase,
-                quantity=score.quantity,
                 measured_on=one.spec.measured_on,
                 error=_error(score.quantity, score.measured / score.predicted),
                 ranges=np.log(one.found.ranges[score.quantity]),

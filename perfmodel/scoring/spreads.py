@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import lgamma, log, pi, sqrt
+from math import lgamma, log, pi
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
-from perfmodel.scoring.summaries import Counted
-from perfmodel.specs.evidence import RATE, MeasuredOn
+from perfmodel.specs.evidence import MeasuredOn
 
 FREEDOM = 4  # degrees of Student's t, heavy tails: few sources are on file
 LEAST, MOST = 0.005, 0.6  # of a spread that is searched
@@ -28,18 +26,6 @@ class Miss:
     error: float
     #: standard deviation of the logarithm over the stated ranges, what is left out apart
     ranges: float
-
-
-def miss(number: Counted) -> Miss:
-    """Return by how much a number was missed whose interval is of the stated ranges alone."""
-    score, ends = number.score, number.score.interval
-    error = log(score.measured / sqrt(ends.low50 * ends.high50))
-    return Miss(
-        measured_on=number.measured_on,
-        source=number.source,
-        error=-error if score.quantity == RATE else error,
-        ranges=log(ends.high90 / ends.low90) / 2 / HALF_OF_90_PERCENT,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

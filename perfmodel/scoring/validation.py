@@ -224,22 +224,21 @@ def beside_left_out(scores: Iterable[Scored], left_out: Iterable[Scored]) -> tup
     return tuple(replace(one, left_out=other) for one, other in zip(scores, left_out, strict=True))
 
 
-def scored(published: Published, found: Predictive | None = None, *, ranges_alone: bool = False) -> Result:
-    """Return a row with its errors and intervals, those of the stated ranges alone where that is asked for.
+def scored(published: Published, found: Predictive | None = None) -> Result:
+    """Return a row with its errors and intervals.
 
     ``found`` is what is predicted of it, where that is known already.
     Raises ``UsageError`` where the layout cannot be.
     """
     resolved = published.resolved()
     found = predictive(published) if found is None else found
-    samples = found.ranges if ranges_alone else found.relative
     scores = tuple(
         Scored(
             quantity=measured.quantity,
             unit=measured.unit,
             measured=measured.value,
             predicted=found.values[measured.quantity],
-            interval=interval_of(samples[measured.quantity], measured.quantity, found.values[measured.quantity]),
+            interval=interval_of(found.relative[measured.quantity], measured.quantity, found.values[measured.quantity]),
         )
         for measured in published.spec.measured
     )
