@@ -6,9 +6,9 @@ from functools import lru_cache
 from perfmodel.files import catalog
 from perfmodel.files.machines import load_conditions
 from perfmodel.files.results import find
+from perfmodel.planning.published import published
 from perfmodel.scoring.deployments import deployed
 from perfmodel.scoring.site import SiteRow, at_site, row_of_pool, rows_of_deployment
-from perfmodel.scoring.validation import Published
 from perfmodel.specs.conditions import Service
 from perfmodel.supply.machine import Machine
 
@@ -20,13 +20,12 @@ def _rows(name: str) -> tuple[str, str, tuple[SiteRow, ...]]:
     """Return the file of a row, the system it ran on, and what it tells."""
     kind, known = find(name, KINDS)
     spec = known.spec
-    model, machine = catalog.load_model(spec.conditions.model).spec, load_conditions(spec.conditions)
-    rows: tuple[SiteRow, ...]
     if kind == "evidence":
-        rows = (row_of_pool(Published(spec=spec, model=model, machine=machine)),)
-    else:
-        rows = tuple(rows_of_deployment(deployed(spec, model, machine), machine))
-    return known.file, machine.system.spec.name, rows
+        row = published(spec)
+        return known.file, row.machine.system.spec.name, (row_of_pool(row),)
+    model, machine = catalog.load_model(spec.conditions.model).spec, load_conditions(spec.conditions)
+    rows = rows_of_deployment(deployed(spec, model, machine), machine)
+    return known.file, machine.system.spec.name, tuple(rows)
 
 
 def with_site(machine: Machine, names: Sequence[str], measured_on: str = "service", without: str = "") -> Machine:
