@@ -15,7 +15,7 @@ from perfmodel.planning.published import published
 from perfmodel.prediction.quantities import predicted
 from perfmodel.scoring.evidence_fit import fit_terms, fitted_to, priors_of, with_terms
 from perfmodel.scoring.favoured import favoured
-from perfmodel.scoring.validation import Published, mixed, predictive, scored
+from perfmodel.scoring.validation import Published, mixture, predictive, scored
 from perfmodel.specs.evidence import RATE
 from tests.conftest import Run
 
@@ -58,7 +58,7 @@ def test_a_prediction_is_the_mixture_of_its_cases_by_their_weights(tmp_path: Pat
 def test_each_sample_is_of_a_case_as_often_as_its_weight_says() -> None:
     same = {"tpot": np.ones(512), RATE: np.ones(512)}
     found = [({"tpot": 1.0, RATE: 1.0}, same), ({"tpot": 4.0, RATE: 0.25}, same)]
-    values, relative = mixed([0.75, 0.25], found, "any")
+    values, relative = mixture([0.75, 0.25], found, "any")
     times = values["tpot"] * relative["tpot"]
     assert sorted(set(np.round(times, 9))) == [1.0, 4.0]
     assert np.isclose(times, 4).mean() == pytest.approx(0.25, abs=0.01)

@@ -9,7 +9,6 @@ from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import OpTime, time_op
 from perfmodel.timing.step import (
     PartTime,
-    at_site,
     core_shares,
     gap_and_overhead,
     join,
@@ -19,6 +18,7 @@ from perfmodel.timing.step import (
     on_the_die,
     prefetched_beside,
     prefetched_time,
+    site_factor,
     time_part,
 )
 from perfmodel.units import Count
@@ -314,7 +314,7 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
     gap, overhead = map(as_float, gap_and_overhead(family, ledger.draft, rates))
     overhead = as_float(ledger.steps) * overhead
     layers = sum(block.total for block in blocks)
-    alone, site = gap * layers + overhead, as_float(at_site(family, rates))
+    alone, site = gap * layers + overhead, as_float(site_factor(family, rates))
     return Breakdown(
         rows=tuple(rows),
         blocks=tuple(blocks),

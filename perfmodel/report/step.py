@@ -29,7 +29,7 @@ from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec
 from perfmodel.supply.rates import Rates
-from perfmodel.timing.step import at_site
+from perfmodel.timing.step import site_factor
 
 
 def plan_breakdown(plan: PoolPlan, case: Case, ideal: Rates) -> Breakdown:
@@ -175,7 +175,7 @@ def _facts(
         "memory_planned_B": as_float(point.memory),
         "memory_usable_B": as_float(point.usable),
         "fits": resolved.fits,
-        "site_factor": as_float(at_site(plan.family, case.rates)),
+        "site_factor": as_float(site_factor(plan.family, case.rates)),
         "time_by_bound": time_by_bound(parts),
     }
     if plan.family.phase == "decode":

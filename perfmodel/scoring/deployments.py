@@ -9,7 +9,7 @@ from perfmodel.errors import UsageError
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.uncertainty import Values, left_out, pool_intervals, sampled_rates
-from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixed
+from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixture
 from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.evidence import RATE, DeploymentSpec
 from perfmodel.specs.model import ModelSpec
@@ -64,7 +64,7 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
         values = joined.quantities()
         alone.append((values, _times(joined, steps)))
         whole.append((values, _times(joined, {phase: steps[phase] * luck[phase] for phase in PHASES})))
-    (found, ranges), (_, relative) = (mixed(weights, one, spec.name) for one in (alone, whole))
+    (found, ranges), (_, relative) = (mixture(weights, one, spec.name) for one in (alone, whole))
     return Predictive(values=found, ranges=ranges, relative=relative, each=alone)
 
 

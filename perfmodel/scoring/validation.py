@@ -194,14 +194,14 @@ def predictive(row: Published) -> Predictive:
         rates = sampled[id(one.machine)]
         steps = pool_intervals(one.machine, plan.layout, plan.family, case, row.spec.ranges, None, rates).relative
         found.append((predicted(resolved, quantities), dict.fromkeys(quantities, steps)))
-    values, ranges = mixed([weight for weight, _, _ in row.each], found, row.name)
+    values, ranges = mixture([weight for weight, _, _ in row.each], found, row.name)
     luck = np.exp(left_out(row.machine, row.spec.measured_on, row.spec.conditions.phase))
     return Predictive(
         values=values, ranges=ranges, relative={name: one * luck for name, one in ranges.items()}, each=found
     )
 
 
-def mixed(
+def mixture(
     weights: Sequence[float], found: Sequence[tuple[Mapping[str, float], Mapping[str, Values]]], name: str
 ) -> tuple[dict[str, float], dict[str, Values]]:
     """Return the mixture of predictions by quantity, and of samples of their times over it.

@@ -5,7 +5,7 @@ from itertools import product
 from math import isclose, prod
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 from pydantic import Field, ValidationError, model_validator
 
 from perfmodel.specs.base import Spec, value_at
@@ -31,7 +31,7 @@ class OpenCondition(Spec):
     key: str
     cases: tuple[OpenCase, ...] = ()
     #: anything between is as likely, in logarithms
-    range: tuple[Annotated[float, Ge(0)], Annotated[float, Gt(0)]] | None = None
+    range: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)]] | None = None
     why: str | None = None
 
     @model_validator(mode="after")
@@ -43,8 +43,6 @@ class OpenCondition(Spec):
                 raise ValueError(f"range {list(self.range)}; allowed: the lower end first")
             if not self.why:
                 raise ValueError("why is missing; required beside a range; add the source's words or what was reasoned")
-            if self.range[0] == 0:
-                raise ValueError("range from 0; allowed: above 0, or cases")
         if self.cases and not isclose(sum(case.weight for case in self.cases), 1, abs_tol=1e-6):
             raise ValueError(f"weights add up to {sum(case.weight for case in self.cases):g}; allowed: to 1")
         if len(self.cases) == 1:

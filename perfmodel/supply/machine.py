@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from perfmodel.specs.base import Known, with_value
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.supply.rates import Rates, chosen_kernels, rates_of
+
+if TYPE_CHECKING:  # what lists and shows machines starts without it
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +30,9 @@ class Site:
     #: names of the rows
     rows: tuple[str, ...]
     #: samples of all numbers of a machine that are as likely as each other once the rows are known, by their places
-    order: NDArray[np.int64]
+    order: "NDArray[np.int64]"
     #: phase -> samples of the logarithm of a step over the prediction without the site's factor, in that order
-    luck: Mapping[str, NDArray[np.float64]]
+    luck: "Mapping[str, NDArray[np.float64]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -346,7 +346,7 @@ def gap_and_overhead(family: Family, draft: Count, rates: Rates) -> tuple[Dimens
     return rates.prefill_gap, rates.prefill_overhead
 
 
-def at_site(family: Family, rates: Rates) -> Dimensionless:
+def site_factor(family: Family, rates: Rates) -> Dimensionless:
     """Return the time of a phase's steps at the user's site over what operators, gaps and overhead add up to."""
     known = rates.decode_site if family.phase == "decode" else rates.prefill_site
     return 1 if known is None else known
@@ -371,7 +371,7 @@ def add_layers(ledger: Ledger, family: Family, rates: Rates, layer: Callable[[Bl
     quantities it alone has every axis.
     """
     gap, overhead = gap_and_overhead(family, ledger.draft, rates)
-    steps = ledger.steps * at_site(family, rates)
+    steps = ledger.steps * site_factor(family, rates)
     counts: dict[tuple[object, ...], Count] = {}
     timed: dict[tuple[object, ...], Seconds] = {}
     for block in ledger.blocks:

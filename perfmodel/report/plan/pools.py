@@ -9,7 +9,7 @@ from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words, shared_words, sizes
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.deployment import Phase
-from perfmodel.timing.step import at_site
+from perfmodel.timing.step import site_factor
 
 SMALLEST_SHARE = 0.01  # of a step; smaller ones are not told
 
@@ -44,7 +44,7 @@ def pools_table(request: PlanRequest, best: Deployment, facts: dict[str, Any]) -
     row("expert exchange", None, lambda _, pool: pool.layout.exchange)
     row("overlap", None, lambda _, pool: overlap_words(pool))
     row("step time", "s", fact("step_time_s"))
-    site = {phase: as_float(at_site(pool.family, cases[phase].rates)) for phase, pool in pools.items()}
+    site = {phase: as_float(site_factor(pool.family, cases[phase].rates)) for phase, pool in pools.items()}
     if any(factor != 1 for factor in site.values()):
         row("of it measured at the site", None, lambda name, _: f"times {site[name]:.2f}")
     row("where it goes", None, lambda name, _: _shares(facts[name]["time_by_bound"]))
