@@ -46,7 +46,7 @@ def pools_table(request: PlanRequest, best: Deployment, facts: dict[str, Any]) -
     row("step time", "s", fact("step_time_s"))
     site = {phase: as_float(site_factor(pool.family, cases[phase].rates)) for phase, pool in pools.items()}
     if any(factor != 1 for factor in site.values()):
-        row("of it measured at the site", None, lambda name, _: f"times {site[name]:.2f}")
+        row("of it measured at the site", None, lambda name, _: "-" if site[name] == 1 else f"times {site[name]:.2f}")
     row("where it goes", None, lambda name, _: _shares(facts[name]["time_by_bound"]))
     alone = "tokens/s per card while it runs alone" if best.mixed else "tokens/s per card of the pool"
     row(alone, "1/s", fact("tokens_per_s_per_card_of_pool"))
