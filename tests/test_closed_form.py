@@ -49,7 +49,7 @@ WORDS = {
 @cache
 def at(name: str, stack: str | None = None) -> tuple[Point, Machine]:
     row = published(catalog.load_evidence(name).spec, stack)
-    resolved = row.resolved()
+    resolved = row.resolved
     plan = resolved.plan
     return Point(layout=Layout.of(plan.layout), family=plan.family, case=resolved.scenario.case), row.machine
 

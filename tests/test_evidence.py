@@ -17,7 +17,7 @@ from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 def test_ideal_time_is_never_above_the_measured_time(name: str) -> None:
     row = row_on_file(name)
     taken, _ = machines.load_machine(row.spec.conditions.system, "ideal")
-    values = predicted(replace(row, machine=taken).resolved())
+    values = predicted(replace(row, machine=taken).resolved)
     for measured in row.spec.measured:
         if measured.quantity == "tokens_per_s_per_card":
             assert values[measured.quantity] >= measured.value

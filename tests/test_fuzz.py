@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from tests import hostile
 
-#: by the clock, of a machine that other tests keep busy: `validate` of all on file takes some 12 s since conditions are
-#: open, and is to come down; the campaign of `benchmarks/fuzz.py` keeps to 5 s of one core
-SECONDS = 40
+#: of one core, as in the campaign of `benchmarks/fuzz.py`: by the clock, other tests would count
+SECONDS = 5
 #: inputs of a reader: those that work with what they read are slower
 MANY, FEW = 400, 60
 NUMBERS = count()
@@ -33,13 +32,13 @@ def within(seconds: float) -> Iterator[None]:
     def late(*_: object) -> None:
         raise TimeoutError(f"over {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @pytest.fixture(scope="module")

@@ -44,8 +44,8 @@ def test_a_prediction_is_the_mixture_of_its_cases_by_their_weights(tmp_path: Pat
     row = row_of(tmp_path, OVERLAP)
     (w1, words, split), (w2, _, serial) = row.each
     assert (w1, w2, words) == (0.75, 0.25, "layout.overlap cores")
-    assert split.resolved().plan.layout.attention_cores == 16
-    assert serial.resolved().plan.layout.attention_cores == 0
+    assert split.resolved.plan.layout.attention_cores == 16
+    assert serial.resolved.plan.layout.attention_cores == 0
     whole, one, two = (predictive(each) for each in (row, split, serial))
     for quantity in ("step_time", "tpot", RATE):
         mean = 0.75 * math.log(one.values[quantity]) + 0.25 * math.log(two.values[quantity])
@@ -93,11 +93,11 @@ def test_a_row_is_fitted_to_with_the_error_of_its_mixture(tmp_path: Path) -> Non
     assert fitted_to(row)
     fit = fit_terms([row])
     measured = row.spec.measured[0].value
-    middle = [weight * math.log(predicted(one.resolved())["tpot"] / measured) for weight, _, one in row.each]
+    middle = [weight * math.log(predicted(one.resolved)["tpot"] / measured) for weight, _, one in row.each]
     priors = {name: figure.value for name, figure in priors_of(row.machine).items()}
     own = row.machine.terms.spec
     steps = [
-        as_float(replace(row, machine=with_terms(row.machine, terms), cases=()).resolved().point.step_time)
+        as_float(replace(row, machine=with_terms(row.machine, terms), cases=()).resolved.point.step_time)
         for terms in (priors, {name: getattr(own, name) for name in priors})
     ]
     assert math.log1p(fit.before[0]) == pytest.approx(sum(middle) + math.log(steps[0] / steps[1]), abs=1e-9)

@@ -116,7 +116,7 @@ def test_a_step_at_a_site_is_the_step_times_its_factor() -> None:
     row = row_on_file("sglang-mtp-h200-off-overlap")
     there = replace(row, machine=with_site(row.machine, H200))
     factor = as_float(there.machine.terms.spec.decode_site)
-    before, after = (as_float(one.resolved().plan.point.step_time) for one in (row, there))
+    before, after = (as_float(one.resolved.plan.point.step_time) for one in (row, there))
     assert factor > 1.2
     assert after == pytest.approx(factor * before, rel=1e-12)
     assert there.machine.terms.figures["decode_site"].file == "evidence/sglang-mtp-h200-2.yaml"
@@ -138,7 +138,7 @@ def test_rows_that_were_learnt_are_predicted_better() -> None:
         row = row_on_file(name)
         there = replace(row, machine=with_site(row.machine, H200))
         errors = [
-            abs(np.log(predicted(one.resolved())["step_time"] / row.spec.measured[0].value)) for one in (row, there)
+            abs(np.log(predicted(one.resolved)["step_time"] / row.spec.measured[0].value)) for one in (row, there)
         ]
         assert errors[1] < errors[0] / 2 or row.spec.measured[0].quantity != "step_time"
 
@@ -164,7 +164,7 @@ def test_one_row_of_a_served_engine_buys_what_the_readme_says() -> None:
 def test_a_row_tells_the_same_by_itself_as_in_the_table() -> None:
     row = row_on_file("sglang-h100-decode-2k")
     one = row_of_pool(row)
-    assert one.error == pytest.approx(np.log(predicted(row.resolved())["tokens_per_s_per_card"] / 2785), rel=1e-9)
+    assert one.error == pytest.approx(np.log(predicted(row.resolved)["tokens_per_s_per_card"] / 2785), rel=1e-9)
 
 
 # --- as a user does it --------------------------------------------------------------------------------

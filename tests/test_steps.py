@@ -45,7 +45,7 @@ def test_prediction_is_the_last_one(name: str) -> None:
 @pytest.mark.parametrize("name", BOUNDS["parts"])
 def test_parts_of_a_profiled_step(name: str) -> None:
     row = row_on_file(name)
-    times = parts_of(row.resolved(), row.spec.parts)
+    times = parts_of(row.resolved, row.spec.parts)
     bounds = BOUNDS["parts"][name]
     assert {part.name for part in row.spec.parts} == bounds.keys()
     for part in row.spec.parts:
@@ -55,7 +55,7 @@ def test_parts_of_a_profiled_step(name: str) -> None:
 def test_parts_and_gap_add_up_to_the_step() -> None:
     """The waits are counted once: on the mean rank they are what the busiest rank works longer."""
     row = row_on_file("xds-colocated-decode")
-    resolved = row.resolved()
+    resolved = row.resolved
     gap = float(row.machine.rates().host_gap)
     assert sum(parts_of_step(resolved, row.spec.parts).values()) + gap == pytest.approx(
         predicted(resolved)["step_time"], rel=1e-12

@@ -53,7 +53,7 @@ def texts() -> Iterator[tuple[Path, str]]:
 def predictions(name: str) -> dict[str, float]:
     """Return what a published row's quantities are predicted to be today."""
     row = row_on_file(name)
-    values = predicted(row.resolved())
+    values = predicted(row.resolved)
     return {measured.quantity: values[measured.quantity] for measured in row.spec.measured}
 
 

@@ -96,12 +96,12 @@ class _Row:
     """
 
     def __init__(self, row: Published) -> None:
-        resolved = row.resolved()
+        resolved = row.resolved
         measured = row.spec.measured[0]
         ratio = math.log(predicted_values(row, (measured.quantity,))[measured.quantity] / measured.value)
         self.row, self.plan, self.case = row, resolved.plan, resolved.scenario.case
         self.error = -ratio if measured.quantity == RATE else ratio
-        self.middle = as_float(self._steps(self.case.rates))
+        self.middle = as_float(resolved.point.step_time)
 
     def _steps(self, rates: Rates) -> Num:
         return pool_point(Layout.of(self.plan.layout), self.plan.family, replace(self.case, rates=rates)).step_time

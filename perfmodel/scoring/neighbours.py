@@ -19,7 +19,7 @@ class Anchor:
 
 def anchor(published: Published) -> Anchor:
     """Return a row as a neighbour of others."""
-    resolved = published.resolved()
+    resolved = published.resolved
     first = published.spec.measured[0]
     error = predicted_values(published, (first.quantity,))[first.quantity] / first.value - 1
     return Anchor(name=published.name, place=place(published, resolved), slow=turned(first.quantity, error))
@@ -34,6 +34,6 @@ def nearest(name: str, at: Place, anchors: Iterable[Anchor]) -> tuple[Anchor, fl
 
 def neighbours(at: Place, rows: Iterable[Published], count: int) -> list[tuple[Result, float]]:
     """Return the published rows nearest to a place, scored, and how far each is; of its phase alone."""
-    found = [(distance(at, place(row, row.resolved())), row.name, row) for row in rows]
+    found = [(distance(at, place(row, row.resolved)), row.name, row) for row in rows]
     near = sorted((one for one in found if math.isfinite(one[0])), key=lambda one: one[:2])[:count]
     return [(scored(row), far) for far, _, row in near]

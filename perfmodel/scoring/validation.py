@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -28,7 +29,7 @@ OUTSIDE = 0.1  # of a 90 % interval
 STRANGE = 50.0  # times that a prediction may lie from what was measured before the unit is doubted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Published:
     """A published row with the model and machine that are to predict it."""
 
@@ -49,7 +50,7 @@ class Published:
         return self.cases or ((1.0, "", self),)
 
     def on(self, change: Callable[[Machine], Machine]) -> "Published":
-        """Return the row, and each of its cases, on another machine in place of its own."""
+        """Return the row, and each of its cases, on another machine in place of its own; itself where none changes."""
         found: dict[int, Machine] = {}
 
         def once(machine: Machine) -> Machine:
@@ -58,6 +59,8 @@ class Published:
                 found[id(machine)] = change(machine)
             return found[id(machine)]
 
+        if all(once(one.machine) is one.machine for one in (self, *(one for _, _, one in self.cases))):
+            return self  # with what was evaluated of it
         cases = tuple((weight, words, replace(one, machine=once(one.machine))) for weight, words, one in self.cases)
         return replace(self, machine=once(self.machine), cases=cases)
 
@@ -71,8 +74,9 @@ class Published:
         """Whether it is held against predictions or kept for context."""
         return self.spec.role
 
+    @cached_property
     def resolved(self) -> Resolved:
-        """Return the row's layout evaluated with the numbers on file."""
+        """The row's layout evaluated with the numbers of its machine, once."""
         return resolve(of_evidence(self.spec, self.model, self.machine.rates()))
 
 
@@ -168,7 +172,7 @@ class Predictive:
 def predicted_values(row: Published, quantities: Sequence[str]) -> dict[str, float]:
     """Return quantities predicted of a row, the mean of its cases by their weights where conditions are open."""
     weights = [weight for weight, _, _ in row.each]
-    found = [predicted(one.resolved(), quantities) for _, _, one in row.each]
+    found = [predicted(one.resolved, quantities) for _, _, one in row.each]
     return {name: _mean(weights, [one[name] for one in found]) for name in quantities}
 
 
@@ -187,7 +191,7 @@ def predictive(row: Published) -> Predictive:
     sampled: dict[int, tuple[Rates, Values]] = {}
     found = []
     for _, _, one in row.each:
-        resolved = one.resolved()
+        resolved = one.resolved
         plan, case = resolved.plan, resolved.scenario.case
         if id(one.machine) not in sampled:
             sampled[id(one.machine)] = sampled_rates(one.machine, None, plan.family.phase)
@@ -230,7 +234,7 @@ def scored(published: Published, found: Predictive | None = None) -> Result:
     ``found`` is what is predicted of it, where that is known already.
     Raises ``UsageError`` where the layout cannot be.
     """
-    resolved = published.resolved()
+    resolved = published.resolved
     found = predictive(published) if found is None else found
     scores = tuple(
         Scored(

@@ -33,7 +33,11 @@ def without_source(machine: Machine, source: str) -> Machine:
 
     Errors of a fit to its operators go too: they are as of a class that states none.
     """
-    return machine.with_parts([_part_without(part, source) for part in machine.parts])
+    return (
+        machine.with_parts([_part_without(part, source) for part in machine.parts])
+        if read_in(machine, source)
+        else machine
+    )
 
 
 def read_in(machine: Machine, source: str) -> bool:
