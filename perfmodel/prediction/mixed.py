@@ -57,6 +57,7 @@ def mixed_first_token(prefill: PoolPoint, decode: PoolPoint, case: Case, utilisa
     arrivals = utilisation * mixed_rate(prefill, decode)
     busy = arrivals * prompt_time(prefill)
     return FirstToken(
+        request_path=case.rates.request_path,
         frontend=frontend_wait(prefill, case, arrivals),
         batch_formation=batch_formation_wait(
             prompts=prefill.in_flight / prefill.tokens_per_request, arrival_rate=arrivals

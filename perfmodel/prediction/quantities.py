@@ -69,6 +69,7 @@ def predicted(resolved: Resolved, wanted: Collection[str] | None = None) -> dict
     found = {
         "step_time": as_float(point.step_time),
         "latency": as_float(point.step_time),
+        "ttft": as_float(resolved.scenario.case.rates.request_path + point.step_time),
         "tpot": as_float(point.tpot),
         "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
     }

@@ -157,8 +157,9 @@ def pool_of(ledger: Ledger, step: Seconds, layout: Layout, family: Family, case:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FirstToken:
-    """The terms of TTFT, in order of time."""
+    """The terms of TTFT, in order of time; the request's path, before and after its steps, first."""
 
+    request_path: Seconds = 0.0
     frontend: Seconds = 0.0
     batch_formation: Seconds
     residual: Seconds
@@ -169,7 +170,7 @@ class FirstToken:
     @property
     def ttft(self) -> Seconds:
         """Their sum."""
-        return self.frontend + self.batch_formation + self.residual + self.prefill + self.kv_transfer + self.first_step
+        return self.request_path + self.frontend + self.batch_formation + self.residual + self.prefill + self.kv_transfer + self.first_step
 
 
 def frontend_wait(prefill: PoolPoint, case: Case, arrivals: PerSecond) -> Seconds:
@@ -195,6 +196,7 @@ def first_token(
     cache = prefill.footprint.kv_bytes_per_token * case.isl
     layers = case.model.num_hidden_layers if case.rates.layered_kv_transfer else 1
     return FirstToken(
+        request_path=case.rates.request_path,
         frontend=frontend_wait(prefill, case, utilisation * prefill.requests_per_s),
         batch_formation=formulas.batch_formation_wait(
             prompts=prompts, arrival_rate=utilisation * prefill.requests_per_s

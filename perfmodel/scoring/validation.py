@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from perfmodel.algebra import as_float
+from perfmodel.algebra import as_array, as_float
 from perfmodel.formulas.statistics import interval_score
 from perfmodel.prediction.quantities import parts_of, predicted
 from perfmodel.prediction.scenario import Resolved, of_evidence, resolve
@@ -197,12 +197,23 @@ def predictive(row: Published) -> Predictive:
             sampled[id(one.machine)] = sampled_rates(one.machine, None, plan.family.phase)
         rates = sampled[id(one.machine)]
         steps = pool_intervals(one.machine, plan.layout, plan.family, case, row.spec.ranges, None, rates).relative
-        found.append((predicted(resolved, quantities), dict.fromkeys(quantities, steps)))
+        values = predicted(resolved, quantities)
+        found.append((values, {name: _times(name, values, steps, rates[0]) for name in quantities}))
     values, ranges = mixture([weight for weight, _, _ in row.each], found, row.name)
     luck = np.exp(left_out(row.machine, row.spec.measured_on, row.spec.conditions.phase))
     return Predictive(
         values=values, ranges=ranges, relative={name: one * luck for name, one in ranges.items()}, each=found
     )
+
+
+def _times(quantity: str, values: Mapping[str, float], steps: Values, rates: Rates) -> Values:
+    """Return samples of the time of a quantity over its prediction, given those of the step.
+
+    A first token comes after a request's path besides, which has a range of its own.
+    """
+    if quantity != "ttft":
+        return steps
+    return (as_array(rates.request_path) + steps * values["step_time"]) / values["ttft"]
 
 
 def mixture(

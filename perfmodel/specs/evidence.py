@@ -11,7 +11,7 @@ from perfmodel.specs.open_conditions import OpenCondition, check_open
 
 #: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
 Quantity = Literal[
-    "step_time", "tpot", "tokens_per_s_per_card", "latency", "layer_time", "attention_lane", "experts_lane"
+    "step_time", "tpot", "ttft", "tokens_per_s_per_card", "latency", "layer_time", "attention_lane", "experts_lane"
 ]
 
 
@@ -101,6 +101,17 @@ class EvidenceSpec(Spec):
     @model_validator(mode="after")
     def _open_can_be(self) -> "EvidenceSpec":
         return _checked(self)
+
+    @model_validator(mode="after")
+    def _first_token_is_served(self) -> "EvidenceSpec":
+        if any(one.quantity == "ttft" for one in self.measured) and (
+            self.conditions.phase != "prefill" or self.measured_on != "service"
+        ):
+            raise ValueError(
+                f"ttft of {self.conditions.phase}, measured on a {self.measured_on}; allowed: of prefill, as a client of a "
+                "service counts it; the time of a step alone is a latency"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_can_be_told(self) -> "EvidenceSpec":

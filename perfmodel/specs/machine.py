@@ -185,6 +185,8 @@ class StepOverheads(Spec):
     draft_gap: Seconds = 0.0
     #: time of the host to start one kernel, where it starts each by itself
     kernel_launch: Seconds = 0.0
+    #: of a request that a client sends, before and after its steps: HTTP, tokens, schedule, stream
+    request_path: Seconds = 0.0
 
 
 class PriorsSpec(Spec):
@@ -276,6 +278,8 @@ class StackSpec(Spec):
     weight_prefetch: bool
     #: whether the host starts every kernel by itself; else a graph starts them all
     eager: bool = False
+    #: the same of prefill alone: engines capture graphs of the few sizes that decode has
+    eager_prefill: bool = False
     #: part of a kernel's start that is left where kernels are merged into one task
     start_share: Share = 1.0
     #: what a die reads of the host's memory, and of a pool of caches of earlier prompts; open where never used

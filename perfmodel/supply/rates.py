@@ -68,7 +68,10 @@ class Rates:
     prefill_overhead: Seconds
     #: whether the host starts every kernel by itself, and how long that takes it
     eager: bool
+    eager_prefill: bool
     kernel_launch: Seconds
+    #: time of a request outside its steps, as a client sees it
+    request_path: Seconds
     #: part of a kernel's start that is left where kernels are started as one
     start_share: Fraction
     #: what a die reads of the host's memory, and of a pool of caches of earlier prompts
@@ -218,7 +221,9 @@ def rates_of(
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
         draft_overhead=overhead.draft_gap,
         eager=stack.eager,
+        eager_prefill=stack.eager_prefill,
         kernel_launch=overhead.kernel_launch,
+        request_path=overhead.request_path,
         start_share=stack.start_share,
         host_bandwidth=_open(stack.host_bandwidth),
         pool_bandwidth=_open(stack.pool_bandwidth),

@@ -126,7 +126,7 @@ def add_rows(
             hbm.add(row.hbm_time if second is row else (row.hbm_time + second.hbm_time) / 2)
         if op.prefetched and rates.weight_prefetch:
             ahead.append((row, second))
-        if rates.eager:
+        if rates.eager or rates.eager_prefill:
             launches.add(op.kernels if op.exchange is None else where(greater(op.exchange.group, 1), 1, 0))
     if share is not WHOLE:
         busy.add(whole.value() / share)
@@ -293,7 +293,7 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
     A host that starts every kernel by itself may need longer than the die.
     """
     time = on_the_die(block, family, attention, experts, rates)
-    if rates.eager:
+    if rates.eager or (rates.eager_prefill and family.phase == "prefill"):
         apart = family.disaggregated and block.overlapped  # dies of either kind have hosts of their own
         several = maximum if apart else _sum
         return maximum(time, block.passes * rates.kernel_launch * several(attention.launches, experts.launches))

@@ -58,6 +58,7 @@ def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
         "ttft_s": as_float(terms.ttft),
         "ttft_target_s": search.targets.ttft,
         "ttft_terms_s": {
+            **({"request_path": as_float(terms.request_path)} if as_float(terms.request_path) else {}),
             **({"frontend": as_float(terms.frontend)} if as_float(terms.frontend) else {}),
             "batch_formation": as_float(terms.batch_formation),
             "residual": as_float(terms.residual),
