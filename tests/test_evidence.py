@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from perfmodel.files import catalog, folders, machines
 from perfmodel.planning.published import row_on_file
@@ -80,3 +81,18 @@ def test_no_row_takes_the_fastest_overlap(path: str) -> None:
     else:
         layouts = [conditions.prefill.layout, conditions.decode.layout]
     assert all(layout.overlap != "fastest" for layout in layouts)
+
+
+def test_a_first_token_is_the_path_of_a_request_and_a_step() -> None:
+    row = row_on_file("fc2-qwen235-ttft-512")
+    path, step = row.machine.rates().request_path, row.resolved.point.step_time
+    values = predicted(row.resolved)
+    assert values["ttft"] == pytest.approx(path + step, rel=1e-12)
+    assert values["latency"] == pytest.approx(step, rel=1e-12)
+    driven = row.spec.model_dump() | {"measured_on": "driver"}
+    with pytest.raises(ValidationError, match="ttft of prefill, measured on a driver; allowed"):
+        EvidenceSpec.model_validate(driven)
+    decode = row.spec.model_dump()
+    decode["conditions"]["phase"] = "decode"
+    with pytest.raises(ValidationError, match="ttft of decode"):
+        EvidenceSpec.model_validate(decode)

@@ -123,11 +123,11 @@ def test_a_step_at_a_site_is_the_step_times_its_factor() -> None:
 
 
 def test_a_row_with_open_conditions_tells_as_the_mixture_of_its_cases() -> None:
-    row = row_on_file("sglang-mtp-h200-2")
+    row = row_on_file("sglang-mtp-h200-off")
     assert row.cases
     spreads = row.machine.terms.spec.left_out
     _, factors = learnt_from([row_of_pool(row)], spreads, "service")
-    there = with_site(row.machine, ("sglang-mtp-h200-2",))
+    there = with_site(row.machine, ("sglang-mtp-h200-off",))
     assert as_float(there.terms.spec.decode_site) == pytest.approx(factors["decode"], rel=1e-12)
     _, of_its_base = learnt_from([row_of_pool(replace(row, cases=()))], spreads, "service")
     assert abs(of_its_base["decode"] / factors["decode"] - 1) > 1e-3

@@ -119,7 +119,9 @@ RATES = Rates(
     draft_overhead=1.7e-4,
     prefill_overhead=2.9e-3,
     eager=False,
+    eager_prefill=False,
     kernel_launch=5e-6,
+    request_path=0.0,
     start_share=0.37,
     host_bandwidth=3.1e10,
     pool_bandwidth=1.1e10,
@@ -998,6 +1000,10 @@ def test_an_eager_host_may_be_slower_than_the_die(overlap: Any, overlapped: bool
     assert layer(overlap, A, X, slow, **values) == near(3 * 10.0 * launches)
     assert layer(overlap, A, X, replace(slow, kernel_launch=0.01), **values) == die
     assert layer(overlap, A, X, replace(slow, eager=False), **values) == die
+    prefill_alone = replace(slow, eager=False, eager_prefill=True)  # graphs of the sizes of decode
+    assert layer(overlap, A, X, prefill_alone, **values) == die
+    prefill = replace(FAMILY, overlap=overlap, phase="prefill")
+    assert steps.layer_time(block(**values), prefill, A, X, prefill_alone) == near(3 * 10.0 * launches)
 
 
 # -------------------------------------------------------------------------------------------------------------- steps

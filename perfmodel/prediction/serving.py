@@ -170,7 +170,15 @@ class FirstToken:
     @property
     def ttft(self) -> Seconds:
         """Their sum."""
-        return self.request_path + self.frontend + self.batch_formation + self.residual + self.prefill + self.kv_transfer + self.first_step
+        return (
+            self.request_path
+            + self.frontend
+            + self.batch_formation
+            + self.residual
+            + self.prefill
+            + self.kv_transfer
+            + self.first_step
+        )
 
 
 def frontend_wait(prefill: PoolPoint, case: Case, arrivals: PerSecond) -> Seconds:

@@ -285,9 +285,10 @@ def joined_intervals(
 ) -> DeploymentIntervals:
     """Return how sure TTFT and the rate of two pools are, sample by sample of one machine.
 
-    The path of a request moves over its own range.  Waits, prefill and its rate move with the prefill step, the first token's decode step and the decode rate with the
-    decode step; the transfer of the cache is taken as known.  The slower pool of a sample sets its rate, and what was
-    asked for bounds it.  ``prefill_rate`` and ``decode_rate`` are of all instances at the utilisation limit.
+    The path of a request moves over its own range.  Waits, prefill and its rate move with the prefill step, the first
+    token's decode step and the decode rate with the decode step; the transfer of the cache is taken as known.  The
+    slower pool of a sample sets its rate, and what was asked for bounds it.  ``prefill_rate`` and ``decode_rate`` are
+    of all instances at the utilisation limit.
     """
     slow = {"p": prefill.relative, "d": decode.relative}
     waits = as_float(first.batch_formation + first.residual + first.prefill)

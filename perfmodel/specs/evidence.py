@@ -108,8 +108,8 @@ class EvidenceSpec(Spec):
             self.conditions.phase != "prefill" or self.measured_on != "service"
         ):
             raise ValueError(
-                f"ttft of {self.conditions.phase}, measured on a {self.measured_on}; allowed: of prefill, as a client of a "
-                "service counts it; the time of a step alone is a latency"
+                f"ttft of {self.conditions.phase}, measured on a {self.measured_on}; allowed: of prefill, as a client "
+                "of a service counts it; the time of a step alone is a latency"
             )
         return self
 

@@ -5,12 +5,12 @@ from typing import Any
 from perfmodel.report.table import Column, Table
 
 TTFT_DEFINITION = (
-    "TTFT = request path + batch formation + residual of the running batch + prefill + exposed KV transfer + first decode step, "
-    "means at the utilisation limit"
+    "TTFT = request path + batch formation + residual of the running batch + prefill + exposed KV transfer "
+    "+ first decode step, means at the utilisation limit"
 )
 MIXED_TTFT = (
-    "TTFT = request path + batch formation + residual of the running prefill or decode step + prefill, which makes the first token; "
-    "means at the utilisation limit"
+    "TTFT = request path + batch formation + residual of the running prefill or decode step + prefill, which makes "
+    "the first token; means at the utilisation limit"
 )
 
 
