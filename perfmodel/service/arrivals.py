@@ -24,7 +24,7 @@ class ClosedLoop:
     def first_wave(self, count: int) -> Floats:
         """Return when the clients' first requests come, of ``count`` in all."""
         clients = min(self.clients, count)
-        return np.arange(clients) * (self.ramp / clients)
+        return np.arange(clients, dtype=np.float64) * (self.ramp / clients)
 
 
 def poisson(rate: float, count: int, seed: int) -> Floats:
@@ -37,14 +37,15 @@ def renewal(rate: float, cv: float, count: int, seed: int) -> Floats:
     if rate <= 0 or cv < 0:
         raise UsageError(f"arrivals: rate {rate:g}, cv {cv:g}; allowed: a rate above 0 and a cv of 0 or more")
     if cv == 0:
-        return np.arange(1, count + 1) / rate
+        return np.arange(1, count + 1, dtype=np.float64) / rate
     shape = 1 / cv**2
-    return np.cumsum(np.random.default_rng(seed).gamma(shape, 1 / (shape * rate), count))
+    gaps: Floats = np.random.default_rng(seed).gamma(shape, 1 / (shape * rate), count)
+    return np.cumsum(gaps)
 
 
 def at_once(count: int, over: float = 0.0) -> Floats:
     """Return a wave: all at once, or evenly over some seconds."""
-    return np.arange(count) * (over / count)
+    return np.arange(count, dtype=np.float64) * (over / count)
 
 
 def stamped(stamps: ArrayLike, rate: float | None = None, tick: float = 0.0, seed: int = 0) -> Floats:
@@ -53,12 +54,13 @@ def stamped(stamps: ArrayLike, rate: float | None = None, tick: float = 0.0, see
     Stamps of a coarse clock are spread at random inside their ``tick`` seconds; in a trace of whole ticks as many
     requests come at once as the clock could not tell apart.
     """
-    times = np.sort(np.asarray(stamps, float))
+    times: Floats = np.sort(np.asarray(stamps, dtype=np.float64))
     if tick:
         times = np.sort(times + np.random.default_rng(seed).uniform(0, tick, len(times)))
     times = times - times[0]
     if rate is None:
         return times
-    if times[-1] <= 0:
+    last = float(times[-1])
+    if last <= 0:
         raise UsageError("arrivals: all stamps are equal, so they have no rate; give a trace of several moments")
-    return times * ((len(times) - 1) / (times[-1] * rate))
+    return times * ((len(times) - 1) / (last * rate))

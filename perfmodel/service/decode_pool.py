@@ -84,7 +84,7 @@ class DecodeInstance:
         running, log = self.running, self.log
         left = []
         if self.steps:
-            running.advance(self.steps, self.first + self.growth * (self.steps - 1))
+            running.advance(self.steps, self.first, self.first + self.growth * (self.steps - 1))
             self.busy_seconds += now - self.since
             self.steps_done += self.steps
             for request, rank, longest in running.finished():
@@ -98,8 +98,9 @@ class DecodeInstance:
             return left
         self.steps, self.first, self.growth = running.stretch()
         self.next = now + elapsed(self.steps, self.first, self.growth)
-        if self.first_from_decode:
-            for request in joined:
+        for request in joined:
+            log.stepped[request] = now + self.first
+            if self.first_from_decode:
                 log.first[request] = now + self.first
         return left
 

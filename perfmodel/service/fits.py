@@ -26,9 +26,8 @@ def prefill_step(layout: Layout, family: Family, case: Case) -> PrefillStep:
     A rank has equal prompts of at most 32,768 tokens together; nothing is cached, and no spread of lengths is added:
     the replay has the busiest rank itself.  The batch of the layout and the lengths of the case do not matter.
     """
-    batch, length = (
-        np.array(one, float) for one in zip(*((n, p) for p in LENGTHS for n in PROMPTS if n * p <= MOST_TOKENS))
-    )
+    pairs = np.array([(n, p) for p in LENGTHS for n in PROMPTS if n * p <= MOST_TOKENS], float)
+    batch, length = pairs.T
     plain = replace(case, isl=length, prefix_hit=0, isl_spread=0)
     times = _times(replace(layout, batch=batch), family, plain, length.shape)
     columns = np.stack([np.ones_like(batch), batch * length, batch * length**2], axis=1)
@@ -42,7 +41,8 @@ def decode_step(layout: Layout, family: Family, case: Case) -> DecodeStep:
     Contexts of 128 to 32,768 tokens are equal, as the replay has the busiest rank itself.  What does not fit memory
     is left out where two contexts of a batch or more fit; batches of which fewer fit end the table.
     """
-    times, slopes, errors, counts = [], [], [], []
+    counts: list[float] = []
+    times, slopes, errors = [], [], []
     plain = replace(case, osl=2, rates=replace(case.rates, context_spread=0.0))
     for batch in BATCHES:
         context = np.array(CONTEXTS, float)

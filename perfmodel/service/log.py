@@ -32,8 +32,10 @@ class Log:
         self.arrival = [math.nan] * count
         self.queued = [math.nan] * count  # where front ends let it go
         self.prefilled = [math.nan] * count
+        self.sent = [math.nan] * count  # come to decode, or to a mixed instance
         self.instance = [0] * count  # of prefill, or mixed
         self.joined = [math.nan] * count  # its first decode step begins, or of mixed instances its prefill
+        self.stepped = [math.nan] * count  # its first decode step ends
         self.first = [math.nan] * count
         self.finish = [math.nan] * count
         self.longest = [0.0] * count

@@ -1,6 +1,7 @@
 """Instances that run both phases on the same dies: prompts in pieces beside decode, or before it."""
 
 import math
+from functools import partial
 
 from perfmodel.service.decode_pool import IDLE, Places
 from perfmodel.service.log import Log
@@ -27,6 +28,9 @@ class MixedInstance:
         self.first = self.growth = 0.0
         self.decoding = False
         self.ending: list[tuple[int, int]] = []
+        #: requests whose first decode step is to come, and the seconds of prompts alone since the last decode step
+        self.fresh: list[int] = []
+        self.pause = 0.0
         self.busy_seconds = 0.0
         self.steps_done = 0
 
@@ -67,6 +71,10 @@ class MixedInstance:
             self.next, self.steps = IDLE, 0
             return left
         self.next = now + elapsed(self.steps, self.first, self.growth)
+        if self.decoding:
+            for request in self.fresh:
+                self.log.stepped[request] = now + self.first
+            self.fresh = []
         return left
 
     def _end(self, now: float) -> list[int]:
@@ -74,7 +82,11 @@ class MixedInstance:
         left = []
         self.busy_seconds += now - self.since
         self.steps_done += self.steps
-        running.advance(self.steps if self.decoding else 0, self.first + self.growth * (self.steps - 1))
+        if self.decoding:
+            running.advance(self.steps, self.pause + self.first, self.first + self.growth * (self.steps - 1))
+            self.pause = 0.0
+        else:
+            self.pause += self.first
         for request, rank, longest in running.finished() if self.decoding else ():
             self._leave(request, rank, now, longest)
             left.append(request)
@@ -85,6 +97,7 @@ class MixedInstance:
             steps = math.ceil((log.osl[request] - 1) / self.pool.tokens_per_step)
             if steps:
                 running.add(request, rank, log.isl[request] + 1, steps)
+                self.fresh.append(request)
             else:
                 self._leave(request, rank, now, 0.0)
                 left.append(request)
@@ -98,23 +111,18 @@ class MixedInstance:
 
     def _fill(self, now: float) -> tuple[list[float], bool]:
         """Return the seconds of prompts that each rank works next, and whether any does."""
-        work, any_work = [0.0] * self.pool.ranks, False
+        work, tokens = [0.0] * self.pool.ranks, 0
         for rank, prompts in enumerate(self.prompts):
             if not prompts.queue:
                 continue
             budget = self.pool.budget - (self.running.count[rank] if self.chunked else 0)
-            begun = prompts.done
-            head = prompts.queue[0]
-            seconds, finished = prompts.take(budget, None, lambda one, rank=rank: self._admit(rank, one, now))
+            taken, seconds, finished = prompts.take(budget, None, partial(self._admit, rank, now))
             work[rank] = seconds
-            any_work = any_work or bool(finished) or (prompts.queue[0] if prompts.queue else -1, prompts.done) != (
-                head,
-                begun,
-            )
+            tokens += taken
             self.ending += [(request, rank) for request in finished]
-        return work, any_work
+        return work, tokens > 0
 
-    def _admit(self, rank: int, request: int, now: float) -> bool:
+    def _admit(self, rank: int, now: float, request: int) -> bool:
         if not self.places.room(rank, request):
             return False
         self.places.hold(rank, request)

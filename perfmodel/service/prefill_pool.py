@@ -22,7 +22,7 @@ class PrefillInstance:
         #: whether a step runs, or is about to
         self.busy = False
         self.busy_seconds = 0.0
-        self.steps = 0
+        self.steps_done = 0
 
     def put(self, request: int) -> None:
         """Queue a prompt on one of the ranks."""
@@ -59,7 +59,7 @@ class PrefillInstance:
             if not rank.queue:
                 running[number] = 0.0
                 continue
-            work, done = rank.take(budget, most, None)
+            _, work, done = rank.take(budget, most, None)
             any_work = True
             running[number] = work
             finishing += done
@@ -69,7 +69,7 @@ class PrefillInstance:
             return None
         seconds = self.pool.step.fixed + longest
         self.busy_seconds += seconds
-        self.steps += 1
+        self.steps_done += 1
         return seconds
 
     def end(self) -> list[int]:

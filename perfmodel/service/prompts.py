@@ -57,15 +57,15 @@ class Prompts:
         self.queue.append(request)
         self.waiting += self.step.work(0, self.isl[request])
 
-    def take(self, budget: int, most: int | None, admit: Callable[[int], bool] | None) -> tuple[float, list[int]]:
-        """Return the seconds of what is worked next, and the prompts that it finishes.
+    def take(self, budget: int, most: int | None, admit: Callable[[int], bool] | None) -> tuple[int, float, list[int]]:
+        """Return the tokens that are worked next, their seconds, and the prompts that they finish.
 
         At most ``budget`` tokens of ``most`` prompts; a prompt that may not be begun holds all behind it.
         """
         queue, isl, cache = self.queue, self.isl, self.cache
         token, pair = self.step.per_token, self.step.per_pair
-        total, finished = 0.0, []
-        while queue and budget > 0 and most != 0:
+        left, total, finished = budget, 0.0, []
+        while queue and left > 0 and most != 0:
             request = queue[0]
             start = self.done
             if start < 0:
@@ -75,11 +75,11 @@ class Prompts:
                 if start:
                     self.waiting -= self.step.work(0, start)
             length = isl[request]
-            stop = length if length - start <= budget else start + budget
+            stop = length if length - start <= left else start + left
             work = (stop - start) * (token + pair * (stop + start))
             total += work
             self.waiting -= work
-            budget -= stop - start
+            left -= stop - start
             if stop < length:
                 self.done = stop
                 break
@@ -90,4 +90,4 @@ class Prompts:
                 most -= 1
         if not queue:
             self.waiting = 0.0
-        return total, finished
+        return budget - left, total, finished

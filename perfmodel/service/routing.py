@@ -30,6 +30,7 @@ def router(name: str, instances: int, load: list[float], requests: Requests, see
             blocks = requests.blocks
             if blocks is None:
                 raise UsageError("routing: prefix_affinity needs the blocks of the prompts, and none are given")
-            return lambda one: (((blocks[one][0] if len(blocks[one]) else one) * _KNUTH) % 2**_WORD * instances) >> _WORD
+            return lambda one: (
+                (((blocks[one][0] if len(blocks[one]) else one) * _KNUTH) % 2**_WORD * instances) >> _WORD
+            )
     raise UsageError(f"routing: {name!r}; allowed: round_robin, random, least_work, least_requests, prefix_affinity")
-

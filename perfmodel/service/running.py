@@ -47,7 +47,7 @@ class Running:
             self._ending[end] = []
             heapq.heappush(self._ends, end)
         self._ending[end].append((request, rank, base))
-        self._joined[request] = self._stretch
+        self._joined[request] = self._stretch + 1  # its own first step is told from its first token
         self.number += 1
         self._change(rank, 1, base)
 
@@ -64,14 +64,14 @@ class Running:
             self.level[rank], self.growth[rank] = level, growth
 
     def finished(self) -> list[tuple[int, int, float]]:
-        """Take out what ends before the next step: requests, their ranks, and the longest step of each one's life."""
+        """Take out what ends before the next step: request, rank, and its longest step after its first."""
         found: list[tuple[int, int, float]] = []
         while self._ends and self._ends[0] <= self.now:
             for request, rank, base in self._ending.pop(heapq.heappop(self._ends)):
                 self.number -= 1
                 self._change(rank, -1, base)
                 at = bisect_left(self._longest_at, self._joined.pop(request))
-                found.append((request, rank, self._longest[at]))
+                found.append((request, rank, self._longest[at] if at < len(self._longest) else 0.0))
         return found
 
     def loads(self) -> list[float]:
@@ -97,9 +97,14 @@ class Running:
             steps //= 2
         return steps, longest, float(self.growth[begins])
 
-    def advance(self, steps: int, longest: float) -> None:
-        """Let so many steps pass, of which the longest is known; none of them decode where prompts are worked."""
+    def advance(self, steps: int, first: float, last: float) -> None:
+        """Let so many steps pass, whose tokens come ``first`` seconds after those before, and at the end ``last``."""
         self.now += steps
+        self._note(first)
+        if steps > 1:
+            self._note(last)
+
+    def _note(self, longest: float) -> None:
         while self._longest and self._longest[-1] <= longest:
             self._longest.pop()
             self._longest_at.pop()
