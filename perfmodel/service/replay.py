@@ -47,7 +47,11 @@ def replay(requests: Requests, service: Service, seed: int = 0) -> Served:
 
 
 def _check(requests: Requests, service: Service) -> None:
+    if not requests.count:
+        raise UsageError("requests: none; give one or more")
     faults = []
+    if isinstance(requests.arrivals, ClosedLoop) and requests.arrivals.clients < 1:
+        faults.append(f"clients: {requests.arrivals.clients}; allowed: 1 or more")
     if (service.mixed is None) == (service.prefill is None and service.decode is None):
         faults.append("service: give mixed instances, or prefill, decode or both")
     batching = service.mixed or service.decode
