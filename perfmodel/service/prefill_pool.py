@@ -92,7 +92,7 @@ class Prefill:
         #: seconds of work that each instance has before it, what runs included: known when a step ends
         self.outstanding = [0.0] * pool.instances
         routing = "round_robin" if self.shared is not None else pool.routing
-        self.route = router(routing, pool.instances, self.outstanding, requests, seed)
+        self.route = router(routing, pool.instances, self.outstanding, requests, seed, pool.affinity_block)
         self.counts = pool.routing == "least_work"
         self.step, self.isl = pool.step, isl
 

@@ -12,7 +12,7 @@ from perfmodel.service.arrivals import ClosedLoop
 from perfmodel.service.steps import DecodeStep, PrefillStep
 
 #: which instance takes a request: in turn, any, the one with the least work (or requests) before it, the one that its
-#: first block belongs to, or whichever is free first (one queue for all)
+#: block of affinity belongs to, or whichever is free first (one queue for all)
 Routing = Literal["round_robin", "random", "least_work", "prefix_affinity", "shared"]
 DecodeRouting = Literal["round_robin", "random", "least_requests"]
 #: which rank of an instance takes a prompt: by what waits there, by what waits and runs, or in turn
@@ -99,6 +99,8 @@ class PrefillPool:
     prompts: int | None = None
     routing: Routing = "round_robin"
     rank_choice: RankChoice = "waiting"
+    #: the block, from 1, whose hash says where a prompt belongs: past what all prompts have in common
+    affinity_block: int = 1
     #: blocks that an instance keeps of what it has seen, the least recently used dropped first
     cache_blocks: int = 0
 

@@ -13,7 +13,9 @@ _WORD = 32  # bits
 Router = Callable[[int], int]
 
 
-def router(name: str, instances: int, load: list[float], requests: Requests, seed: int) -> Router:
+def router(
+    name: str, instances: int, load: list[float], requests: Requests, seed: int, affinity_block: int = 1
+) -> Router:
     """Return what says the instance of a request by its number; ``load`` is what each has, kept up by the pool."""
     if instances == 1:
         return lambda _: 0
@@ -30,7 +32,12 @@ def router(name: str, instances: int, load: list[float], requests: Requests, see
             blocks = requests.blocks
             if blocks is None:
                 raise UsageError("routing: prefix_affinity needs the blocks of the prompts, and none are given")
-            return lambda one: (
-                (((blocks[one][0] if len(blocks[one]) else one) * _KNUTH) % 2**_WORD * instances) >> _WORD
-            )
+
+            def home(request: int) -> int:
+                own = blocks[request]
+                # of a prompt without blocks, its number
+                key = int(own[min(affinity_block, len(own)) - 1]) if len(own) else request
+                return (key * _KNUTH % 2**_WORD * instances) >> _WORD
+
+            return home
     raise UsageError(f"routing: {name!r}; allowed: round_robin, random, least_work, least_requests, prefix_affinity")
