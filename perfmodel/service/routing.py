@@ -37,7 +37,7 @@ def router(
                 own = blocks[request]
                 # of a prompt without blocks, its number
                 key = int(own[min(affinity_block, len(own)) - 1]) if len(own) else request
-                return (key * _KNUTH % 2**_WORD * instances) >> _WORD
+                return (key * _KNUTH % (1 << _WORD) * instances) >> _WORD
 
             return home
     raise UsageError(f"routing: {name!r}; allowed: round_robin, random, least_work, least_requests, prefix_affinity")
