@@ -1,0 +1,1 @@
+"""What happens to each request when a deployment serves many? Replayed event by event."""
