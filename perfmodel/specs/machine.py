@@ -263,6 +263,20 @@ class StackTechnique(Spec):
     note: str | None = None
 
 
+class EngineSpec(Spec):
+    """How an engine on the stack schedules, and where that is said."""
+
+    name: str
+    #: what instances do that run both phases: prompts in pieces beside decode, or before it
+    mixed: Literal["chunked", "prefill_first"]
+    #: tokens of a data-parallel rank in one step
+    token_budget: PositiveCount
+    #: requests that a data-parallel rank runs at once; open: as many as its cache holds
+    max_running: PositiveCount | None = None
+    source: str
+    note: str | None = None
+
+
 class StackSpec(Spec):
     """A software stack: the kernels it uses and the overheads around them, apart from the peaks."""
 
@@ -290,6 +304,8 @@ class StackSpec(Spec):
     frontends: PositiveCount | None = None
     #: techniques of the catalogue that the stack has, each with the setting it comes in
     techniques: tuple[StackTechnique, ...] = ()
+    #: engines that run on it, the one it comes with first
+    engines: tuple[EngineSpec, ...] = ()
     #: terms of a step in service
     terms: str
     #: kernel sets, the first that has an operator class gives it

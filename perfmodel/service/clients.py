@@ -1,0 +1,125 @@
+"""What clients measure of a service: mean and percentiles of their waits, and how these move with its steps."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.service.records import Requests, Service
+from perfmodel.service.replay import replay
+from perfmodel.service.results import Served
+from perfmodel.service.steps import DecodeStep, PrefillStep
+
+Values = NDArray[np.float64]
+
+STEP = 0.05  # by which steps are made longer, to see what that does to the waits
+PARTS = ("prefill", "decode", "path")
+PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClientView:
+    """A run as its clients see it; times in seconds."""
+
+    served: Served
+    #: ``ttft``, ``tpot``, ``itl_max``, ``e2e``, each as a mean and as ``_p50``, ``_p90``, ``_p99``; ``requests_per_s``
+    values: Mapping[str, float]
+    #: quantity -> part of the service -> relative change of the quantity over that of the part's time
+    elasticities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def running(self) -> float:
+        """Mean number of requests that are in prefill, in decode or wait for them."""
+        return self.served.parts["service"].mean_inside
+
+    @property
+    def utilisation(self) -> float:
+        """Part of the time that an instance of the busier pool runs a step."""
+        known = [part.utilisation for name, part in self.served.parts.items() if name != "service"]
+        return max(one for one in known if one == one)
+
+    def moved(self, quantity: str, by: Mapping[str, Values]) -> Values:
+        r"""Return samples of a quantity over its value, given those of the parts' times over theirs.
+
+        .. math:: \prod_i r_i^{e_i}
+
+        Errs where a part moves so far that another one comes to decide.  Source: a power law through two replays.
+        """
+        known = self.elasticities[quantity]
+        logarithm = sum(known[part] * np.log(samples) for part, samples in by.items())
+        found: Values = np.exp(logarithm)
+        return found
+
+
+def clients_view(service: Service, requests: Requests, *, elasticities: bool = False, seed: int = 0) -> ClientView:
+    """Return what clients measure of a service, and how it moves with each part of it where that is asked for."""
+    served = replay(requests, service, seed)
+    values = quantities_of(served)
+    if not elasticities:
+        return ClientView(served=served, values=values)
+    moved = {part: quantities_of(replay(requests, _longer[part](service, 1 + STEP), seed)) for part in PARTS}
+    slopes = {
+        name: {part: _slope(moved[part][name], value) for part in PARTS} for name, value in values.items() if value > 0
+    }
+    return ClientView(served=served, values=values, elasticities=slopes)
+
+
+def quantities_of(served: Served) -> dict[str, float]:
+    """Return what a client's benchmark prints of a run."""
+    found = {"requests_per_s": served.rate}
+    for name, values in (
+        ("ttft", served.ttft),
+        ("tpot", served.tpot),
+        ("itl_max", served.longest),
+        ("e2e", served.e2e),
+    ):
+        known = values[~np.isnan(values)]
+        if not len(known):
+            continue  # of one token there is no time between two
+        found[name] = float(known.mean())
+        ends = np.percentile(known, list(PERCENTILES.values())).tolist()
+        found |= {f"{name}_{word}": end for word, end in zip(PERCENTILES, ends, strict=True)}
+    return found
+
+
+def _slope(moved: float, value: float) -> float:
+    return float(np.log(moved / value) / np.log(1 + STEP))
+
+
+def _prefill(step: PrefillStep, factor: float) -> PrefillStep:
+    return replace(
+        step, fixed=step.fixed * factor, per_token=step.per_token * factor, per_pair=step.per_pair * factor
+    )
+
+
+def _decode(step: DecodeStep, factor: float) -> DecodeStep:
+    times, slopes = (tuple(one * factor for one in ones) for ones in (step.times, step.slopes))
+    return replace(step, times=times, slopes=slopes)
+
+
+def _longer_prefill(service: Service, factor: float) -> Service:
+    if service.mixed is not None:
+        return replace(service, mixed=replace(service.mixed, prefill=_prefill(service.mixed.prefill, factor)))
+    if service.prefill is not None:
+        return replace(service, prefill=replace(service.prefill, step=_prefill(service.prefill.step, factor)))
+    return service
+
+
+def _longer_decode(service: Service, factor: float) -> Service:
+    if service.mixed is not None:
+        return replace(service, mixed=replace(service.mixed, decode=_decode(service.mixed.decode, factor)))
+    if service.decode is not None:
+        return replace(service, decode=replace(service.decode, step=_decode(service.decode.step, factor)))
+    return service
+
+
+def _longer_path(service: Service, factor: float) -> Service:
+    return replace(service, front_end=replace(service.front_end, delay=service.front_end.delay * factor))
+
+
+_longer: Mapping[str, Callable[[Service, float], Service]] = {
+    "prefill": _longer_prefill,
+    "decode": _longer_decode,
+    "path": _longer_path,
+}
