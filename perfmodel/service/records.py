@@ -118,6 +118,9 @@ class DecodePool:
     ranks: int = 1
     slots: int | None = None
     cache_tokens: int | None = None
+    #: part of its output whose cache a request must find free to be let in: 1 where none is ever turned out again;
+    #: engines that give blocks as they fill run at a half when requests are spread over their lives
+    reserved: float = 1.0
     routing: DecodeRouting = "round_robin"
     placing: Placing = "least_requests"
     tokens_per_step: float = 1.0
@@ -139,6 +142,9 @@ class MixedPool:
     mode: Mode = "chunked"
     slots: int | None = None
     cache_tokens: int | None = None
+    #: part of its output whose cache a request must find free to be let in: 1 where none is ever turned out again;
+    #: engines that give blocks as they fill run at a half when requests are spread over their lives
+    reserved: float = 1.0
     routing: DecodeRouting = "round_robin"
     placing: Placing = "least_requests"
     tokens_per_step: float = 1.0

@@ -93,11 +93,12 @@ class _Run:
 
     def _batching(self) -> list[DecodeInstance] | list[MixedInstance]:
         service, log = self.service, self.log
-        needs = (self.requests.isl + self.requests.osl).tolist()
+        pool = service.mixed or service.decode
+        reserved = 1.0 if pool is None else pool.reserved
+        needs = (self.requests.isl + np.ceil(self.requests.osl * reserved).astype(np.int64)).tolist()
         if service.mixed is not None:
-            pool = service.mixed
-            self.caches = [caches_of(pool.cache_blocks, self.requests, log.isl) for _ in range(pool.instances)]
-            return [MixedInstance(pool, log, needs, cache) for cache in self.caches]
+            self.caches = [caches_of(service.mixed.cache_blocks, self.requests, log.isl) for _ in range(service.mixed.instances)]
+            return [MixedInstance(service.mixed, log, needs, cache) for cache in self.caches]
         if service.decode is None:
             return []
         first = service.first_token_from == "decode" or service.prefill is None

@@ -11,6 +11,11 @@ from perfmodel.service.records import DecodePool, FrontEnd, MixedPool, PrefillPo
 from perfmodel.specs.machine import EngineSpec
 
 
+#: part of an output that is reserved: engines give blocks as they fill, and requests of a steady run are on average
+#: half-way; preemption, which starts when all are long at once, is left out
+RESERVED = 0.5
+
+
 def cache_tokens(point: PoolPoint) -> int:
     """Return the tokens that the cache of a data-parallel rank holds beside weights, buffers and working space.
 
@@ -29,17 +34,18 @@ def mixed_service(prefill: Resolved, decode: Resolved, engine: EngineSpec, *, in
     """
     plan, case = decode.plan, decode.scenario.case
     layout = Layout.of(plan.layout)
-    most = plan.layout.batch if engine.max_running is None else max(plan.layout.batch, int(engine.max_running))
+    most = plan.layout.batch if engine.max_running is None else max(plan.layout.batch, round(as_float(engine.max_running)))
     return Service(
         mixed=MixedPool(
             prefill=prefill_step(Layout.of(prefill.plan.layout), prefill.plan.family, prefill.scenario.case),
             decode=decode_step(layout, plan.family, case),
             instances=instances,
             ranks=int(as_float(layout.ranks)),
-            budget=int(engine.token_budget),
+            budget=round(as_float(engine.token_budget)),
             mode=engine.mixed,
             slots=most,
             cache_tokens=cache_tokens(plan.point),
+            reserved=RESERVED,
             tokens_per_step=as_float(plan.point.tokens_per_step),
         ),
         front_end=FrontEnd(delay=as_float(case.rates.request_path)),
