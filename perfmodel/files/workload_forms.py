@@ -16,7 +16,7 @@ from perfmodel.specs.base import MOST
 ACCEPTED = (
     "Mooncake, Qwen-Bailian or aiperf JSONL (input_length, output_length), aiperf records (metadata, metrics), the "
     "result of vllm bench serve (input_lens, output_lens), Azure CSV (TIMESTAMP, ContextTokens, GeneratedTokens), "
-    "BurstGPT CSV (Timestamp, Request tokens, Response tokens), CSV of isl, osl and count, what moeplan workload -o wrote"
+    "BurstGPT CSV (Timestamp, Request tokens, Response tokens), CSV of isl, osl, count, what moeplan workload -o wrote"
 )
 _MILLI, _NANO = 1e-3, 1e-9
 _WHOLE = 2**63
@@ -58,7 +58,8 @@ class Form:
     weighted: bool = False
     #: all requests of one record
     whole: bool = False
-    parse: Callable[[str], Iterable[Request]]
+    #: raises ``Bad`` or ``Failed`` for a line, or yields it for one request of a record
+    parse: Callable[[str], Iterable[Request | Bad | Failed]]
 
 
 def form_of(text: str) -> Form | None:
@@ -96,9 +97,9 @@ def _form_of_columns(cells: list[str]) -> Form | None:
             at = tuple(cells.index(key) for key in keys)
             return Form(name=name, headed=True, parse=_row_reader(name, keys, at, many))
     if {"isl", "osl"} <= set(cells):
-        keys = ("isl", "osl", *[key for key in ("count", "weight") if key in cells][:1])
-        at = tuple(cells.index(key) for key in keys)
-        return Form(name="histogram", headed=True, weighted=True, parse=_histogram_reader(keys, at, many))
+        counted = ("isl", "osl", *[key for key in ("count", "weight") if key in cells][:1])
+        at = tuple(cells.index(key) for key in counted)
+        return Form(name="histogram", headed=True, weighted=True, parse=_histogram_reader(counted, at, many))
     return None
 
 
@@ -210,7 +211,11 @@ def _trace(text: str, scale: float) -> Iterable[Request]:
     isl, osl = (length(_of(record, key), key) for key in ("input_length", "output_length"))
     stamp = record.get("timestamp")
     ids = record.get("hash_ids")
-    return (Request(isl, osl, None if stamp is None else _stamp(stamp, "timestamp", scale), ids and _ids(ids)),)
+    return (
+        Request(
+            isl, osl, None if stamp is None else _stamp(stamp, "timestamp", scale), None if ids is None else _ids(ids)
+        ),
+    )
 
 
 def _aiperf(text: str) -> Iterable[Request]:
@@ -219,15 +224,19 @@ def _aiperf(text: str) -> Iterable[Request]:
     if record.get("error") or not record.get("metrics", True):
         raise Failed
     metrics, metadata = (_of(record, key) for key in ("metrics", "metadata"))
-    found = []
-    for key in ("input_sequence_length", "output_sequence_length"):
-        value = _of(metrics, key) if isinstance(metrics, dict) else None
-        found.append(length(value.get("value") if isinstance(value, dict) else value, f"metrics.{key}"))
+    isl, osl = (_metric(metrics, key) for key in ("input_sequence_length", "output_sequence_length"))
     stamp = metadata.get("request_start_ns") if isinstance(metadata, dict) else None
-    return (Request(*found, None if stamp is None else _stamp(stamp, "metadata.request_start_ns", _NANO)),)
+    return (Request(isl, osl, None if stamp is None else _stamp(stamp, "metadata.request_start_ns", _NANO)),)
 
 
-def _bench(text: str) -> Iterable[Request]:
+def _metric(metrics: Any, key: str) -> int:
+    if not isinstance(metrics, dict):
+        raise Bad("not a record", f"metrics: found {shown(str(metrics))}; allowed: a record; mend or remove the line")
+    value = _of(metrics, key)
+    return length(value.get("value") if isinstance(value, dict) else value, f"metrics.{key}")
+
+
+def _bench(text: str) -> Iterable[Request | Bad | Failed]:
     """Read the result of a run of a benchmark: lists with one entry for each request; no output is a failure."""
     record = _record(text)
     isl, osl = (_of(record, key) for key in ("input_lens", "output_lens"))
@@ -238,11 +247,14 @@ def _bench(text: str) -> Iterable[Request]:
                 "lists of other lengths", f"{key}: found other than one entry for each of input_lens; allowed: one"
             )
     for at, (given, made) in enumerate(zip(isl, osl, strict=True)):
-        stamp = None if stamps is None else _stamp(stamps[at], f"start_times.{at}", 1.0)
         if made == 0 and not isinstance(made, bool):
-            yield Request(0, 0)
-        else:
+            yield Failed()
+            continue
+        try:
+            stamp = None if stamps is None else _stamp(stamps[at], f"start_times.{at}", 1.0)
             yield Request(length(given, f"input_lens.{at}"), length(made, f"output_lens.{at}"), stamp)
+        except Bad as error:
+            yield error
 
 
 def _finite(value: Any, key: str) -> float:

@@ -11,8 +11,7 @@ from typing import IO, TYPE_CHECKING
 from pydantic import ValidationError
 
 from perfmodel.errors import DataError, did_you_mean, printable, short
-from perfmodel.files import document
-from perfmodel.files.document import content, readable, shown
+from perfmodel.files.document import readable, shown
 from perfmodel.files.reader import MOST_SHOWN, Reader, unsourced
 from perfmodel.files.workload_forms import ACCEPTED, Bad, Failed, Form, Request, form_of
 from perfmodel.files.writing import Target, yaml_text
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from perfmodel.specs.workload import Floats, Ints
 
 _LOG = logging.getLogger(__name__)
-LONGEST = 16_000_000  # bytes of a line
+LONGEST = 4_000_000  # bytes of a line
 LARGEST_RECORD = 400_000_000  # bytes of a record that holds all requests
 TRIED = 20  # lines that may come before the first good one
 MOST_REQUESTS = 50_000_000
@@ -57,12 +56,12 @@ class _Gathered:
     full: bool = False
     cut_blocks: bool = False
 
-    def bad(self, line: int, kind: str, text: str) -> None:
+    def bad(self, line: int, error: Bad) -> None:
         """Count a bad line, or note its fault; raise all faults when no more are told."""
         if self.skip_bad:
-            self.left_out[kind] += 1
+            self.left_out[error.kind] += 1
             return
-        self.faults.append(short(printable(f"{self.path}:{line}: {text}")))
+        self.faults.append(short(printable(f"{self.path}:{line}: {error}")))
         if len(self.faults) >= MOST_SHOWN:
             self.faults.append(
                 f"{self.path}: and perhaps more, reading stopped here; mend these first, or leave such lines out with "
@@ -70,10 +69,19 @@ class _Gathered:
             )
             self.finish()
 
-    def take(self, request: Request, form: Form) -> None:
-        """Add a request; raise ``Bad`` where it does not go with those before it."""
-        if not request.isl and form.whole:
-            raise Failed
+    def take(self, line: int, one: Request | Bad | Failed, form: Form) -> None:
+        """Add a request, or count what is none."""
+        if isinstance(one, Failed):
+            self.failed += 1
+            return
+        try:
+            if isinstance(one, Bad):
+                raise one
+            self._add(one, form)
+        except Bad as error:
+            self.bad(line, error)
+
+    def _add(self, request: Request, form: Form) -> None:
         timed = request.stamp is not None
         if self.isl and timed != bool(self.stamps):
             found, allowed = ("none", "one") if self.stamps else ("one", "none")
@@ -108,9 +116,9 @@ def load_workload(path: Path | str, skip_bad: bool = False) -> Workload:
     """Return the workload of a trace, a benchmark result, a histogram or a summary, by its content and not its name.
 
     Lines are read one by one; at most ``MOST_REQUESTS`` requests and ``MOST_BLOCKS`` blocks are held.  A line that is
-    no request is a fault, or with ``skip_bad`` counted in ``skipped`` and told in ``remarks``.  Requests that their file
-    says failed are left out.  A clock that goes back by up to a minute is sorted; stamps in ticks of a second or more
-    are spread evenly within a tick.
+    no request is a fault, or with ``skip_bad`` counted in ``skipped`` and told in ``remarks``.  Requests that
+    failed, as their file says, are left out.  A clock that goes back by up to a minute is sorted; stamps in
+    ticks of a second or more are spread evenly within a tick.
 
     Raises ``UsageError`` for a path that cannot be read, ``DataError`` with one line per fault, the first twenty.
     """
@@ -214,19 +222,12 @@ def _read_all(found: _Gathered, form: Form, file: IO[bytes]) -> None:
                         "line above the columns", f"line: found {shown(text.strip())}; allowed: columns; remove it"
                     )
                 continue
-            requests = iter(form.parse(text))
-            while True:
-                try:
-                    request = next(requests, None)
-                    if request is None:
-                        break
-                    found.take(request, form)
-                except Failed:
-                    found.failed += 1
-                    if not form.whole:
-                        break
+            for one in form.parse(text):
+                found.take(number, one, form)
+        except Failed:
+            found.failed += 1
         except Bad as error:
-            found.bad(number, error.kind, str(error))
+            found.bad(number, error)
         if found.full:
             break
 

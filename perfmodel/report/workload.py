@@ -35,7 +35,7 @@ def workload_document(found: Described) -> Document:
         "block_tokens": workload.block_tokens,
         "prefix_hits": found.curves[0].most if found.curves else None,
     }
-    return Document("moeplan.workload/1", f"Workload {workload.name}", tuple(tables), facts, tuple(_notes(found)))
+    return Document("moeplan.requests/1", f"Workload {workload.name}", tuple(tables), facts, tuple(_notes(found)))
 
 
 def _notes(found: Described) -> Iterator[str]:

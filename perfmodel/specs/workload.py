@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from perfmodel.algebra import normal_quantile
 from perfmodel.errors import UsageError
 from perfmodel.specs.base import MOST
 from perfmodel.units import HOUR
@@ -179,24 +179,26 @@ class Workload:
     def rate(self) -> float | None:
         """Mean rate in 1/s; None where arrivals are not known."""
         found = self.arrival_statistics()
-        return found and found.rate
+        return None if found is None else found.rate
 
     @property
     def gap_cv(self) -> float | None:
         """Coefficient of variation of the gaps between arrivals; None where arrivals are not known."""
         found = self.arrival_statistics()
-        return found and found.gap_cv
+        return None if found is None else found.gap_cv
 
     def dispersion(self, window: float) -> float | None:
         """Return variance over mean of the arrivals in windows of so many s; a summary knows those of ``WINDOWS``."""
         if self.arrivals is None:
-            return self.stated.arrivals and self.stated.arrivals.dispersion.get(window)
+            known = self.stated.arrivals
+            return None if known is None else known.dispersion.get(window)
         return dispersion(self.arrivals, window)
 
     def peak_rate(self, window: float) -> float | None:
         """Return the rate in 1/s within the busiest so many s; a summary knows those of ``WINDOWS`` and of an hour."""
         if self.arrivals is None:
-            return self.stated.arrivals and self.stated.arrivals.peaks.get(window)
+            known = self.stated.arrivals
+            return None if known is None else known.peaks.get(window)
         return peak_rate(self.arrivals, window)
 
     def hits(self, merge: int = 1) -> HitCurve | None:
@@ -338,7 +340,8 @@ def lognormal(
     draw = np.random.default_rng(seed)
     first, other = draw.standard_normal(requests), draw.standard_normal(requests)
     second = beneath * first + np.sqrt(1 - beneath**2) * other
-    deviates = np.array([float(normal_quantile((k + 0.5) / requests)) for k in range(requests)])
+    shares = (np.arange(requests) + 0.5) / requests
+    deviates = np.array([NormalDist().inv_cdf(share) for share in shares])
     isl, osl = (
         _stretched(deviates, mean, cv)[np.argsort(np.argsort(by))]
         for by, mean, cv in ((first, isl_mean, isl_cv), (second, osl_mean, osl_cv))

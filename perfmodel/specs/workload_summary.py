@@ -186,7 +186,8 @@ def workload_of(spec: SummarySpec) -> Workload:
 def _ends(strata: Sequence[float], many: int) -> "Ints":
     import numpy as np
 
-    return np.rint(np.array(strata) * many).astype(np.int64)
+    ends: Ints = np.rint(np.array(strata) * many).astype(np.int64)
+    return ends
 
 
 def _lengths_spec(lengths: "Ints") -> LengthsSpec:
@@ -208,7 +209,9 @@ def _drawn(spec: LengthsSpec, many: int) -> "Ints":
 
 
 def _arrivals_spec(found: ArrivalStatistics | None) -> ArrivalsSpec | None:
-    return found and ArrivalsSpec(
+    if found is None:
+        return None
+    return ArrivalsSpec(
         seconds=_digits(found.seconds),
         rate=found.rate and _digits(found.rate),
         gap_cv=None if found.gap_cv is None else _digits(found.gap_cv),
