@@ -322,10 +322,13 @@ def lognormal(
     """
     import numpy as np
 
-    if not (isl_mean >= 1 and osl_mean >= 1 and isl_cv >= 0 and osl_cv >= 0 and 1 <= requests <= MOST):
+    most = float(np.sqrt(max(requests - 1, 0))) / 2
+    if not (1 <= min(isl_mean, osl_mean) and max(isl_mean, osl_mean) <= MOST and 0 <= min(isl_cv, osl_cv)) or not (
+        1 <= requests <= MOST and max(isl_cv, osl_cv) <= most
+    ):
         raise UsageError(
-            f"lognormal lengths of mean {isl_mean:g} and {osl_mean:g}, CV {isl_cv:g} and {osl_cv:g}; "
-            "allowed: means from 1 token up, CVs from 0 up; give such"
+            f"{requests} lognormal lengths of mean {isl_mean:g} and {osl_mean:g}, CV {isl_cv:g} and {osl_cv:g}; "
+            f"allowed: means from 1 token to {MOST}, CVs from 0 to {most:.3g} of so many requests; give such"
         )
     spread = [float(np.sqrt(np.log1p(cv**2))) for cv in (isl_cv, osl_cv)]
     beneath = 0.0

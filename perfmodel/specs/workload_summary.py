@@ -23,11 +23,12 @@ LEVELS = tuple(
         {round(k / 200, 4) for k in range(201)}
         | {round(1 - k / 1000, 4) for k in range(50)}
         | {round(1 - k / 10_000, 4) for k in range(20)}
+        | {round(1 - k * 10**-power, 8) for power in (5, 6, 7) for k in (1, 2, 5)}
         | {0.001, 0.002}
     )
 )
 #: ends of the strata of either length that are counted against those of the other
-STRATA = (*(k / 20 for k in range(20)), 0.97, 0.98, 0.99, 0.995, 1.0)
+STRATA = (*(k / 20 for k in range(20)), 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.996, 0.998, 0.999, 0.9995, 1.0)
 
 Share = Annotated[float, Ge(0), Le(1), Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Ge(0), Field(allow_inf_nan=False)]
@@ -156,7 +157,7 @@ def workload_of(spec: SummarySpec) -> Workload:
     draw = np.random.default_rng(0)
     pairs = np.array(spec.pairs, np.int64)
     many = int(pairs.sum())
-    isl, osl = (_drawn(one, many) for one in (spec.isl, spec.osl))
+    isl, osl = (_drawn(one, many, whole=many == spec.requests) for one in (spec.isl, spec.osl))
     edges = np.concatenate((np.zeros(1, np.int64), np.cumsum(pairs.sum(axis=1))))
     met = np.empty(many, np.int64)
     free = [draw.permutation(np.arange(edges[at], edges[at + 1])) for at in range(len(pairs))]
@@ -200,12 +201,22 @@ def _lengths_spec(lengths: "Ints") -> LengthsSpec:
     return LengthsSpec(levels=tuple(levels[kept].tolist()), tokens=tuple(tokens[kept].tolist()))
 
 
-def _drawn(spec: LengthsSpec, many: int) -> "Ints":
-    """Return so many lengths, ascending, spread over all levels: the first the least, the last the largest."""
+def _drawn(spec: LengthsSpec, many: int, *, whole: bool) -> "Ints":
+    """Return so many lengths, ascending: those at evenly spread levels, or the means between where few stand for more.
+
+    A mean keeps the total; the largest would count for many if it stood for others.
+    """
     import numpy as np
 
-    at: Floats = np.linspace(0, 1, many) if many > 1 else np.full(1, 0.5)
-    return np.rint(np.interp(at, spec.levels, spec.tokens)).astype(np.int64)
+    levels, tokens = np.array(spec.levels), np.array(spec.tokens)
+    if whole:
+        at: Floats = np.linspace(0, 1, many) if many > 1 else np.full(1, 0.5)
+        return np.rint(np.interp(at, levels, tokens)).astype(np.int64)
+    ends = np.union1d(np.linspace(0, 1, many + 1), np.clip(levels, 0, 1))
+    reached = np.interp(ends, levels, tokens)
+    areas = np.concatenate(([0.0], np.cumsum(np.diff(ends) * (reached[1:] + reached[:-1]) / 2)))
+    means = np.diff(np.interp(np.linspace(0, 1, many + 1), ends, areas)) * many
+    return np.maximum(np.rint(means), 1).astype(np.int64)
 
 
 def _arrivals_spec(found: ArrivalStatistics | None) -> ArrivalsSpec | None:
