@@ -26,7 +26,7 @@ LONGEST = 4_000_000  # bytes of a line
 LARGEST_RECORD = 400_000_000  # bytes of a record that holds all requests
 TRIED = 20  # lines that may come before the first good one
 MOST_REQUESTS = 50_000_000
-MOST_BLOCKS = 20_000_000
+MOST_BLOCKS = 10_000_000
 MOST_BACK = 60.0  # s that a clock may go back: servers write a request down when it ends, or from several threads
 WRITTEN_OUT = 1_000_000  # requests that a histogram of whole counts is taken for one by one
 DRAWN = 10_000  # requests that stand for another
@@ -264,10 +264,10 @@ def _workload(found: _Gathered, form: Form) -> Workload:
     if found.weights:
         chosen = _written_out(np.array(found.weights), remarks)
         isl, osl = isl[chosen], osl[chosen]
-    arrivals, order = (None, None) if not found.stamps else _arrivals(np.array(found.stamps), remarks)
+    arrivals, order = (None, None) if not found.stamps else _arrivals(np.frombuffer(found.stamps), remarks)
     blocks, size = None, None
     if found.ids:
-        blocks = Blocks(ids=np.array(found.ids), offsets=np.array(found.ends))
+        blocks = Blocks(ids=np.frombuffer(found.ids, np.int64), offsets=np.frombuffer(found.ends, np.int64))
         size = _block_tokens(blocks, isl, remarks)
         if found.cut_blocks:
             remarks.append(f"prefix blocks of the first {blocks.requests:,} requests alone are read: more are too many")

@@ -84,18 +84,20 @@ def _later(values: "Ints", ends: "Ints", above: "Ints") -> "Ints":
     """
     import numpy as np
 
-    count = np.zeros(len(ends), np.int64)
-    low, high = np.zeros(len(ends), np.int64), ends.copy()
+    kind = np.int32 if len(values) < 2**31 else np.int64  # half the memory for all that is held
+    values, high, above = values.astype(kind), ends.astype(kind), above.astype(kind)
+    count, low = np.zeros_like(high), np.zeros_like(high)
     for bit in reversed(range(max(len(values), 1).bit_length())):
         ones = (values >> bit & 1).astype(bool)
-        zeros = np.concatenate((np.zeros(1, np.int64), np.cumsum(~ones)))
+        zeros = np.zeros(len(values) + 1, kind)
+        np.cumsum(~ones, out=zeros[1:])
         up = (above >> bit & 1).astype(bool)
         low_zeros, high_zeros = zeros[low], zeros[high]
         count += np.where(up, 0, (high - high_zeros) - (low - low_zeros))
         low = np.where(up, zeros[-1] + low - low_zeros, low_zeros)
         high = np.where(up, zeros[-1] + high - high_zeros, high_zeros)
         values = np.concatenate((values[~ones], values[ones]))
-    return count
+    return count.astype(np.int64)
 
 
 def _chained(blocks: Blocks) -> "Ints":

@@ -211,12 +211,14 @@ def _drawn(spec: LengthsSpec, many: int, *, whole: bool) -> "Ints":
     levels, tokens = np.array(spec.levels), np.array(spec.tokens)
     if whole:
         at: Floats = np.linspace(0, 1, many) if many > 1 else np.full(1, 0.5)
-        return np.rint(np.interp(at, levels, tokens)).astype(np.int64)
+        lengths: Ints = np.rint(np.interp(at, levels, tokens)).astype(np.int64)
+        return lengths
     ends = np.union1d(np.linspace(0, 1, many + 1), np.clip(levels, 0, 1))
     reached = np.interp(ends, levels, tokens)
     areas = np.concatenate(([0.0], np.cumsum(np.diff(ends) * (reached[1:] + reached[:-1]) / 2)))
     means = np.diff(np.interp(np.linspace(0, 1, many + 1), ends, areas)) * many
-    return np.maximum(np.rint(means), 1).astype(np.int64)
+    kept: Ints = np.maximum(np.rint(means), 1).astype(np.int64)
+    return kept
 
 
 def _arrivals_spec(found: ArrivalStatistics | None) -> ArrivalsSpec | None:
