@@ -25,10 +25,14 @@ from perfmodel.errors import DataError, MoeplanError
 from perfmodel.files import catalog, folders, plans, results, runs
 from perfmodel.files.document import LOADER
 from perfmodel.files.measurements import read_measurements
+from perfmodel.files.workloads import load_workload
+from perfmodel.files.writing import yaml_text
 from perfmodel.measured.reading import Context
 from perfmodel.planning.plan_file import load_plan, plan_of
 from perfmodel.planning.planner import planned
 from perfmodel.specs.run import RunSpec
+from perfmodel.specs.workload import lognormal
+from perfmodel.specs.workload_summary import summary_of
 
 #: values as they stand in YAML, of every type and of none
 VALUES = (
@@ -561,6 +565,47 @@ def command(words: Sequence[str]) -> str:
     return out.getvalue()
 
 
+#: a file of each form that requests come in
+WORKLOADS = (
+    '{"timestamp": 0, "input_length": 900, "output_length": 5, "hash_ids": [1, 2]}\n'
+    '{"timestamp": 3000, "input_length": 600, "output_length": 7, "hash_ids": [1, 3]}\n',
+    '{"chat_id": 1, "timestamp": 0.5, "input_length": 33, "output_length": 5, "turn": 1, "hash_ids": [1, 2, 3]}\n' * 3,
+    '{"metadata": {"request_start_ns": 5}, "metrics": {"input_sequence_length": {"value": 9}, '
+    '"output_sequence_length": {"value": 8}}}\n' * 2,
+    '{"input_lens": [5, 6, 7], "output_lens": [1, 0, 3], "start_times": [1.5, 2.5, 3.5]}',
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.99,396,109\n",
+    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,A,472,18,490,B\n45,A,87,0,87,B\n",
+    "isl,osl,weight\n4096,1024,0.5\n100,20,3\n",
+    yaml_text(summary_of(lognormal(900, 1.0, 90, 1.0, requests=40)).model_dump(mode="json", exclude_none=True)),
+)
+
+
+def _workload(draw: random.Random) -> bytes:
+    """Return a file of requests with a few changes."""
+    text = draw.choice(WORKLOADS)
+    for _ in range(draw.choice((1, 1, 2, 2, 4))):
+        lines = text.split("\n")
+        at = draw.randrange(len(lines))
+        match draw.randrange(8):
+            case 0:
+                lines.insert(at, lines[at])
+            case 1:
+                del lines[at]
+            case 2:
+                lines.insert(at, draw.choice(draw.choice(WORKLOADS).split("\n")))
+            case 3:
+                lines[at] = lines[at][: draw.randrange(len(lines[at]) + 1)]
+            case _:
+                numbers = list(_NUMBER.finditer(lines[at]))
+                if numbers:
+                    one = draw.choice(numbers)
+                    value = draw.choice(draw.choice((CELLS, VALUES)))
+                    lines[at] = lines[at][: one.start()] + value + lines[at][one.end() :]
+        text = "\n".join(lines)
+    held = text.encode("utf-8", "replace")
+    return held[: draw.randrange(len(held) + 1)] + b"\xff\x00"[draw.randrange(2) :] if draw.random() < 0.05 else held
+
+
 def _run_words(path: Path) -> None:
     words = json.loads(path.read_text())
     with chdir(path.parent):
@@ -608,6 +653,8 @@ READERS: dict[str, Reader] = {
     "plans": Reader(partial(_document, plan_files), ".json", plans.read_plan),
     "results": Reader(_on_file("deployments"), ".yaml", lambda path: results.load_results([str(path)])),
     "tables": Reader(_table, ".csv", lambda path: read_measurements(path, _context())),
+    "workloads": Reader(_workload, ".any", load_workload),
+    "workloads, bad lines left out": Reader(_workload, ".any", partial(load_workload, skip_bad=True)),
     "arguments": Reader(_arguments, ".words", _run_words),
     "plans in use": Reader(partial(_document, plan_files), ".json", lambda path: load_plan(str(path))),
     **{f"{kind} in use": Reader(_on_file(kind), ".yaml", partial(_used, kind, words)) for kind, words in _USED.items()},

@@ -29,6 +29,7 @@ COMMANDS = [
     ("validate", "seed-cm384-decode", "va-qwen235-1p2d"),
     ("accuracy", "cm384-table7"),
     ("calibrate", "--evidence"),
+    ("workload",),
     ("list",),
     ("list", "techniques"),
     ("show", "cloudmatrix384"),
@@ -50,6 +51,9 @@ def test_every_command_is_checked() -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_json_of_every_command_is_as_the_schema_says(moeplan, tmp_path, words: tuple[str, ...]) -> None:
     files = (str(tmp_path / "run.yaml"),) if words[0] == "init" else ()
+    if words[0] == "workload":
+        (tmp_path / "load.csv").write_text("isl,osl\n4096,1024\n")
+        files = (str(tmp_path / "load.csv"),)
     document = json.loads(moeplan(*words, *files, "--format", "json").stdout)
     schema(moeplan, "document").validate(document)
     for table in document["tables"]:

@@ -20,6 +20,7 @@ from perfmodel.cli import (
     report,
     solve,
     validate,
+    workload,
 )
 from perfmodel.cli import what_if as what_if
 from perfmodel.cli.shape import Command, Group
@@ -104,6 +105,7 @@ app.command("gains")(gains.command)
 app.command("validate")(validate.command)
 app.command("accuracy")(accuracy.command)
 app.command("calibrate")(calibrate.command)
+app.command("workload")(workload.command)
 app.command("list")(inspect.list_command)
 app.command("show")(inspect.show_command)
 app.command("init")(init.command)

@@ -174,7 +174,7 @@ def write_data(kind: str, to: Target, content: dict[str, Any]) -> None:
 
     Raises ``UsageError`` where the path cannot be written, ``DataError`` where the content would be refused.
     """
-    text = _yaml_text(content)
+    text = yaml_text(content)
     with TemporaryDirectory() as folder:
         trial = Path(folder) / to.path.name
         trial.write_text(text, encoding="utf-8")
@@ -182,7 +182,7 @@ def write_data(kind: str, to: Target, content: dict[str, Any]) -> None:
     to.write(text)
 
 
-def _yaml_text(content: dict[str, Any]) -> str:
+def yaml_text(content: dict[str, Any]) -> str:
     """Return YAML as the files on file are laid out: one record a line."""
     lines = []
     for key, value in content.items():

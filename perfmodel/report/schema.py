@@ -17,6 +17,7 @@ FACTS = {
     ),
     "moeplan.solution/1": ("status",),
     "moeplan.compare/1": ("first", "second", "differences"),
+    "moeplan.requests/1": ("name", "requests", "skipped", "isl_mean", "osl_mean", "isl_cv", "osl_cv", "rate"),
     "moeplan.list/1": ("count",),
     "moeplan.show/1": ("kind", "name", "values"),
 }
