@@ -16,9 +16,7 @@ _LEAST = 1e-9
 _GUMBEL = math.pi * math.pi / 6
 
 
-def running_context(
-    *, mean_output: Count, mean_input_output: Count, mean_square_output: Count
-) -> Count:
+def running_context(*, mean_output: Count, mean_input_output: Count, mean_square_output: Count) -> Count:
     r"""Mean context of a request that runs: long answers are met more often, half done.
 
     .. math:: \bar c = \frac{E(i\,o)}{E(o)} + \frac{E(o^2)}{2\,E(o)}

@@ -73,7 +73,9 @@ def slot_wait_share(*, servers: Count, utilisation: Fraction) -> Dimensionless:
     return _over_spare(power / servers, utilisation)
 
 
-def arrival_smoothing(*, utilisation: Fraction, arrival_scv: Dimensionless, service_scv: Dimensionless) -> Dimensionless:
+def arrival_smoothing(
+    *, utilisation: Fraction, arrival_scv: Dimensionless, service_scv: Dimensionless
+) -> Dimensionless:
     r"""Factor on a mean wait where gaps between arrivals vary less than exponential ones.
 
     .. math:: k = \exp\Bigl(-\frac{2\,(1 - \rho)}{3\,\rho}\,\frac{(1 - c_a^2)^2}{c_a^2 + c_s^2}\Bigr),\quad c_a^2 < 1
