@@ -1,7 +1,7 @@
 """What do clients see who send their next request when the last is done, as a benchmark does?
 
-One rank and one step function, as :mod:`mixed_queue` has it.  The rate of requests is the one whose stays of all clients
-add up to their number (Little's law): found by halving, as the stay grows with the rate.  Symbols are not taken.
+One rank and one step function, as :mod:`mixed_queue` has it.  The rate of requests is the one at which the stays of all
+clients add up to their number (Little's law): found by halving, as stays grow with the rate.  Symbols are not taken.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,8 @@ def chunked_closed_rate(
     .. math:: N = \lambda\,\bigl(\delta + F(\lambda) + E(o - 1)\,T(\lambda)\bigr)
 
     T of :func:`mixed_queue.chunked_tpot` without an own time, F of :func:`mixed_queue.chunked_ttft` at Poisson
-    arrivals.  Those of a closed loop are more even: F errs high where N is small, low while the first wave goes round.
+    arrivals of the other clients.  Those of a closed loop are more even: F errs high where N is small, low while the
+    first wave goes round.
 
     Source: [little1961].
 
@@ -53,13 +54,18 @@ def chunked_closed_rate(
     20.12
     """
 
+    others = 1 - 1 / clients
+
     def stay(rate: Num) -> Num:
         load = mixed_queue.mixed_load(
-            request_rate=rate, prompt_time=prompt_time, decode_tokens=decode_tokens, sequence_time=sequence_time
+            request_rate=rate,
+            prompt_time=prompt_time * others,
+            decode_tokens=decode_tokens,
+            sequence_time=sequence_time,
         )
         tpot = mixed_queue.chunked_tpot(fixed_time=fixed_time, own_time=0, load=load)
         ttft = mixed_queue.chunked_ttft(
-            request_rate=rate,
+            request_rate=rate * others,
             tpot=tpot,
             running=clients - 1,
             prompt_time=prompt_time,
@@ -96,25 +102,30 @@ def prefill_first_closed_rate(
     >>> rate = prefill_first_closed_rate(clients=1, delay=0.0, fixed_time=0.02, sequence_time=0.0, prompt_time=0.1,
     ...     prompt_scv=0.0, slots=8, decode_tokens=1000)
     >>> round(1 / rate, 2)
-    20.14
+    20.12
     """
+
+    others = 1 - 1 / clients
 
     def stay(rate: Num) -> Num:
         load = mixed_queue.mixed_load(
-            request_rate=rate, prompt_time=prompt_time, decode_tokens=decode_tokens, sequence_time=sequence_time
+            request_rate=rate,
+            prompt_time=prompt_time * others,
+            decode_tokens=decode_tokens,
+            sequence_time=sequence_time,
         )
         batch = mixed_queue.prefill_batch(
-            request_rate=rate,
+            request_rate=rate * others,
             fixed_time=fixed_time,
             prompt_time=prompt_time,
             decode_load=rate * decode_tokens * sequence_time,
             slots=slots,
         )
         tpot = mixed_queue.prefill_first_tpot(
-            request_rate=rate, fixed_time=fixed_time, own_time=0, load=load, prompts_per_step=batch
+            request_rate=rate * others, fixed_time=fixed_time, own_time=0, load=load, prompts_per_step=batch
         )
         ttft = mixed_queue.prefill_first_ttft(
-            request_rate=rate,
+            request_rate=rate * others,
             fixed_time=fixed_time,
             tpot=tpot,
             running=clients - 1,
@@ -155,7 +166,8 @@ def benchmark_ttft(*, steady: Seconds, first_wave: Seconds, waves: Count) -> Sec
 
     .. math:: F = F_s + \frac{F_1 - F_s}{W}
 
-    ``waves`` is requests over clients.  The wave comes round again where outputs are nearly alike: errs low by up to 10 %.
+    ``waves`` is requests over clients.  The wave comes round again where outputs are nearly alike: errs low
+    by up to 10 %.
     Source: definition.
 
     >>> benchmark_ttft(steady=0.1, first_wave=1.1, waves=10)

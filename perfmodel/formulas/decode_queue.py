@@ -112,8 +112,8 @@ def decode_tpot(
 
     .. math::
 
-        t = a + e\,\Bigl(n + \frac{m}{R} + h\Bigr) + e\,\Bigl(z\sqrt{\kappa n} + \frac{z^2 + v_z - 1}{3}\,\kappa\,q\Bigr),
-        \quad n = \frac{\lambda\,E(o - 1)\,t}{R}
+        t = a + e\,\Bigl(n + \frac{m}{R} + h + z\sqrt{\kappa n} + \frac{z^2 + v_z - 1}{3}\,\kappa\,q\Bigr),\quad
+        n = \frac{\lambda\,E(o - 1)\,t}{R}
 
     R ranks in step; m of :func:`requests_met`; z and v_z mean and variance of the largest of R normals, on a gamma
     sum of sequences (its first term beyond the normal); h is what the fullest rank has above its share where each

@@ -1,7 +1,7 @@
 """How long are first tokens and gaps where prompts and running sequences share the same steps.
 
-One rank and one step function: fixed time a, w for the tokens of a prompt, e for a running sequence.  *Chunked*: prompts
-ride along in decode steps, up to a budget of tokens.  *Prefill first*: a step of prompts alone as soon as one waits.
+One rank and one step function: fixed time a, w for the tokens of a prompt, e for a running sequence.  *Chunked*:
+prompts ride along in decode steps, up to a budget of tokens.  *Prefill first*: a step of prompts alone once one waits.
 """
 
 import math
@@ -38,8 +38,8 @@ def chunked_tpot(*, fixed_time: Seconds, own_time: Seconds, load: Dimensionless)
 
     .. math:: T = \frac{a + a_1}{1 - \rho}
 
-    ``load`` is that of :func:`mixed_load`; infinite from 1 on.  ``own_time``: an arrival meets the mean of the others, so
-    its own sequence comes on top; 0 in a closed loop, whose number holds it.  Source: [little1961].
+    ``load`` is that of :func:`mixed_load`; infinite from 1 on.  ``own_time``: an arrival meets the mean of the others,
+    so its own sequence comes on top; 0 in a closed loop, whose number holds it.  Source: [little1961].
 
     >>> chunked_tpot(fixed_time=0.019, own_time=0.001, load=0.5)
     0.04
@@ -85,11 +85,13 @@ def chunked_ttft(
 
     .. math::
 
-        F = (1 - e^{-N})\,\frac{x_2}{2\,x_1} + C D + w + \Bigl(1 - \frac{1}{n}\Bigr) w\,\lambda\,\frac{x_2}{x_1} + W,\quad
+        F = (1 - e^{-N})\,\frac{x_2}{2\,x_1} + C D + w + \Bigl(1 - \frac{1}{n}\Bigr) w\,\lambda\,\frac{x_2}{x_1} + W,
+
         D = x_1 (1 - \lambda w),\quad x_2 = x_1^2 + \lambda x_1 w^2 (c_a^2 + c_p^2)
 
     The rest of the step that runs, one decode step for each of the prompt's C chunks, its own work, that of prompts
-    that came in the same step, and :func:`budget_wait`; N requests run, and none with chance exp(-N).  ``slots`` prompts fill a budget; below 1 it counts as 1.
+    that came in the same step, and :func:`budget_wait`; N requests run, and none with chance exp(-N).  ``slots``
+    prompts fill a budget; where fewer than 1, one prompt at a time is served.
     Infinite where prompts alone overfill the budget.  Steps as Poisson arrivals make them.
 
     Source: residual life, [kleinrock1975] section 5.2.
@@ -204,8 +206,8 @@ def prefill_first_ttft(
 
     An empty engine: the prompt's own step.
 
-    >>> round(prefill_first_ttft(request_rate=0.0, fixed_time=0.02, tpot=0.02, running=0.0, prompt_time=0.1, prompt_scv=0.0,
-    ...                          prompts_per_step=1, slots=8, arrival_scv=1.0), 3)
+    >>> round(prefill_first_ttft(request_rate=0.0, fixed_time=0.02, tpot=0.02, running=0.0, prompt_time=0.1,
+    ...                          prompt_scv=0.0, prompts_per_step=1, slots=8, arrival_scv=1.0), 3)
     0.12
     """
     finite = greater(_INFINITE, tpot)
@@ -262,7 +264,7 @@ def longest_prefill_hole(
     >>> hole = longest_prefill_hole(time=1000.0, request_rate=1.0, fixed_time=0.02, decode_step=0.03,
     ...                             prompt_time=0.18, prompts_per_step=1)
     >>> round(hole, 2)
-    0.99
+    1.01
     """
     share = minimum(request_rate * (prompt_time + fixed_time / prompts_per_step), 1)
     prefill = fixed_time + prompt_time * prompts_per_step

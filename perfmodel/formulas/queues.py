@@ -66,8 +66,8 @@ def slot_wait_share(*, servers: Count, utilisation: Fraction) -> Dimensionless:
     Approximation; exact for one server, within 12 % from a load of 0.6 on and low at light load, where little waits.
     Source: [sakasegawa1977] equation 2.
 
-    >>> slot_wait_share(servers=1, utilisation=0.8)
-    4.0
+    >>> slot_wait_share(servers=1, utilisation=0.5)
+    1.0
     """
     power = exp((sqrt(2 * (servers + 1)) - 1) * log(maximum(utilisation, _TINY)))
     return _over_spare(power / servers, utilisation)
