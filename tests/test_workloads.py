@@ -141,6 +141,7 @@ BAD = {
     "without end": ('{"timestamp": 1e999, "input_length": 1, "output_length": 2}', "found inf", "not finite"),
     "zero": (given('0'), "found 0; allowed: 1 token", "zero or negative length"),
     "negative": (given('3', '-2'), "output_length: found", "zero or negative length"),
+    "beyond reason": (given("5, \"timestamp\": 1" + "0" * 400), "timestamp: found '1000", "number beyond reason"),
     "half": (given('2.5'), "allowed: whole tokens", "not a whole number"),
     "truth": (given('true'), "found 'True'", "not a number"),
     "too long": (given('1000000001'), "up to 1000000000", "length over 10^9"),

@@ -263,7 +263,7 @@ def _finite(value: Any, key: str) -> float:
     if not (isinstance(value, int) or math.isfinite(value)):
         raise Bad("not finite", f"{key}: found {value}; allowed: a finite number; mend or remove the line")
     if abs(value) > _WHOLE:
-        raise Bad("number beyond reason", f"{key}: found {value:.3g}; allowed: up to 2^63; mend or remove the line")
+        raise Bad("number beyond reason", f"{key}: found {shown(str(value))}; allowed: up to 2^63; mend the line")
     return value
 
 
