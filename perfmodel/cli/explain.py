@@ -63,6 +63,24 @@ def command(
     osl: Annotated[
         int, typer.Option("--osl", help="Output tokens of a request (prefill: ignored).", show_default=False)
     ] = 0,
+    serving: Annotated[
+        str, typer.Option("--serving", metavar="disaggregated|mixed", help="mixed: these dies run prefill too.")
+    ] = "disaggregated",
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="Clients, each with one request at a time.")
+    ] = None,
+    rate: Annotated[str | None, typer.Option("--rate", help="Requests a second that arrive (mixed), like 2.5.")] = None,
+    requests: Annotated[
+        int | None, typer.Option("--requests", help="Requests in all; default: 10 of each client, 20000 of a rate.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Engine that schedules, like sglang; default: the stack's first.")
+    ] = None,
+    isl_cv: Annotated[
+        float | None,
+        typer.Option("--isl-cv", help="Standard deviation over mean of input lengths (mixed); default: 0.06."),
+    ] = None,
+    osl_cv: Annotated[float | None, typer.Option("--osl-cv", help="The same of output lengths.")] = None,
     tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
     kv: Annotated[options.KvDtype, typer.Option("--kv", help="KV cache precision.")] = options.KvDtype.bf16,
     precision: Annotated[str, typer.Option("--precision", help="w8a8 or bf16.")] = "w8a8",
@@ -122,6 +140,7 @@ def command(
     """
     from perfmodel.planning.pool_run import other_than
     from perfmodel.planning.step_uncertainty import step_intervals, step_sensitivity
+    from perfmodel.report.clients import with_clients
     from perfmodel.report.step import View, step_document
 
     run = _run_of(context)
@@ -150,8 +169,10 @@ def command(
         intervals=step_intervals(run),
         view=view,
     )
+    if run.clients is not None:
+        document = with_clients(document, run)
     options.show(document, format_, [*run.remarks])
-    if not (resolved.fits and resolved.meets_tpot):
+    if not (run.fits and run.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
 
 

@@ -3,6 +3,7 @@
 Options of a command come as a mapping of their names, so that a row, a plan and options go one way.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,10 +21,13 @@ from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.site import machine_of, strange, with_site
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.techniques import inapplicable, with_setting
+from perfmodel.service.clients import ClientView, clients_view
+from perfmodel.service.setup import engine_of, holds_one, mixed_phases, mixed_service, ranks_of, requests_of
 from perfmodel.specs.base import Known, faults_in
 from perfmodel.specs.conditions import Conditions, LayoutConditions, Service, conditions_of
 from perfmodel.specs.deployment import PHASES
 from perfmodel.specs.evidence import MeasuredOn
+from perfmodel.specs.machine import EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import open_words
 from perfmodel.supply.machine import Machine
@@ -46,11 +50,26 @@ class PoolRun:
     #: conditions of the other phase, and its step, where the same dies run both in turn
     other: Conditions | None = None
     between: Resolved | None = None
+    #: of mixed serving under a load: what its clients measure, and the engine that schedules
+    clients: ClientView | None = None
+    engine: EngineSpec | None = None
     #: whether a published row vouches for the techniques it runs with
     vouched: bool = False
     #: how the step is, or is to be, measured: by a loop of full batches or on an engine in service
     measured_on: MeasuredOn = "service"
     remarks: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits memory; where an engine lets in what its cache holds, one request."""
+        return self.resolved.fits if self.clients is None else holds_one(self.resolved)
+
+    @property
+    def meets_tpot(self) -> bool:
+        """Whether it keeps the limit of TPOT, as its clients see it where there are any."""
+        if self.clients is None or self.conditions.tpot is None:
+            return self.resolved.meets_tpot
+        return self.clients.values.get("tpot", 0.0) <= self.conditions.tpot
 
 
 def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
@@ -107,6 +126,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     machine = machine.with_memory_share(inputs.share(given["memory_share"], "--memory-share"))
     inputs.check_lengths(known.spec, isl, osl)
     plain = ("tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
+    load = _load(given)
     conditions = checked_conditions(
         system=on,
         model=model,
@@ -120,6 +140,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         kv_dtype=given["kv"].value,
         tpot=inputs.quantity(given["tpot"], "s", "--tpot"),
         memory_share=inputs.share(given["memory_share"], "--memory-share"),
+        **load,
         layout={
             "dies": _dies(given, machine.rates()),
             **{name: given[name] for name in plain},
@@ -127,8 +148,27 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
             **inputs.layout_keys(given["set_"]),
         },
     )
+    if conditions.concurrency is not None and conditions.layout.batch is None and conditions.serving != "mixed":
+        batch = math.ceil(conditions.concurrency / ranks_of(conditions))
+        conditions = conditions.model_copy(update={"layout": conditions.layout.model_copy(update={"batch": batch})})
     run = _set_up(conditions, given, model=known, machine=machine, name="as given", acceptance=origin)
     return replace(run, remarks=(*run.remarks, *remarks))
+
+
+def _load(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what clients put on a layout, and who schedules it."""
+    rate = inputs.quantity(given["rate"], "1/s", "--rate")
+    for name in ("concurrency", "requests"):
+        if given[name] is not None:
+            inputs.positive(given[name], f"--{name}")
+    load = {name: given[name] for name in ("serving", "engine", "concurrency", "requests", "isl_cv", "osl_cv")}
+    if load["serving"] == "mixed" and given["concurrency"] is None and rate is None:
+        raise UsageError(
+            "--serving mixed needs a load: --concurrency N, clients of a closed loop, or --rate R, requests/s"
+        )
+    if load["serving"] != "mixed" and rate is not None:
+        raise UsageError("--rate goes with --serving mixed; of pools apart, 'moeplan solve' takes a rate")
+    return {**load, "rate": rate}
 
 
 def _dies(given: Mapping[str, Any], rates: Rates) -> int:
@@ -177,6 +217,10 @@ def _set_up(
     refuse_lacking({**held, **chosen}, machine, techniques)
     conditions = checked_conditions(**conditions.model_dump())
     rates = machine.rates()
+    if conditions.serving == "mixed" and other is None:
+        return _of_clients(
+            conditions, machine, model, name=name, acceptance=acceptance, vouched=vouched, measured_on=measured_on
+        )
     between = None if other is None else resolve(of_conditions(_beside(conditions, other), model.spec, rates))
     partner = None if between is None else between.point
     return PoolRun(
@@ -189,6 +233,37 @@ def _set_up(
         resolved=resolve(of_conditions(conditions, model.spec, rates, partner)),
         other=other,
         between=between,
+        vouched=vouched,
+        measured_on=measured_on,
+        remarks=(*model.notes, *strange(machine, conditions.site)),
+    )
+
+
+def _of_clients(
+    conditions: Conditions,
+    machine: Machine,
+    model: Known[ModelSpec],
+    *,
+    name: str,
+    acceptance: str,
+    vouched: bool,
+    measured_on: MeasuredOn,
+) -> PoolRun:
+    """Return a layout that runs both phases under the load that clients put on it."""
+    engine = engine_of(machine.stack.spec, conditions.engine)
+    taken, prefill, decode = mixed_phases(conditions, engine, model.spec, machine.rates())
+    view = clients_view(mixed_service(prefill, decode, engine), requests_of(taken), elasticities=True)
+    return PoolRun(
+        name=name,
+        acceptance=acceptance,
+        conditions=taken,
+        model=model.spec,
+        machine=machine,
+        ideal=ideal(machine).rates(),
+        resolved=decode,
+        between=prefill,
+        clients=view,
+        engine=engine,
         vouched=vouched,
         measured_on=measured_on,
         remarks=(*model.notes, *strange(machine, conditions.site)),

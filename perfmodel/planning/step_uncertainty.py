@@ -3,11 +3,23 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from perfmodel.algebra import as_array, as_float
 from perfmodel.planning.pool_run import PoolRun
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.deployment_uncertainty import mixed_intervals
 from perfmodel.prediction.sensitivity import Swing, swings
-from perfmodel.prediction.uncertainty import PoolIntervals, pool_intervals
+from perfmodel.prediction.uncertainty import (
+    Interval,
+    PoolIntervals,
+    Values,
+    interval,
+    left_out,
+    pool_intervals,
+    sampled_rates,
+)
+from perfmodel.specs.evidence import RATES
 from perfmodel.supply.rates import Rates
 
 
@@ -31,3 +43,30 @@ def step_sensitivity(run: PoolRun) -> list[Swing]:
         return {"step": point.step_time, "memory": point.memory / point.usable}
 
     return swings(run.machine, figures)
+
+
+def client_intervals(run: PoolRun) -> dict[str, Interval]:
+    """Return how sure each quantity is that clients of mixed serving measure, by its name; rates among them.
+
+    Steps of both phases and the request's path move over their ranges, and the whole by what the model leaves out.
+    """
+    assert run.clients is not None and run.between is not None
+    sampled = sampled_rates(run.machine, None, "decode")
+    by: dict[str, Values] = {
+        one.plan.family.phase: pool_intervals(
+            run.machine, one.plan.layout, one.plan.family, one.scenario.case, None, None, sampled
+        ).relative
+        for one in (run.between, run.resolved)
+    }
+    path = as_float(run.machine.rates().request_path)
+    moved: dict[str, Values] = {
+        **by,
+        "path": as_array(sampled[0].request_path) / path if path else by["decode"] * 0 + 1,
+    }
+    found = {}
+    for name in run.clients.elasticities:
+        luck = np.exp(left_out(run.machine, run.measured_on, "prefill" if name.startswith("ttft") else "decode"))
+        relative = run.clients.moved(name, moved)
+        relative = relative / luck if name in RATES else relative * luck
+        found[name] = interval(run.clients.values[name] * relative)
+    return found

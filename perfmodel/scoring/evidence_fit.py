@@ -14,7 +14,7 @@ from perfmodel.ledger.records import Layout
 from perfmodel.prediction.serving import pool_point
 from perfmodel.scoring.validation import Published, predicted_values
 from perfmodel.specs.base import Figure
-from perfmodel.specs.evidence import RATE
+from perfmodel.specs.evidence import RATE, RATES
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 
@@ -65,6 +65,7 @@ def fitted_to(row: Published) -> bool:
     spec = row.spec
     return (
         spec.role == "golden"
+        and spec.conditions.serving != "mixed"
         and spec.conditions.layout.batch is not None
         and "balanced" not in spec.assumed
         and spec.measured[0].quantity in STEP_QUANTITIES
@@ -100,7 +101,7 @@ class _Row:
         measured = row.spec.measured[0]
         ratio = math.log(predicted_values(row, (measured.quantity,))[measured.quantity] / measured.value)
         self.row, self.plan, self.case = row, resolved.plan, resolved.scenario.case
-        self.error = -ratio if measured.quantity == RATE else ratio
+        self.error = -ratio if measured.quantity in RATES else ratio
         self.middle = as_float(resolved.point.step_time)
 
     def _steps(self, rates: Rates) -> Num:

@@ -113,6 +113,7 @@ OUTSIDE_OPERATORS: dict[str, Prior] = {
     "overhead.prefill_host_gap": Prior(5e-3, 0.7, 1e-5, 5e-2),
     "overhead.graph_launch": Prior(0.5e-3, 0.7, 1e-6, 5e-3),
     "overhead.sampling": Prior(0.5e-3, 0.5, 1e-5, 1e-2),
+    "overhead.request_path": Prior(80e-3, 0.6, 1e-3, 2.0),
     "overhead.draft_gap": Prior(1e-3, 0.7, 1e-6, 1e-2),
     "host_bandwidth": Prior(20e9, 0.7, 1e9, 1e11),
     "pool_bandwidth": Prior(2e9, 1.2, 1e8, 5e10),

@@ -13,7 +13,7 @@ from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.spreads import FREEDOM, Miss
 from perfmodel.scoring.validation import Predictive, Published, predictive
 from perfmodel.specs.base import Figure, Source
-from perfmodel.specs.evidence import RATE
+from perfmodel.specs.evidence import RATE, RATES
 from perfmodel.specs.machine import LeftOutBy
 from perfmodel.supply.machine import Machine, Site
 
@@ -92,7 +92,7 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
 
 
 def _error(quantity: str, ratio: float) -> float:
-    return float(np.log(1 / ratio if quantity == RATE else ratio))
+    return float(np.log(1 / ratio if quantity in RATES else ratio))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

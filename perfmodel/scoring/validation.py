@@ -20,7 +20,10 @@ from perfmodel.prediction.uncertainty import (
     sampled_rates,
 )
 from perfmodel.scoring.distance import Place, place_of
-from perfmodel.specs.evidence import RATE, EvidenceSpec
+from perfmodel.service.clients import ClientView, clients_view
+from perfmodel.service.records import Requests, Service
+from perfmodel.service.setup import engine_of, holds_one, mixed_phases, mixed_service, requests_of
+from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, EvidenceSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
@@ -76,8 +79,44 @@ class Published:
 
     @cached_property
     def resolved(self) -> Resolved:
-        """The row's layout evaluated with the numbers of its machine, once."""
+        """The row's layout evaluated with the numbers of its machine, once; of mixed serving its decode."""
+        if self.mixed:
+            return self.phases[1]
         return resolve(of_evidence(self.spec, self.model, self.machine.rates()))
+
+    @property
+    def mixed(self) -> bool:
+        """Whether clients measured instances that run both phases."""
+        return self.spec.conditions.serving == "mixed"
+
+    @cached_property
+    def phases(self) -> tuple[Resolved, Resolved]:
+        """Prefill and decode of mixed serving."""
+        engine = engine_of(self.machine.stack.spec, self.spec.conditions.engine)
+        return mixed_phases(self.spec.conditions, engine, self.model, self.machine.rates())[1:]
+
+    @cached_property
+    def clients(self) -> ClientView:
+        """What clients of mixed serving measure, by a replay."""
+        return clients_view(*self._replayed)
+
+    @cached_property
+    def elasticities(self) -> ClientView:
+        """How that moves with both phases and the path of a request."""
+        return clients_view(*self._replayed, elasticities=True)
+
+    @cached_property
+    def _replayed(self) -> tuple[Service, Requests]:
+        engine = engine_of(self.machine.stack.spec, self.spec.conditions.engine)
+        return mixed_service(*self.phases, engine), requests_of(self.spec.conditions)
+
+    def predicted(self, quantities: Sequence[str]) -> dict[str, float]:
+        """Return quantities predicted under its conditions alone, whatever is open of them."""
+        if not self.mixed:
+            return predicted(self.resolved, quantities)
+        values, plan = self.clients.values, self.resolved.plan
+        cards = plan.layout.dies / self.resolved.scenario.case.rates.dies_per_package
+        return {**values, RATE: values["requests_per_s"] * self.spec.conditions.osl / cards}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +182,7 @@ class Result:
 
 def turned(quantity: str, error: float) -> float:
     """Return an error as one of time, so that above is slow: a rate predicted e too high is a time 1/(1 + e) - 1."""
-    return 1 / (1 + error) - 1 if quantity == RATE else error
+    return 1 / (1 + error) - 1 if quantity in RATES else error
 
 
 def place(published: Published, resolved: Resolved) -> Place:
@@ -153,7 +192,7 @@ def place(published: Published, resolved: Resolved) -> Place:
 
 def interval_of(relative: Values, quantity: str, value: float) -> Interval:
     """Return the interval of a predicted value, given samples of its time over the prediction."""
-    return interval(value / relative if quantity == RATE else value * relative)
+    return interval(value / relative if quantity in RATES else value * relative)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -172,7 +211,7 @@ class Predictive:
 def predicted_values(row: Published, quantities: Sequence[str]) -> dict[str, float]:
     """Return quantities predicted of a row, the mean of its cases by their weights where conditions are open."""
     weights = [weight for weight, _, _ in row.each]
-    found = [predicted(one.resolved, quantities) for _, _, one in row.each]
+    found = [one.predicted(quantities) for _, _, one in row.each]
     return {name: _mean(weights, [one[name] for one in found]) for name in quantities}
 
 
@@ -191,29 +230,55 @@ def predictive(row: Published) -> Predictive:
     sampled: dict[int, tuple[Rates, Values]] = {}
     found = []
     for _, _, one in row.each:
-        resolved = one.resolved
-        plan, case = resolved.plan, resolved.scenario.case
         if id(one.machine) not in sampled:
-            sampled[id(one.machine)] = sampled_rates(one.machine, None, plan.family.phase)
-        rates = sampled[id(one.machine)]
-        steps = pool_intervals(one.machine, plan.layout, plan.family, case, row.spec.ranges, None, rates).relative
-        values = predicted(resolved, quantities)
-        found.append((values, {name: _times(name, values, steps, rates[0]) for name in quantities}))
+            sampled[id(one.machine)] = sampled_rates(one.machine, None, one.resolved.plan.family.phase)
+        values, times = one.predicted(quantities), _times(one, row, sampled[id(one.machine)])
+        found.append((values, {name: times(name) for name in quantities}))
     values, ranges = mixture([weight for weight, _, _ in row.each], found, row.name)
-    luck = np.exp(left_out(row.machine, row.spec.measured_on, row.spec.conditions.phase))
-    return Predictive(
-        values=values, ranges=ranges, relative={name: one * luck for name, one in ranges.items()}, each=found
-    )
+    relative = {
+        name: one * np.exp(left_out(row.machine, row.spec.measured_on, _phase(row, name)))
+        for name, one in ranges.items()
+    }
+    return Predictive(values=values, ranges=ranges, relative=relative, each=found)
 
 
-def _times(quantity: str, values: Mapping[str, float], steps: Values, rates: Rates) -> Values:
-    """Return samples of the time of a quantity over its prediction, given those of the step.
+def _phase(row: Published, quantity: str) -> str:
+    """Return the phase whose luck a quantity has: of mixed serving, a first token that of prefill."""
+    return "prefill" if row.mixed and PERCENTILE.sub("", quantity) == "ttft" else row.spec.conditions.phase
 
-    A first token comes after a request's path besides, which has a range of its own.
+
+def _times(row: Published, like: Published, sampled: tuple[Rates, Values]) -> Callable[[str], Values]:
+    """Return what gives samples of the time of a quantity over its prediction.
+
+    A first token comes after a request's path besides, which has a range of its own.  ``like`` is the row that it is a
+    case of, whose clients' waits move with the steps as its own do.
     """
-    if quantity != "ttft":
-        return steps
-    return (as_array(rates.request_path) + steps * values["step_time"]) / values["ttft"]
+    rates, phases = sampled[0], row.phases if row.mixed else (row.resolved,)
+    steps: dict[str, Values] = {
+        one.plan.family.phase: pool_intervals(
+            row.machine, one.plan.layout, one.plan.family, one.scenario.case, row.spec.ranges, None, sampled
+        ).relative
+        for one in phases
+    }
+    path = as_array(rates.request_path)
+
+    def of_clients(quantity: str) -> Values:
+        if quantity == RATE:
+            quantity = "requests_per_s"
+        middle = as_float(row.machine.rates().request_path)
+        moved = like.elasticities.moved(
+            quantity, {**steps, "path": path / middle if middle else np.ones_like(steps["decode"])}
+        )
+        return 1 / moved if quantity in RATES else moved
+
+    def of_a_pool(quantity: str) -> Values:
+        (step,) = steps.values()
+        if quantity != "ttft":
+            return step
+        time = as_float(row.resolved.point.step_time)
+        return (path + step * time) / (as_float(row.machine.rates().request_path) + time)
+
+    return of_clients if row.mixed else of_a_pool
 
 
 def mixture(
@@ -228,7 +293,7 @@ def mixture(
     for quantity in found[0][1]:
         each = np.array([one[quantity] for one, _ in found])
         value = _mean(weights, each.tolist())
-        times = value / each if quantity == RATE else each / value
+        times = value / each if quantity in RATES else each / value
         samples = np.stack([time * one[quantity] for time, (_, one) in zip(times, found, strict=True)])
         values[quantity], relative[quantity] = value, samples[taken, np.arange(len(taken))]
     return values, relative
@@ -261,7 +326,7 @@ def scored(published: Published, found: Predictive | None = None) -> Result:
     return Result(
         spec=published.spec,
         place=place(published, resolved),
-        fits=resolved.fits,
+        fits=holds_one(resolved) if published.mixed else resolved.fits,
         scores=scores,
         parts=tuple((part.name, part.value, times[part.name]) for part in published.spec.parts),
     )

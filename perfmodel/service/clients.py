@@ -88,9 +88,7 @@ def _slope(moved: float, value: float) -> float:
 
 
 def _prefill(step: PrefillStep, factor: float) -> PrefillStep:
-    return replace(
-        step, fixed=step.fixed * factor, per_token=step.per_token * factor, per_pair=step.per_pair * factor
-    )
+    return replace(step, fixed=step.fixed * factor, per_token=step.per_token * factor, per_pair=step.per_pair * factor)
 
 
 def _decode(step: DecodeStep, factor: float) -> DecodeStep:

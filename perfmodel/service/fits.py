@@ -41,23 +41,23 @@ def decode_step(layout: Layout, family: Family, case: Case) -> DecodeStep:
     Contexts of 128 to 32,768 tokens are equal, as the replay has the busiest rank itself.  What does not fit memory
     is left out where two contexts of a batch or more fit; batches of which fewer fit end the table.
     """
-    counts: list[float] = []
-    times, slopes, errors = [], [], []
     plain = replace(case, osl=2, rates=replace(case.rates, context_spread=0.0))
-    for batch in BATCHES:
-        context = np.array(CONTEXTS, float)
-        point = pool_point(replace(layout, batch=float(batch)), family, replace(plain, isl=context - 1))
-        fits = np.broadcast_to(np.asarray(cast(Any, point.memory) <= cast(Any, point.usable)), context.shape)
-        if fits.sum() < 2 and counts:
+    batch, context = (one.ravel() for one in np.meshgrid(np.array(BATCHES, float), CONTEXTS, indexing="ij"))
+    point = pool_point(replace(layout, batch=batch), family, replace(plain, isl=context - 1))
+    shape = (len(BATCHES), len(CONTEXTS))
+    seconds = np.broadcast_to(np.asarray(point.step_time, float), batch.shape).reshape(shape)
+    fits = np.broadcast_to(np.asarray(cast(Any, point.memory) <= cast(Any, point.usable)), batch.shape).reshape(shape)
+    contexts = np.array(CONTEXTS, float)
+    found: list[tuple[float, float, float, float]] = []
+    for count, times, held in zip(BATCHES, seconds, fits, strict=True):
+        if held.sum() < 2 and found:
             break
-        known = fits if fits.sum() > 1 else np.ones_like(fits)
-        seconds = np.broadcast_to(np.asarray(point.step_time, float), context.shape)[known]
-        (time, slope), worst = _fitted(np.stack([np.ones(len(seconds)), batch * context[known]], axis=1), seconds)
-        counts.append(float(batch))
-        times.append(time)
-        slopes.append(slope)
-        errors.append(worst)
-    return DecodeStep(counts=tuple(counts), times=tuple(times), slopes=tuple(slopes), worst=max(errors))
+        known = held if held.sum() > 1 else np.ones_like(held)
+        columns = np.stack([np.ones(known.sum()), count * contexts[known]], axis=1)
+        (time, slope), worst = _fitted(columns, times[known])
+        found.append((float(count), time, slope, worst))
+    counts, times_at, slopes, errors = zip(*found, strict=True)
+    return DecodeStep(counts=counts, times=times_at, slopes=slopes, worst=max(errors))
 
 
 def _times(layout: Layout, family: Family, case: Case, shape: tuple[int, ...]) -> Floats:

@@ -31,6 +31,8 @@ class MixedInstance:
         #: requests whose first decode step is to come, and the seconds of prompts alone since the last decode step
         self.fresh: list[int] = []
         self.pause = 0.0
+        self.patience = pool.align_steps if pool.ranks > 1 else 0  # steps that prompts still wait for other ranks
+        self.waits = False
         self.busy_seconds = 0.0
         self.steps_done = 0
 
@@ -51,14 +53,17 @@ class MixedInstance:
         elif len(self.prompts[rank].queue) == 1 and self.steps > 1:
             steps = steps_until(now - self.since, self.first, self.growth)
             if steps < self.steps:
+                self.patience += self.steps - steps if self.waits else 0
                 self.steps, self.next = steps, self.since + elapsed(steps, self.first, self.growth)
 
     def boundary(self, now: float) -> list[int]:
         """End the stretch: let requests leave and prompts go on to decode, begin the next, return those that left."""
         left = self._end(now) if self.steps else []
         self.since = now
-        work, any_work = self._fill(now)
+        held = self.waits = self._holds()
+        work, any_work = ([0.0], False) if held else self._fill(now)
         if any_work:
+            self.patience = self.pool.align_steps if self.pool.ranks > 1 else 0
             loads = self.running.loads() if self.chunked else [0.0] * self.pool.ranks
             spare = self.pool.decode.fixed if self.chunked else 0.0
             longest = max(load - spare + seconds for load, seconds in zip(loads, work, strict=True))
@@ -67,6 +72,9 @@ class MixedInstance:
         elif self.running.number:
             self.steps, self.first, self.growth = self.running.stretch()
             self.decoding = True
+            if held:
+                self.steps = min(self.steps, self.patience)
+                self.patience -= self.steps
         else:
             self.next, self.steps = IDLE, 0
             return left
@@ -76,6 +84,13 @@ class MixedInstance:
                 self.log.stepped[request] = now + self.first
             self.fresh = []
         return left
+
+    def _holds(self) -> bool:
+        """Return whether prompts wait for ranks that have none; never while nothing decodes."""
+        if not self.patience or not self.running.number:
+            return False
+        waiting = sum(bool(prompts.queue) for prompts in self.prompts)
+        return 0 < waiting < self.pool.ranks
 
     def _end(self, now: float) -> list[int]:
         running, log = self.running, self.log

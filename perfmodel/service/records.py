@@ -140,6 +140,8 @@ class MixedPool:
     ranks: int = 1
     budget: int = 8192
     mode: Mode = "chunked"
+    #: decode steps that prompts wait for ranks that have none, so that ranks in step work prompts together
+    align_steps: int = 0
     slots: int | None = None
     cache_tokens: int | None = None
     #: part of its output whose cache a request must find free to be let in: 1 where none is ever turned out again;

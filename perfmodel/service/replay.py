@@ -97,7 +97,9 @@ class _Run:
         reserved = 1.0 if pool is None else pool.reserved
         needs = (self.requests.isl + np.ceil(self.requests.osl * reserved).astype(np.int64)).tolist()
         if service.mixed is not None:
-            self.caches = [caches_of(service.mixed.cache_blocks, self.requests, log.isl) for _ in range(service.mixed.instances)]
+            self.caches = [
+                caches_of(service.mixed.cache_blocks, self.requests, log.isl) for _ in range(service.mixed.instances)
+            ]
             return [MixedInstance(service.mixed, log, needs, cache) for cache in self.caches]
         if service.decode is None:
             return []

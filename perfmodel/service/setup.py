@@ -3,13 +3,18 @@
 import math
 
 from perfmodel.algebra import as_float
+from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Layout
-from perfmodel.prediction.scenario import Resolved
+from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.serving import PoolPoint
+from perfmodel.service.arrivals import ClosedLoop, poisson
 from perfmodel.service.fits import decode_step, prefill_step
-from perfmodel.service.records import DecodePool, FrontEnd, MixedPool, PrefillPool, Service, Transfer
-from perfmodel.specs.machine import EngineSpec
-
+from perfmodel.service.records import FrontEnd, MixedPool, Requests, Service
+from perfmodel.specs.conditions import Conditions
+from perfmodel.specs.machine import EngineSpec, StackSpec
+from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.workload import lognormal
+from perfmodel.supply.rates import Rates
 
 #: part of an output that is reserved: engines give blocks as they fill, and requests of a steady run are on average
 #: half-way; preemption, which starts when all are long at once, is left out
@@ -34,7 +39,9 @@ def mixed_service(prefill: Resolved, decode: Resolved, engine: EngineSpec, *, in
     """
     plan, case = decode.plan, decode.scenario.case
     layout = Layout.of(plan.layout)
-    most = plan.layout.batch if engine.max_running is None else max(plan.layout.batch, round(as_float(engine.max_running)))
+    most = (
+        plan.layout.batch if engine.max_running is None else max(plan.layout.batch, round(as_float(engine.max_running)))
+    )
     return Service(
         mixed=MixedPool(
             prefill=prefill_step(Layout.of(prefill.plan.layout), prefill.plan.family, prefill.scenario.case),
@@ -46,7 +53,94 @@ def mixed_service(prefill: Resolved, decode: Resolved, engine: EngineSpec, *, in
             slots=most,
             cache_tokens=cache_tokens(plan.point),
             reserved=RESERVED,
+            align_steps=round(as_float(engine.align_steps or 0)),
             tokens_per_step=as_float(plan.point.tokens_per_step),
         ),
         front_end=FrontEnd(delay=as_float(case.rates.request_path)),
     )
+
+
+def engine_of(stack: StackSpec, name: str | None) -> EngineSpec:
+    """Return how an engine on a stack schedules: the one that is named, else the one that the stack comes with.
+
+    Raises ``UsageError`` where the stack has no such engine.
+    """
+    known = {engine.name: engine for engine in stack.engines}
+    if not known:
+        raise UsageError(
+            f"stack {stack.name}: no engine on file; allowed: a stack with engines; see 'moeplan list stacks'"
+        )
+    if name is None:
+        return stack.engines[0]
+    if name not in known:
+        raise UsageError(f"engine {name!r}: none of stack {stack.name}{did_you_mean(name, list(known))}")
+    return known[name]
+
+
+def holds_one(decode: Resolved) -> bool:
+    """Return whether the cache of a rank holds one request from its first to its last token: engines let in no more."""
+    case = decode.scenario.case
+    return cache_tokens(decode.point) >= as_float(case.isl + case.osl)
+
+
+def ranks_of(conditions: Conditions) -> int:
+    """Return the data-parallel ranks of an instance."""
+    layout = conditions.layout
+    return (layout.dies - layout.expert_dies) // (layout.tp * layout.cp)
+
+
+def mixed_phases(
+    conditions: Conditions, engine: EngineSpec, model: ModelSpec, rates: Rates
+) -> tuple[Conditions, Resolved, Resolved]:
+    """Return conditions of mixed serving with their batch, and the layout of the same dies evaluated for each phase.
+
+    An open batch of decode is what the clients have a rank run, at most what its cache holds; of an open loop the
+    engine's most.  Prefill has as many prompts a rank as the engine's budget takes.
+    Raises ``UsageError`` as ``resolve`` does.
+    """
+    asked = conditions.layout.batch
+    if asked is None:
+        most = engine.max_running and round(as_float(engine.max_running))
+        asked = most or 256
+        if conditions.concurrency is not None:
+            asked = min(asked, math.ceil(conditions.concurrency / ranks_of(conditions)))
+    prompts = max(1, min(asked, round(as_float(engine.token_budget)) // conditions.isl))
+    alone = {"draft": 0, "overlap": "none", "attention_cores": 0, "fused_experts": False}
+    first = conditions.model_copy(
+        update={
+            "phase": "prefill",
+            "serving": "disaggregated",
+            "layout": conditions.layout.model_copy(update={**alone, "batch": prompts}),
+        }
+    )
+    prefill = resolve(of_conditions(first, model, rates))
+    tried = conditions.model_copy(update={"layout": conditions.layout.model_copy(update={"batch": asked})})
+    decode = resolve(of_conditions(tried, model, rates, prefill.point))
+    if not decode.fits and conditions.layout.batch is None:
+        held = cache_tokens(decode.point) / (conditions.isl + conditions.osl / 2)
+        fewer = max(1, min(asked, math.floor(held)))
+        tried = conditions.model_copy(update={"layout": conditions.layout.model_copy(update={"batch": fewer})})
+        decode = resolve(of_conditions(tried, model, rates, prefill.point))
+    return tried, prefill, decode
+
+
+WAVES = 10  # requests of each client, where it is not said: what public benchmarks send
+OPEN_REQUESTS = 20_000  # of an open loop
+#: spread of lengths that are given as one number: drawn evenly from 0.8 to 1.0 of a largest, as a public benchmark has
+#: them; requests of equal lengths would go on in step for ever, as those of no service do
+LITTLE = 0.06
+
+
+def requests_of(conditions: Conditions, seed: int = 0) -> Requests:
+    """Return what clients send: lengths of a mean and spread, in a closed loop all at once first, or as they arrive."""
+    assert conditions.concurrency is not None or conditions.rate is not None
+    clients = conditions.concurrency
+    count = conditions.requests or (OPEN_REQUESTS if clients is None else WAVES * clients)
+    spreads = [LITTLE if cv is None else cv for cv in (conditions.isl_cv, conditions.osl_cv)]
+    least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
+    isl_cv, osl_cv = (min(cv, least) for cv in spreads)
+    lengths = lognormal(conditions.isl, isl_cv, conditions.osl, osl_cv, requests=count, seed=seed)
+    if clients is not None:
+        return Requests.of(lengths.isl, lengths.osl, ClosedLoop(clients=clients))
+    assert conditions.rate is not None
+    return Requests.of(lengths.isl, lengths.osl, poisson(conditions.rate, count, seed))

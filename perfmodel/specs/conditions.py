@@ -1,6 +1,6 @@
 """What a run is set up with: machine, model, lengths, precisions, techniques, and the layout of each pool."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
@@ -54,11 +54,49 @@ class Service(Spec):
 OF_MACHINE = ("system", "stack", "kernels", "techniques", "memory_share")
 
 
+#: whether each pool runs one phase, or every instance runs both on the same dies
+Serving = Literal["disaggregated", "mixed"]
+
+
 class Conditions(Service):
     """Everything needed to predict the row."""
 
     phase: Phase
     layout: LayoutConditions
+    serving: Serving = "disaggregated"
+    #: what schedules the requests; the first of the stack where it is not said
+    engine: str | None = None
+    #: clients of a closed loop, or the requests a second of an open one
+    concurrency: PositiveInt | None = None
+    rate: Annotated[float, Gt(0), Ge(LEAST)] | None = None
+    #: what the clients sent in all, their first wave included
+    requests: PositiveInt | None = None
+    #: standard deviation over mean of the lengths that clients send
+    isl_cv: Annotated[float, Ge(0), Le(10)] | None = None
+    osl_cv: Annotated[float, Ge(0), Le(10)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lengths_with_their_spread(cls, values: Any) -> Any:
+        """Take lengths as ``{mean: 4096, cv: 1.3}`` too."""
+        if not isinstance(values, dict):
+            return values
+        taken = dict(values)
+        for name in ("isl", "osl"):
+            length = taken.get(name)
+            if isinstance(length, dict) and set(length) == {"mean", "cv"}:
+                taken[name], taken[f"{name}_cv"] = length["mean"], length["cv"]
+        return taken
+
+    @model_validator(mode="after")
+    def _load_can_be(self) -> "Conditions":
+        if self.concurrency is not None and self.rate is not None:
+            raise ValueError("concurrency and rate; allowed: one, clients of a closed loop or the rate of an open one")
+        if self.serving == "mixed" and self.phase != "decode":
+            raise ValueError("serving: mixed with phase prefill; allowed: phase decode, prefill runs on the same dies")
+        if self.serving == "mixed" and self.concurrency is None and self.rate is None:
+            raise ValueError("serving: mixed without a load; add concurrency, the clients, or rate, requests a second")
+        return self
 
     @model_validator(mode="after")
     def _acceptance_known(self) -> "Conditions":

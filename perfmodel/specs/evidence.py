@@ -1,5 +1,6 @@
 """Published results: of one pool, of whole deployments, and what other models predict for them."""
 
+import re
 from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Gt
@@ -11,8 +12,27 @@ from perfmodel.specs.open_conditions import OpenCondition, check_open
 
 #: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
 Quantity = Literal[
-    "step_time", "tpot", "ttft", "tokens_per_s_per_card", "latency", "layer_time", "attention_lane", "experts_lane"
+    "step_time",
+    "tpot",
+    "tpot_p50",
+    "tpot_p90",
+    "tpot_p99",
+    "ttft",
+    "ttft_p50",
+    "ttft_p90",
+    "ttft_p99",
+    "itl_max",
+    "e2e",
+    "tokens_per_s_per_card",
+    "requests_per_s",
+    "latency",
+    "layer_time",
+    "attention_lane",
+    "experts_lane",
 ]
+PERCENTILE = re.compile(r"_p\d\d$")
+#: what clients of mixed instances measure
+OF_CLIENTS = ("tpot", "ttft", "itl_max", "e2e", "requests_per_s", "tokens_per_s_per_card")
 
 
 R = TypeVar("R", "EvidenceSpec", "DeploymentSpec")
@@ -28,8 +48,9 @@ def _measurable(value: float) -> float:
 PositiveValue = Annotated[float, Strict(), Gt(0), Field(allow_inf_nan=False), AfterValidator(_measurable)]
 
 
-#: the one quantity that is a rate; the others are times
 RATE = "tokens_per_s_per_card"
+#: quantities that are rates; the others are times
+RATES = (RATE, "requests_per_s")
 
 
 class Measured(Spec):
@@ -44,7 +65,7 @@ class Measured(Spec):
     @classmethod
     def _unit_is_si(cls, unit: str, info: ValidationInfo) -> str:
         quantity = info.data.get("quantity")
-        allowed = "1/s" if quantity == RATE else "s"
+        allowed = "1/s" if quantity in RATES else "s"
         if quantity is not None and unit != allowed:
             raise ValueError(f"found {unit!r}; allowed: {allowed!r} for {quantity}; convert the value")
         return unit
@@ -103,7 +124,21 @@ class EvidenceSpec(Spec):
         return _checked(self)
 
     @model_validator(mode="after")
-    def _first_token_is_served(self) -> "EvidenceSpec":
+    def _quantities_are_of_the_run(self) -> "EvidenceSpec":
+        of_clients = [one.quantity for one in self.measured if PERCENTILE.sub("", one.quantity) in OF_CLIENTS]
+        if self.conditions.serving == "mixed":
+            others = [one.quantity for one in self.measured if one.quantity not in of_clients]
+            if others or self.measured_on != "service":
+                raise ValueError(
+                    f"serving: mixed with {', '.join(others) or 'measured_on: driver'}; allowed: what clients of a "
+                    f"service measure: {', '.join(OF_CLIENTS)}, and _p50, _p90, _p99 of times"
+                )
+            return self
+        only_mixed = [name for name in of_clients if name not in ("tpot", "ttft", RATE)]
+        if only_mixed:
+            raise ValueError(
+                f"{', '.join(only_mixed)} of one pool; allowed: with serving: mixed, as its clients count it"
+            )
         if any(one.quantity == "ttft" for one in self.measured) and (
             self.conditions.phase != "prefill" or self.measured_on != "service"
         ):

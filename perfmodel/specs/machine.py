@@ -273,6 +273,8 @@ class EngineSpec(Spec):
     token_budget: PositiveCount
     #: requests that a data-parallel rank runs at once; open: as many as its cache holds
     max_running: PositiveCount | None = None
+    #: steps that a prompt waits until all ranks of an instance have one, where the engine has them begin together
+    align_steps: PositiveCount | None = None
     source: str
     note: str | None = None
 
