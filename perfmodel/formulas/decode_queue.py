@@ -22,7 +22,7 @@ def running_context(*, mean_output: Count, mean_input_output: Count, mean_square
     .. math:: \bar c = \frac{E(i\,o)}{E(o)} + \frac{E(o^2)}{2\,E(o)}
 
     Steps of one length; errs neither way for correlated lengths, as E(i o) is asked for.
-    Source: length-biased sampling of a renewal process, [kleinrock1975] section 5.2.
+    Source: length-biased sampling of a renewal process, [kleinrock1975] chapter 5.
 
     4096 in and 1024 out, all alike: input and half of the output.
 
@@ -44,7 +44,7 @@ def running_context_variance(
 
     .. math:: v = \frac{E(i^2 o) + E(i\,o^2) + E(o^3)/3}{E(o)} - \bar c^2
 
-    Source: length-biased sampling of a renewal process, [kleinrock1975] section 5.2.
+    Source: length-biased sampling of a renewal process, [kleinrock1975] chapter 5.
 
     No input and equal outputs leave the uniform distribution, a twelfth of the square:
 
@@ -62,7 +62,7 @@ def requests_met(*, arrival_scv: Dimensionless, shared_life: Dimensionless) -> D
     .. math:: 1 + (c_a^2 - 1)\,\frac{E\min(o, o')}{E(o)}
 
     ``shared_life`` is that last quotient, 1 for equal outputs.  Bursts as geometric batches; for ``arrival_scv``
-    below 1 the neighbours keep away.  Source: batch size that a member sees, [kleinrock1975] section 5.2.
+    below 1 the neighbours keep away.  Source: batch size that a member sees, [kleinrock1975] chapter 5.
 
     >>> requests_met(arrival_scv=4.0, shared_life=1.0)
     4.0
@@ -76,7 +76,7 @@ def largest_normal_variance(*, count: Count) -> Dimensionless:
     .. math:: v = \frac{\pi^2 / 6}{2\ln n + \pi^2 / 6}
 
     Gumbel's limit, held to 1 at one; up to 25 % low between (0.54 for 0.68 at 2, 0.23 for 0.30 at 16).
-    Source: [gumbel1958] section 5.2.
+    Source: [gumbel1958].
 
     >>> largest_normal_variance(count=1)
     1.0
@@ -177,7 +177,7 @@ def decode_tpot_spread(
     a life (two thirds of the variance is left of equal lives without load).  The busiest rank's sum of contexts adds
     Gumbel's variance.  Errs low for contexts of heavy tails: p99 of lognormal ones by 7 %.
 
-    Source: [kleinrock1975] section 3.4 for the number, linearised about its mean; [gumbel1958] for the largest.
+    Source: [kleinrock1975] chapter 3 for the number, linearised about its mean; [gumbel1958] for the largest.
 
     >>> sigma = decode_tpot_spread(tpot=0.04, request_rate=5.0, decode_tokens=100, fixed_time=0.02,
     ...     sequence_time=0.001, sequence_scv=0.0, ranks=1, arrival_scv=1.0, count_variance=0.0)

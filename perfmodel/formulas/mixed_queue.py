@@ -94,7 +94,7 @@ def chunked_ttft(
     prompts fill a budget; where fewer than 1, one prompt at a time is served.
     Infinite where prompts alone overfill the budget.  Steps as Poisson arrivals make them.
 
-    Source: residual life, [kleinrock1975] section 5.2.
+    Source: residual life, [kleinrock1975] chapter 5.
 
     An empty engine: a step and the prompt's work.
 
@@ -137,7 +137,7 @@ def prefill_batch(
     A prefill step follows each step in which a prompt came; P and D are the steps, ``decode_load`` is rate times
     decode tokens times time of a sequence.  At least 1, at most ``slots``.  Iterated; Poisson arrivals.
 
-    Source: balance of steps, [kleinrock1975] section 5.2.
+    Source: balance of steps, [kleinrock1975] chapter 5.
 
     Few prompts come one by one:
 
@@ -202,7 +202,7 @@ def prefill_first_ttft(
     L is the step that an arrival meets: of decode, (1 - phi) T long, or of prompts; half of it is left.  All that came
     in it share the next; N requests run, and none with chance exp(-N).  W of :func:`budget_wait`.
 
-    Source: residual life, [kleinrock1975] section 5.2.
+    Source: residual life, [kleinrock1975] chapter 5.
 
     An empty engine: the prompt's own step.
 

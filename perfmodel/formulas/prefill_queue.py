@@ -8,8 +8,7 @@ import math
 from typing import cast
 
 from perfmodel.algebra import Num, exp, greater, log, maximum, minimum, sqrt, where
-from perfmodel.formulas.queues import slot_wait_share
-from perfmodel.units import Count, Dimensionless, Fraction, PerSecond, Seconds
+from perfmodel.units import Count, Dimensionless, PerSecond, Seconds
 
 _ROUNDS = 3
 _STAIRS = 3
@@ -70,7 +69,7 @@ def renewal_dispersion(*, arrivals: Count, arrival_scv: Dimensionless) -> Dimens
     .. math:: I = 1 + (c_a^2 - 1)\,\frac{x}{x + (c_a^2 + 1) / 6}
 
     Gamma gaps: its first two terms for long windows, 1 for none; between, an interpolation.
-    Source: [cox1962] section 4.5 for the long window.
+    Source: [cox1962] chapter 4 for the long window.
 
     >>> renewal_dispersion(arrivals=10.0, arrival_scv=1.0)
     1.0
@@ -92,18 +91,23 @@ def prefill_ttft(
 
     .. math::
 
-        F = (1 - u)(a + w) + u\,\Bigl(a + w\,c\bigl(1 + \lambda X + I - 1\bigr)
-            + \bigl(1 - \tfrac1n\bigr)\tfrac{X}{2}\Bigr)
-            + X_n\,\frac{I + c_p^2 / K}{2}\,\frac{\rho^{\sqrt{2(n + 1)} - 1}}{n\,(1 - \rho)},\quad n = K R
+        F = f\,(a + w)\,\bigl(1 + \tfrac{m}{2}\bigr) + (1 - f)\,\Bigl(a + w\,c(\lambda X_b + I)
+            + \bigl(1 - \tfrac1n\bigr)\tfrac{X_b}{2}\Bigr) + Q,\quad n = K R,\quad m = \tfrac{I - 1}{2}
 
-        X = a + w\,c(k),\quad k = \lambda X + e^{-\lambda X},\quad u = \frac{\lambda X}{k}
+        X = a + w\,c(k),\quad k = \lambda X + (1 + m)\,e^{-\lambda X / (1 + m)},\quad
+        f = \frac{e^{-\lambda X / (1 + m)}}{k},\quad X_b = X + \frac{\operatorname{var} X}{X}
 
-    X is the mean step (iterated), c of :func:`prompts_of_busiest`, u the chance to find it busy, X_n = a + w K a full
-    step, rho of :func:`prefill_utilisation`, I the dispersion of arrivals (``request_rate`` is the instance's).
-    Approximation.  In range: equal prompts that divide the budget, dispersion to 4, load to 0.8.
-    Infinite from a load of 1 on.
+        Q = X_n\,\frac{I + c_p^2 / K}{2\,n\,(1 - \rho)}\,\Bigl(\tfrac1K\,\rho^{(\sqrt{2(n + 1)} - 1) / I}
+            + \bigl(1 - \tfrac1K\bigr)\,e^{-2 n (1 - \rho) / I}\Bigr)
 
-    Source: balance of steps; [sakasegawa1977] for the queue of full steps.
+    X is the mean step (iterated), c of :func:`prompts_of_busiest`, f the chance to find the instance idle, m the others
+    of a burst, X_b the step that one meets: numbers in successive steps feed back by s = lambda w / R, so
+    var X = (w / R)^2 I (k - 1) / (1 - s^2), held below (X - a - w)(X_n - X).  Q waits for full steps of X_n = a + w K;
+    its powers were shaped on the chain of :mod:`numeric.prefill`, not derived.  ``request_rate`` is the instance's.
+    In range: equal prompts that divide the budget, dispersion I up to 4, load to 0.9: 5 % mean error, 15 % in nine of
+    ten; at one rank and I near 4 up to 30 % high.  Infinite from a load of 1 on.
+
+    Source: balance of steps; [sakasegawa1977] and heavy traffic, [kleinrock1976] chapter 2, for full steps.
 
     Hardly any load: a step of one's own.
 
@@ -134,11 +138,14 @@ def prefill_ttft(
     batch = come + none * (1 + mates)
     first = none / batch
     varied = prompt_time * prompt_time / (ranks * ranks) * dispersion * maximum(batch - 1, 0) / steady
-    met = minimum(step + varied / step, full)
+    room = maximum((step - bare) * (full - step), 0)
+    met = step + varied * room / maximum(varied + room, _LEAST * step * step) / step
     beside = request_rate * met + dispersion
     shared = prompts_of_busiest(prompts=beside, variance=dispersion * request_rate * met, ranks=ranks)
     own = fixed_time + prompt_time * minimum(shared, slots) + (1 - 1 / places) * met / 2
-    beyond = exp((1 - 1 / places) * log(maximum(load, _LEAST)))
-    queue = full * beyond * (dispersion + prompt_scv / slots) / 2 * slot_wait_share(servers=places, utilisation=load)
+    few = exp((sqrt(2 * (places + 1)) - 1) / dispersion * log(maximum(load, _LEAST)))
+    many = exp(-2 * places * maximum(1 - load, 0) / dispersion)
+    heavy = full * (dispersion + prompt_scv / slots) / (2 * places * maximum(1 - load, _LEAST))
+    queue = heavy * (few + (slots - 1) * many) / slots
     burst = first * mates * bare / 2
     return where(greater(1, load), first * bare + (1 - first) * own + burst + queue, _INFINITE)

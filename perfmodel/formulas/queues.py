@@ -23,7 +23,7 @@ def mm1_wait(*, utilisation: Fraction, service_time: Seconds) -> Seconds:
 
     .. math:: w = \frac{\rho\,s}{1 - \rho}
 
-    Exact for Poisson arrivals.  Source: [kleinrock1975] section 3.2.
+    Exact for Poisson arrivals.  Source: [kleinrock1975] chapter 3.
 
     >>> mm1_wait(utilisation=0.5, service_time=2.0)
     2.0
@@ -37,7 +37,7 @@ def mg1_wait(*, utilisation: Fraction, service_time: Seconds, service_scv: Dimen
     .. math:: w = \frac{\rho\,s}{1 - \rho}\,\frac{1 + c_s^2}{2}
 
     Exact for Poisson arrivals; ``service_scv`` is variance over squared mean.
-    Source: [kleinrock1975] section 5.6.
+    Source: [kleinrock1975] chapter 5.
 
     >>> mg1_wait(utilisation=0.5, service_time=2.0, service_scv=3.0)
     4.0
@@ -50,7 +50,7 @@ def md1_wait(*, utilisation: Fraction, service_time: Seconds) -> Seconds:
 
     .. math:: w = \frac{\rho\,s}{2\,(1 - \rho)}
 
-    Exact for Poisson arrivals.  Source: [kleinrock1975] section 5.6, [erlang1909].
+    Exact for Poisson arrivals.  Source: [kleinrock1975] chapter 5, [erlang1909].
 
     >>> md1_wait(utilisation=0.5, service_time=2.0)
     1.0
@@ -110,7 +110,7 @@ def ggc_wait(
     Approximation: exact for Poisson arrivals at one server.  Errs low for bursts that come together (up to twice
     at a coefficient of variation of 2) and for loads that drift.  k is :func:`arrival_smoothing`.
 
-    Source: [allen1990] section 5.5 for the spreads, [sakasegawa1977] for the servers, [kraemer1976] for k.
+    Source: [allen1990] for the spreads, [sakasegawa1977] for the servers, [kraemer1976] for k.
 
     >>> ggc_wait(servers=1, utilisation=0.5, service_time=2.0, arrival_scv=1.0, service_scv=3.0)
     4.0

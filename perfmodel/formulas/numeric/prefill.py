@@ -25,12 +25,13 @@ def pool_capacity(
     The stream of ``lengths`` is cut every B tokens; x is the work of such a chunk, in which a prompt's ``work`` falls
     evenly on its tokens.  Within 2.6 % of saturated steps; errs low where the work of a long prompt rises late.
 
-    Source: order statistics of a sample, [gumbel1958] section 2.1.
+    Source: order statistics of a sample, [gumbel1958].
 
     Equal prompts, four a step, on two ranks:
 
-    >>> pool_capacity(lengths=np.full(800, 100.0), work=np.full(800, 0.1), fixed_time=0.1, ranks=2, instances=1,
-    ...               budget=400.0)
+    >>> rate = pool_capacity(lengths=np.full(800, 100.0), work=np.full(800, 0.1), fixed_time=0.1, ranks=2,
+    ...                      instances=1, budget=400.0)
+    >>> round(rate, 6)
     16.0
     """
     tokens = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -72,8 +73,8 @@ def dispersion_seen(*, short: float, arrival_scv: float, utilisation: float) -> 
 
     Source: own simulations of two pools.
 
-    >>> dispersion_seen(short=1.0, arrival_scv=4.0, utilisation=0.5)
-    3.1
+    >>> dispersion_seen(short=1.0, arrival_scv=2.0, utilisation=1.0)
+    2.0
     """
     return short + (arrival_scv - short) * (0.4 + 0.6 * utilisation)
 
@@ -84,7 +85,7 @@ def counts(*, mean: float, dispersion: float, size: int) -> Array:
     Poisson at a ``dispersion`` (variance over mean) of 1, negative binomial above; below, every m-th of a Poisson
     stream, m the whole number next to its inverse.
 
-    Source: [feller1968] section VI.8.
+    Source: [feller1968] chapter VI.
 
     >>> counts(mean=1.0, dispersion=1.0, size=3).round(3).tolist()
     [0.368, 0.368, 0.264]
@@ -93,7 +94,7 @@ def counts(*, mean: float, dispersion: float, size: int) -> Array:
         every = max(round(1 / dispersion), 1) if dispersion > 1 / _LARGEST else _LARGEST
         fine = _plain_counts(mean * every, 1.0, size * every)
         spread = np.convolve(fine, np.full(every, 1 / every))[: size * every]
-        chances = spread.reshape(size, every).sum(axis=1)
+        chances = cast(Array, spread.reshape(size, every).sum(axis=1))
     else:
         chances = _plain_counts(mean, dispersion, size)
     chances[-1] += max(1 - chances.sum(), 0.0)
@@ -186,7 +187,7 @@ def first_token_times(
     Equal prompts that divide the budget; within some 10 % then.  Not for spread lengths on several ranks: p99 up to
     68 % low.  Costs milliseconds.
 
-    Source: embedded chain of bulk service, [kleinrock1975] section 5.4.
+    Source: embedded chain of bulk service, [kleinrock1975] chapter 5.
 
     Hardly any load: a step of one's own.
 
@@ -195,7 +196,7 @@ def first_token_times(
     0.5
     """
     full = ranks * slots
-    steps = fixed_time + prompt_time * np.arange(1, slots + 1)
+    steps = fixed_time + prompt_time * np.arange(1, slots + 1, dtype=np.float64)
     load = request_rate * float(steps[-1]) / full
     if load >= 1:
         return Times(points=np.zeros(0), weights=np.zeros(0))
