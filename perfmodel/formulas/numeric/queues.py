@@ -18,7 +18,8 @@ def erlang_c(*, servers: int, utilisation: float) -> float:
 
     .. math::
 
-        C = \frac{B_c}{1 - \rho\,(1 - B_c)},\quad B_j = \frac{A\,B_{j-1}}{j + A\,B_{j-1}},\quad B_0 = 1,\quad A = c\,\rho
+        C = \frac{B_c}{1 - \rho\,(1 - B_c)},\quad
+        B_j = \frac{A\,B_{j-1}}{j + A\,B_{j-1}},\quad B_0 = 1,\quad A = c\,\rho
 
     Exact for Poisson arrivals; by Erlang's B, whose recursion is stable; 1 from a utilisation of 1 on.
     Source: [erlang1917].
@@ -131,7 +132,7 @@ def md1_wait_percentile(*, utilisation: float, service_time: float, probability:
     Source: [franx2001].
 
     >>> round(md1_wait_percentile(utilisation=0.5, service_time=1.0, probability=0.9), 2)
-    1.46
+    1.52
     """
     if utilisation >= 1:
         return math.inf
