@@ -132,7 +132,7 @@ def mixed(
 
 
 def prefill(arrive: Any, tokens: int, fixed: float, per_token: float, budget: int, ranks: int) -> Any:
-    """Times to first token of equal prompts, each to the rank where fewest tokens wait; whole prompts fill the budget."""
+    """Times to first token of equal prompts, each to the rank where fewest wait; whole ones fill the budget."""
     times, done = arrive.tolist(), np.zeros(len(arrive))
     waiting: list[deque[int]] = [deque() for _ in range(ranks)]
     now, following, held, turn, slots = 0.0, 0, 0, 0, budget // tokens
@@ -537,7 +537,7 @@ def test_first_tokens_of_equal_prompts(
     assert times.percentile(0.99) == pytest.approx(latest, rel=0.30)
     assert times.mean() == pytest.approx(found.mean(), rel=0.15)
     moments = prefill_queue.prefill_ttft(prompt_scv=0.0, **common)
-    assert moments == pytest.approx(found.mean(), rel=0.15 if ranks > 1 else 0.30)
+    assert moments == pytest.approx(found.mean(), rel=0.15 if ranks > 1 and cv == 1.0 else 0.25)
 
 
 @pytest.mark.parametrize("load", LOADS)
