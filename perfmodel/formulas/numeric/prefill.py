@@ -104,7 +104,7 @@ def counts(*, mean: float, dispersion: float, size: int) -> Array:
 def _plain_counts(mean: float, dispersion: float, size: int) -> Array:
     rank = np.arange(size, dtype=np.float64)
     if mean <= 0:
-        return (rank == 0).astype(np.float64)
+        return cast(Array, (rank == 0).astype(np.float64))
     factorial = np.concatenate([[0.0], np.cumsum(np.log(rank[1:]))])
     if dispersion < 1 + _EVEN:
         return cast(Array, np.exp(rank * math.log(mean) - mean - factorial))
