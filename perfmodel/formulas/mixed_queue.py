@@ -135,8 +135,8 @@ def prefill_batch(
         P = a + w k,\quad D = \frac{a}{1 - \rho_d / (1 - \lambda (w + a / k))}
 
     A prefill step follows each step in which a prompt came; P and D are the steps, ``decode_load`` is rate times
-    decode tokens times time of a sequence.  At least 1, at most ``slots``, which is below 1 where a prompt takes several
-    steps.  Iterated; Poisson arrivals.
+    decode tokens times time of a sequence.  At least 1, at most ``slots``, which is below 1 where a prompt takes
+    several steps.  Iterated; Poisson arrivals.
 
     Source: balance of steps, [kleinrock1975] chapter 5.
 

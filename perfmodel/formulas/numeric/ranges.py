@@ -6,7 +6,7 @@ _NEARLY_EQUAL = 0.1
 _BURSTS = 2.0
 _UNTESTED = 4.0
 _HEAVY = 0.8
-_HEAVY_CONTEXTS = 0.5
+_HEAVY_CONTEXTS = 0.3
 _FULL = 0.95
 
 
@@ -73,8 +73,10 @@ def prefill_out_of_range(
         found.append("least outstanding work with long prompts on ranks in step: forms up to 4 times high")
     elif least_work and arrival_cv > 1 and ranks == 1:
         found.append("least outstanding work under bursts on instances of one rank: median 40 % off")
-    if not least_work and ranks == 1 and instances > 1 and load >= _HEAVY:
-        found.append("equal prompts in turn over instances of one rank at heavy load: 15 to 20 % high")
+    if not least_work and ranks == 1 and instances > 1:
+        found.append(
+            "in turn over instances of one rank: gaps there are even, the chain is up to twice high, means by 25 %"
+        )
     return tuple(found)
 
 
@@ -108,8 +110,8 @@ def decode_out_of_range(
         found.append("bursts on one rank: p99 up to 35 % off either way")
     if sequence_scv > _HEAVY_CONTEXTS and ranks > 1:
         found.append(
-            f"contexts of heavy tails (squared variation {sequence_scv:.1f} of a sequence's time) on ranks in step: p99 up to "
-            "30 % low at light load"
+            f"contexts of heavy tails (squared variation {sequence_scv:.1f} of a sequence's time) on ranks in step: "
+            "p99 up to 30 % low at light load"
         )
     if drafts:
         found.append("drafts make the tokens of a step random: their spread is in no percentile")
@@ -129,8 +131,8 @@ def mixed_out_of_range(
 ) -> tuple[str, ...]:
     """Return why forms of mixed serving do not hold; nothing where they do.
 
-    ``long_prompts`` is the share of prompts longer than the budget, ``waves`` requests over clients of a closed loop, infinite for open arrivals; ``one_cycle``: outputs are nearly
-    alike, so that the first wave of clients comes round again.
+    ``long_prompts`` is the share of prompts longer than the budget, ``waves`` requests over clients of a closed loop,
+    infinite for open arrivals; ``one_cycle``: outputs are nearly alike, so that the first wave comes round again.
 
     Source: own simulations of one engine.
 
