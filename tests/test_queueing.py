@@ -570,6 +570,11 @@ def test_first_tokens_come_later_with_load_to_infinity(ranks: int) -> None:
     assert chain.first_token_times(request_rate=2 * most, **common).percentile(0.5) == math.inf
 
 
+def test_a_chain_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="replay the requests"):
+        chain.first_token_times(request_rate=100.0, fixed_time=0.1, prompt_time=0.1, ranks=64, slots=64, dispersion=1.0)
+
+
 @pytest.mark.parametrize("dispersion", [0.25, 1.0, 4.0])
 def test_counts_have_their_mean_and_dispersion(dispersion: float) -> None:
     """Below one the window starts anywhere between two arrivals, which adds to the variance (Cox 1962)."""
