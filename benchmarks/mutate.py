@@ -52,14 +52,14 @@ SEARCH = (
 )
 #: package or module -> test files that hold it
 ORACLES = {
-    "formulas": PHYSICS,
+    "formulas": f"{PHYSICS} test_queueing",
     "ledger": PHYSICS,
     "timing": PHYSICS,
     "prediction/serving.py": SEARCH,
     "solver": SEARCH,
 }
 #: of those, the ones that a short run has time for
-QUICK = ("by_hand", "by_loops", "dimensions")
+QUICK = ("by_hand", "by_loops", "dimensions", "queueing")
 
 _NUMBERS = "Add|Sub|Mul|Div|FloorDiv|Mod|Pow"
 _ORDER = "Eq|NotEq|Lt|LtE|Gt|GtE"

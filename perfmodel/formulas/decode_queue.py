@@ -11,7 +11,7 @@ from perfmodel.algebra import Num, exp, greater, log, maximum, normal_quantile, 
 from perfmodel.formulas.statistics import largest_normal
 from perfmodel.units import Count, Dimensionless, Fraction, PerSecond, Seconds
 
-_ROUNDS = 3
+_ROUNDS = 2
 _LEAST = 1e-9
 _GUMBEL = math.pi * math.pi / 6
 
@@ -120,7 +120,7 @@ def decode_tpot(
     request goes to the rank that runs fewest, one half, all of its own request where few run; q = 1 - exp(-2 n).
     ``count_variance`` is 0 for such routing, else the variance of a rank's number over its mean: 1 at random,
     1 - (int S^2) / (int S) of the lives' survival S in turn (1 / 2 for exponential lives).
-    A quadratic in the square root of n, of which h and q are put in again thrice.
+    A quadratic in the square root of n, of which h and q are put in again, twice.
     Infinite where the sequences alone fill the time.  No wait for slots; errs low where load drifts.
 
     Source: [little1961]; [cornish1938] for the gamma; [blom1958] for z.
@@ -143,7 +143,7 @@ def decode_tpot(
     uneven = sequence_time * (1 - count_variance) * (1 - 1 / ranks) / 2
     base = fixed_time + sequence_time * met / ranks + uneven
     half = per_rank * slope / 2
-    few: Num = 1
+    few = exp(-2 * per_rank * base / spare)
     time: Num = base
     for _ in range(_ROUNDS):
         bare = maximum(base + uneven * few + skewed * (1 - few), fixed_time)

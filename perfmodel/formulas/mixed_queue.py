@@ -135,7 +135,8 @@ def prefill_batch(
         P = a + w k,\quad D = \frac{a}{1 - \rho_d / (1 - \lambda (w + a / k))}
 
     A prefill step follows each step in which a prompt came; P and D are the steps, ``decode_load`` is rate times
-    decode tokens times time of a sequence.  At least 1, at most ``slots``.  Iterated; Poisson arrivals.
+    decode tokens times time of a sequence.  At least 1, at most ``slots``, which is below 1 where a prompt takes
+    several steps.  Iterated; Poisson arrivals.
 
     Source: balance of steps, [kleinrock1975] chapter 5.
 
@@ -154,7 +155,7 @@ def prefill_batch(
         often = come * exp(minimum(request_rate * prefill, _LARGEST_POWER)) / step
         new = request_rate * (1 + fixed_time * often) / (maximum(1 - request_rate * prompt_time, _LEAST) * often)
         batch = (batch + minimum(maximum(new, 1), most)) / 2
-    return batch
+    return batch * minimum(slots, 1)
 
 
 def prefill_first_tpot(

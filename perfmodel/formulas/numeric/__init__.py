@@ -1,1 +1,1 @@
-"""Forms that need series, samples or linear systems: they take plain numbers and arrays, never symbols."""
+"""Which forms need a series, a sample or a linear system: they take plain numbers and arrays, never symbols?"""

@@ -6,6 +6,7 @@ _NEARLY_EQUAL = 0.1
 _BURSTS = 2.0
 _UNTESTED = 4.0
 _HEAVY = 0.8
+_HEAVY_CONTEXTS = 0.3
 _FULL = 0.95
 
 
@@ -72,21 +73,32 @@ def prefill_out_of_range(
         found.append("least outstanding work with long prompts on ranks in step: forms up to 4 times high")
     elif least_work and arrival_cv > 1 and ranks == 1:
         found.append("least outstanding work under bursts on instances of one rank: median 40 % off")
-    if not least_work and ranks == 1 and instances > 1 and load >= _HEAVY:
-        found.append("equal prompts in turn over instances of one rank at heavy load: 15 to 20 % high")
+    if not least_work and ranks == 1 and instances > 1:
+        found.append(
+            "in turn over instances of one rank: gaps there are even, the chain is up to twice high, means by 25 %"
+        )
     return tuple(found)
 
 
 def decode_out_of_range(
-    *, load: float, peak_load: float, arrival_cv: float, waits_for_slots: bool, drafts: bool
+    *,
+    load: float,
+    peak_load: float,
+    ranks: int,
+    arrival_cv: float,
+    sequence_scv: float,
+    waits_for_slots: bool,
+    drafts: bool,
 ) -> tuple[str, ...]:
     """Return why forms of a decode pool do not hold; nothing where they do.
 
+    ``sequence_scv`` is the squared variation of one sequence's time (:func:`decode_queue.sequence_scv`);
     ``waits_for_slots``: requests wait until a slot of the batch is free; ``drafts``: tokens a step are random.
 
     Source: own simulations of three pools.
 
-    >>> decode_out_of_range(load=0.6, peak_load=0.7, arrival_cv=1.0, waits_for_slots=False, drafts=False)
+    >>> decode_out_of_range(load=0.6, peak_load=0.7, ranks=16, arrival_cv=1.0, sequence_scv=0.1,
+    ...                     waits_for_slots=False, drafts=False)
     ()
     """
     found = _load(load, peak_load)
@@ -94,28 +106,45 @@ def decode_out_of_range(
         found.append("waits for slots: up to 2.7 times low under bursts, far more where load drifts")
     if arrival_cv > _UNTESTED:
         found.append(f"gaps of variation {arrival_cv:.1f}: tested to 4")
+    elif arrival_cv > _BURSTS and ranks == 1:
+        found.append("bursts on one rank: p99 up to 35 % off either way")
+    if sequence_scv > _HEAVY_CONTEXTS and ranks > 1:
+        found.append(
+            f"contexts of heavy tails (squared variation {sequence_scv:.1f} of a sequence's time) on ranks in step: "
+            "p99 up to 30 % low at light load"
+        )
     if drafts:
         found.append("drafts make the tokens of a step random: their spread is in no percentile")
     return tuple(found)
 
 
 def mixed_out_of_range(
-    *, load: float, peak_load: float, arrival_cv: float, ranks: int, percentiles: bool, waves: float, one_cycle: bool
+    *,
+    load: float,
+    peak_load: float,
+    arrival_cv: float,
+    ranks: int,
+    long_prompts: float,
+    percentiles: bool,
+    waves: float,
+    one_cycle: bool,
 ) -> tuple[str, ...]:
     """Return why forms of mixed serving do not hold; nothing where they do.
 
-    ``waves`` is requests over clients of a closed loop, infinite for open arrivals; ``one_cycle``: outputs are nearly
-    alike, so that the first wave of clients comes round again.
+    ``long_prompts`` is the share of prompts longer than the budget, ``waves`` requests over clients of a closed loop,
+    infinite for open arrivals; ``one_cycle``: outputs are nearly alike, so that the first wave comes round again.
 
     Source: own simulations of one engine.
 
-    >>> mixed_out_of_range(load=0.6, peak_load=0.6, arrival_cv=1.0, ranks=1, percentiles=False, waves=10.0,
-    ...                    one_cycle=False)
+    >>> mixed_out_of_range(load=0.6, peak_load=0.6, arrival_cv=1.0, ranks=1, long_prompts=0.0, percentiles=False,
+    ...                    waves=10.0, one_cycle=False)
     ()
     """
     found = _load(load, peak_load)
     if percentiles:
         found.append("percentiles of mixed serving have no form")
+    if long_prompts > _LONG_PROMPTS:
+        found.append("prompts longer than a step's budget: gaps and first tokens up to 30 % low at heavy load")
     if ranks > 1:
         found.append(f"{ranks} ranks in step share a mixed step: forms were tested on one")
     if arrival_cv > 1:
