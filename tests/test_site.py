@@ -17,7 +17,7 @@ from perfmodel.planning.site import with_site
 from perfmodel.prediction.quantities import predicted
 from perfmodel.prediction.uncertainty import SAMPLES
 from perfmodel.scoring.given_one import given_one
-from perfmodel.scoring.site import SiteRow, learnt, learnt_from, row_of_pool
+from perfmodel.scoring.site import SiteRow, learnt, learnt_from, rows_of_pool
 from perfmodel.scoring.spreads import FREEDOM
 from perfmodel.specs.machine import LeftOut, LeftOutBy
 from tests.conftest import Run
@@ -126,10 +126,10 @@ def test_a_row_with_open_conditions_tells_as_the_mixture_of_its_cases() -> None:
     row = row_on_file("sglang-mtp-h200-off")
     assert row.cases
     spreads = row.machine.terms.spec.left_out
-    _, factors = learnt_from([row_of_pool(row)], spreads, "service")
+    _, factors = learnt_from(rows_of_pool(row), spreads, "service")
     there = with_site(row.machine, ("sglang-mtp-h200-off",))
     assert as_float(there.terms.spec.decode_site) == pytest.approx(factors["decode"], rel=1e-12)
-    _, of_its_base = learnt_from([row_of_pool(replace(row, cases=()))], spreads, "service")
+    _, of_its_base = learnt_from(rows_of_pool(replace(row, cases=())), spreads, "service")
     assert abs(of_its_base["decode"] / factors["decode"] - 1) > 1e-3
 
 
@@ -163,7 +163,7 @@ def test_one_row_of_a_served_engine_buys_what_the_readme_says() -> None:
 
 def test_a_row_tells_the_same_by_itself_as_in_the_table() -> None:
     row = row_on_file("sglang-h100-decode-2k")
-    one = row_of_pool(row)
+    (one,) = rows_of_pool(row)
     assert one.error == pytest.approx(np.log(predicted(row.resolved)["tokens_per_s_per_card"] / 2785), rel=1e-9)
 
 

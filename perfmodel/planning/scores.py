@@ -11,7 +11,7 @@ from perfmodel.planning.site import with_site
 from perfmodel.scoring.deployments import Deployed, deployed
 from perfmodel.scoring.favoured import FavouredCase, favoured
 from perfmodel.scoring.left_out import known_without
-from perfmodel.scoring.site import SiteRow, row_of_pool, rows_of_deployment
+from perfmodel.scoring.site import SiteRow, rows_of_deployment, rows_of_pool
 from perfmodel.scoring.spreads import FittedSpread, fit_spreads
 from perfmodel.scoring.validation import Published, Result, beside_left_out, predictive, scored
 from perfmodel.specs.evidence import DeploymentSpec
@@ -53,7 +53,7 @@ def scores(
         without = scored(unread, alone)
         cases += favoured(row, predicted_whole)
         results.append(replace(found, scores=beside_left_out(found.scores, without.scores)))
-        told.append(row_of_pool(unread, alone))
+        told += rows_of_pool(unread, alone)
     joined = []
     for spec in deployments:
         model, machine = (
@@ -74,7 +74,7 @@ def spreads_left_out() -> dict[str, FittedSpread]:
     """Return what the model leaves out, as all that is on file tells it when predicted without its source."""
     rows, deployments = rows_on_file(), deployments_on_file()
     known = _known(rows, deployments, rows)
-    told = [row_of_pool(row.on(known[row.source])) for row in rows]
+    told = [one for row in rows for one in rows_of_pool(row.on(known[row.source]))]
     for spec in deployments:
         model, machine = (
             catalog.load_model(spec.conditions.model).spec,

@@ -8,7 +8,7 @@ from perfmodel.files.machines import load_conditions
 from perfmodel.files.results import find
 from perfmodel.planning.published import published
 from perfmodel.scoring.deployments import deployed
-from perfmodel.scoring.site import SiteRow, at_site, row_of_pool, rows_of_deployment
+from perfmodel.scoring.site import SiteRow, at_site, rows_of_deployment, rows_of_pool
 from perfmodel.specs.conditions import Service
 from perfmodel.supply.machine import Machine
 
@@ -22,7 +22,7 @@ def _rows(name: str) -> tuple[str, str, tuple[SiteRow, ...]]:
     spec = known.spec
     if kind == "evidence":
         row = published(spec)
-        return known.file, row.machine.system.spec.name, (row_of_pool(row),)
+        return known.file, row.machine.system.spec.name, tuple(rows_of_pool(row))
     model, machine = catalog.load_model(spec.conditions.model).spec, load_conditions(spec.conditions)
     rows = rows_of_deployment(deployed(spec, model, machine), machine)
     return known.file, machine.system.spec.name, tuple(rows)

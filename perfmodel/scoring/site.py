@@ -11,7 +11,7 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.prediction.uncertainty import SAMPLES, luck_of
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.spreads import FREEDOM, Miss
-from perfmodel.scoring.validation import Predictive, Published, predictive
+from perfmodel.scoring.validation import Predictive, Published, phase_of, predictive
 from perfmodel.specs.base import Figure, Source
 from perfmodel.specs.evidence import RATE, RATES
 from perfmodel.specs.machine import LeftOutBy
@@ -55,19 +55,24 @@ class SiteRow:
         return self.error - self.ranges
 
 
-def row_of_pool(row: Published, found: Predictive | None = None) -> SiteRow:
-    """Return a row of one pool as told by its first quantity; ``found`` is what is predicted of it, where known."""
-    measured = row.spec.measured[0]
+def rows_of_pool(row: Published, found: Predictive | None = None) -> list[SiteRow]:
+    """Return what a row of one pool tells by its first quantity, of mixed serving by all that its clients measured.
+
+    ``found`` is what is predicted of it, where known.
+    """
     found = predictive(row) if found is None else found
-    return SiteRow(
-        name=row.name,
-        source=row.source,
-        phase=row.spec.conditions.phase,
-        measured_on=row.spec.measured_on,
-        error=_error(measured.quantity, measured.value / found.values[measured.quantity]),
-        ranges=np.log(found.ranges[measured.quantity]),
-        spreads=row.machine.terms.spec.left_out,
-    )
+    return [
+        SiteRow(
+            name=row.name,
+            source=row.source,
+            phase=phase_of(row, measured.quantity),
+            measured_on=row.spec.measured_on,
+            error=_error(measured.quantity, measured.value / found.values[measured.quantity]),
+            ranges=np.log(found.ranges[measured.quantity]),
+            spreads=row.machine.terms.spec.left_out,
+        )
+        for measured in row.spec.measured[: None if row.mixed else 1]
+    ]
 
 
 def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:

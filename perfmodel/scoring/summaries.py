@@ -52,11 +52,13 @@ GROUPINGS: dict[str, Callable[[Counted], str]] = {
 
 
 def counted(results: Iterable[Result], deployed: Iterable[Deployed]) -> list[Counted]:
-    """Return what counts: the first quantity of each row, and every quantity of a deployment."""
+    """Return what counts: the first quantity of each step, and every quantity that clients measured."""
     found = []
     for one in results:
         conditions = one.spec.conditions
-        found.append(_counted(one.spec, conditions.system, conditions.phase, one.scores[0]))
+        mixed = conditions.serving == "mixed"
+        phase = "mixed" if mixed else conditions.phase
+        found += [_counted(one.spec, conditions.system, phase, score) for score in one.scores[: None if mixed else 1]]
     for each in deployed:
         system = each.spec.conditions.system
         found += [_counted(each.spec, system, "deployment", score) for score in each.scores]

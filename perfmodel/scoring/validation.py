@@ -236,13 +236,13 @@ def predictive(row: Published) -> Predictive:
         found.append((values, {name: times(name) for name in quantities}))
     values, ranges = mixture([weight for weight, _, _ in row.each], found, row.name)
     relative = {
-        name: one * np.exp(left_out(row.machine, row.spec.measured_on, _phase(row, name)))
+        name: one * np.exp(left_out(row.machine, row.spec.measured_on, phase_of(row, name)))
         for name, one in ranges.items()
     }
     return Predictive(values=values, ranges=ranges, relative=relative, each=found)
 
 
-def _phase(row: Published, quantity: str) -> str:
+def phase_of(row: Published, quantity: str) -> str:
     """Return the phase whose luck a quantity has: of mixed serving, a first token that of prefill."""
     return "prefill" if row.mixed and PERCENTILE.sub("", quantity) == "ttft" else row.spec.conditions.phase
 
