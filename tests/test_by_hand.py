@@ -3,6 +3,7 @@
 import json
 from math import exp, log, sqrt
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 
@@ -15,19 +16,28 @@ def z(count: int) -> float:
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
-@pytest.fixture(scope="module")
-def step() -> dict[str, dict[str, float]]:
+def explained(more: str) -> dict[str, Any]:
     import subprocess
     import sys
 
     words = f"explain deepseek-v3 --on cloudmatrix384 --dies {DIES} --shared-ranks {SHARED} --batch {BATCH}"
-    words += f" --draft {DRAFT} --overlap cores --attention-cores 16 --isl {ISL} --osl {OSL} --format json"
+    words += f" --isl {ISL} --osl {OSL} --format json {more}"
     done = subprocess.run(
         [sys.executable, "-m", "perfmodel", *words.split()], capture_output=True, text=True, check=True
     )
-    document = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def rows_of(document: dict[str, Any], block: str) -> dict[str, dict[str, Any]]:
     operators = next(t for t in document["tables"] if t["title"].startswith("Operators"))["rows"]
-    rows = {row["operator"]: row for row in operators if row["block"] == "moe_layer"}
+    return {row["operator"]: row for row in operators if row["block"] == block}
+
+
+@pytest.fixture(scope="module")
+def step() -> dict[str, dict[str, float]]:
+    document = explained(f"--draft {DRAFT} --overlap cores --attention-cores 16")
+    rows = rows_of(document, "moe_layer")
     memory = next(t for t in document["tables"] if t["title"] == "Memory")["rows"]
     rows["memory"] = {row["what"]: row["planned"] for row in memory}
     return rows
@@ -107,3 +117,18 @@ def test_planned_cache_of_a_die(step: dict) -> None:
     tokens = BATCH * (ISL + OSL / 2 + 64) + 3 * OSL / sqrt(12) * sqrt(BATCH)
     held = step["memory"]["KV cache"]
     assert held == pytest.approx(62 * 1152 * tokens, rel=1e-9)
+
+
+def test_drafts_after_the_first_run_on_one_token_a_sequence() -> None:
+    """Three drafts of one layer: 49 x 4 tokens once, then 49 x 1 twice, each looking at the whole cache."""
+    document = explained("--draft 3 --acceptance 0.7,0.5,0.2 --overlap none")
+    once, again = rows_of(document, "draft_layer"), rows_of(document, "redraft_layer")
+    query = contexts() * HEADS * (2 * (RANK + ROPE) + 2 * RANK)
+    assert (once["attention.core"]["runs"], again["attention.core"]["runs"]) == (1, 2)
+    assert once["attention.core"]["flop"] == pytest.approx(4 * query, rel=1e-9)
+    assert again["attention.core"]["flop"] == pytest.approx(2 * query, rel=1e-9)
+    projected = BATCH * 2 * HEADS * VALUE * HIDDEN
+    assert once["attention.o_proj"]["flop"] == pytest.approx(4 * projected, rel=1e-9)
+    assert again["attention.o_proj"]["flop"] == pytest.approx(2 * projected, rel=1e-9)
+    logits = rows_of(document, "redraft_head")["head.logits"]["flop"]
+    assert logits == pytest.approx(2 * BATCH * 2 * HIDDEN * 129280, rel=1e-9)

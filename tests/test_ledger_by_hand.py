@@ -870,6 +870,44 @@ def test_blocks_of_a_step() -> None:
         assert (ledger.steps, ledger.draft, ledger.quantities) == (2, draft, LOADS)
 
 
+@pytest.mark.parametrize("draft", [3, 4, 7])
+@pytest.mark.parametrize("overlap", ["none", "link", "cores", "stages"])
+@pytest.mark.parametrize("shared", [0, 2])
+def test_blocks_of_drafts_beyond_the_draft_layers(draft: int, overlap: str, shared: int) -> None:
+    """Two draft layers: two runs of 1 + draft tokens, the rest of one token a sequence, whose weights are kept once."""
+    family, model = family_of(overlap=overlap, micro_batches=3), model_of(shared=shared)
+    layout = layout_of(draft=draft, batch=12, **({"expert_dies": 9, "dies": 54} if overlap == "stages" else {}))
+    ledger = build_ledger(layout, family, TRAFFIC, model, DIMS)
+    alone = build_ledger(replace(layout, draft=0), family, TRAFFIC, model, DIMS)
+    whole = build_ledger(replace(layout, draft=2), family, TRAFFIC, model, DIMS)
+    blocks = {block.name: block for block in ledger.blocks}
+    assert [blocks[name].count for name in ("draft_layer", "draft_input", "head")] == [2, 2, 3]
+    for name, like in (("redraft_layer", "moe_layer"), ("redraft_input", "draft_input"), ("redraft_head", "head")):
+        again, first = blocks[name], blocks[like]
+        assert (again.count, again.layers) == (draft - 2, 0)
+        assert (again.passes, again.overlapped, again.domains) == (first.passes, first.overlapped, first.domains)
+        for lane in ("attention", "experts", "joined", "fused", "beside"):
+            assert getattr(again, lane) == tuple(f"{part}_again" for part in getattr(first, lane))
+            for part in getattr(first, lane):
+                check(ledger.parts[f"{part}_again"], [as_row(op) for op in alone.parts[part]], (name, part))
+    assert weight_bytes(ledger, family) == tuple(near_bytes(size) for size in weight_bytes(whole, family))
+
+
+def near_bytes(size: float) -> Any:
+    return pytest.approx(size, rel=1e-12)
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_drafts_that_each_have_a_layer_run_none_again(phase: str) -> None:
+    """At most as many drafts as draft layers, or a prompt, whose pass fills each layer's cache once."""
+    for draft in (0, 1, 2) if phase == "decode" else (0, 1, 2, 5):
+        ledger = build_ledger(layout_of(draft=draft), family_of(phase), TRAFFIC, MODEL, DIMS)
+        blocks = {block.name: block for block in ledger.blocks}
+        assert not any(name.startswith("redraft") for name in blocks)
+        assert not any(name.endswith("_again") for name in ledger.parts)
+        assert (blocks["draft_layer"].count, blocks["head"].count) == (min(draft, 2), 1 + min(draft, 2))
+
+
 # ------------------------------------------------------------------------------------------------------------- loads
 
 TRAFFIC = Traffic(
@@ -1270,7 +1308,10 @@ def test_bytes_of_a_die(phase: str, attention: MlaSpec | GqaSpec, shared: int) -
         many, stages = passes(family), family.overlap == "stages"
         held = held_by_hand(family, attention, shared, layout)
         held["dense_attention"] = held["attention"]
-        assert all(part_bytes(ledger, name) == pytest.approx(held[name], rel=1e-9) for name in ledger.parts)
+        assert all(
+            part_bytes(ledger, name) == pytest.approx(held[name.removesuffix("_again")], rel=1e-9)
+            for name in ledger.parts
+        )
 
         drafts = min(layout.draft, DRAFT_LAYERS)
         expert_layers = LAYERS - DENSE + drafts

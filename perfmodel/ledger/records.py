@@ -35,6 +35,8 @@ Collective = Literal[
 
 SplitModule = Literal["o_proj", "head", "dense", "embedding"]
 SPLIT_MODULES: tuple[SplitModule, ...] = ("o_proj", "head", "dense", "embedding")
+#: ends the names of parts of a draft layer that runs a second time in a step
+AGAIN = "_again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
