@@ -152,6 +152,7 @@ BLANK: Row = {
     "matrices": 1,
     "rows": 1,
     "columns": 1,
+    "unpacked": None,
     "sequences": 1,
     "context": 1,
     "heads": 1,
@@ -531,15 +532,8 @@ def gated(
 ) -> Iterator[Row]:
     """[shazeer2020] equation 6: two products up, their gated product, one down; the experts read, the experts kept."""
     byte = family.weight_element_bytes
-    matrix = HIDDEN * width * byte * (0.5 if four else 1)
+    matrix = HIDDEN * width * (0.5 if four else byte)
     engine = {1: "cube_int8", 2: "cube_bf16"}[byte]
-    if four:  # three matrices of each expert read, written in INT8 once
-        yield row(
-            f"{part}.unpack",
-            "cache_pass",
-            "vector",
-            activation_bytes=touched * 3 * HIDDEN * width * byte,
-        )
     shape = {"matrices": touched, "rows": tokens / touched}
     yield row(
         f"{part}.gate_up",
@@ -550,6 +544,7 @@ def gated(
         resident_bytes=stored * (matrix + matrix),
         activation_bytes=tokens * HIDDEN * byte + 2 * tokens * (width + width),
         columns=width + width,
+        unpacked=touched * HIDDEN * (width + width) if four else None,
         **shape,
     )
     yield elementwise(f"{part}.activation", 8 * tokens * width, tokens * width * (2 + 2 + byte))
@@ -562,6 +557,7 @@ def gated(
         resident_bytes=stored * matrix,
         activation_bytes=tokens * width * byte + 2 * tokens * HIDDEN,
         columns=HIDDEN,
+        unpacked=touched * HIDDEN * width if four else None,
         **shape,
     )
 

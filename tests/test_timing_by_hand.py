@@ -91,6 +91,7 @@ RATES = Rates(
     cube_bf16=PEAK["cube_bf16"],
     cube_int8=PEAK["cube_int8"],
     vector=PEAK["vector"],
+    vector_half=2.3e13,
     hbm_bandwidth=PINS,
     core_stream=CORE_STREAM,
     l2_capacity=L2,
@@ -369,14 +370,58 @@ def test_element_wise_work(flop: float, cache: float, activation: float, cores: 
     assert found.hbm_time == near(moved / (0.73 * PINS))
 
 
+def unpacked_by_hand(elements: float, width: int, instructions: float) -> float:
+    """All vector cores: so many instructions for each element, or a byte or two of it written, whichever is slower."""
+    return max(instructions * elements / (2.3e13 * 0.53), width * elements / L2_WRITE)
+
+
+@pytest.mark.parametrize("instructions", [None, 1.0, 9.0])
+@pytest.mark.parametrize("engine", ["cube_int8", "cube_bf16"])
 @pytest.mark.parametrize("cores", SHARES)
-def test_unpacking_and_reads(cores: float) -> None:
-    """Bytes over the L2's writing rate of the cores; bytes read over the host's or the pool's rate."""
-    unpack = time_op(
-        Op(name="x", operator="cache_pass", engine="vector", activation_bytes=5e7, kernels=0), RATES, cores
-    )
-    assert (unpack.time, unpack.memory_time) == (near(5e7 / (L2_WRITE * cores)), near(5e7 / (L2_WRITE * cores)))
-    assert (unpack.roof, unpack.bound) == ("memory", "memory")
+@pytest.mark.parametrize("op", PRODUCTS)
+def test_product_of_weights_that_are_unpacked(op: Any, cores: float, engine: str, instructions: float | None) -> None:
+    """docs/method.md 3: weights stream while others are widened; both hide behind the arithmetic as the stream does."""
+    rates = with_kernel("matmul_int8", unpack_operations=instructions)
+    rates = replace(rates, kernels={**rates.kernels, "matmul_bf16": rates.kernels["matmul_int8"]})
+    plain = replace(op, engine=engine)
+    op = replace(plain, unpacked=2 * op.weight_bytes)
+    unpack = unpacked_by_hand(2 * op.weight_bytes, 1 if engine == "cube_int8" else 2, instructions or 0.0)
+    stream = moved_by(op) / streamed(0.83, cores)
+    compute = op.flop / (PEAK[engine] * 0.71 * cores)
+    hidden = 190 / (190 + op.rows)
+    brought = hides(stream, unpack / cores, hidden)
+    found = time_op(op, rates, cores)
+    assert found.work == near(hides(brought, compute, hidden) + 2.3 * op.activation_bytes / (PINS * cores))
+    assert found.roofs["unpacking"] == near(unpack / cores)
+    assert found.work >= time_op(plain, rates, cores).work
+    assert found.fixed_time == time_op(plain, rates, cores).fixed_time
+    slow = time_op(op, replace(rates, l2_write_rate=1e9), cores)
+    assert (slow.roof, slow.bound) == ("unpacking", "unpacking")
+    assert slow.work >= found.work
+
+
+def test_unpacking_that_takes_no_time_changes_nothing() -> None:
+    """Vector cores and L2 without limit: the product with what it reads of memory halved."""
+    endless = replace(with_kernel("matmul_int8", unpack_operations=4.0), vector_half=math.inf, l2_write_rate=math.inf)
+    for op in PRODUCTS:
+        for cores in SHARES:
+            assert time_op(replace(op, unpacked=1e9), endless, cores).time == time_op(op, endless, cores).time
+
+
+def test_unpacking_on_a_mesh_of_core_splits() -> None:
+    """Added up before it is divided by the share where every share is bound by its cores."""
+    rates = with_kernel("matmul_int8", unpack_operations=3.0)
+    ops = [replace(op, unpacked=3 * op.weight_bytes) for op in PRODUCTS]
+    for shares in (LIMITED, MIXED):
+        part = steps.time_part(ops, rates, shares)
+        for at, cores in enumerate(shares):
+            apart = sum(time_op(op, rates, float(cores)).time for op in ops)
+            assert np.broadcast_to(part.busy, shares.shape)[at] == near(apart)
+
+
+@pytest.mark.parametrize("cores", SHARES)
+def test_reads_of_host_and_pool(cores: float) -> None:
+    """Bytes read over the host's or the pool's rate."""
     for operator, rate in (("host_read", 3.1e10), ("pool_read", 1.1e10)):
         row: Any = Op(name="x", operator=operator, engine="link", kv_bytes=7e8, kernels=0)
         read = time_op(row, RATES, cores)

@@ -17,7 +17,6 @@ OperatorClass = Literal[
     "attention_prefill",
     "vector",
     "exchange",
-    "cache_pass",
     "host_read",
     "pool_read",
 ]
@@ -301,6 +300,8 @@ class Op:
     matrices: Count = 1
     rows: Count = 1
     columns: Count = 1
+    #: weights that the vector cores widen on their way to it, where any are stored in half a byte
+    unpacked: Count | None = None
     #: sequences of an attention, tokens of one sequence's cache or prompt, and its heads on this die
     sequences: Count = 1
     context: Count = 1

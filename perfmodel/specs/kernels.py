@@ -48,6 +48,8 @@ class MatmulKernel(Spec):
     #: output tile of one core, where the time shows whole tiles and whole waves of them
     tile_rows: PositiveCount | None = None
     tile_columns: PositiveCount | None = None
+    #: vector instructions that widen one weight of four bits; without it what is written to L2 limits alone
+    unpack_operations: PositiveNumber | None = None
     fit: Fit | None = None
 
 

@@ -46,6 +46,8 @@ class Rates:
     cube_bf16: FlopPerSecond
     cube_int8: FlopPerSecond
     vector: FlopPerSecond
+    #: the same on 16 bits
+    vector_half: FlopPerSecond
     hbm_bandwidth: BytesPerSecond
     core_stream: BytesPerSecond
     l2_capacity: Bytes
@@ -203,6 +205,7 @@ def rates_of(
         cube_bf16=cube(die.cube_flop_per_cycle.bf16),
         cube_int8=cube(die.cube_flop_per_cycle.int8),
         vector=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp32, clock=die.clock),
+        vector_half=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp16, clock=die.clock),
         hbm_bandwidth=die.hbm.bandwidth,
         core_stream=UNLIMITED if stack.ideal else die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock,
         l2_capacity=die.l2.capacity,

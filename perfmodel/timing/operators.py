@@ -18,6 +18,7 @@ from perfmodel.timing.exchanges import exchange_time
 from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
 
 WHOLE = 1.0
+ELEMENT_BYTES = {"cube_int8": 1, "cube_bf16": 2}  # of an operand of the cube
 NOTHING_KEPT = 0.0
 ALL_KEPT = 1.0
 
@@ -32,6 +33,8 @@ class OpTime:
     whole_compute: Seconds = 0.0
     whole_cache: Seconds = 0.0
     whole_pass: Seconds = 0.0
+    #: widening of weights on the vector cores, in a product that has such
+    whole_unpack: Seconds | None = None
     #: time to stream what is stored
     stream_time: Seconds = 0.0
     network_time: Seconds = 0.0
@@ -69,11 +72,12 @@ class OpTime:
     @property
     def roofs(self) -> dict[str, Seconds]:
         """Return what arithmetic, memory and link need, by name."""
-        return {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+        roofs = {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+        return roofs if self.whole_unpack is None else {**roofs, "unpacking": self.whole_unpack / self.core_share}
 
     @property
     def roof(self) -> str:
-        """The slowest of arithmetic, memory and link, for a row of plain numbers."""
+        """The slowest of arithmetic, memory, link and unpacking, for a row of plain numbers."""
         roofs = self.roofs
         return max(roofs, key=lambda name: as_float(roofs[name]))
 
@@ -106,9 +110,6 @@ def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool, kept: F
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates, alone=repeated)
         return OpTime(op=op, network_time=network, work=network)
-    if op.operator == "cache_pass":
-        through = op.activation_bytes / rates.l2_write_rate
-        return OpTime(op=op, whole_cache=through, core_share=core_share, work=through / core_share)
     kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:
         case MatmulKernel():
@@ -156,10 +157,12 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         bandwidth=rates.hbm_bandwidth,
     )
     hidden = formulas.hidden_share(rows=op.rows, overlap_rows=kernel.overlap_rows)
+    unpack = _unpacking(op, kernel, rates)
     timed = OpTime(
         op=op,
         whole_compute=compute,
         whole_pass=passes,
+        whole_unpack=unpack,
         fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
@@ -169,6 +172,8 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
     if not repeated and tiled is None and _cores_limit(rates, kernel.stream, core_share):
         # all of it grows with one over the share, which alone of its factors has the axis of the core split
         whole = moved / maximum(rates.core_stream, rates.hbm_bandwidth * kernel.stream) + cached
+        if unpack is not None:
+            whole = formulas.overlapped_time(first=whole, second=unpack, hidden=hidden)
         work = formulas.overlapped_time(first=whole, second=compute, hidden=hidden) + passes
         return replace(timed, whole_work=work)
     stream = moved / _streaming(rates, kernel.stream, core_share)
@@ -181,8 +186,23 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
             rate=_streaming(rates, kernel.stream, core_share),
             resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
         )
-    work = formulas.overlapped_time(first=stream, second=compute / core_share, hidden=hidden) + passes / core_share
+    brought = stream
+    if unpack is not None:
+        brought = formulas.overlapped_time(first=stream, second=unpack / core_share, hidden=hidden)
+    work = formulas.overlapped_time(first=brought, second=compute / core_share, hidden=hidden) + passes / core_share
     return replace(timed, stream_time=stream, work=work)
+
+
+def _unpacking(op: Op, kernel: MatmulKernel, rates: Rates) -> Seconds | None:
+    """Return the time of all vector cores to widen a product's weights; none where it has none to widen."""
+    if op.unpacked is None:
+        return None
+    return formulas.unpacking_time(
+        flop=op.unpacked * (0 if kernel.unpack_operations is None else kernel.unpack_operations),
+        rate=rates.vector_half * rates.kernel("vector", VectorKernel).compute,
+        widened=op.unpacked * ELEMENT_BYTES[op.engine],
+        write_rate=rates.l2_write_rate,
+    )
 
 
 def _cores_limit(rates: Rates, stream: Fraction, core_share: Fraction) -> bool:
