@@ -574,8 +574,18 @@ def test_roofs_from_their_definitions() -> None:
 )
 def test_stages_take_the_busiest_or_the_way_through(first: float, second: float, between: float, layer: float) -> None:
     """Four micro-batches, three domains: 4 of the first, 12 of the second stage, or one way through all."""
-    found = roofline.staged_time(micro_batches=4, domains=3, first=first, second=second, between=between)
+    way = first + second + between
+    found = roofline.staged_time(micro_batches=4, domains=3, first=first, second=second, way=way)
     assert found == near(layer)
+
+
+def test_messages_hold_a_stage_as_far_as_nothing_hides_them() -> None:
+    """Of 4 s of work and 3 of messages all, half or nothing of the shorter hides; without messages work is all."""
+    for hidden, held in ((1.0, 4.0), (0.5, 5.5), (0.0, 7.0)):
+        assert roofline.stage_time(work=4.0, messages=3.0, hidden=hidden) == held
+        assert roofline.stage_time(work=3.0, messages=4.0, hidden=hidden) == held
+        assert roofline.stage_time(work=4.0, messages=0.0, hidden=hidden) == 4.0
+    assert collectives.message_handling_time(messages=480.0, leaving=0.5, per_message=125e-9) == near(30e-6)
 
 
 @pytest.mark.parametrize(("first", "second", "shared"), [(7.0, 5.0, 3.0), (5.0, 7.0, 3.0), (5.0, 3.0, 7.0)])

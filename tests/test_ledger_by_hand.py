@@ -140,6 +140,7 @@ def ledger_by(family: Family, q: Quantities, model: ModelSpec = MODEL, dims: Dim
 
 Row = dict[str, Any]
 LINK: Row = {"joined": 1, "messages": 1, "hops": 1, "copies": 1, "n_group": 1, "topk_group": 1}
+LINK |= {"attention_messages": None, "expert_messages": None}
 BLANK: Row = {
     "flop": 0,
     "weight_bytes": 0,
@@ -716,6 +717,8 @@ def test_rows_of_dispatched_tokens(phase: str, precision: str) -> None:
             gets = q.routed_tokens + q.shared_tokens
         size = {"messages": max(6 * q.rank_tokens, gets), "hops": 2 if stages else 1}
         size |= {"copies": 6, "n_group": GROUPS, "topk_group": TOP_GROUPS}
+        if stages and phase == "decode":
+            size |= {"attention_messages": 6 * q.rank_tokens, "expert_messages": gets}
         bulk = "" if phase == "decode" else "bulk_"
         inside: list[Row] = []
         if phase == "prefill":

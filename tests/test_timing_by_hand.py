@@ -1025,6 +1025,32 @@ def test_stages_take_the_busiest_stage_or_the_way_through() -> None:
     assert layer("stages", A, replace(X, link=90.0), passes=3, domains=5) == near(13.0 + 6.0 + 90.0)
 
 
+def test_messages_between_stages_hold_both_kinds_of_die() -> None:
+    """0.81 of the shorter of work and messages hides: 13 and 4 of an attention die, 6 and 9 of one with experts."""
+    busy = replace(X, attention_messages=4.0, expert_messages=9.0)
+    held, serving = 13.0 + 0.19 * 4.0, 9.0 + 0.19 * 6.0
+    assert layer("stages", A, busy, passes=3, domains=1) == near(3 * held)
+    assert layer("stages", A, busy, passes=3, domains=5) == near(3 * 5 * serving)
+    assert layer("stages", A, replace(busy, link=900.0), passes=3, domains=5) == near(13.0 + 6.0 + 900.0)
+    for overlap in ("none", "cores", "link"):
+        assert layer(overlap, A, busy) == layer(overlap, A, X)
+
+
+def test_messages_of_a_stage_are_those_that_leave_its_package() -> None:
+    """Two of 24 dies are in a package: 22/24 of 700 and 300 at 130 ns, 1.25 times in place; 170 and 1.07 back."""
+    there = Exchange(
+        collective="dispatch", group=24, payload=7e3, messages=700, attention_messages=700, expert_messages=300
+    )
+    back = replace(there, collective="combine")
+    ops = [Op(name="x", operator="exchange", engine="link", exchange=one) for one in (there, back)]
+    part = steps.time_part(ops, RATES)
+    of_one = 22 / 24 * (1.25 * 130e-9 + 1.07 * 170e-9)
+    assert (part.attention_messages, part.expert_messages) == (near(700 * of_one), near(300 * of_one))
+    plain = [replace(op, exchange=replace(op.exchange, attention_messages=None, expert_messages=None)) for op in ops]
+    assert steps.time_part(plain, RATES).expert_messages == 0.0
+    assert steps.join([part, part]).expert_messages == near(2 * 300 * of_one)
+
+
 def test_a_serial_family_overlaps_nothing() -> None:
     """A block that overlaps in it is an error, not a time."""
     with pytest.raises(AssertionError, match="overlapped block"):

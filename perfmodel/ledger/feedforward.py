@@ -156,6 +156,7 @@ def _messages(name: str, collective: Collective, q: Quantities, family: Family, 
     else:
         everywhere = minimum(dims.n_shared_experts, 1) * q.shared_tokens
         received = q.routed_tokens + everywhere if family.disaggregated else q.routed_tokens
+    apart = family.disaggregated and family.phase == "decode"
     exchange = Exchange(
         collective=collective,
         group=q.group,
@@ -165,6 +166,8 @@ def _messages(name: str, collective: Collective, q: Quantities, family: Family, 
         copies=q.copies,
         n_group=dims.n_group,
         topk_group=dims.topk_group,
+        attention_messages=q.rank_tokens * q.copies if apart else None,
+        expert_messages=received if apart else None,
     )
     return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
 

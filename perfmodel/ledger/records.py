@@ -269,6 +269,9 @@ class Exchange:
     copies: Count = 1
     n_group: Count = 1
     topk_group: Count = 1
+    #: messages that a die with attention and one with experts handle, where these are different dies
+    attention_messages: Count | None = None
+    expert_messages: Count | None = None
 
     @property
     def sent(self) -> Bytes:

@@ -22,6 +22,22 @@ def exchange_time(exchange: Exchange, rates: Rates, *, alone: bool = False) -> S
     return where(greater(exchange.group, exchange.joined), time, 0.0 * time)
 
 
+def handling_time(exchange: Exchange, rates: Rates) -> tuple[Seconds, Seconds]:
+    """Return how long an exchange between stages holds the vector cores of a die with attention, and with experts."""
+    kernel = rates.kernel(exchange.collective, MessageKernel)
+    in_place = rates.combine_in_place if exchange.collective == "combine" else rates.dispatch_in_place
+    leaving = 1 - minimum(exchange.group, rates.dies_per_package) / exchange.group
+    attention, experts = (
+        formulas.message_handling_time(
+            messages=0.0 if messages is None else messages,
+            leaving=leaving,
+            per_message=kernel.per_message * in_place,
+        )
+        for messages in (exchange.attention_messages, exchange.expert_messages)
+    )
+    return attention, experts
+
+
 def _exchange_time(exchange: Exchange, rates: Rates, in_place: Dimensionless) -> Seconds:
     kind = exchange.collective
     match kind:
