@@ -16,12 +16,11 @@ def z(count: int) -> float:
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
-def explained(more: str) -> dict[str, Any]:
+def explained(more: str, layout: str = f"--dies {DIES} --shared-ranks {SHARED} --batch {BATCH}") -> dict[str, Any]:
     import subprocess
     import sys
 
-    words = f"explain deepseek-v3 --on cloudmatrix384 --dies {DIES} --shared-ranks {SHARED} --batch {BATCH}"
-    words += f" --isl {ISL} --osl {OSL} --format json {more}"
+    words = f"explain deepseek-v3 --on cloudmatrix384 {layout} --isl {ISL} --osl {OSL} --format json {more}"
     done = subprocess.run(
         [sys.executable, "-m", "perfmodel", *words.split()], capture_output=True, text=True, check=True
     )
@@ -152,3 +151,25 @@ def test_four_bit_experts_are_unpacked_inside_their_products() -> None:
     passes = 5.285 * tokens * (HIDDEN + 2 * 2 * WIDTH) / 1.6e12
     each = brought + compute - rows_hidden * min(brought, compute) + passes
     assert up["time"] / up["runs"] == pytest.approx(each + 29.55e-6, rel=1e-6)
+
+
+def test_a_die_with_eight_heads_works_half_a_tile_for_one_query() -> None:
+    """128 heads over tp 16: one query fills 8 of the cube's 16 rows, so that two queries take the cube no longer.
+
+    19 sequences of 4,608 tokens on one rank of 16; 0.654 of 24 x 8192 FLOP a cycle at 1.8 GHz.
+    """
+    bound = []
+    for drafts in (0, 1):
+        row = rows_of(explained(f"--overlap none --draft {drafts}", "--dies 256 --tp 16 --batch 19"), "moe_layer")[
+            "attention.core"
+        ]
+        bound.append((row["flop"] / row["runs"], row["time"] / row["runs"]))
+    (one, first), (two, second) = bound
+    assert two == pytest.approx(2 * one, rel=1e-9)
+    cached = 19 * (ISL + OSL / 2) + z(16) * OSL / sqrt(12) * sqrt(19)
+    compute = 2 * one / (24 * 8192 * 1.8e9 * 0.654)
+    stream = cached * 1152 / (0.841 * 1.6e12)
+    queries = 19 * 8 * (2 * RANK + ROPE) * 2 / (24 * 110 * 1.8e9)
+    each = compute + stream - 0.85 * min(compute, stream)
+    assert first == pytest.approx(10e-6 + each + queries, rel=1e-6)
+    assert second == pytest.approx(10e-6 + each + 2 * queries, rel=1e-6)

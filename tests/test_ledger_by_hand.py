@@ -84,6 +84,7 @@ DIMS = Dims(
 LOADS = Quantities(
     tokens=113.5,
     sequences=7.25,
+    queries=3.5,
     context=419.5,
     rank_tokens=37.75,
     head_tokens=59.5,
@@ -157,6 +158,7 @@ BLANK: Row = {
     "sequences": 1,
     "context": 1,
     "heads": 1,
+    "query_rows": None,
 }
 
 
@@ -414,6 +416,7 @@ def absorbed_by_hand(q: Quantities, family: Family, heads: float, entry: float) 
         sequences=q.sequences,
         context=read / q.sequences,
         heads=heads * group,
+        query_rows=heads * group * 3.5,
     )
     if group > 1:  # a die reads seven partial outputs and writes one; four FLOP rescale and add an element
         yield link("attention.partial_swap", "all_to_all", 7, 2 * outputs)
@@ -1013,6 +1016,7 @@ def loads_by_hand(layout: Layout, family: Family, traffic: Traffic, shared: int)
         "mean": mean,
         "variance": variance,
         "sequences": layout.batch / many,
+        "queries": 1 + layout.draft,
         "rank_tokens": load["tokens"] / layout.tp,
         "touched": held * (1 - (1 - TOP_K / slots) ** everyone),
         "routed_tokens": mean * min(ranks, exp(z(ranks) * a - a * a / 2)),

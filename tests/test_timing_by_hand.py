@@ -305,6 +305,25 @@ def test_a_share_that_just_reaches_the_pins_is_bound_by_its_cores() -> None:
 
 
 @pytest.mark.parametrize("cores", SHARES)
+@pytest.mark.parametrize(("heads", "queries"), [(8, 1), (8, 2), (8, 3), (4, 1), (16, 1), (128, 1), (128, 4)])
+def test_latent_attention_works_whole_tiles_of_rows(heads: int, queries: int, cores: float) -> None:
+    """Rows of heads and queries dealt to tiles of 16 one by one: full ones as without tiles; the cache once."""
+    rows = heads * queries
+    tiles = sum(1 for _ in range(0, rows, 16))
+    op = Op(
+        name="x", operator="attention_decode", engine="cube_bf16", flop=1e10 * rows, kv_bytes=3e8, activation_bytes=7e6,
+        sequences=60, context=4000, heads=heads, query_rows=rows,
+    )  # fmt: skip
+    tiled = with_kernel("attention_decode", tile_rows=16)
+    found = time_op(op, tiled, cores)
+    assert found.time == near(time_op(replace(op, flop=1e10 * 16 * tiles), RATES, cores).time)
+    assert found.stream_time == time_op(op, RATES, cores).stream_time
+    if rows % 16 == 0:
+        assert found.time == time_op(op, RATES, cores).time
+    assert time_op(replace(op, query_rows=None), tiled, cores).time == time_op(op, RATES, cores).time
+
+
+@pytest.mark.parametrize("cores", SHARES)
 @pytest.mark.parametrize(
     ("cache", "flop", "sequences", "context"),
     [(3e8, 2e10, 5, 900), (3e8, 9e11, 60, 4000), (2e7, 1e12, 9, 100), (2e4, 4.1e8, 9, 100)],

@@ -224,6 +224,7 @@ class Quantities:
 
     tokens: Count  # of one attention data-parallel rank, in prefill 1/cp of them
     sequences: Count  # that they belong to
+    queries: Count  # of one of them in decode: the tokens that are verified together
     context: Count  # tokens that one sequence has by then
     rank_tokens: Count  # a die's share of them, 1/tp
     head_tokens: Count  # of the whole step, for the output head
@@ -309,6 +310,8 @@ class Op:
     sequences: Count = 1
     context: Count = 1
     heads: Count = 1
+    #: rows of queries that share one cache: of a sequence, on this die's heads
+    query_rows: Count | None = None
 
     @property
     def bytes(self) -> Bytes:

@@ -65,6 +65,8 @@ class DecodeAttentionKernel(Spec):
     overlap: Part
     #: tokens of a sequence that one core works before others join
     block_tokens: Dimensionless
+    #: rows of queries that the cube works at once, where a tile is worked whole
+    tile_rows: PositiveCount | None = None
     fit: Fit | None = None
 
 

@@ -6,6 +6,7 @@ from typing import cast
 from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater
 from perfmodel.formulas import kernels as formulas
 from perfmodel.formulas import roofline
+from perfmodel.formulas.attention import worked_flop
 from perfmodel.ledger.records import Op
 from perfmodel.specs.kernels import (
     DecodeAttentionKernel,
@@ -215,14 +216,17 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
     peak, cores = rates.peak(op.engine) * kernel.compute, rates.cube_cores
     moved = op.kv_bytes + op.weight_bytes
     stream = moved / _streaming(rates, kernel.stream, core_share)
-    compute = op.flop / peak
+    flop = op.flop
+    if kernel.tile_rows is not None and op.query_rows is not None:
+        flop = worked_flop(flop=flop, rows=op.query_rows, tile_rows=kernel.tile_rows)
+    compute = flop / peak
     passes = op.activation_bytes / rates.l2_rate
     tokens = op.sequences * op.context
     first_block = formulas.first_block_time(
         context=op.context,
         block_tokens=kernel.block_tokens,
         bytes_per_token=moved / tokens,
-        flop_per_token=op.flop / tokens,
+        flop_per_token=flop / tokens,
         core_bandwidth=rates.core_stream / cores,
         core_rate=peak / cores,
     )
