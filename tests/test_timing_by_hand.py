@@ -690,6 +690,35 @@ def test_dispatch_and_combine(kind: Any, start: float, each: float, place: float
                 assert found == near(3 * start + max(leaving * each * factor, link)), (group, size)
 
 
+@pytest.mark.parametrize("size", [50.0, 7e3, 1e6])
+@pytest.mark.parametrize("group", [2, 4, 8, 16, 64])
+@pytest.mark.parametrize(("copies", "groups", "drawn"), [(8, 1, 1), (8, 8, 3)])
+def test_dispatch_in_phases(size: float, group: int, copies: int, groups: int, drawn: int) -> None:
+    """A mesh of eight and a network: once to each node with an expert of the token, then each copy inside its node.
+
+    Each phase has its start, its cost per message and its link; a group inside one node has the second alone.
+    """
+    tiers = (replace(TIERS[1], fabric="mesh"), tier(3))
+    rates = replace(
+        with_kernel("dispatch", between_start=2.3e-5, between_per_message=3.1e-7), tiers=tiers, dies_per_package=1
+    )
+    exchange = Exchange(
+        collective="dispatch", group=group, payload=size, messages=300, copies=copies, n_group=groups, topk_group=drawn
+    )
+    inside, nodes = min(group, 8), max(1, group // 8)
+    of_mesh = GIVEN[1] * max(inside - 1, 1) / 7
+    stays = 300 * sum(1 for die in range(inside) if die) / inside
+    wanted = 1.6e-5 + max(stays * 1.3e-7 * 1.25, stays * size / of_mesh)
+    if nodes > 1:
+        crossing = 300 * once_a_node(group, copies, groups, drawn) * sum(1 for one in range(nodes) if one) / nodes
+        straight = 300 * once_a_node(group, copies, groups, drawn) * (group - 8) / group
+        assert crossing == near(straight)
+        wanted += 2.3e-5 + max(crossing * 3.1e-7 * 1.25, crossing * size / GIVEN[3])
+    assert exchange_time(exchange, rates) == near(wanted)
+    faster = replace(rates, tiers=(tiers[0], replace(tiers[1], bandwidth=GIVEN[3] * 10)))
+    assert exchange_time(exchange, faster) <= exchange_time(exchange, rates)
+
+
 @pytest.mark.parametrize(
     "tiers", [TIERS, (TIERS[0], TIERS[1], tier(3)), (replace(TIERS[0], bandwidth=1e8, pin_bandwidth=2e8), *TIERS[1:])]
 )

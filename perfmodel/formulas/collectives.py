@@ -189,6 +189,20 @@ def message_exchange_time(*, messages: Count, start: Seconds, per_message: Secon
     return start + maximum(messages * per_message, transfer)
 
 
+def messages_between_nodes(*, messages: Count, once: Fraction, nodes: Count) -> Count:
+    r"""Messages that a die sends between nodes where a token crosses once for each node.
+
+    .. math:: m' = m\,f\,\Bigl(1 - \frac{1}{N}\Bigr)
+
+    A share f of the m copies is left where each of N nodes gets one; those for the die's own node stay.  On one node
+    there are none.  Source: counting.
+
+    >>> messages_between_nodes(messages=640.0, once=0.45, nodes=4)
+    216.0
+    """
+    return messages * once * (1 - 1 / nodes)
+
+
 def message_handling_time(*, messages: Count, leaving: Fraction, per_message: Seconds) -> Seconds:
     """Time that the vector cores of one die spend on the messages that leave its package or come to it.
 

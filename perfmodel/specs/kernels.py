@@ -150,9 +150,14 @@ class MessageKernel(Spec):
 
     start: Seconds
     per_message: Seconds
+    #: of a phase of its own between nodes, once for each node that holds an expert of the token; those inside follow
+    between_start: Seconds | None = None
+    between_per_message: Seconds | None = None
     #: whether a token crosses between nodes once for each node, and is spread there, or once for each expert
     deduplicates: bool = False
     covers: tuple[Link, ...]
+    #: links that it is carried over to: it runs there before sets measured on others
+    carried_to: tuple[Link, ...] = ()
     max_tokens_per_die: PositiveCount
     fit: Fit | None = None
 
@@ -227,5 +232,5 @@ def parameters(kernel: Kernel) -> dict[str, float]:
     return {
         name: value
         for name in type(kernel).model_fields
-        if name not in ("fit", "covers", "deduplicates") and (value := getattr(kernel, name)) is not None
+        if name not in ("fit", "covers", "carried_to", "deduplicates") and (value := getattr(kernel, name)) is not None
     }

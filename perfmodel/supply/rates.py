@@ -162,9 +162,14 @@ def chosen_kernels(sets: Sequence[KernelSetSpec], system: SystemSpec) -> dict[st
                 f"kernels: {', '.join(one.name for one in sets)} have no {name}; allowed: sets that together have "
                 "every operator class; add one to the stack's 'kernels'"
             )
-        measured = (one for one in having if inside in getattr(getattr(one, name), "covers", (inside,)))
-        chosen[name] = next(measured, having[0])
+        fitting = (one for one in having if inside in _links_of(getattr(one, name), inside))
+        chosen[name] = next(fitting, having[0])
     return chosen
+
+
+def _links_of(kernel: Kernel, inside: str) -> tuple[str, ...]:
+    """Return the links that a kernel was measured on or is carried to; work of the die goes with any."""
+    return (*getattr(kernel, "covers", (inside,)), *getattr(kernel, "carried_to", ()))
 
 
 def _tiers(system: SystemSpec, stack: StackSpec) -> tuple[TierRates, ...]:
