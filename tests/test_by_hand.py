@@ -3,6 +3,7 @@
 import json
 from math import exp, log, sqrt
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 
@@ -15,19 +16,27 @@ def z(count: int) -> float:
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
-@pytest.fixture(scope="module")
-def step() -> dict[str, dict[str, float]]:
+def explained(more: str, layout: str = f"--dies {DIES} --shared-ranks {SHARED} --batch {BATCH}") -> dict[str, Any]:
     import subprocess
     import sys
 
-    words = f"explain deepseek-v3 --on cloudmatrix384 --dies {DIES} --shared-ranks {SHARED} --batch {BATCH}"
-    words += f" --draft {DRAFT} --overlap cores --attention-cores 16 --isl {ISL} --osl {OSL} --format json"
+    words = f"explain deepseek-v3 --on cloudmatrix384 {layout} --isl {ISL} --osl {OSL} --format json {more}"
     done = subprocess.run(
         [sys.executable, "-m", "perfmodel", *words.split()], capture_output=True, text=True, check=True
     )
-    document = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def rows_of(document: dict[str, Any], block: str) -> dict[str, dict[str, Any]]:
     operators = next(t for t in document["tables"] if t["title"].startswith("Operators"))["rows"]
-    rows = {row["operator"]: row for row in operators if row["block"] == "moe_layer"}
+    return {row["operator"]: row for row in operators if row["block"] == block}
+
+
+@pytest.fixture(scope="module")
+def step() -> dict[str, dict[str, float]]:
+    document = explained(f"--draft {DRAFT} --overlap cores --attention-cores 16")
+    rows = rows_of(document, "moe_layer")
     memory = next(t for t in document["tables"] if t["title"] == "Memory")["rows"]
     rows["memory"] = {row["what"]: row["planned"] for row in memory}
     return rows
@@ -107,3 +116,60 @@ def test_planned_cache_of_a_die(step: dict) -> None:
     tokens = BATCH * (ISL + OSL / 2 + 64) + 3 * OSL / sqrt(12) * sqrt(BATCH)
     held = step["memory"]["KV cache"]
     assert held == pytest.approx(62 * 1152 * tokens, rel=1e-9)
+
+
+def test_drafts_after_the_first_run_on_one_token_a_sequence() -> None:
+    """Three drafts of one layer: 49 x 4 tokens once, then 49 x 1 twice, each looking at the whole cache."""
+    document = explained("--draft 3 --acceptance 0.7,0.5,0.2 --overlap none")
+    once, again = rows_of(document, "draft_layer"), rows_of(document, "redraft_layer")
+    query = contexts() * HEADS * (2 * (RANK + ROPE) + 2 * RANK)
+    assert (once["attention.core"]["runs"], again["attention.core"]["runs"]) == (1, 2)
+    assert once["attention.core"]["flop"] == pytest.approx(4 * query, rel=1e-9)
+    assert again["attention.core"]["flop"] == pytest.approx(2 * query, rel=1e-9)
+    projected = BATCH * 2 * HEADS * VALUE * HIDDEN
+    assert once["attention.o_proj"]["flop"] == pytest.approx(4 * projected, rel=1e-9)
+    assert again["attention.o_proj"]["flop"] == pytest.approx(2 * projected, rel=1e-9)
+    logits = rows_of(document, "redraft_head")["head.logits"]["flop"]
+    assert logits == pytest.approx(2 * BATCH * 2 * HIDDEN * 129280, rel=1e-9)
+
+
+def test_four_bit_experts_are_unpacked_inside_their_products() -> None:
+    """One expert a die, 44 M weights: half a byte each is read, a byte each written to L2 by 24 cores, 86 B a cycle.
+
+    Two casts on 48 vector cores take 13.3 us at 0.3 of 256 FLOP a cycle, writing 11.9, the stream 14.6 of 1.5 TB/s.
+    """
+    words = "--stack vllm-ascend-2025 --draft 1 --overlap none --with w4a8=on"
+    up = rows_of(explained(words), "moe_layer")["experts.gate_up"]
+    tokens = up["flop"] / up["runs"] / (2 * HIDDEN * 2 * WIDTH)
+    read = 2 * HIDDEN * WIDTH / 2
+    unpacked = 2 * 2 * HIDDEN * WIDTH / (48 * 256 * 1.8e9 * 0.3)
+    assert unpacked > 2 * HIDDEN * WIDTH / (24 * 86 * 1.8e9)
+    rows_hidden = 123 / (123 + tokens)
+    stream = read / (0.9393 * 1.6e12)
+    brought = stream + unpacked - rows_hidden * min(stream, unpacked)
+    compute = tokens * 2 * HIDDEN * 2 * WIDTH / (24 * 16384 * 1.8e9 * 0.8672)
+    passes = 5.285 * tokens * (HIDDEN + 2 * 2 * WIDTH) / 1.6e12
+    each = brought + compute - rows_hidden * min(brought, compute) + passes
+    assert up["time"] / up["runs"] == pytest.approx(each + 29.55e-6, rel=1e-6)
+
+
+def test_a_die_with_eight_heads_works_half_a_tile_for_one_query() -> None:
+    """128 heads over tp 16: one query fills 8 of the cube's 16 rows, so that two queries take the cube no longer.
+
+    19 sequences of 4,608 tokens on one rank of 16; 0.654 of 24 x 8192 FLOP a cycle at 1.8 GHz.
+    """
+    bound = []
+    for drafts in (0, 1):
+        row = rows_of(explained(f"--overlap none --draft {drafts}", "--dies 256 --tp 16 --batch 19"), "moe_layer")[
+            "attention.core"
+        ]
+        bound.append((row["flop"] / row["runs"], row["time"] / row["runs"]))
+    (one, first), (two, second) = bound
+    assert two == pytest.approx(2 * one, rel=1e-9)
+    cached = 19 * (ISL + OSL / 2) + z(16) * OSL / sqrt(12) * sqrt(19)
+    compute = 2 * one / (24 * 8192 * 1.8e9 * 0.654)
+    stream = cached * 1152 / (0.841 * 1.6e12)
+    queries = 19 * 8 * (2 * RANK + ROPE) * 2 / (24 * 110 * 1.8e9)
+    each = compute + stream - 0.85 * min(compute, stream)
+    assert first == pytest.approx(10e-6 + each + queries, rel=1e-6)
+    assert second == pytest.approx(10e-6 + each + 2 * queries, rel=1e-6)

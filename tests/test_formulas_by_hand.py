@@ -574,8 +574,47 @@ def test_roofs_from_their_definitions() -> None:
 )
 def test_stages_take_the_busiest_or_the_way_through(first: float, second: float, between: float, layer: float) -> None:
     """Four micro-batches, three domains: 4 of the first, 12 of the second stage, or one way through all."""
-    found = roofline.staged_time(micro_batches=4, domains=3, first=first, second=second, between=between)
+    way = first + second + between
+    found = roofline.staged_time(micro_batches=4, domains=3, first=first, second=second, way=way)
     assert found == near(layer)
+
+
+@pytest.mark.parametrize(("drafts", "layers"), [(0, 1), (1, 1), (3, 1), (3, 2), (2, 3)])
+def test_drafts_on_one_token_are_those_after_each_layer_ran(drafts: int, layers: int) -> None:
+    """Position by position: a layer that has not run yet gets all tokens that are verified."""
+    fresh, single = layers, 0
+    for _ in range(drafts):
+        single += fresh == 0
+        fresh = max(0, fresh - 1)
+    assert serving.single_token_drafts(drafts=drafts, layers=layers) == single
+
+
+def test_unpacking_takes_the_slower_of_widening_and_writing() -> None:
+    """12 instructions at 4 a second against bytes at 5 a second."""
+    for widened, seconds in ((5.0, 3.0), (15.0, 3.0), (20.0, 4.0)):
+        assert kernels.unpacking_time(flop=12.0, rate=4.0, widened=widened, write_rate=5.0) == seconds
+
+
+@pytest.mark.parametrize("rows", range(1, 50))
+def test_rows_of_queries_fill_whole_tiles(rows: int) -> None:
+    """Every row of every tile begun costs what a useful one does."""
+    tiles = len(range(0, rows, 16))
+    assert attention.worked_flop(flop=7.0 * rows, rows=rows, tile_rows=16) == near(7.0 * 16 * tiles)
+
+
+def test_messages_between_nodes_leave_the_own_node_out() -> None:
+    """Of 600 copies a third is left, spread over four nodes of which one is its own."""
+    assert collectives.messages_between_nodes(messages=600.0, once=1 / 3, nodes=4) == near(50.0 * 3)
+    assert collectives.messages_between_nodes(messages=600.0, once=1 / 3, nodes=1) == 0.0
+
+
+def test_messages_hold_a_stage_as_far_as_nothing_hides_them() -> None:
+    """Of 4 s of work and 3 of messages all, half or nothing of the shorter hides; without messages work is all."""
+    for hidden, held in ((1.0, 4.0), (0.5, 5.5), (0.0, 7.0)):
+        assert roofline.stage_time(work=4.0, messages=3.0, hidden=hidden) == held
+        assert roofline.stage_time(work=3.0, messages=4.0, hidden=hidden) == held
+        assert roofline.stage_time(work=4.0, messages=0.0, hidden=hidden) == 4.0
+    assert collectives.message_handling_time(messages=480.0, leaving=0.5, per_message=125e-9) == near(30e-6)
 
 
 @pytest.mark.parametrize(("first", "second", "shared"), [(7.0, 5.0, 3.0), (5.0, 7.0, 3.0), (5.0, 3.0, 7.0)])

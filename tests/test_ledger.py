@@ -107,7 +107,7 @@ def test_tokens_dispatched_equal_tokens_combined() -> None:
 def test_one_symbolic_run_per_family_and_its_value(family: Family) -> None:
     """No row branches on size: symbols pass through, and their value is the numbers' value."""
     names = ("dies", "tp", "shared_ranks", "redundant", "batch", "draft")
-    values = {"dies": 288, "tp": 2, "shared_ranks": 32, "redundant": 256, "batch": 48, "draft": 1}
+    values = {"dies": 288, "tp": 2, "shared_ranks": 32, "redundant": 256, "batch": 48, "draft": 3}
     symbols = {name: sympy.Symbol(name, positive=True) for name in names}
     symbolic = build_ledger(Layout(**symbols, attention_cores=16), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
     numeric = build_ledger(Layout(**values, attention_cores=16), family, TRAFFIC, DEEPSEEK, dims_of(DEEPSEEK))
@@ -293,3 +293,16 @@ def test_gathered_tokens_need_no_exchange_among_the_dies_of_an_expert() -> None:
     )
     assert one.keys() == eight.keys() == {"exchange.all_gather", "exchange.reduce_scatter"}
     assert all((one[name].group, one[name].payload) == (eight[name].group, eight[name].payload) for name in one)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([f for f in FAMILIES if f.phase == "decode"]), st.integers(1, 200), st.integers(2, 6))
+def test_a_draft_more_takes_longer(family: Family, batch: int, drafts: int) -> None:
+    """A draft more widens the step and runs its layer once more, if only on one token."""
+    case = deepseek_case(1024, 512)
+    shared = 32 if family.own_shared_ranks else 0
+    steps = [
+        pool_point(layout(batch=batch, shared_ranks=shared, draft=many), family, case).step_time
+        for many in (drafts - 1, drafts)
+    ]
+    assert steps[0] < steps[1]

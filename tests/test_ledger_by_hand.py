@@ -84,6 +84,7 @@ DIMS = Dims(
 LOADS = Quantities(
     tokens=113.5,
     sequences=7.25,
+    queries=3.5,
     context=419.5,
     rank_tokens=37.75,
     head_tokens=59.5,
@@ -140,6 +141,7 @@ def ledger_by(family: Family, q: Quantities, model: ModelSpec = MODEL, dims: Dim
 
 Row = dict[str, Any]
 LINK: Row = {"joined": 1, "messages": 1, "hops": 1, "copies": 1, "n_group": 1, "topk_group": 1}
+LINK |= {"attention_messages": None, "expert_messages": None}
 BLANK: Row = {
     "flop": 0,
     "weight_bytes": 0,
@@ -152,9 +154,11 @@ BLANK: Row = {
     "matrices": 1,
     "rows": 1,
     "columns": 1,
+    "unpacked": None,
     "sequences": 1,
     "context": 1,
     "heads": 1,
+    "query_rows": None,
 }
 
 
@@ -412,6 +416,7 @@ def absorbed_by_hand(q: Quantities, family: Family, heads: float, entry: float) 
         sequences=q.sequences,
         context=read / q.sequences,
         heads=heads * group,
+        query_rows=heads * group * 3.5,
     )
     if group > 1:  # a die reads seven partial outputs and writes one; four FLOP rescale and add an element
         yield link("attention.partial_swap", "all_to_all", 7, 2 * outputs)
@@ -531,15 +536,8 @@ def gated(
 ) -> Iterator[Row]:
     """[shazeer2020] equation 6: two products up, their gated product, one down; the experts read, the experts kept."""
     byte = family.weight_element_bytes
-    matrix = HIDDEN * width * byte * (0.5 if four else 1)
+    matrix = HIDDEN * width * (0.5 if four else byte)
     engine = {1: "cube_int8", 2: "cube_bf16"}[byte]
-    if four:  # three matrices of each expert read, written in INT8 once
-        yield row(
-            f"{part}.unpack",
-            "cache_pass",
-            "vector",
-            activation_bytes=touched * 3 * HIDDEN * width * byte,
-        )
     shape = {"matrices": touched, "rows": tokens / touched}
     yield row(
         f"{part}.gate_up",
@@ -550,6 +548,7 @@ def gated(
         resident_bytes=stored * (matrix + matrix),
         activation_bytes=tokens * HIDDEN * byte + 2 * tokens * (width + width),
         columns=width + width,
+        unpacked=touched * HIDDEN * (width + width) if four else None,
         **shape,
     )
     yield elementwise(f"{part}.activation", 8 * tokens * width, tokens * width * (2 + 2 + byte))
@@ -562,6 +561,7 @@ def gated(
         resident_bytes=stored * matrix,
         activation_bytes=tokens * width * byte + 2 * tokens * HIDDEN,
         columns=HIDDEN,
+        unpacked=touched * HIDDEN * width if four else None,
         **shape,
     )
 
@@ -720,6 +720,8 @@ def test_rows_of_dispatched_tokens(phase: str, precision: str) -> None:
             gets = q.routed_tokens + q.shared_tokens
         size = {"messages": max(6 * q.rank_tokens, gets), "hops": 2 if stages else 1}
         size |= {"copies": 6, "n_group": GROUPS, "topk_group": TOP_GROUPS}
+        if stages and phase == "decode":
+            size |= {"attention_messages": 6 * q.rank_tokens, "expert_messages": gets}
         bulk = "" if phase == "decode" else "bulk_"
         inside: list[Row] = []
         if phase == "prefill":
@@ -870,6 +872,44 @@ def test_blocks_of_a_step() -> None:
         assert (ledger.steps, ledger.draft, ledger.quantities) == (2, draft, LOADS)
 
 
+@pytest.mark.parametrize("draft", [3, 4, 7])
+@pytest.mark.parametrize("overlap", ["none", "link", "cores", "stages"])
+@pytest.mark.parametrize("shared", [0, 2])
+def test_blocks_of_drafts_beyond_the_draft_layers(draft: int, overlap: str, shared: int) -> None:
+    """Two draft layers: two runs of 1 + draft tokens, the rest of one token a sequence, whose weights are kept once."""
+    family, model = family_of(overlap=overlap, micro_batches=3), model_of(shared=shared)
+    layout = layout_of(draft=draft, batch=12, **({"expert_dies": 9, "dies": 54} if overlap == "stages" else {}))
+    ledger = build_ledger(layout, family, TRAFFIC, model, DIMS)
+    alone = build_ledger(replace(layout, draft=0), family, TRAFFIC, model, DIMS)
+    whole = build_ledger(replace(layout, draft=2), family, TRAFFIC, model, DIMS)
+    blocks = {block.name: block for block in ledger.blocks}
+    assert [blocks[name].count for name in ("draft_layer", "draft_input", "head")] == [2, 2, 3]
+    for name, like in (("redraft_layer", "moe_layer"), ("redraft_input", "draft_input"), ("redraft_head", "head")):
+        again, first = blocks[name], blocks[like]
+        assert (again.count, again.layers) == (draft - 2, 0)
+        assert (again.passes, again.overlapped, again.domains) == (first.passes, first.overlapped, first.domains)
+        for lane in ("attention", "experts", "joined", "fused", "beside"):
+            assert getattr(again, lane) == tuple(f"{part}_again" for part in getattr(first, lane))
+            for part in getattr(first, lane):
+                check(ledger.parts[f"{part}_again"], [as_row(op) for op in alone.parts[part]], (name, part))
+    assert weight_bytes(ledger, family) == tuple(near_bytes(size) for size in weight_bytes(whole, family))
+
+
+def near_bytes(size: float) -> Any:
+    return pytest.approx(size, rel=1e-12)
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_drafts_that_each_have_a_layer_run_none_again(phase: str) -> None:
+    """At most as many drafts as draft layers, or a prompt, whose pass fills each layer's cache once."""
+    for draft in (0, 1, 2) if phase == "decode" else (0, 1, 2, 5):
+        ledger = build_ledger(layout_of(draft=draft), family_of(phase), TRAFFIC, MODEL, DIMS)
+        blocks = {block.name: block for block in ledger.blocks}
+        assert not any(name.startswith("redraft") for name in blocks)
+        assert not any(name.endswith("_again") for name in ledger.parts)
+        assert (blocks["draft_layer"].count, blocks["head"].count) == (min(draft, 2), 1 + min(draft, 2))
+
+
 # ------------------------------------------------------------------------------------------------------------- loads
 
 TRAFFIC = Traffic(
@@ -976,6 +1016,7 @@ def loads_by_hand(layout: Layout, family: Family, traffic: Traffic, shared: int)
         "mean": mean,
         "variance": variance,
         "sequences": layout.batch / many,
+        "queries": 1 + layout.draft,
         "rank_tokens": load["tokens"] / layout.tp,
         "touched": held * (1 - (1 - TOP_K / slots) ** everyone),
         "routed_tokens": mean * min(ranks, exp(z(ranks) * a - a * a / 2)),
@@ -1270,7 +1311,10 @@ def test_bytes_of_a_die(phase: str, attention: MlaSpec | GqaSpec, shared: int) -
         many, stages = passes(family), family.overlap == "stages"
         held = held_by_hand(family, attention, shared, layout)
         held["dense_attention"] = held["attention"]
-        assert all(part_bytes(ledger, name) == pytest.approx(held[name], rel=1e-9) for name in ledger.parts)
+        assert all(
+            part_bytes(ledger, name) == pytest.approx(held[name.removesuffix("_again")], rel=1e-9)
+            for name in ledger.parts
+        )
 
         drafts = min(layout.draft, DRAFT_LAYERS)
         expert_layers = LAYERS - DENSE + drafts

@@ -91,6 +91,7 @@ RATES = Rates(
     cube_bf16=PEAK["cube_bf16"],
     cube_int8=PEAK["cube_int8"],
     vector=PEAK["vector"],
+    vector_half=2.3e13,
     hbm_bandwidth=PINS,
     core_stream=CORE_STREAM,
     l2_capacity=L2,
@@ -306,6 +307,25 @@ def test_a_share_that_just_reaches_the_pins_is_bound_by_its_cores() -> None:
 
 
 @pytest.mark.parametrize("cores", SHARES)
+@pytest.mark.parametrize(("heads", "queries"), [(8, 1), (8, 2), (8, 3), (4, 1), (16, 1), (128, 1), (128, 4)])
+def test_latent_attention_works_whole_tiles_of_rows(heads: int, queries: int, cores: float) -> None:
+    """Rows of heads and queries dealt to tiles of 16 one by one: full ones as without tiles; the cache once."""
+    rows = heads * queries
+    tiles = sum(1 for _ in range(0, rows, 16))
+    op = Op(
+        name="x", operator="attention_decode", engine="cube_bf16", flop=1e10 * rows, kv_bytes=3e8, activation_bytes=7e6,
+        sequences=60, context=4000, heads=heads, query_rows=rows,
+    )  # fmt: skip
+    tiled = with_kernel("attention_decode", tile_rows=16)
+    found = time_op(op, tiled, cores)
+    assert found.time == near(time_op(replace(op, flop=1e10 * 16 * tiles), RATES, cores).time)
+    assert found.stream_time == time_op(op, RATES, cores).stream_time
+    if rows % 16 == 0:
+        assert found.time == time_op(op, RATES, cores).time
+    assert time_op(replace(op, query_rows=None), tiled, cores).time == time_op(op, RATES, cores).time
+
+
+@pytest.mark.parametrize("cores", SHARES)
 @pytest.mark.parametrize(
     ("cache", "flop", "sequences", "context"),
     [(3e8, 2e10, 5, 900), (3e8, 9e11, 60, 4000), (2e7, 1e12, 9, 100), (2e4, 4.1e8, 9, 100)],
@@ -371,14 +391,58 @@ def test_element_wise_work(flop: float, cache: float, activation: float, cores: 
     assert found.hbm_time == near(moved / (0.73 * PINS))
 
 
+def unpacked_by_hand(elements: float, width: int, instructions: float) -> float:
+    """All vector cores: so many instructions for each element, or a byte or two of it written, whichever is slower."""
+    return max(instructions * elements / (2.3e13 * 0.53), width * elements / L2_WRITE)
+
+
+@pytest.mark.parametrize("instructions", [None, 1.0, 9.0])
+@pytest.mark.parametrize("engine", ["cube_int8", "cube_bf16"])
 @pytest.mark.parametrize("cores", SHARES)
-def test_unpacking_and_reads(cores: float) -> None:
-    """Bytes over the L2's writing rate of the cores; bytes read over the host's or the pool's rate."""
-    unpack = time_op(
-        Op(name="x", operator="cache_pass", engine="vector", activation_bytes=5e7, kernels=0), RATES, cores
-    )
-    assert (unpack.time, unpack.memory_time) == (near(5e7 / (L2_WRITE * cores)), near(5e7 / (L2_WRITE * cores)))
-    assert (unpack.roof, unpack.bound) == ("memory", "memory")
+@pytest.mark.parametrize("op", PRODUCTS)
+def test_product_of_weights_that_are_unpacked(op: Any, cores: float, engine: str, instructions: float | None) -> None:
+    """docs/method.md 3: weights stream while others are widened; both hide behind the arithmetic as the stream does."""
+    rates = with_kernel("matmul_int8", unpack_operations=instructions)
+    rates = replace(rates, kernels={**rates.kernels, "matmul_bf16": rates.kernels["matmul_int8"]})
+    plain = replace(op, engine=engine)
+    op = replace(plain, unpacked=2 * op.weight_bytes)
+    unpack = unpacked_by_hand(2 * op.weight_bytes, 1 if engine == "cube_int8" else 2, instructions or 0.0)
+    stream = moved_by(op) / streamed(0.83, cores)
+    compute = op.flop / (PEAK[engine] * 0.71 * cores)
+    hidden = 190 / (190 + op.rows)
+    brought = hides(stream, unpack / cores, hidden)
+    found = time_op(op, rates, cores)
+    assert found.work == near(hides(brought, compute, hidden) + 2.3 * op.activation_bytes / (PINS * cores))
+    assert found.roofs["unpacking"] == near(unpack / cores)
+    assert found.work >= time_op(plain, rates, cores).work
+    assert found.fixed_time == time_op(plain, rates, cores).fixed_time
+    slow = time_op(op, replace(rates, l2_write_rate=1e9), cores)
+    assert (slow.roof, slow.bound) == ("unpacking", "unpacking")
+    assert slow.work >= found.work
+
+
+def test_unpacking_that_takes_no_time_changes_nothing() -> None:
+    """Vector cores and L2 without limit: the product with what it reads of memory halved."""
+    endless = replace(with_kernel("matmul_int8", unpack_operations=4.0), vector_half=math.inf, l2_write_rate=math.inf)
+    for op in PRODUCTS:
+        for cores in SHARES:
+            assert time_op(replace(op, unpacked=1e9), endless, cores).time == time_op(op, endless, cores).time
+
+
+def test_unpacking_on_a_mesh_of_core_splits() -> None:
+    """Added up before it is divided by the share where every share is bound by its cores."""
+    rates = with_kernel("matmul_int8", unpack_operations=3.0)
+    ops = [replace(op, unpacked=3 * op.weight_bytes) for op in PRODUCTS]
+    for shares in (LIMITED, MIXED):
+        part = steps.time_part(ops, rates, shares)
+        for at, cores in enumerate(shares):
+            apart = sum(time_op(op, rates, float(cores)).time for op in ops)
+            assert np.broadcast_to(part.busy, shares.shape)[at] == near(apart)
+
+
+@pytest.mark.parametrize("cores", SHARES)
+def test_reads_of_host_and_pool(cores: float) -> None:
+    """Bytes read over the host's or the pool's rate."""
     for operator, rate in (("host_read", 3.1e10), ("pool_read", 1.1e10)):
         row: Any = Op(name="x", operator=operator, engine="link", kv_bytes=7e8, kernels=0)
         read = time_op(row, RATES, cores)
@@ -626,6 +690,35 @@ def test_dispatch_and_combine(kind: Any, start: float, each: float, place: float
             for alone, factor in ((False, place), (True, 1.0)):
                 found = exchange_time(exchange, RATES, alone=alone)
                 assert found == near(3 * start + max(leaving * each * factor, link)), (group, size)
+
+
+@pytest.mark.parametrize("size", [50.0, 7e3, 1e6])
+@pytest.mark.parametrize("group", [2, 4, 8, 16, 64])
+@pytest.mark.parametrize(("copies", "groups", "drawn"), [(8, 1, 1), (8, 8, 3)])
+def test_dispatch_in_phases(size: float, group: int, copies: int, groups: int, drawn: int) -> None:
+    """A mesh of eight and a network: once to each node with an expert of the token, then each copy inside its node.
+
+    Each phase has its start, its cost per message and its link; a group inside one node has the second alone.
+    """
+    tiers = (replace(TIERS[1], fabric="mesh"), tier(3))
+    rates = replace(
+        with_kernel("dispatch", between_start=2.3e-5, between_per_message=3.1e-7), tiers=tiers, dies_per_package=1
+    )
+    exchange = Exchange(
+        collective="dispatch", group=group, payload=size, messages=300, copies=copies, n_group=groups, topk_group=drawn
+    )
+    inside, nodes = min(group, 8), max(1, group // 8)
+    of_mesh = GIVEN[1] * max(inside - 1, 1) / 7
+    stays = 300 * sum(1 for die in range(inside) if die) / inside
+    wanted = 1.6e-5 + max(stays * 1.3e-7 * 1.25, stays * size / of_mesh)
+    if nodes > 1:
+        crossing = 300 * once_a_node(group, copies, groups, drawn) * sum(1 for one in range(nodes) if one) / nodes
+        straight = 300 * once_a_node(group, copies, groups, drawn) * (group - 8) / group
+        assert crossing == near(straight)
+        wanted += 2.3e-5 + max(crossing * 3.1e-7 * 1.25, crossing * size / GIVEN[3])
+    assert exchange_time(exchange, rates) == near(wanted)
+    faster = replace(rates, tiers=(tiers[0], replace(tiers[1], bandwidth=GIVEN[3] * 10)))
+    assert exchange_time(exchange, faster) <= exchange_time(exchange, rates)
 
 
 @pytest.mark.parametrize(
@@ -980,6 +1073,32 @@ def test_stages_take_the_busiest_stage_or_the_way_through() -> None:
     assert layer("stages", A, X, passes=3, domains=2) == near(3 * 13.0)
     assert layer("stages", A, X, passes=3, domains=5) == near(3 * 5 * 6.0)
     assert layer("stages", A, replace(X, link=90.0), passes=3, domains=5) == near(13.0 + 6.0 + 90.0)
+
+
+def test_messages_between_stages_hold_both_kinds_of_die() -> None:
+    """0.81 of the shorter of work and messages hides: 13 and 4 of an attention die, 6 and 9 of one with experts."""
+    busy = replace(X, attention_messages=4.0, expert_messages=9.0)
+    held, serving = 13.0 + 0.19 * 4.0, 9.0 + 0.19 * 6.0
+    assert layer("stages", A, busy, passes=3, domains=1) == near(3 * held)
+    assert layer("stages", A, busy, passes=3, domains=5) == near(3 * 5 * serving)
+    assert layer("stages", A, replace(busy, link=900.0), passes=3, domains=5) == near(13.0 + 6.0 + 900.0)
+    for overlap in ("none", "cores", "link"):
+        assert layer(overlap, A, busy) == layer(overlap, A, X)
+
+
+def test_messages_of_a_stage_are_those_that_leave_its_package() -> None:
+    """Two of 24 dies are in a package: 22/24 of 700 and 300 at 130 ns, 1.25 times in place; 170 and 1.07 back."""
+    there = Exchange(
+        collective="dispatch", group=24, payload=7e3, messages=700, attention_messages=700, expert_messages=300
+    )
+    back = replace(there, collective="combine")
+    ops = [Op(name="x", operator="exchange", engine="link", exchange=one) for one in (there, back)]
+    part = steps.time_part(ops, RATES)
+    of_one = 22 / 24 * (1.25 * 130e-9 + 1.07 * 170e-9)
+    assert (part.attention_messages, part.expert_messages) == (near(700 * of_one), near(300 * of_one))
+    plain = [replace(op, exchange=replace(op.exchange, attention_messages=None, expert_messages=None)) for op in ops]
+    assert steps.time_part(plain, RATES).expert_messages == 0.0
+    assert steps.join([part, part]).expert_messages == near(2 * 300 * of_one)
 
 
 def test_a_serial_family_overlaps_nothing() -> None:

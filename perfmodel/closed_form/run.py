@@ -12,8 +12,8 @@ from perfmodel import algebra
 from perfmodel.closed_form.symbols import replaced, size, tidy
 from perfmodel.ledger.footprint import footprint, part_bytes
 from perfmodel.ledger.quantities import contexts, loads, routing
-from perfmodel.ledger.records import Block, Family, Layout, Ledger, Op
-from perfmodel.ledger.step import ledger_of_loads
+from perfmodel.ledger.records import Block, Family, Layout, Ledger, Op, Quantities
+from perfmodel.ledger.step import ledger_of_loads, loads_of_redrafts, redrafts
 from perfmodel.prediction.breakdown import runs_of
 from perfmodel.prediction.serving import Case, pool_of
 from perfmodel.specs.base import Spec
@@ -124,6 +124,8 @@ class Run:
         #: what the number does not depend on, but a reader asks for with it
         self.aside: Any = 0
         self.family = point.family
+        #: whether a draft layer runs again: of the plan's numbers, as its rows exist or do not
+        self.redrafts: bool = plan.redrafts if plan else redrafts(point.layout, point.family, point.case.model)
         # degrees of forms of parallelism that this plan has not
         unused = {f.name for f in fields(Layout) if plan and getattr(point.layout, f.name) == f.default}
         self.layout = self._given(point.layout, "layout", leave=unused)
@@ -227,10 +229,16 @@ class Run:
     def ledger(self) -> Ledger:
         """Rows of the step, in terms of its loads."""
         case, layout, family = self.case, self.layout, self.family
-        load = self.cut(contexts(layout, family, case.traffic), "loads")
-        routed = self.cut(routing(load, layout, family, case.traffic, case.dims), "loads", fold=True)
+        again = self._loads(loads_of_redrafts(layout), "redraft.") if self.redrafts else None
+        return ledger_of_loads(self._loads(layout), layout, family, case.model, case.dims, again=again)
+
+    def _loads(self, layout: Layout, prefix: str = "") -> Quantities:
+        case, family = self.case, self.family
+        load = self.cut(contexts(layout, family, case.traffic), "loads", prefix)
+        routed = self.cut(routing(load, layout, family, case.traffic, case.dims), "loads", prefix, fold=True)
         busiest = loads(load, routed, layout, family, case.traffic, case.dims)
-        return ledger_of_loads(self.cut(busiest, "loads"), layout, family, case.model, case.dims)
+        cut: Quantities = self.cut(busiest, "loads", prefix)
+        return cut
 
     def block(self, name: str) -> Block:
         """Return a block by its name."""

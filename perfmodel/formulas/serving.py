@@ -15,6 +15,23 @@ def time_per_output_token(*, step_time: Seconds, tokens_per_step: Dimensionless)
     return step_time / tokens_per_step
 
 
+def single_token_drafts(*, drafts: Count, layers: Count) -> Count:
+    r"""Draft positions of a step that run on one token of a sequence, their layer's cache being filled already.
+
+    .. math:: n = \max(0, k - D)
+
+    Each of D draft layers first runs on all 1 + k tokens that are verified, whose entries its cache lacks; at the
+    k - D positions after that a layer gets the one token that was drafted before.  Source: [vllm2025draft]: its loop
+    over draft tokens has one query a request after the first pass.
+
+    Three drafts of one layer: one pass over four tokens of a sequence, two over one.
+
+    >>> single_token_drafts(drafts=3, layers=1)
+    2
+    """
+    return maximum(0, drafts - layers)
+
+
 def token_rate(*, sequences: Count, tpot: Seconds) -> PerSecond:
     """Output tokens per second of running sequences (Little's law).
 

@@ -196,6 +196,7 @@ def _mla_decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count)
         tokens=q.tokens,
         cached_tokens=q.cached_tokens / q.dcp,
         sequences=q.sequences,
+        queries=q.queries,
         heads=heads * q.dcp,
         cache=cache,
     )
@@ -228,6 +229,7 @@ def latent_decode_core(
     tokens: Count,
     cached_tokens: Count,
     sequences: Count,
+    queries: Count,
     heads: Count,
     cache: Bytes,
 ) -> Op:
@@ -247,6 +249,7 @@ def latent_decode_core(
         sequences=sequences,
         context=cached_tokens / sequences,
         heads=heads,
+        query_rows=heads * queries,
     )
 
 

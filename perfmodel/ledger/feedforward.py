@@ -9,6 +9,7 @@ from perfmodel.ledger.rows import BF16, exchange_row, linear, norm_quant, vector
 from perfmodel.units import Bytes, Count
 
 SCALE_SLOT_BYTES = 512  # a dispatched INT8 token carries its scale in a slot of its own
+HALF_A_BYTE = 0.5  # of a weight of four bits
 ACTIVATION_FLOP = 8  # sigmoid, product and scale of one gated element
 ROUTER_FLOP = 10  # score, bias, group choice and normalisation of one expert's logit
 
@@ -39,16 +40,12 @@ def _gated(
 ) -> Iterator[Op]:
     """Yield gate-up, activation and down of ``stored`` experts, of which ``touched`` are read.
 
-    Four-bit weights are widened on the vector cores: read with the stream from memory, written to L2 once.
-    Nothing of that hides behind the products, so errs slow; scales of the weights are left out.
+    Four-bit weights are widened on the vector cores inside the products; scales of the weights are left out.
     """
     element, hidden = family.weight_element_bytes, dims.hidden_size
     flop = gated_feed_forward_flop(tokens=1, hidden_size=hidden, intermediate_size=width)
-    stored_bytes = element / 2 if four_bit else element
+    stored_bytes = HALF_A_BYTE if four_bit else element
     weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=stored_bytes)
-    if four_bit:
-        widened = touched * weight * element / stored_bytes
-        yield Op(name=f"{prefix}.unpack", operator="cache_pass", engine="vector", activation_bytes=widened)
     yield Op(
         name=f"{prefix}.gate_up",
         operator=operator,
@@ -60,6 +57,7 @@ def _gated(
         matrices=touched,
         rows=tokens / touched,
         columns=2 * width,
+        unpacked=touched * (2 * hidden * width) if four_bit else None,
     )
     yield vector(
         f"{prefix}.activation",
@@ -77,6 +75,7 @@ def _gated(
         matrices=touched,
         rows=tokens / touched,
         columns=hidden,
+        unpacked=touched * (hidden * width) if four_bit else None,
     )
 
 
@@ -157,6 +156,7 @@ def _messages(name: str, collective: Collective, q: Quantities, family: Family, 
     else:
         everywhere = minimum(dims.n_shared_experts, 1) * q.shared_tokens
         received = q.routed_tokens + everywhere if family.disaggregated else q.routed_tokens
+    apart = family.disaggregated and family.phase == "decode"
     exchange = Exchange(
         collective=collective,
         group=q.group,
@@ -166,6 +166,8 @@ def _messages(name: str, collective: Collective, q: Quantities, family: Family, 
         copies=q.copies,
         n_group=dims.n_group,
         topk_group=dims.topk_group,
+        attention_messages=q.rank_tokens * q.copies if apart else None,
+        expert_messages=received if apart else None,
     )
     return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
 

@@ -8,7 +8,7 @@ from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
 from perfmodel.formulas.statistics import length_spread, occupancy_bound
 from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width, unfolded_width
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
-from perfmodel.ledger.records import Dims, Family, Layout, Ledger, Traffic
+from perfmodel.ledger.records import AGAIN, Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
 from perfmodel.specs.model import ModelSpec
 from perfmodel.units import Bytes, Count
@@ -65,6 +65,8 @@ def kept_weights(ledger: Ledger, family: Family) -> Iterator[tuple[bool, str, By
     Of joined parts, which lie on different dies, the one that keeps more.
     """
     for block in ledger.blocks:
+        if all(name.endswith(AGAIN) for name in block.attention):  # kept where it first runs
+            continue
         apart = family.disaggregated and block.overlapped
         for name in block.attention:
             yield False, _KEPT_AS.get(name, name), block.layers * part_bytes(ledger, name)

@@ -157,6 +157,7 @@ def loads(load: Contexts, routed: Routing, layout: Layout, family: Family, traff
     return Quantities(
         tokens=load.tokens,
         sequences=layout.batch / family.micro,
+        queries=1 + layout.draft,
         context=load.context,
         rank_tokens=load.tokens / layout.tp,
         head_tokens=load.tokens * family.micro if family.phase == "decode" else layout.batch,

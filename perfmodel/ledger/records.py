@@ -17,7 +17,6 @@ OperatorClass = Literal[
     "attention_prefill",
     "vector",
     "exchange",
-    "cache_pass",
     "host_read",
     "pool_read",
 ]
@@ -35,6 +34,8 @@ Collective = Literal[
 
 SplitModule = Literal["o_proj", "head", "dense", "embedding"]
 SPLIT_MODULES: tuple[SplitModule, ...] = ("o_proj", "head", "dense", "embedding")
+#: ends the names of parts of a draft layer that runs a second time in a step
+AGAIN = "_again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,6 +224,7 @@ class Quantities:
 
     tokens: Count  # of one attention data-parallel rank, in prefill 1/cp of them
     sequences: Count  # that they belong to
+    queries: Count  # of one of them in decode: the tokens that are verified together
     context: Count  # tokens that one sequence has by then
     rank_tokens: Count  # a die's share of them, 1/tp
     head_tokens: Count  # of the whole step, for the output head
@@ -268,6 +270,9 @@ class Exchange:
     copies: Count = 1
     n_group: Count = 1
     topk_group: Count = 1
+    #: messages that a die with attention and one with experts handle, where these are different dies
+    attention_messages: Count | None = None
+    expert_messages: Count | None = None
 
     @property
     def sent(self) -> Bytes:
@@ -299,10 +304,14 @@ class Op:
     matrices: Count = 1
     rows: Count = 1
     columns: Count = 1
+    #: weights that the vector cores widen on their way to it, where any are stored in half a byte
+    unpacked: Count | None = None
     #: sequences of an attention, tokens of one sequence's cache or prompt, and its heads on this die
     sequences: Count = 1
     context: Count = 1
     heads: Count = 1
+    #: rows of queries that share one cache: of a sequence, on this die's heads
+    query_rows: Count | None = None
 
     @property
     def bytes(self) -> Bytes:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from perfmodel.algebra import minimum
+from perfmodel.algebra import minimum, never_greater
+from perfmodel.formulas.serving import single_token_drafts
 from perfmodel.ledger.attention import attention_ops
 from perfmodel.ledger.feedforward import dense_ops, expert_exchange_ops, gate_ops, routed_ops, shared_ops
 from perfmodel.ledger.quantities import quantities
-from perfmodel.ledger.records import Block, Dims, Family, Layout, Ledger, Op, Quantities, Traffic
+from perfmodel.ledger.records import AGAIN, Block, Dims, Family, Layout, Ledger, Op, Quantities, Traffic
 from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
 from perfmodel.specs.model import ModelSpec
 from perfmodel.units import Count
@@ -85,26 +86,59 @@ def _draft_ops(q: Quantities, dims: Dims) -> Iterator[Op]:
     )
 
 
+def redrafts(layout: Layout, family: Family, model: ModelSpec) -> bool:
+    """Return whether a draft layer runs again in a step, on one token of a sequence; of symbols it is taken to."""
+    kept = model.num_nextn_predict_layers
+    return family.phase == "decode" and kept > 0 and not never_greater(layout.draft, kept)
+
+
+def loads_of_redrafts(layout: Layout) -> Layout:
+    """Return the layout whose loads are those of a draft layer that runs again: a token a sequence."""
+    return replace(layout, draft=0)
+
+
 def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelSpec, dims: Dims) -> Ledger:
     """Return the rows of one step on one die and how often each runs."""
-    return ledger_of_loads(quantities(layout, family, traffic, dims), layout, family, model, dims)
+    again = None
+    if redrafts(layout, family, model):
+        again = quantities(loads_of_redrafts(layout), family, traffic, dims)
+    return ledger_of_loads(quantities(layout, family, traffic, dims), layout, family, model, dims, again=again)
 
 
-def ledger_of_loads(q: Quantities, layout: Layout, family: Family, model: ModelSpec, dims: Dims) -> Ledger:
+def _layer_parts(q: Quantities, family: Family, model: ModelSpec, dims: Dims) -> dict[str, tuple[Op, ...]]:
+    """Return the parts of a layer with experts."""
+    parts: dict[str, tuple[Op, ...]] = {
+        "attention": tuple(attention_ops(q, family, dims, model.attention)),
+        "gate": tuple(gate_ops(q, family, dims)),
+        "exchange": tuple(expert_exchange_ops(q, family, dims)),
+        "routed": tuple(routed_ops(q, family, dims)),
+    }
+    if model.experts.n_shared_experts:
+        parts["shared"] = tuple(shared_ops(q, family, dims))
+    return parts
+
+
+def ledger_of_loads(
+    q: Quantities,
+    layout: Layout,
+    family: Family,
+    model: ModelSpec,
+    dims: Dims,
+    *,
+    again: Quantities | None = None,
+) -> Ledger:
     """Return the rows of a step from the loads of its ranks, and how often each runs.
 
     Rows are per micro-batch; a block's ``passes`` says how many micro-batches it makes.  Shared
     experts with ranks of their own run beside the routed ranks, so the slower decides.  Layers without experts
     have nothing that two micro-batches could hide: they run before the step is split, on all of its tokens, and
     read their weights once; in stages micro-batches are apart from the start.  Errs low where a framework splits
-    earlier.
+    earlier.  ``again`` are the loads of a draft layer that runs a second time: its parts are those of a layer, of
+    another size.
     """
     parts: dict[str, tuple[Op, ...]] = {
         "embedding": tuple(_embedding_ops(q, family, dims)),
-        "attention": tuple(attention_ops(q, family, dims, model.attention)),
-        "gate": tuple(gate_ops(q, family, dims)),
-        "exchange": tuple(expert_exchange_ops(q, family, dims)),
-        "routed": tuple(routed_ops(q, family, dims)),
+        **_layer_parts(q, family, model, dims),
         "head": tuple(_head_ops(q, family, dims)),
     }
     together = _unsplit(q, family) if family.joins_dense else q
@@ -112,21 +146,28 @@ def ledger_of_loads(q: Quantities, layout: Layout, family: Family, model: ModelS
         parts["dense"] = tuple(dense_ops(together, family, dims))
         if family.joins_dense:
             parts["dense_attention"] = tuple(attention_ops(together, family, dims, model.attention))
-    if model.experts.n_shared_experts:
-        parts["shared"] = tuple(shared_ops(q, family, dims))
     drafts = model.num_nextn_predict_layers > 0
     if drafts:
         parts["draft"] = tuple(_draft_ops(together, dims))
-    blocks = tuple(_blocks(layout, family, model, drafts))
+    if again is not None:
+        alone = _unsplit(again, family) if family.joins_dense else again
+        more = {
+            **_layer_parts(again, family, model, dims),
+            "head": tuple(_head_ops(again, family, dims)),
+            "draft": tuple(_draft_ops(alone, dims)),
+        }
+        parts |= {f"{name}{AGAIN}": ops for name, ops in more.items()}
+    blocks = tuple(_blocks(layout, family, model, drafts, again is not None))
     return Ledger(parts=parts, blocks=blocks, quantities=q, steps=q.steps, draft=layout.draft)
 
 
-def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> Iterator[Block]:
+def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool, again: bool) -> Iterator[Block]:
     """Yield the blocks; ``count`` is of one chunk of the prompts, of which the ledger says how many there are."""
     expert_layer = _expert_lanes(family, shared=bool(model.experts.n_shared_experts), domains=layout.domains)
     moe_layers = model.num_hidden_layers - model.first_k_dense_replace
     passes = 1 if family.joins_dense else family.micro
-    yield Block(name="embedding", count=1, layers=1, attention=("embedding",), experts=())
+    once = Block(name="embedding", count=1, layers=1, attention=("embedding",), experts=())
+    yield once
     if model.first_k_dense_replace:
         yield Block(
             name="dense_layer",
@@ -137,18 +178,26 @@ def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool) -> I
             passes=passes,
         )
     yield replace(expert_layer, name="moe_layer", count=moe_layers, layers=moe_layers)
+    whole: Count = 0
     if drafts:
         kept = minimum(layout.draft, model.num_nextn_predict_layers)
-        yield replace(expert_layer, name="draft_layer", count=layout.draft, layers=kept)
-        yield Block(
-            name="draft_input",
-            count=layout.draft,
-            layers=kept,
-            attention=("draft",),
-            experts=(),
-            passes=passes,
-        )
-    yield Block(name="head", count=1 + layout.draft if drafts else 1, layers=1, attention=("head",), experts=())
+        whole = kept if again or family.phase == "prefill" else layout.draft
+        yield replace(expert_layer, name="draft_layer", count=whole, layers=kept)
+        yield replace(once, name="draft_input", count=whole, layers=kept, attention=("draft",), passes=passes)
+    yield replace(once, name="head", count=1 + whole, attention=("head",))
+    if again:
+        more = single_token_drafts(drafts=layout.draft, layers=model.num_nextn_predict_layers)
+        yield replace(_named_again(expert_layer), name="redraft_layer", count=more, layers=0)
+        redraft = replace(once, count=more, layers=0)
+        yield replace(redraft, name="redraft_input", attention=(f"draft{AGAIN}",), passes=passes)
+        yield replace(redraft, name="redraft_head", attention=(f"head{AGAIN}",))
+
+
+def _named_again(block: Block) -> Block:
+    """Return a layer whose parts are those of a draft layer that runs again."""
+    lanes = ("attention", "experts", "joined", "fused", "beside")
+    named = {lane: tuple(f"{part}{AGAIN}" for part in getattr(block, lane)) for lane in lanes}
+    return replace(block, **named)  # type: ignore[arg-type]
 
 
 def _expert_lanes(family: Family, *, shared: bool, domains: Count) -> Block:

@@ -122,6 +122,7 @@ def _decode(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
             tokens=tokens,
             cached_tokens=sequences * context,
             sequences=sequences,
+            queries=queries,
             heads=heads,
             cache=cache,
         ), shape

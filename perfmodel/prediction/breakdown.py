@@ -19,6 +19,7 @@ from perfmodel.timing.step import (
     prefetched_beside,
     prefetched_time,
     site_factor,
+    staged_parts,
     time_part,
 )
 from perfmodel.units import Count
@@ -138,25 +139,38 @@ class Breakdown:
         )
 
 
-def _deciding_lane(block: Block, family: Family, attention: PartTime, experts: PartTime) -> str:
+def _deciding_lane(block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates) -> str:
     if not block.overlapped or family.overlap == "none":
         return "all"
     if family.overlap == "cores":
         first, second, first_saved, second_saved = map(as_float, lane_times(attention, experts))
         return "attention" if 2 * first - first_saved >= 2 * second - second_saved else "experts"
     if family.overlap == "stages":
-        return _deciding_stage(block, attention, experts)
+        return _deciding_stage(block, attention, experts, rates)
     busy, link = as_float(attention.busy + experts.busy), as_float(attention.link + experts.link)
     return "compute" if busy >= link else "link"
 
 
-def _deciding_stage(block: Block, attention: PartTime, experts: PartTime) -> str:
+def _deciding_stage(block: Block, attention: PartTime, experts: PartTime, rates: Rates) -> str:
+    first, second = map(as_float, staged_parts(attention, experts, rates))
     stages = {
-        "attention": block.passes * as_float(attention.whole),
-        "experts": block.passes * as_float(block.domains) * as_float(experts.busy),
+        "attention": block.passes * first,
+        "experts": block.passes * as_float(block.domains) * second,
         "all": as_float(attention.whole + experts.whole),
     }
     return max(stages, key=lambda name: stages[name])
+
+
+def _messages_of(
+    deciding: str, block: Block, family: Family, attention: PartTime, experts: PartTime, rates: Rates
+) -> float:
+    """Return what messages add to a micro-batch of the stage that decides, all domains of it included."""
+    if not (family.disaggregated and block.overlapped) or deciding == "all":
+        return 0.0
+    first, second = map(as_float, staged_parts(attention, experts, rates))
+    if deciding == "attention":
+        return first - as_float(attention.whole)
+    return as_float(block.domains) * (second - as_float(experts.busy))
 
 
 def _losing_part(ledger: Ledger, block: Block, rates: Rates, share: Any) -> str | None:
@@ -187,11 +201,13 @@ def _wait_of(deciding: str, family: Family) -> str:
 
 
 HOST = "host.launches"
+MESSAGES = "stage.messages"
 #: which roof of a row holds the time of a wait
 ROOFS = {
     "experts.other_domains": "whole_compute",
     "memory.contention": "stream_time",
     "link.contention": "network_time",
+    MESSAGES: "network_time",
     HOST: "fixed_time",
 }
 
@@ -225,7 +241,7 @@ def _block_rows(
     shares = core_shares(block, family, cores, rates)
     attention, experts = lanes(ledger, block, family, cores, rates)
     layer = as_float(layer_time(block, family, attention, experts, rates))
-    deciding = _deciding_lane(block, family, attention, experts)
+    deciding = _deciding_lane(block, family, attention, experts, rates)
     losing = _losing_part(ledger, block, rates, shares[1])
     runs = as_float(runs_of(ledger, block))
     rows = []
@@ -266,11 +282,15 @@ def _block_rows(
     # what a lane saves while it waits for the other is no time of the layer
     saved = {"attention": attention.saved, "experts": experts.saved, "compute": both.saved}.get(deciding, 0.0)
     reused = max(0.0, min(-lost, as_float(saved) / block.passes))
-    waits = {_wait_of(deciding, family): lost, HOST: (layer - on_die) / block.passes}
+    handled = _messages_of(deciding, block, family, attention, experts, rates)
+    waits = {MESSAGES: handled, _wait_of(deciding, family): lost - handled, HOST: (layer - on_die) / block.passes}
     rows += [
         _waiting(name, block, deciding, runs, waiting) for name, waiting in waits.items() if waiting > NOTHING * layer
     ]
     lanes_apart = as_float(attention.whole) - as_float(experts.whole)
+    if family.disaggregated and block.overlapped:
+        first, second = map(as_float, staged_parts(attention, experts, rates))
+        lanes_apart = first - as_float(block.domains) * second
     spare = {
         "all": 0.0,
         "attention": max(0.0, on_die / block.passes - as_float(experts.whole)) if beside else lanes_apart,
@@ -376,4 +396,4 @@ def layer_on_the_mean_rank(
 
 
 def _works(row: Row, lost: set[str]) -> bool:
-    return row.timed.op.exchange is None and row.name not in lost
+    return row.timed.op.exchange is None and row.part != WAITS and row.name not in lost

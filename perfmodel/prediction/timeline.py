@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Block, Family, Ledger
-from perfmodel.prediction.breakdown import NOTHING, WAITS, BlockTime, Breakdown, Row
+from perfmodel.prediction.breakdown import MESSAGES, NOTHING, WAITS, BlockTime, Breakdown, Row
 from perfmodel.timing.step import reuses
 
 #: exchanges that give back what the experts made
@@ -237,8 +237,10 @@ def _wrapped(stream: str, number: int, name: str, start: float, time: float, lay
 def _streams(segments: Sequence[Segment], summary: BlockTime, waits: Sequence[Row]) -> Iterator[Stream]:
     """Yield each stream; the busiest waits for what two lanes lose to each other, the others for it.
 
-    Where streams take turns, each waits for all others.
+    Where streams take turns, each waits for all others; where messages hold a stage longer than its work, which is not
+    drawn, all wait for them.
     """
+    of_all = any(row.name == MESSAGES for row in waits)
     works: dict[str, float] = {}
     for segment in segments:
         works[segment.stream] = works.get(segment.stream, 0.0) + segment.time
@@ -246,7 +248,7 @@ def _streams(segments: Sequence[Segment], summary: BlockTime, waits: Sequence[Ro
     for name, time in works.items():
         others = " and ".join(other for other in works if other != name)
         waits_for = others if summary.decides == "all" else busiest
-        if name == busiest and waits:
+        if waits and (of_all or name == busiest):
             waits_for = " and ".join(row.name for row in waits)
         idle = max(0.0, summary.layer - time)
         felt = idle > NOTHING * summary.layer

@@ -48,6 +48,8 @@ class MatmulKernel(Spec):
     #: output tile of one core, where the time shows whole tiles and whole waves of them
     tile_rows: PositiveCount | None = None
     tile_columns: PositiveCount | None = None
+    #: vector instructions that widen one weight of four bits; without it what is written to L2 limits alone
+    unpack_operations: PositiveNumber | None = None
     fit: Fit | None = None
 
 
@@ -63,6 +65,8 @@ class DecodeAttentionKernel(Spec):
     overlap: Part
     #: tokens of a sequence that one core works before others join
     block_tokens: Dimensionless
+    #: rows of queries that the cube works at once, where a tile is worked whole
+    tile_rows: PositiveCount | None = None
     fit: Fit | None = None
 
 
@@ -146,9 +150,14 @@ class MessageKernel(Spec):
 
     start: Seconds
     per_message: Seconds
+    #: of a phase of its own between nodes, once for each node that holds an expert of the token; those inside follow
+    between_start: Seconds | None = None
+    between_per_message: Seconds | None = None
     #: whether a token crosses between nodes once for each node, and is spread there, or once for each expert
     deduplicates: bool = False
     covers: tuple[Link, ...]
+    #: links that it is carried over to: it runs there before sets measured on others
+    carried_to: tuple[Link, ...] = ()
     max_tokens_per_die: PositiveCount
     fit: Fit | None = None
 
@@ -223,5 +232,5 @@ def parameters(kernel: Kernel) -> dict[str, float]:
     return {
         name: value
         for name in type(kernel).model_fields
-        if name not in ("fit", "covers", "deduplicates") and (value := getattr(kernel, name)) is not None
+        if name not in ("fit", "covers", "carried_to", "deduplicates") and (value := getattr(kernel, name)) is not None
     }

@@ -46,6 +46,8 @@ class Rates:
     cube_bf16: FlopPerSecond
     cube_int8: FlopPerSecond
     vector: FlopPerSecond
+    #: the same on 16 bits
+    vector_half: FlopPerSecond
     hbm_bandwidth: BytesPerSecond
     core_stream: BytesPerSecond
     l2_capacity: Bytes
@@ -163,9 +165,14 @@ def chosen_kernels(sets: Sequence[KernelSetSpec], system: SystemSpec) -> dict[st
                 f"kernels: {', '.join(one.name for one in sets)} have no {name}; allowed: sets that together have "
                 "every operator class; add one to the stack's 'kernels'"
             )
-        measured = (one for one in having if inside in getattr(getattr(one, name), "covers", (inside,)))
-        chosen[name] = next(measured, having[0])
+        fitting = (one for one in having if inside in _links_of(getattr(one, name), inside))
+        chosen[name] = next(fitting, having[0])
     return chosen
+
+
+def _links_of(kernel: Kernel, inside: str) -> tuple[str, ...]:
+    """Return the links that a kernel was measured on or is carried to; work of the die goes with any."""
+    return (*getattr(kernel, "covers", (inside,)), *getattr(kernel, "carried_to", ()))
 
 
 def _tiers(system: SystemSpec, stack: StackSpec) -> tuple[TierRates, ...]:
@@ -206,6 +213,7 @@ def rates_of(
         cube_bf16=cube(die.cube_flop_per_cycle.bf16),
         cube_int8=cube(die.cube_flop_per_cycle.int8),
         vector=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp32, clock=die.clock),
+        vector_half=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp16, clock=die.clock),
         hbm_bandwidth=die.hbm.bandwidth,
         core_stream=UNLIMITED if stack.ideal else die.cube_cores * die.hbm.core_bytes_per_cycle * die.clock,
         l2_capacity=die.l2.capacity,

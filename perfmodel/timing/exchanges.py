@@ -22,6 +22,22 @@ def exchange_time(exchange: Exchange, rates: Rates, *, alone: bool = False) -> S
     return where(greater(exchange.group, exchange.joined), time, 0.0 * time)
 
 
+def handling_time(exchange: Exchange, rates: Rates) -> tuple[Seconds, Seconds]:
+    """Return how long an exchange between stages holds the vector cores of a die with attention, and with experts."""
+    kernel = rates.kernel(exchange.collective, MessageKernel)
+    in_place = rates.combine_in_place if exchange.collective == "combine" else rates.dispatch_in_place
+    leaving = 1 - minimum(exchange.group, rates.dies_per_package) / exchange.group
+    attention, experts = (
+        formulas.message_handling_time(
+            messages=0.0 if messages is None else messages,
+            leaving=leaving,
+            per_message=kernel.per_message * in_place,
+        )
+        for messages in (exchange.attention_messages, exchange.expert_messages)
+    )
+    return attention, experts
+
+
 def _exchange_time(exchange: Exchange, rates: Rates, in_place: Dimensionless) -> Seconds:
     kind = exchange.collective
     match kind:
@@ -151,11 +167,15 @@ def _slowest_link(
     straight = _load(exchange, rates, share, covers, between=1.0, spread=group)
     if not deduplicates:
         return straight
-    nodes = group / node
+    once = _once_a_node(exchange, group / node)
+    return minimum(straight, _load(exchange, rates, share, covers, between=once, spread=node))
+
+
+def _once_a_node(exchange: Exchange, nodes: Count) -> Fraction:
+    """Return the part of a token's copies that is left where each node that holds one of its experts gets one."""
     reached = reachable_nodes(nodes=nodes, n_group=exchange.n_group, topk_group=exchange.topk_group)
     limited = where(greater(exchange.n_group, exchange.topk_group), reached, nodes)
-    once = distinct_nodes(copies=exchange.copies, nodes=limited) / exchange.copies
-    return minimum(straight, _load(exchange, rates, share, covers, between=once, spread=node))
+    return distinct_nodes(copies=exchange.copies, nodes=limited) / exchange.copies
 
 
 def _load(
@@ -188,6 +208,8 @@ def _load(
 
 
 def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates, in_place: Dimensionless) -> Seconds:
+    if kernel.between_start is not None and kernel.between_per_message is not None:
+        return _message_phases(exchange, kernel, rates, in_place, kernel.between_start, kernel.between_per_message)
     leaving = 1 - minimum(exchange.group, rates.dies_per_package) / exchange.group
     return formulas.message_exchange_time(
         messages=exchange.messages * leaving,
@@ -195,6 +217,41 @@ def _messages(exchange: Exchange, kernel: MessageKernel, rates: Rates, in_place:
         per_message=kernel.per_message * in_place,
         transfer=exchange.messages * _slowest_link(exchange, rates, None, (), kernel.deduplicates),
     )
+
+
+def _message_phases(
+    exchange: Exchange,
+    kernel: MessageKernel,
+    rates: Rates,
+    in_place: Dimensionless,
+    between_start: Seconds,
+    between_per_message: Seconds,
+) -> Seconds:
+    """Time of an exchange in two phases: between nodes once for each, then every copy inside its node."""
+    group, node = exchange.group, minimum(exchange.group, rates.node_dies)
+    nodes, payload = group / node, exchange.payload
+    once = _once_a_node(exchange, nodes)
+    outside = formulas.messages_between_nodes(messages=exchange.messages, once=once, nodes=nodes)
+    inside = exchange.messages * (1 - minimum(group, rates.dies_per_package) / node)
+    transfers: dict[bool, Seconds] = {True: 0.0, False: 0.0}
+    inner: Count = 1
+    for tier in rates.tiers:
+        within = tier.name in ("package", "node")
+        crossing = formulas.crossing_share(group=node if within else group, inner=inner, outer=tier.dies)
+        sent = payload * exchange.messages * crossing * (1.0 if within else once)
+        taken = formulas.link_time(payload=sent, bandwidth=_bandwidth(tier, inner, group, None, None, ()))
+        transfers[within] = maximum(transfers[within], taken)
+        inner = tier.dies
+    first, second = (
+        formulas.message_exchange_time(
+            messages=messages, start=exchange.hops * start, per_message=each * in_place, transfer=transfer
+        )
+        for messages, start, each, transfer in (
+            (outside, between_start, between_per_message, transfers[False]),
+            (inside, kernel.start, kernel.per_message, transfers[True]),
+        )
+    )
+    return where(greater(nodes, 1), first, 0.0) + second
 
 
 def _bulk(exchange: Exchange, kernel: BulkKernel, rates: Rates) -> Seconds:

@@ -6,6 +6,7 @@ from typing import cast
 from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater
 from perfmodel.formulas import kernels as formulas
 from perfmodel.formulas import roofline
+from perfmodel.formulas.attention import worked_flop
 from perfmodel.ledger.records import Op
 from perfmodel.specs.kernels import (
     DecodeAttentionKernel,
@@ -18,6 +19,7 @@ from perfmodel.timing.exchanges import exchange_time
 from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
 
 WHOLE = 1.0
+ELEMENT_BYTES = {"cube_int8": 1, "cube_bf16": 2}  # of an operand of the cube
 NOTHING_KEPT = 0.0
 ALL_KEPT = 1.0
 
@@ -32,6 +34,8 @@ class OpTime:
     whole_compute: Seconds = 0.0
     whole_cache: Seconds = 0.0
     whole_pass: Seconds = 0.0
+    #: widening of weights on the vector cores, in a product that has such
+    whole_unpack: Seconds | None = None
     #: time to stream what is stored
     stream_time: Seconds = 0.0
     network_time: Seconds = 0.0
@@ -69,11 +73,12 @@ class OpTime:
     @property
     def roofs(self) -> dict[str, Seconds]:
         """Return what arithmetic, memory and link need, by name."""
-        return {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+        roofs = {"compute": self.compute_time, "memory": self.memory_time, "link": self.network_time}
+        return roofs if self.whole_unpack is None else {**roofs, "unpacking": self.whole_unpack / self.core_share}
 
     @property
     def roof(self) -> str:
-        """The slowest of arithmetic, memory and link, for a row of plain numbers."""
+        """The slowest of arithmetic, memory, link and unpacking, for a row of plain numbers."""
         roofs = self.roofs
         return max(roofs, key=lambda name: as_float(roofs[name]))
 
@@ -106,9 +111,6 @@ def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool, kept: F
     if op.exchange is not None:
         network = exchange_time(op.exchange, rates, alone=repeated)
         return OpTime(op=op, network_time=network, work=network)
-    if op.operator == "cache_pass":
-        through = op.activation_bytes / rates.l2_write_rate
-        return OpTime(op=op, whole_cache=through, core_share=core_share, work=through / core_share)
     kernel = rates.kernels[rates.class_of(op.kernel)]
     match kernel:
         case MatmulKernel():
@@ -156,10 +158,12 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         bandwidth=rates.hbm_bandwidth,
     )
     hidden = formulas.hidden_share(rows=op.rows, overlap_rows=kernel.overlap_rows)
+    unpack = _unpacking(op, kernel, rates)
     timed = OpTime(
         op=op,
         whole_compute=compute,
         whole_pass=passes,
+        whole_unpack=unpack,
         fixed_time=op.kernels * (kernel.start * rates.start_share),
         moved=moved,
         whole_rate=rates.hbm_bandwidth * kernel.stream,
@@ -169,6 +173,8 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
     if not repeated and tiled is None and _cores_limit(rates, kernel.stream, core_share):
         # all of it grows with one over the share, which alone of its factors has the axis of the core split
         whole = moved / maximum(rates.core_stream, rates.hbm_bandwidth * kernel.stream) + cached
+        if unpack is not None:
+            whole = formulas.overlapped_time(first=whole, second=unpack, hidden=hidden)
         work = formulas.overlapped_time(first=whole, second=compute, hidden=hidden) + passes
         return replace(timed, whole_work=work)
     stream = moved / _streaming(rates, kernel.stream, core_share)
@@ -181,8 +187,23 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
             rate=_streaming(rates, kernel.stream, core_share),
             resident_rate=rates.hbm_bandwidth * kernel.resident_stream * core_share,
         )
-    work = formulas.overlapped_time(first=stream, second=compute / core_share, hidden=hidden) + passes / core_share
+    brought = stream
+    if unpack is not None:
+        brought = formulas.overlapped_time(first=stream, second=unpack / core_share, hidden=hidden)
+    work = formulas.overlapped_time(first=brought, second=compute / core_share, hidden=hidden) + passes / core_share
     return replace(timed, stream_time=stream, work=work)
+
+
+def _unpacking(op: Op, kernel: MatmulKernel, rates: Rates) -> Seconds | None:
+    """Return the time of all vector cores to widen a product's weights; none where it has none to widen."""
+    if op.unpacked is None:
+        return None
+    return formulas.unpacking_time(
+        flop=op.unpacked * (0 if kernel.unpack_operations is None else kernel.unpack_operations),
+        rate=rates.vector_half * rates.kernel("vector", VectorKernel).compute,
+        widened=op.unpacked * ELEMENT_BYTES[op.engine],
+        write_rate=rates.l2_write_rate,
+    )
 
 
 def _cores_limit(rates: Rates, stream: Fraction, core_share: Fraction) -> bool:
@@ -195,14 +216,17 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
     peak, cores = rates.peak(op.engine) * kernel.compute, rates.cube_cores
     moved = op.kv_bytes + op.weight_bytes
     stream = moved / _streaming(rates, kernel.stream, core_share)
-    compute = op.flop / peak
+    flop = op.flop
+    if kernel.tile_rows is not None and op.query_rows is not None:
+        flop = worked_flop(flop=flop, rows=op.query_rows, tile_rows=kernel.tile_rows)
+    compute = flop / peak
     passes = op.activation_bytes / rates.l2_rate
     tokens = op.sequences * op.context
     first_block = formulas.first_block_time(
         context=op.context,
         block_tokens=kernel.block_tokens,
         bytes_per_token=moved / tokens,
-        flop_per_token=op.flop / tokens,
+        flop_per_token=flop / tokens,
         core_bandwidth=rates.core_stream / cores,
         core_rate=peak / cores,
     )

@@ -9,6 +9,7 @@ from perfmodel.formulas import roofline
 from perfmodel.formulas.kernels import core_stream_rate, overlapped_time, reused_share
 from perfmodel.ledger.records import Block, Family, Ledger, Op
 from perfmodel.supply.rates import Rates
+from perfmodel.timing.exchanges import handling_time
 from perfmodel.timing.operators import ALL_KEPT, NOTHING_KEPT, WHOLE, OpTime, time_op
 from perfmodel.units import Bytes, Count, Dimensionless, Fraction, Seconds
 
@@ -36,6 +37,9 @@ class PartTime:
     saved: Seconds = 0.0
     spared_again: Seconds = 0.0
     taken: Fraction = 0.0
+    #: messages between stages on the vector cores of a die with attention, and of one with experts
+    attention_messages: Seconds = 0.0
+    expert_messages: Seconds = 0.0
 
     @property
     def whole(self) -> Seconds:
@@ -97,6 +101,7 @@ def add_rows(
     Each row is added and forgotten: on a grid, rows kept until the end would not stay in the caches.
     """
     busy, link, hbm, launches, whole, saved, whole_saved = (Sum() for _ in range(7))
+    here, there = Sum(), Sum()
     share: Fraction = WHOLE
     ahead: list[tuple[OpTime, OpTime]] = []
     window: Seconds = 0.0
@@ -113,6 +118,10 @@ def add_rows(
         else:
             link.add(row.work)
             window = row.work
+            if op.exchange.expert_messages is not None:
+                of_attention, of_experts = handling_time(op.exchange, rates)
+                here.add(of_attention)
+                there.add(of_experts)
         second = row
         if reuses(op):
             streams = row
@@ -147,6 +156,8 @@ def add_rows(
         window=window,
         launches=launches.value(),
         saved=saved.value(),
+        attention_messages=here.value(),
+        expert_messages=there.value(),
     )
 
 
@@ -203,6 +214,8 @@ def join(parts: Iterable[PartTime]) -> PartTime:
         hidden=total(part.hidden for part in parts),
         launches=total(part.launches for part in parts),
         saved=total(part.saved for part in parts),
+        attention_messages=total(part.attention_messages for part in parts),
+        expert_messages=total(part.expert_messages for part in parts),
     )
 
 
@@ -300,6 +313,18 @@ def layer_time(block: Block, family: Family, attention: PartTime, experts: PartT
     return time
 
 
+def staged_parts(attention: PartTime, experts: PartTime, rates: Rates) -> tuple[Seconds, Seconds]:
+    """Return how long a micro-batch holds a die with attention, and one with experts, messages included."""
+    first, second = (
+        roofline.stage_time(work=work, messages=messages, hidden=rates.link_hidden)
+        for work, messages in (
+            (attention.whole, experts.attention_messages),
+            (experts.busy, experts.expert_messages),
+        )
+    )
+    return first, second
+
+
 def _sum(a: Count, b: Count) -> Count:
     return a + b
 
@@ -326,12 +351,14 @@ def on_the_die(block: Block, family: Family, attention: PartTime, experts: PartT
                 hidden=rates.link_hidden,
             )
         case "stages":
+            first, second = staged_parts(attention, experts, rates)
+            way = attention.whole + experts.busy + experts.link
             return roofline.staged_time(
                 micro_batches=block.passes,
                 domains=block.domains,
-                first=attention.whole,
-                second=experts.busy,
-                between=experts.link,
+                first=first,
+                second=second,
+                way=way,
             )
         case "none":
             raise AssertionError("an overlapped block in a serial family")
