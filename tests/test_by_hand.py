@@ -146,7 +146,7 @@ def test_four_bit_experts_are_unpacked_inside_their_products() -> None:
     assert unpacked > 2 * HIDDEN * WIDTH / (24 * 86 * 1.8e9)
     rows_hidden = 123 / (123 + tokens)
     stream = read / (0.9393 * 1.6e12)
-    brought = stream + unpacked - rows_hidden * min(stream, unpacked)
+    brought = stream + unpacked - 0.5 * min(stream, unpacked)
     compute = tokens * 2 * HIDDEN * 2 * WIDTH / (24 * 16384 * 1.8e9 * 0.8672)
     passes = 5.285 * tokens * (HIDDEN + 2 * 2 * WIDTH) / 1.6e12
     each = brought + compute - rows_hidden * min(brought, compute) + passes

@@ -126,7 +126,7 @@ def test_slack_is_what_the_faster_stream_waits(name: str) -> None:
             assert streams["cores"].waits_for == "link.contention"
         case "stages":
             attention = streams["attention dies"]
-            assert block.decides == "experts"
+            assert block.decides == "attention"
             assert attention.works + attention.waits == pytest.approx(block.layer, rel=1e-9)
             assert all(one.waits_for.startswith("stage.messages") for one in streams.values() if one.waits)
         case _:

@@ -251,8 +251,9 @@ def _of_clients(
 ) -> PoolRun:
     """Return a layout that runs both phases under the load that clients put on it."""
     engine = engine_of(machine.stack.spec, conditions.engine)
+    stated = conditions.layout.batch
     taken, prefill, decode = mixed_phases(conditions, engine, model.spec, machine.rates())
-    view = clients_view(mixed_service(prefill, decode, engine), requests_of(taken), elasticities=True)
+    view = clients_view(mixed_service(prefill, decode, engine, stated=stated), requests_of(taken), elasticities=True)
     return PoolRun(
         name=name,
         acceptance=acceptance,

@@ -108,7 +108,8 @@ class Published:
     @cached_property
     def _replayed(self) -> tuple[Service, Requests]:
         engine = engine_of(self.machine.stack.spec, self.spec.conditions.engine)
-        return mixed_service(*self.phases, engine), requests_of(self.spec.conditions)
+        stated = self.spec.conditions.layout.batch
+        return mixed_service(*self.phases, engine, stated=stated), requests_of(self.spec.conditions)
 
     def predicted(self, quantities: Sequence[str]) -> dict[str, float]:
         """Return quantities predicted under its conditions alone, whatever is open of them."""

@@ -32,16 +32,16 @@ def cache_tokens(point: PoolPoint) -> int:
     return max(0, math.floor(free / as_float(held.kv_bytes_per_token_of_die)))
 
 
-def mixed_service(prefill: Resolved, decode: Resolved, engine: EngineSpec, *, instances: int = 1) -> Service:
+def mixed_service(
+    prefill: Resolved, decode: Resolved, engine: EngineSpec, *, stated: int | None = None, instances: int = 1
+) -> Service:
     """Return instances that run both phases of two layouts on the same dies, as an engine schedules them.
 
-    A batch that the layout of decode states is the cap of running requests of a rank.
+    ``stated`` is the most that a rank runs at once, where that is said; else it is the engine's.
     """
     plan, case = decode.plan, decode.scenario.case
     layout = Layout.of(plan.layout)
-    most = (
-        plan.layout.batch if engine.max_running is None else max(plan.layout.batch, round(as_float(engine.max_running)))
-    )
+    most = stated if stated or engine.max_running is None else round(as_float(engine.max_running))
     return Service(
         mixed=MixedPool(
             prefill=prefill_step(Layout.of(prefill.plan.layout), prefill.plan.family, prefill.scenario.case),

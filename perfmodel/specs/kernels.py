@@ -50,6 +50,8 @@ class MatmulKernel(Spec):
     tile_columns: PositiveCount | None = None
     #: vector instructions that widen one weight of four bits; without it what is written to L2 limits alone
     unpack_operations: PositiveNumber | None = None
+    #: part of the shorter of stream and widening that runs beside the other; none: one after the other
+    unpack_overlap: Share | None = None
     fit: Fit | None = None
 
 

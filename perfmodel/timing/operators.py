@@ -159,6 +159,7 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
     )
     hidden = formulas.hidden_share(rows=op.rows, overlap_rows=kernel.overlap_rows)
     unpack = _unpacking(op, kernel, rates)
+    beside = 0.0 if kernel.unpack_overlap is None else kernel.unpack_overlap
     timed = OpTime(
         op=op,
         whole_compute=compute,
@@ -174,7 +175,7 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         # all of it grows with one over the share, which alone of its factors has the axis of the core split
         whole = moved / maximum(rates.core_stream, rates.hbm_bandwidth * kernel.stream) + cached
         if unpack is not None:
-            whole = formulas.overlapped_time(first=whole, second=unpack, hidden=hidden)
+            whole = formulas.overlapped_time(first=whole, second=unpack, hidden=beside)
         work = formulas.overlapped_time(first=whole, second=compute, hidden=hidden) + passes
         return replace(timed, whole_work=work)
     stream = moved / _streaming(rates, kernel.stream, core_share)
@@ -189,7 +190,7 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         )
     brought = stream
     if unpack is not None:
-        brought = formulas.overlapped_time(first=stream, second=unpack / core_share, hidden=hidden)
+        brought = formulas.overlapped_time(first=stream, second=unpack / core_share, hidden=beside)
     work = formulas.overlapped_time(first=brought, second=compute / core_share, hidden=hidden) + passes / core_share
     return replace(timed, stream_time=stream, work=work)
 
