@@ -1,0 +1,98 @@
+"""How sure it is that one deployment serves more than another: both on the same machine, sample by sample."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from perfmodel.algebra import as_array, as_float
+from perfmodel.ledger.records import Layout
+from perfmodel.ledger.step import build_ledger
+from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.prediction.mixed import mixed_rate
+from perfmodel.prediction.serving import Case
+from perfmodel.prediction.uncertainty import SAMPLES, Interval, Values, interval, left_out, sampled_rates
+from perfmodel.specs.deployment import Phase
+from perfmodel.supply.machine import Machine
+from perfmodel.supply.rates import Rates
+from perfmodel.timing.step import step_time
+
+
+def is_tie(difference: Interval) -> bool:
+    """Return whether nobody can say which of two is more: their difference is smaller than its doubt.
+
+    >>> is_tie(Interval(low50=-0.02, high50=0.01, low90=-0.05, high90=0.03))
+    True
+    >>> is_tie(Interval(low50=-0.02, high50=-0.01, low90=-0.05, high90=-0.001))
+    False
+    """
+    return difference.contains(0.0)
+
+
+def doubt(difference: Interval) -> float:
+    """Return half the width of the 90 % interval of a difference."""
+    return (difference.high90 - difference.low90) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sampled:
+    """The same samples of the machines for all deployments that are compared; steps are evaluated once.
+
+    What the model leaves out of a phase is as large for both sides of a comparison: it is one engine's.
+    """
+
+    machines: Mapping[Phase, Machine]
+    cases: Mapping[Phase, Case]
+    _rates: dict[int, Rates] = field(default_factory=dict)
+    _steps: dict[object, Values] = field(default_factory=dict)
+
+    def steps(self, phase: Phase, pool: PoolPlan) -> Values:
+        """Return the samples of a pool's step."""
+        key = (phase, repr(pool.layout), pool.family)
+        if key not in self._steps:
+            machine, case = self.machines[phase], self.cases[phase]
+            if id(machine) not in self._rates:
+                self._rates[id(machine)], _ = sampled_rates(machine, None, phase)
+            sampled = replace(self._rates[id(machine)], kv_tier=case.rates.kv_tier)
+            case = replace(case, rates=sampled)
+            layout = Layout.of(pool.layout)
+            ledger = build_ledger(layout, pool.family, case.traffic, case.model, case.dims)
+            step = as_array(step_time(ledger, pool.family, layout.attention_cores, sampled))
+            self._steps[key] = np.broadcast_to(step, (SAMPLES,)) * np.exp(left_out(machine, "service", phase))
+        return self._steps[key]
+
+    def pool_rates(self, phase: Phase, pool: PoolPlan) -> Values:
+        """Return the samples of the tokens a second and die of an instance."""
+        point = replace(pool.point, step_time=self.steps(phase, pool))
+        return as_array(point.tokens_per_s) / pool.layout.dies
+
+    def served(self, deployment: Deployment) -> Values:
+        """Return the samples of the requests a second of a deployment at full load: the slower pool sets them."""
+        prefill = replace(deployment.prefill.point, step_time=self.steps("prefill", deployment.prefill))
+        decode = replace(deployment.decode.point, step_time=self.steps("decode", deployment.decode))
+        if deployment.mixed:
+            return as_array(deployment.decode_instances * mixed_rate(prefill, decode))
+        return np.minimum(
+            as_array(deployment.prefill_instances * prefill.requests_per_s),
+            as_array(deployment.decode_instances * decode.requests_per_s),
+        )
+
+
+def difference(loss: float, values: tuple[Values, float], best: tuple[Values, float]) -> Interval:
+    """Return the interval of a relative difference that is predicted as ``loss``, from samples of both sides.
+
+    Each side is its samples, and its prediction.
+    """
+    ratio: Any = (values[0] / values[1]) / (best[0] / best[1])
+    return interval((1 + loss) * ratio - 1)
+
+
+def full_load(deployment: Deployment) -> float:
+    """Return the requests a second of a deployment at full load."""
+    return min(deployment.prefill_capacity, deployment.decode_capacity)
+
+
+def pool_rate(pool: PoolPlan) -> float:
+    """Return the tokens a second and die of an instance."""
+    return as_float(pool.point.tokens_per_s) / pool.layout.dies
