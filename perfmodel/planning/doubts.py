@@ -43,10 +43,16 @@ def doubts_of(solution: Solution, machines: Mapping[Phase, Machine], cases: Mapp
     """Return how sure the losses of a solution with a best plan are, all on the same samples."""
     best = solution.best
     assert best is not None
-    assert solution.full_decode is not None
     sampled = Sampled(machines=machines, cases=cases)
+    others = [
+        *solution.alternatives,
+        *(one.deployment for one in solution.alternative_costs),
+        *(one.deployment for one in solution.given if one.deployment is not None),
+    ]
+    sampled.take((phase, pool) for one in (best, *others) for phase, pool in _pools(one).items())
+    sampled.take((phase, pool) for one in solution.given for phase, pool in (*one.pools.items(), *solution.full.items()))
     before = sampled.served(best), full_load(best)
-    pools: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": solution.full_decode}
+    pools = solution.full
 
     def of(deployment: Deployment, loss: float) -> Interval:
         return difference(loss, (sampled.served(deployment), full_load(deployment)), before)
@@ -65,7 +71,7 @@ def doubts_of(solution: Solution, machines: Mapping[Phase, Machine], cases: Mapp
     def of_given(one: GivenOutcome) -> PublishedLoss:
         return PublishedLoss(
             whole=None if one.deployment is None or one.loss is None else of(one.deployment, one.loss),
-            pools=tuple(of_pool(phase, pool) for phase, pool in one.pools.items()),
+            pools=tuple(of_pool(phase, pool) for phase, pool in one.pools.items() if phase in pools),
         )
 
     return Doubts(
@@ -75,3 +81,7 @@ def doubts_of(solution: Solution, machines: Mapping[Phase, Machine], cases: Mapp
         choices=tuple(of(one.deployment, one.loss) for one in solution.alternative_costs),
         published=tuple(map(of_given, solution.given)),
     )
+
+
+def _pools(deployment: Deployment) -> dict[Phase, PoolPlan]:
+    return {"prefill": deployment.prefill, "decode": deployment.decode}

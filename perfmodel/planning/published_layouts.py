@@ -32,18 +32,21 @@ def published_layouts(
     Batches are left out: they follow from the question.  What a source leaves open of a layout is cases of it.
     """
     rows: dict[str, list[str]] = {}
-    cases: dict[str, list[Layouts]] = {}
+    cases: dict[str, dict[str, Layouts]] = {}
     of_layouts = {
         name: one for name, one in techniques.items() if any(setting.layout for setting in one.spec.settings.values())
     }
     for row in _rows(model, machines):
         found = {repr(sorted(one.items())): one for one in _layouts(row)}
         if found:
-            key = repr(sorted(found))
-            rows.setdefault(key, []).append(row.name)
-            cases.setdefault(key, list(found.values()))
+            stated = next(iter(found))
+            rows.setdefault(stated, []).append(row.name)
+            known = cases.setdefault(stated, found)
+            if 1 in (len(known), len(found)):  # one row leaves nothing open of what others do
+                cases[stated] = {stated: found[stated]}
     given = []
-    for key, layouts in cases.items():
+    for key, of_key in cases.items():
+        layouts = list(of_key.values())
         faults = [_lacking(one, machines, model, choices, of_layouts) for one in layouts]
         runs = [one for one, fault in zip(layouts, faults, strict=True) if not fault]
         given.append(Given(rows=tuple(rows[key]), cases=tuple(runs or layouts), lacking="" if runs else faults[0]))

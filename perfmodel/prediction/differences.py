@@ -1,13 +1,13 @@
 """How sure it is that one deployment serves more than another: both on the same machine, sample by sample."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from perfmodel.algebra import as_array, as_float
-from perfmodel.ledger.records import Layout
+from perfmodel.ledger.records import Family, Layout
 from perfmodel.ledger.step import build_ledger
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.mixed import mixed_rate
@@ -47,20 +47,36 @@ class Sampled:
     _rates: dict[int, Rates] = field(default_factory=dict)
     _steps: dict[object, Values] = field(default_factory=dict)
 
+    def take(self, pools: Iterable[tuple[Phase, PoolPlan]]) -> None:
+        """Evaluate steps ahead, those of a family in one pass."""
+        groups: dict[object, dict[object, PoolPlan]] = {}
+        for phase, pool in pools:
+            if (key := _key(phase, pool)) not in self._steps:
+                groups.setdefault((phase, pool.family), {})[key] = pool
+        for each in groups.values():
+            first = next(iter(each.values()))
+            found = self._sampled(first.family.phase, [Layout.of(one.layout) for one in each.values()], first.family)
+            self._steps.update(zip(each, found, strict=True))
+
     def steps(self, phase: Phase, pool: PoolPlan) -> Values:
         """Return the samples of a pool's step."""
-        key = (phase, repr(pool.layout), pool.family)
-        if key not in self._steps:
-            machine, case = self.machines[phase], self.cases[phase]
-            if id(machine) not in self._rates:
-                self._rates[id(machine)], _ = sampled_rates(machine, None, phase)
-            sampled = replace(self._rates[id(machine)], kv_tier=case.rates.kv_tier)
-            case = replace(case, rates=sampled)
-            layout = Layout.of(pool.layout)
-            ledger = build_ledger(layout, pool.family, case.traffic, case.model, case.dims)
-            step = as_array(step_time(ledger, pool.family, layout.attention_cores, sampled))
-            self._steps[key] = np.broadcast_to(step, (SAMPLES,)) * np.exp(left_out(machine, "service", phase))
-        return self._steps[key]
+        self.take([(phase, pool)])
+        return self._steps[_key(phase, pool)]
+
+    def _sampled(self, phase: Phase, layouts: Sequence[Layout], family: Family) -> Values:
+        """Return the samples of the steps of layouts of one family, a row each."""
+        machine, case = self.machines[phase], self.cases[phase]
+        if id(machine) not in self._rates:
+            self._rates[id(machine)], _ = sampled_rates(machine, None, phase)
+        rates = replace(self._rates[id(machine)], kv_tier=case.rates.kv_tier)
+        layout = _together(layouts)
+        case = replace(case, rates=rates)
+        ledger = build_ledger(layout, family, case.traffic, case.model, case.dims)
+        steps = np.broadcast_to(
+            as_array(step_time(ledger, family, layout.attention_cores, rates)), (len(layouts), SAMPLES)
+        )
+        found: Values = steps * np.exp(left_out(machine, "service", phase))
+        return found
 
     def pool_rates(self, phase: Phase, pool: PoolPlan) -> Values:
         """Return the samples of the tokens a second and die of an instance."""
@@ -77,6 +93,21 @@ class Sampled:
             as_array(deployment.prefill_instances * prefill.requests_per_s),
             as_array(deployment.decode_instances * decode.requests_per_s),
         )
+
+
+def _key(phase: Phase, pool: PoolPlan) -> object:
+    return phase, repr(pool.layout), pool.family
+
+
+def _together(layouts: Sequence[Layout]) -> Layout:
+    """Return layouts as one: a column of each key in which they differ, the rest as it is."""
+    each = {one.name: [getattr(layout, one.name) for layout in layouts] for one in fields(Layout)}
+    return Layout(
+        **{
+            name: values[0] if len(set(values)) == 1 else np.array(values, dtype=np.float64)[:, None]
+            for name, values in each.items()
+        }
+    )
 
 
 def difference(loss: float, values: tuple[Values, float], best: tuple[Values, float]) -> Interval:

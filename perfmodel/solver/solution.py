@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.solver.request import SearchRequest
-from perfmodel.specs.deployment import Phase
+from perfmodel.specs.deployment import LayoutShape, Phase
 
 
 class Status(StrEnum):
@@ -92,9 +92,10 @@ class GivenOutcome:
 
     #: names of those who gave it
     rows: tuple[str, ...]
-    #: pools whose layout was given, each at the batch of its highest rate within the limits; none where it has none
+    #: what was given, of several cases the one that is told
+    layouts: Mapping[Phase, LayoutShape]
+    #: these pools, each at the batch of its highest rate within the limits; none of those that have no batch within
     pools: Mapping[Phase, PoolPlan] = field(default_factory=dict)
-    phases: tuple[Phase, ...] = ()
     deployment: Deployment | None = None
     #: relative change of the objective; none where there is no deployment
     loss: float | None = None
@@ -118,7 +119,7 @@ class Solution:
     shadow_prices: tuple[ShadowPrice, ...] = ()
     #: requests a second that the best two instances would serve were their counts not whole
     relaxed_rate: float | None = None
-    #: the best decode instance at the batch of its highest rate within the limits
-    full_decode: PoolPlan | None = None
+    #: the pools of the best deployment, each at the batch of its highest rate within the limits
+    full: Mapping[Phase, PoolPlan] = field(default_factory=dict)
     #: what each layout that was given leads to
     given: tuple[GivenOutcome, ...] = ()

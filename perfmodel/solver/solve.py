@@ -1,17 +1,16 @@
 """The best deployment for a request, its nearest rivals, or why there is none."""
 
-import math
 from collections.abc import Sequence
 
 from perfmodel.errors import UsageError
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
 from perfmodel.solver.both_pools import deployment, searched
-from perfmodel.solver.given_layouts import Given, outcomes
+from perfmodel.solver.given_layouts import Given, full_pools, outcomes
 from perfmodel.solver.infeasibility import tally_infeasibility
 from perfmodel.solver.join import Join
 from perfmodel.solver.lowest_tpot import lowest_tpot
-from perfmodel.solver.refit import refitted, with_least_batches
+from perfmodel.solver.refit import with_least_batches
 from perfmodel.solver.request import Cases, SearchRequest, value
 from perfmodel.solver.solution import Solution, Status
 from perfmodel.solver.tally import Tally
@@ -59,6 +58,6 @@ def solve(
         shadow_prices=shadow_prices(joins, columns, cases, request) if shown else (),
         relaxed_rate=relaxed_rate(joins, columns, request) if shown else None,
         search=request,
-        full_decode=refitted(top[0].decode, case, request.targets.tpot or math.inf).plan(case) if shown else None,
+        full=full_pools(top[0], cases, request) if shown else {},
         given=outcomes(given, joins, columns, cases, request, top[0]) if shown else (),
     )
