@@ -50,7 +50,9 @@ def doubts_of(solution: Solution, machines: Mapping[Phase, Machine], cases: Mapp
         *(one.deployment for one in solution.given if one.deployment is not None),
     ]
     sampled.take((phase, pool) for one in (best, *others) for phase, pool in _pools(one).items())
-    sampled.take((phase, pool) for one in solution.given for phase, pool in (*one.pools.items(), *solution.full.items()))
+    sampled.take(
+        (phase, pool) for one in solution.given for phase, pool in (*one.pools.items(), *solution.full.items())
+    )
     before = sampled.served(best), full_load(best)
     pools = solution.full
 
@@ -75,9 +77,7 @@ def doubts_of(solution: Solution, machines: Mapping[Phase, Machine], cases: Mapp
         )
 
     return Doubts(
-        alternatives=tuple(
-            of(one, loss) for one, loss in zip(solution.alternatives, solution.losses, strict=True)
-        ),
+        alternatives=tuple(of(one, loss) for one, loss in zip(solution.alternatives, solution.losses, strict=True)),
         choices=tuple(of(one.deployment, one.loss) for one in solution.alternative_costs),
         published=tuple(map(of_given, solution.given)),
     )

@@ -57,15 +57,18 @@ def _rows(model: ModelSpec, machines: Mapping[Phase, Machine]) -> list[Row]:
     """Return the rows of a model on the systems of its pools, those on other systems of the same chips last."""
     same: list[Row] = []
     alike: list[Row] = []
-    rows: list[Row] = [catalog.load_evidence(name).spec for name in names("evidence")]
-    rows += [catalog.load_deployment(name).spec for name in names("deployments")]
+    chips = {machine.system.spec.chip for machine in machines.values()}
+    systems = [name for name in names("systems") if catalog.load_system(name).spec.chip in chips]
+    words = ((model.name,), systems)
+    rows: list[Row] = [catalog.load_evidence(name).spec for name in catalog.naming("evidence", words)]
+    rows += [catalog.load_deployment(name).spec for name in catalog.naming("deployments", words)]
     for row in rows:
         if row.conditions.model != model.name:
             continue
-        systems = [(machines[phase].system.spec, _system(row, phase)) for phase in _phases(row)]
-        if all(asked.name == published.name for asked, published in systems):
+        pairs = [(machines[phase].system.spec, _system(row, phase)) for phase in _phases(row)]
+        if all(asked.name == published.name for asked, published in pairs):
             same.append(row)
-        elif all(asked.chip == published.chip for asked, published in systems):
+        elif all(asked.chip == published.chip for asked, published in pairs):
             alike.append(row)
     return [*same, *alike]
 
@@ -85,7 +88,8 @@ def _layouts(row: Row) -> Iterator[Layouts]:
     """Yield the layouts of each case of a row; none of instances that run both phases in turn."""
     for _, _, conditions in cases_of(row.conditions, row.open):
         if isinstance(conditions, Conditions):
-            yield from ({conditions.phase: one} for one in _shapes(conditions.layout, conditions.phase))
+            for one in _shapes(conditions.layout, conditions.phase):
+                yield {conditions.phase: one}
         elif not conditions.mixed:
             for prefill in _shapes(conditions.prefill.layout, "prefill"):
                 yield from (

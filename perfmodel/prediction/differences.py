@@ -30,9 +30,16 @@ def is_tie(difference: Interval) -> bool:
     return difference.contains(0.0)
 
 
-def doubt(difference: Interval) -> float:
-    """Return half the width of the 90 % interval of a difference."""
-    return (difference.high90 - difference.low90) / 2
+def doubt_of(loss: float, difference: Interval) -> float:
+    """Return how far off a predicted difference may be: half of its 90 % interval, or more on the side of zero.
+
+    A difference is a tie where it is smaller.
+
+    >>> f"{doubt_of(-0.02, Interval(low50=-0.03, high50=0.0, low90=-0.04, high90=0.01)):.3f}"
+    '0.030'
+    """
+    half = (difference.high90 - difference.low90) / 2
+    return max(half, difference.high90 - loss if loss < 0 else loss - difference.low90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -110,10 +110,10 @@ def _full(pool: _Pool, cases: Cases, request: SearchRequest, decode: Leader) -> 
     """Return a pool at its highest rate; of prefill within TTFT beside a decode instance."""
     if pool.ttft is None:
         leader = pool.fullest(cases.decode)
-        return leader and leader.plan(cases.decode)
+        return None if leader is None else leader.plan(cases.decode)
     ttft = request.targets.ttft
     leader = pool.fullest(cases.prefill, pool.in_time(math.inf if ttft is None else ttft - decode.step_time))
-    return leader and leader.plan(cases.prefill)
+    return None if leader is None else leader.plan(cases.prefill)
 
 
 def outcomes(
@@ -191,9 +191,7 @@ def _tried(
     return _Tried(pools=pools, refused=_refusal(decodes, prefills, cases, request, tally))
 
 
-def _pool(
-    layout: LayoutShape, phase: Phase, kv_dtype: str, case: Case, request: SearchRequest
-) -> _Pool | Refused:
+def _pool(layout: LayoutShape, phase: Phase, kv_dtype: str, case: Case, request: SearchRequest) -> _Pool | Refused:
     """Return a pool of a layout at every batch that meets its own limits; or why it cannot be."""
     mesh = _mesh(layout, phase, kv_dtype, case, request)
     if isinstance(mesh, Refused):
@@ -212,7 +210,9 @@ def _pool(
         terms = first_token(
             prefill=point, layout=mesh.layout(), case=case, utilisation=request.utilisation, decode_step=0.0
         )
-        return _Pool(mesh=mesh, meets=meets, step=step, rate=rate, ttft=np.broadcast_to(terms.ttft, mesh.shape))
+        return _Pool(
+            mesh=mesh, meets=meets, step=step, rate=rate, ttft=np.broadcast_to(as_array(terms.ttft), mesh.shape)
+        )
     longest = request.targets.tpot
     if longest is not None:
         fits, meets = meets, meets & (time <= longest * (1 + ROUND_OFF))
@@ -221,9 +221,7 @@ def _pool(
     return _Pool(mesh=mesh, meets=meets, step=step, rate=rate)
 
 
-def _mesh(
-    layout: LayoutShape, phase: Phase, kv_dtype: str, case: Case, request: SearchRequest
-) -> Mesh | Refused:
+def _mesh(layout: LayoutShape, phase: Phase, kv_dtype: str, case: Case, request: SearchRequest) -> Mesh | Refused:
     """Return a layout at every batch, and core split where it states none; or why it cannot be."""
     cores = attention_core_options(layout.overlap, case.rates)
     if layout.attention_cores:
@@ -282,9 +280,7 @@ def _prefills(pool: _Pool, case: Case, request: SearchRequest) -> Prefills:
     )
 
 
-def _beyond_domain(
-    layouts: Mapping[Phase, LayoutShape], cases: Cases, request: SearchRequest
-) -> Iterator[Refused]:
+def _beyond_domain(layouts: Mapping[Phase, LayoutShape], cases: Cases, request: SearchRequest) -> Iterator[Refused]:
     """Yield each pool whose instance spans more servers than a supernode or server group has."""
     for phase, case, domain in zip(PHASES, (cases.prefill, cases.decode), request.domains, strict=True):
         if phase in layouts and domain is not None:
