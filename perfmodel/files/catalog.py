@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError, MoeplanError, UsageError, did_you_mean
 from perfmodel.files import magnitudes
+from perfmodel.files.document import content
 from perfmodel.files.folders import (
     FOLDERS,
     as_path,
@@ -162,8 +163,8 @@ def naming(kind: str, words: Iterable[Collection[str]]) -> list[str]:
 
     What names them otherwise than in words may be among them: whoever loads them looks.
     """
-    texts = {name: (root() / FOLDERS[kind] / f"{name}.yaml").read_text(encoding="utf-8") for name in names(kind)}
-    wanted = [tuple(each) for each in words]
+    texts = {name: content(root() / FOLDERS[kind] / f"{name}.yaml") for name in names(kind)}
+    wanted = [[word.encode() for word in each] for each in words]
     return [name for name, text in texts.items() if all(any(word in text for word in each) for each in wanted)]
 
 

@@ -1,6 +1,7 @@
 """Which layouts were published for a model on a system: the question is asked again with each given."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 from perfmodel.files import catalog
 from perfmodel.files.folders import names
@@ -91,10 +92,9 @@ def _layouts(row: Row) -> Iterator[Layouts]:
             for one in _shapes(conditions.layout, conditions.phase):
                 yield {conditions.phase: one}
         elif not conditions.mixed:
-            for prefill in _shapes(conditions.prefill.layout, "prefill"):
-                yield from (
-                    {"prefill": prefill, "decode": decode} for decode in _shapes(conditions.decode.layout, "decode")
-                )
+            each = (_shapes(conditions.prefill.layout, "prefill"), _shapes(conditions.decode.layout, "decode"))
+            for prefill, decode in product(*each):
+                yield {"prefill": prefill, "decode": decode}
 
 
 def _shapes(layout: LayoutConditions, phase: Phase) -> Iterator[LayoutShape]:

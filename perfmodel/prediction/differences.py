@@ -9,7 +9,7 @@ import numpy as np
 from perfmodel.algebra import as_array, as_float
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.ledger.step import build_ledger
-from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.prediction.deployment import ROUNDING, Deployment, PoolPlan
 from perfmodel.prediction.mixed import mixed_rate
 from perfmodel.prediction.serving import Case
 from perfmodel.prediction.uncertainty import SAMPLES, Interval, Values, interval, left_out, sampled_rates
@@ -28,6 +28,11 @@ def is_tie(difference: Interval) -> bool:
     False
     """
     return difference.contains(0.0)
+
+
+def is_same(loss: float, difference: Interval) -> bool:
+    """Return whether two are one and the same: no sample tells them apart."""
+    return max(map(abs, (loss, difference.low90, difference.high90))) < ROUNDING
 
 
 def doubt_of(loss: float, difference: Interval) -> float:

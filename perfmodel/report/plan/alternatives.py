@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from perfmodel.algebra import as_float
 from perfmodel.planning.planner import Planned
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.prediction.differences import doubt_of, is_tie
+from perfmodel.prediction.differences import doubt_of, is_same, is_tie
 from perfmodel.prediction.serving import Case
 from perfmodel.prediction.uncertainty import Interval
 from perfmodel.report.layout_words import layout_words
@@ -46,6 +46,8 @@ def percent(share: float) -> str:
 
 def verdict_of(loss: float, doubt: Interval) -> str:
     """Return in words whether a deployment is told from the best, and how large the doubt is where it is not."""
+    if is_same(loss, doubt):
+        return "the same"
     if is_tie(doubt):
         return f"tie, doubt {percent(doubt_of(loss, doubt))}"
     return "less" if loss < 0 else "more"

@@ -6,7 +6,7 @@ from perfmodel.algebra import as_float
 from perfmodel.planning.doubts import PoolLoss, PublishedLoss
 from perfmodel.planning.planner import Planned
 from perfmodel.prediction.deployment import ROUNDING, Deployment
-from perfmodel.prediction.differences import doubt_of, is_tie
+from perfmodel.prediction.differences import doubt_of, is_same, is_tie
 from perfmodel.report.layout_words import shape_words
 from perfmodel.report.plan.alternatives import (
     TIE,
@@ -166,11 +166,13 @@ def published_notes(answer: Planned) -> tuple[str, ...]:
                 f"less than the doubt of {percent(doubt_of(one.loss, sure.whole))}"
             )
             continue
+        own = [pool.phase for pool in sure.pools if is_same(pool.loss, pool.doubt)]
+        found += [f"the {phase} pool of the best plan is laid out as that of {rows} ({cards})" for phase in own]
         found += [
             f"tie a card: the {pool.phase} pool of {rows} ({cards}) differs from that of the best plan by "
             f"{percent(pool.loss)}, less than the doubt of {percent(doubt_of(pool.loss, pool.doubt))}"
             for pool in sure.pools
-            if is_tie(pool.doubt)
+            if is_tie(pool.doubt) and pool.phase not in own
         ]
     return tuple(found)
 
@@ -182,4 +184,4 @@ def _cards(answer: Planned, one: GivenOutcome) -> str:
         cards = shape.dies / answer.request.cases[phase].rates.dies_per_package
         words = f"{phase} on {cards:g} cards"
         each.append(f"{words}, micro-batched" if shape.overlap != "none" else words)
-    return "; ".join(each)
+    return " and ".join(each)
