@@ -83,7 +83,7 @@ def test_solve_names_published_layouts_among_ties(moeplan: Run) -> None:
     assert any("seed-cm384-decode" in note and note.startswith("tie a card") for note in document["notes"])
     tied = [rows for rows, one in facts.items() if one["tie"]]
     for rows in tied:
-        assert any(note.startswith(f"tie: the layout of {' and '.join(rows)} (") for note in document["notes"])
+        assert any(note.startswith(f"tie: the layout of {', '.join(rows)} (") for note in document["notes"])
     assert tied
     table = next(one for one in document["tables"] if one["title"].startswith("Layouts published"))
     assert {row["row"] for row in table["rows"]} == {", ".join(rows) for rows in facts}

@@ -159,7 +159,7 @@ def published_notes(answer: Planned) -> tuple[str, ...]:
     """Return each published layout that nobody can tell from the best plan's, as a deployment or as a pool alone."""
     found = []
     for one, sure in _pairs(answer):
-        rows, cards = " and ".join(one.rows), _cards(answer, one)
+        rows, cards = ", ".join(one.rows), _cards(answer, one)
         if one.loss is not None and sure.whole is not None and is_tie(sure.whole):
             found.append(
                 f"tie: the layout of {rows} ({cards}) differs from the best plan by {percent(one.loss)}, "
