@@ -65,7 +65,12 @@ def test_the_decode_pool_of_144_cards_is_told_for_its_question(cards: int) -> No
 
 
 def test_the_decode_pool_of_32_a2_cards_is_told_for_its_question() -> None:
-    seed = _of(_planned("a2", 48), "seed-a2-decode-808")
+    found = _planned("a2", 48)
+    seed = _of(found, "seed-a2-decode-808")
+    assert found.doubts is not None
+    whole = found.doubts.published[found.solution.given.index(seed)].whole
+    assert whole is not None
+    assert is_tie(whole)
     assert seed.deployment is not None
     assert seed.deployment.decode.layout.dies == 32
     assert seed.deployment.decode.layout.redundant == 0  # 8 routed experts a die, and the shared one
@@ -184,6 +189,7 @@ def test_a_difference_within_its_doubt_is_a_tie() -> None:
     slow, best = (0.99 * luck * own, 0.99), (1.0 * luck, 1.0)
     assert is_tie(difference(-0.01, slow, best))  # 1 % beside 2 % of its own
     assert not is_tie(difference(-0.05, (0.95 * luck * own, 0.95), best))
+    assert is_tie(Interval(low50=-0.1, high50=-1e-16, low90=-0.2, high90=-1e-16))  # round-off decides nothing
     assert not is_tie(difference(-0.01, (0.99 * luck, 0.99), best))  # luck that both share is no doubt
 
 
@@ -191,7 +197,7 @@ def test_a_difference_within_its_doubt_is_a_tie() -> None:
 def test_a_tie_is_smaller_than_its_doubt(loss: float, below: float, above: float) -> None:
     found = Interval(low50=loss, high50=loss, low90=loss - below, high90=loss + above)
     if is_tie(found):
-        assert abs(loss) <= doubt_of(loss, found) + 1e-12
+        assert abs(loss) <= doubt_of(loss, found) + 2e-9
 
 
 def test_samples_taken_together_are_those_of_each_alone() -> None:

@@ -20,14 +20,16 @@ from perfmodel.timing.step import step_time
 
 
 def is_tie(difference: Interval) -> bool:
-    """Return whether nobody can say which of two is more: their difference is smaller than its doubt.
+    """Return whether nobody can say which of two is more: the 90 % interval of their difference contains zero.
+
+    Zero is often an end of it: in samples where the pool that both share sets the rate they serve the same.
 
     >>> is_tie(Interval(low50=-0.02, high50=0.01, low90=-0.05, high90=0.03))
     True
     >>> is_tie(Interval(low50=-0.02, high50=-0.01, low90=-0.05, high90=-0.001))
     False
     """
-    return difference.contains(0.0)
+    return difference.low90 <= ROUNDING and difference.high90 >= -ROUNDING
 
 
 def is_same(loss: float, difference: Interval) -> bool:
