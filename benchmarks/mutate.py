@@ -48,7 +48,7 @@ PHYSICS = (
 )
 SEARCH = (
     "test_timing_by_hand test_search_by_loops test_mixed_by_loops test_answers_by_loops test_solver test_terms "
-    "test_solver_monotone"
+    "test_solver_monotone test_published_layouts"
 )
 #: package or module -> test files that hold it
 ORACLES = {

@@ -514,7 +514,7 @@ def test_batches_end_where_the_cache_alone_fills_a_die() -> None:
         given = {"cp": cp, "dcp": dcp, "kv_resident": resident}
         for keys_of in (given, {k: v for k, v in given.items() if v != 1}):
             structure = Structure(family=Family.of(layout, phase), keys=keys_of)  # type: ignore[arg-type]
-            assert mesh._largest_batch(case, structure) == min(1024, max(1, math.floor(bound)))
+            assert mesh.largest_batch(case, structure) == min(1024, max(1, math.floor(bound)))
 
 
 # --- leaders of decode --------------------------------------------------------------------------------------------

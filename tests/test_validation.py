@@ -240,6 +240,9 @@ def test_numbers_without_a_prior_of_their_class_are_limits() -> None:
         "max_tokens_per_die",
         "kv_block_tokens",
         "utilization",
+        "token_budget",
+        "max_running",
+        "align_steps",
     }
 
 

@@ -1,7 +1,7 @@
 """Names to records: what a data file of each kind holds, found by its name or path, read and checked."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from perfmodel.errors import DataError, MoeplanError, UsageError, did_you_mean
 from perfmodel.files import magnitudes
+from perfmodel.files.document import content
 from perfmodel.files.folders import (
     FOLDERS,
     as_path,
@@ -155,6 +156,16 @@ def load_technique(name: str) -> Technique:
 def load_techniques() -> dict[str, Technique]:
     """Return all techniques on file by name."""
     return {name: load_technique(name) for name in names("techniques")}
+
+
+def naming(kind: str, words: Iterable[Collection[str]]) -> list[str]:
+    """Return the names of a kind whose files have at least one of each of some words, before any is read as data.
+
+    What names them otherwise than in words may be among them: whoever loads them looks.
+    """
+    texts = {name: content(root() / FOLDERS[kind] / f"{name}.yaml") for name in names(kind)}
+    wanted = [[word.encode() for word in each] for each in words]
+    return [name for name, text in texts.items() if all(any(word in text for word in each) for each in wanted)]
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ from typing import Any
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
+from perfmodel.planning.doubts import Doubts, doubts_of
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.deployment_uncertainty import (
@@ -36,6 +37,8 @@ class Planned:
     overall: DeploymentIntervals | None = None
     #: what assumed inputs do to TPOT and TTFT
     sensitivity: Sequence[Swing] = ()
+    #: how sure the loss of each rival, of each other choice, and of each published layout is
+    doubts: Doubts | None = None
 
     @property
     def tpot_chance(self) -> float | None:
@@ -82,7 +85,7 @@ def planned(run: RunSpec) -> Planned:
     request = request_of(run)
     searched, targets = request.search, request.search.targets
     for _ in range(TIGHTENINGS):
-        solution = solve(request.case, searched, request.cases["prefill"])
+        solution = solve(request.case, searched, request.cases["prefill"], request.given)
         best = solution.best
         if best is None:
             return Planned(request=request, solution=solution)
@@ -108,6 +111,7 @@ def planned(run: RunSpec) -> Planned:
                 sensitivity=deployment_sensitivity(
                     best, request.machines, request.cases, request.search.utilisation, ("TPOT", "TTFT")
                 ),
+                doubts=doubts_of(solution, request.machines, request.cases),
             )
         searched = replace(searched, targets=searched.targets.model_copy(update=tighter))
     raise UsageError(

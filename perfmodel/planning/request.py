@@ -10,11 +10,13 @@ from perfmodel.files import catalog
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import choices_of
+from perfmodel.planning.published_layouts import published_layouts
 from perfmodel.planning.site import files_of, strange, with_site
 from perfmodel.prediction.cost import card_prices
 from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.scenario import case_of
 from perfmodel.prediction.serving import Case
+from perfmodel.solver.given_layouts import Given
 from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.space import Choices
 from perfmodel.specs.conditions import Service
@@ -51,6 +53,8 @@ class PlanRequest:
     #: where draft acceptance comes from
     acceptance: str
     remarks: tuple[str, ...]
+    #: layouts that were published for the model on these systems
+    given: tuple[Given, ...] = ()
 
     @property
     def machine(self) -> Machine:
@@ -260,6 +264,7 @@ def request_of(run: RunSpec) -> PlanRequest:
         ideal={phase: ideal(machine).rates() for phase, machine in machines.items()},
         files=tuple(dict.fromkeys((known.file, *(part.file for part in parts), *files_of(site)))),
         acceptance=origin,
+        given=published_layouts(model, machines, choices, techniques),
         remarks=(
             *known.notes,
             *remarks,

@@ -1,7 +1,27 @@
 """A layout in words: its size, its parallel forms, its experts and its overlap."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from perfmodel.prediction.deployment import PoolPlan
+from perfmodel.specs.deployment import LayoutShape
 from perfmodel.supply.rates import Rates
+
+
+class LaidOut(Protocol):
+    """What has a layout."""
+
+    @property
+    def layout(self) -> LayoutShape:
+        """Its layout."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A layout that has no batch yet."""
+
+    layout: LayoutShape
 
 
 def sizes(dies: int, rates: Rates) -> str:
@@ -20,7 +40,17 @@ def layout_words(plan: PoolPlan) -> str:
     )
 
 
-def attention_words(plan: PoolPlan) -> str:
+def shape_words(shape: LayoutShape, rates: Rates) -> str:
+    """Return a layout without a batch in one phrase, its size first."""
+    plan = Shaped(shape)
+    overlap = overlap_words(plan) if shape.attention_cores else shape.overlap
+    return (
+        f"{sizes(shape.dies, rates)}, {attention_words(plan)}, {experts_words(plan)}, shared expert "
+        f"{shared_words(plan)}, {shape.redundant} redundant, draft {shape.draft}, {shape.exchange}, overlap {overlap}"
+    )
+
+
+def attention_words(plan: LaidOut) -> str:
     """Return the parallel form of the attention: ranks, dies of a rank, and how it differs from split sums."""
     layout = plan.layout
     dies = layout.dies - layout.expert_dies
@@ -30,7 +60,7 @@ def attention_words(plan: PoolPlan) -> str:
     return words if layout.reduction == "scatter_gather" else f"{words} ({layout.reduction})"
 
 
-def experts_words(plan: PoolPlan) -> str:
+def experts_words(plan: LaidOut) -> str:
     """Return over how many dies, or groups of dies that share each, the experts lie."""
     layout = plan.layout
     if layout.expert_dies:
@@ -39,14 +69,14 @@ def experts_words(plan: PoolPlan) -> str:
     return f"experts ep {layout.dies // layout.expert_tp}{split}"
 
 
-def shared_words(plan: PoolPlan) -> str:
+def shared_words(plan: LaidOut) -> str:
     """Return where the shared expert runs."""
     if not plan.layout.shared_ranks:
         return "on every die"
     return f"on {plan.layout.shared_ranks} dies of its own"
 
 
-def overlap_words(plan: PoolPlan) -> str:
+def overlap_words(plan: LaidOut) -> str:
     """Return how micro-batches overlap."""
     layout = plan.layout
     split = f", {layout.attention_cores} cube cores for attention" if layout.overlap == "cores" else ""

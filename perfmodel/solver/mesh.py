@@ -85,7 +85,7 @@ class Mesh:
 _LAYOUT_KEYS = {axis.name for axis in fields(Layout)}
 
 
-def _largest_batch(case: Case, structure: Structure) -> int:
+def largest_batch(case: Case, structure: Structure) -> int:
     """Return a batch no die's memory can pass, to bound the axis."""
     from perfmodel.ledger.attention import cache_bytes_per_die
 
@@ -102,7 +102,7 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
     fixed = choices.fixed.get(phase, {})
     for structure in structures(case.model, phase, choices, case.rates):
         tp = tensor_parallel_degrees(case.model, case.rates, structure, fixed)
-        largest = _largest_batch(case, structure)
+        largest = largest_batch(case, structure)
         if phase == "decode":
             batch = np.arange(1, largest + 1, dtype=np.float64)
             draft = np.arange(0, len(case.acceptance) + 1, dtype=np.float64)

@@ -1,10 +1,12 @@
 """What the solver answers: a status, a deployment, its neighbours, and why others fell."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perfmodel.prediction.deployment import Deployment
+from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.solver.request import SearchRequest
+from perfmodel.specs.deployment import LayoutShape, Phase
 
 
 class Status(StrEnum):
@@ -69,6 +71,38 @@ class OptimalRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The limit that refuses a given layout: how near it comes where that is a number, and what is wrong in words."""
+
+    #: one of ``REFUSING``
+    constraint: str
+    closest: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    words: str = ""
+
+
+#: what a given layout is held against, in this order
+REFUSING = ("software", "layout", "acceptance", "prefill memory", "memory", "tpot", "cards", "ttft", "rate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenOutcome:
+    """Where a given layout leads: the best deployment with it, or what refuses it."""
+
+    #: names of those who gave it
+    rows: tuple[str, ...]
+    #: what was given, of several cases the one that is told
+    layouts: Mapping[Phase, LayoutShape]
+    #: these pools, each at the batch of its highest rate within the limits; none of those that have no batch within
+    pools: Mapping[Phase, PoolPlan] = field(default_factory=dict)
+    deployment: Deployment | None = None
+    #: relative change of the objective; none where there is no deployment
+    loss: float | None = None
+    refused: Refused | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
     """The answer."""
 
@@ -85,3 +119,7 @@ class Solution:
     shadow_prices: tuple[ShadowPrice, ...] = ()
     #: requests a second that the best two instances would serve were their counts not whole
     relaxed_rate: float | None = None
+    #: the pools of the best deployment, each at the batch of its highest rate within the limits
+    full: Mapping[Phase, PoolPlan] = field(default_factory=dict)
+    #: what each layout that was given leads to
+    given: tuple[GivenOutcome, ...] = ()

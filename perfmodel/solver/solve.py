@@ -1,9 +1,12 @@
 """The best deployment for a request, its nearest rivals, or why there is none."""
 
+from collections.abc import Sequence
+
 from perfmodel.errors import UsageError
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
 from perfmodel.solver.both_pools import deployment, searched
+from perfmodel.solver.given_layouts import Given, full_pools, outcomes
 from perfmodel.solver.infeasibility import tally_infeasibility
 from perfmodel.solver.join import Join
 from perfmodel.solver.lowest_tpot import lowest_tpot
@@ -13,10 +16,13 @@ from perfmodel.solver.solution import Solution, Status
 from perfmodel.solver.tally import Tally
 
 
-def solve(case: Case, request: SearchRequest, prefill_case: Case | None = None) -> Solution:
+def solve(
+    case: Case, request: SearchRequest, prefill_case: Case | None = None, given: Sequence[Given] = ()
+) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
-    ``prefill_case`` is of the prefill pool where it runs on another system.  Raises ``UsageError`` where front ends
+    ``prefill_case`` is of the prefill pool where it runs on another system; ``given`` are layouts that are told
+    beside the best.  Raises ``UsageError`` where front ends
     that limit the rate are to be busy all the time: the wait for one has no bound.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
@@ -52,4 +58,6 @@ def solve(case: Case, request: SearchRequest, prefill_case: Case | None = None) 
         shadow_prices=shadow_prices(joins, columns, cases, request) if shown else (),
         relaxed_rate=relaxed_rate(joins, columns, request) if shown else None,
         search=request,
+        full=full_pools(top[0], cases, request) if shown else {},
+        given=outcomes(given, joins, columns, cases, request, top[0]) if shown else (),
     )

@@ -1,11 +1,13 @@
 """How near other plans come, what every other choice loses, what more of a limit buys, where the choice holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from perfmodel.algebra import as_float
 from perfmodel.planning.planner import Planned
 from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.prediction.differences import doubt_of, is_same, is_tie
 from perfmodel.prediction.serving import Case
+from perfmodel.prediction.uncertainty import Interval
 from perfmodel.report.layout_words import layout_words
 from perfmodel.report.plan.pools import SMALLEST_SHARE
 from perfmodel.report.step import plan_breakdown
@@ -25,6 +27,43 @@ VALUED: dict[Objective, str] = {
 }
 
 
+#: whether a loss is one, and the ends of its interval for programs
+VERDICT = (
+    Column("verdict", "beside the best"),
+    Column("loss_low90", "loss, low end of 90 %", "%", for_programs=True),
+    Column("loss_high90", "loss, high end of 90 %", "%", for_programs=True),
+)
+TIE = (
+    "tie: smaller than its doubt, the 90 % interval of the difference on one machine; what the model leaves out is as "
+    "large on both sides"
+)
+
+
+def percent(share: float) -> str:
+    """Return a share in words."""
+    return f"{abs(share) * 100:.1f} %"
+
+
+def verdict_of(loss: float, doubt: Interval) -> str:
+    """Return in words whether a deployment is told from the best, and how large the doubt is where it is not."""
+    if is_same(loss, doubt):
+        return "the same"
+    if is_tie(doubt):
+        return f"tie, doubt {percent(doubt_of(loss, doubt))}"
+    return "less" if loss < 0 else "more"
+
+
+def verdict_cells(loss: float, doubt: Interval) -> dict[str, object]:
+    """Return the cells of ``VERDICT``."""
+    return {"verdict": verdict_of(loss, doubt), "loss_low90": doubt.low90, "loss_high90": doubt.high90}
+
+
+def _doubts(answer: Planned, which: str) -> Sequence[Interval]:
+    assert answer.doubts is not None
+    found: Sequence[Interval] = getattr(answer.doubts, which)
+    return found
+
+
 def next_best_table(answer: Planned) -> Table:
     """Return the best plans of another size or structure."""
     solution, request = answer.solution, answer.request
@@ -37,8 +76,9 @@ def next_best_table(answer: Planned) -> Table:
             "requests": d.requests_per_s,
             "servers": d.servers_used,
             "loss": loss,
+            **verdict_cells(loss, doubt),
         }
-        for d, loss in zip(solution.alternatives, solution.losses, strict=True)
+        for d, loss, doubt in zip(solution.alternatives, solution.losses, _doubts(answer, "alternatives"), strict=True)
     ]
     columns = (
         Column("plan", "plan"),
@@ -48,27 +88,30 @@ def next_best_table(answer: Planned) -> Table:
         Column("requests", "req/s", "1/s"),
         Column("servers", "servers", "1"),
         Column("loss", f"{VALUED[request.search.objective]} vs best", "%"),
+        *VERDICT,
     )
-    return Table("Next best, each of another size or structure", columns, tuple(rows))
+    return Table("Next best, each of another size or structure", columns, tuple(rows), (TIE,) if rows else ())
 
 
 def other_choices_table(answer: Planned, best: Deployment) -> Table:
     """Return the best plan of every other structural choice, what it loses, and where its time goes instead."""
     case, ideal = answer.request.case, answer.request.ideal["decode"]
-    before = _card_seconds(best.decode, case, ideal)
+    before = card_seconds(best.decode, case, ideal)
     rows = tuple(
         {
             "choice": one.choice,
             "loss": one.loss,
+            **verdict_cells(one.loss, doubt),
             "servers": one.deployment.servers_used,
-            "why": _why(before, _card_seconds(one.deployment.decode, case, ideal)),
+            "why": added_words(before, card_seconds(one.deployment.decode, case, ideal)),
             "decode": layout_words(one.deployment.decode),
         }
-        for one in answer.solution.alternative_costs
+        for one, doubt in zip(answer.solution.alternative_costs, _doubts(answer, "choices"), strict=True)
     )
     columns = (
         Column("choice", "choosing"),
         Column("loss", f"{VALUED[answer.request.search.objective]} vs best", "%"),
+        *VERDICT,
         Column("servers", "servers", "1"),
         Column("why", "decode time of a token that it adds"),
         Column("decode", "its best decode layout", spare=1),
@@ -79,7 +122,7 @@ def other_choices_table(answer: Planned, best: Deployment) -> Table:
     return Table("What other choices lose, everything else chosen anew", columns, rows, (note,) if rows else ())
 
 
-def _card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:
+def card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:
     """Return the time of a card for one token, by operator and what else takes time."""
     parts = plan_breakdown(pool, case, ideal)
     each = pool.layout.dies / as_float(pool.point.tokens_per_s) / parts.step_time
@@ -93,7 +136,7 @@ def _card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:
     return times
 
 
-def _why(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+def added_words(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """Return the two operators that add most, as parts of all time before."""
     whole = sum(before.values())
     added = {name: (time - before.get(name, 0.0)) / whole for name, time in after.items()}

@@ -21,6 +21,7 @@ from perfmodel.report.plan.first_token import first_token_table
 from perfmodel.report.plan.front import front_table
 from perfmodel.report.plan.infeasibility import missed_table, refused_table
 from perfmodel.report.plan.pools import pools_table
+from perfmodel.report.plan.published import published_facts, published_notes, published_table
 from perfmodel.report.plan.targets import targets_table
 from perfmodel.report.plan.totals import totals_table
 from perfmodel.report.quantity import format_quantity
@@ -56,6 +57,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         "prefill": explain_command(best.prefill, request, tpot=None),
     }
     facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in points]
+    facts["published"] = published_facts(answer)
     return Document(
         schema="moeplan.solution/1",
         title=_title(request),
@@ -67,13 +69,14 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             memory_table(best.decode, request.case),
             *((front_table(points, request, best, facts),) if points else ()),
             next_best_table(answer),
+            *((published_table(answer, best),) if solution.given else ()),
             other_choices_table(answer, best),
             more_of_a_limit_table(answer),
             refused_table(solution),
             assumption_table(answer.sensitivity),
         ),
         facts=facts,
-        notes=(*searched, *_tightened(answer), *_notes(request, best, facts, optimal)),
+        notes=(*searched, *_tightened(answer), *published_notes(answer), *_notes(request, best, facts, optimal)),
     )
 
 
