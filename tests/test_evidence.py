@@ -16,14 +16,17 @@ from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 
 @pytest.mark.parametrize("name", folders.names("evidence"))
 def test_ideal_time_is_never_above_the_measured_time(name: str) -> None:
+    """Of open conditions, in one of the cases."""
     row = row_on_file(name)
     taken, _ = machines.load_machine(row.spec.conditions.system, "ideal")
-    values = predicted(replace(row, machine=taken).resolved)
+    quantities = [measured.quantity for measured in row.spec.measured]
+    cases = [replace(one, machine=taken).predicted(quantities) for _, _, one in row.each]
     for measured in row.spec.measured:
+        values = [case[measured.quantity] for case in cases]
         if measured.quantity == "tokens_per_s_per_card":
-            assert values[measured.quantity] >= measured.value
+            assert max(values) >= measured.value
         else:
-            assert values[measured.quantity] <= measured.value
+            assert min(values) <= measured.value
 
 
 #: words of a condition that was chosen by the result; a reason is what a source says, or what others of its kind did
