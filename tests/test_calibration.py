@@ -63,7 +63,7 @@ def test_known_parameters_come_back(tmp_path: Path) -> None:
 
 
 def test_at_most_six_fitted_parameters_of_an_operator_class() -> None:
-    """Counted on file as those with a range that were not assumed; the ten of the collectives serve three operations."""
+    """On file those with a range that were not assumed; the ten of the collectives serve three operations."""
     for name in names("kernels"):
         known = catalog.load_kernels(name)
         for word, kernel in known.spec.classes().items():

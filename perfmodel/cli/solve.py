@@ -182,7 +182,7 @@ def command(
         model=model,
         on=on,
         cards=cards,
-        rate=inputs.quantity(rate if rate is None or not _plain(rate) else f"{rate} req/s", "1/s", "--rate"),
+        rate=inputs.rate(rate, "--rate"),
         isl=isl,
         osl=osl,
         tpot=inputs.quantity(tpot, "s", "--tpot"),
@@ -233,11 +233,3 @@ def _written(to: Any, plan: Any) -> list[str]:
         return [f"{output}: written", away]
     also = "" if plan.conditions.mixed else f", moeplan what-if {output}"
     return [f"{output}: written; see moeplan explain {output}{also}"]
-
-
-def _plain(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

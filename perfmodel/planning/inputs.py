@@ -24,6 +24,15 @@ def quantity(text: str | None, unit: str, option: str) -> float | None:
     return value
 
 
+def rate(text: str | None, option: str) -> float | None:
+    """Read requests a second, like '20 req/s' or 20; raise ``UsageError`` naming the option."""
+    try:
+        bare = text is not None and float(text) is not None
+    except ValueError:
+        bare = False
+    return quantity(f"{text} req/s" if bare else text, "1/s", option)
+
+
 def positive(value: int | None, option: str) -> int | None:
     """Return a count; raise ``UsageError`` where it is zero, negative or beyond what files may count."""
     from perfmodel.specs.base import MOST

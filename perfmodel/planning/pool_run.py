@@ -157,7 +157,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
 
 def _load(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what clients put on a layout, and who schedules it."""
-    rate = inputs.quantity(given["rate"], "1/s", "--rate")
+    rate = inputs.rate(given["rate"], "--rate")
     for name in ("concurrency", "requests"):
         if given[name] is not None:
             inputs.positive(given[name], f"--{name}")
