@@ -161,7 +161,7 @@ def test_every_number_counts_once_in_each_grouping() -> None:
     assert len(numbers) == of_rows + quantities
     found = summaries(numbers)
     for predicted in ("left out", "in sample"):
-        for by in ("all", "measured on", "role", "system", "phase", "source"):
+        for by in ("all", "measured on", "quantity", "role", "system", "phase", "source"):
             assert sum(s.results for s in found if (s.predicted, s.by) == (predicted, by)) == len(numbers)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.validation import Result, Scored, turned
-from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
+from perfmodel.specs.evidence import PERCENTILE, RATES, DeploymentSpec, EvidenceSpec
 
 #: how a number is predicted: as if its source had never been read, or with all that is on file
 LEFT_OUT, IN_SAMPLE = "left out", "in sample"
@@ -41,9 +41,17 @@ class Summary:
     score: float
 
 
+def quantity_of(one: Counted) -> str:
+    """Return which kind of quantity a number is."""
+    if one.score.quantity in RATES:
+        return "rate"
+    return "first token" if PERCENTILE.sub("", one.score.quantity) == "ttft" else "step or TPOT"
+
+
 GROUPINGS: dict[str, Callable[[Counted], str]] = {
     "all": lambda one: "all",
     "measured on": lambda one: one.measured_on,
+    "quantity": quantity_of,
     "role": lambda one: one.role,
     "system": lambda one: one.system,
     "phase": lambda one: one.phase,
