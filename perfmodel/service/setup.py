@@ -6,16 +6,18 @@ from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
-from perfmodel.prediction.serving import PoolPoint
+from perfmodel.prediction.serving import PoolPoint, cache_transfer
 from perfmodel.service.arrivals import ClosedLoop, poisson
 from perfmodel.service.fits import decode_step, prefill_step
-from perfmodel.service.records import FrontEnd, MixedPool, Requests, Service
-from perfmodel.specs.conditions import Conditions
+from perfmodel.service.records import DecodePool, FrontEnd, MixedPool, PrefillPool, Requests, Service, Transfer
+from perfmodel.specs.conditions import Conditions, Load
 from perfmodel.specs.machine import EngineSpec, StackSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.workload import lognormal
 from perfmodel.supply.rates import Rates
 
+#: tokens of a prompt that is worked whole: more than any has
+LONGEST = 10_000_000
 #: part of an output that is reserved: engines give blocks as they fill, and requests of a steady run are on average
 #: half-way; preemption, which starts when all are long at once, is left out
 RESERVED = 0.5
@@ -57,6 +59,42 @@ def mixed_service(
             tokens_per_step=as_float(plan.point.tokens_per_step),
         ),
         front_end=FrontEnd(delay=as_float(case.rates.request_path)),
+    )
+
+
+def pools_service(
+    prefill: Resolved, decode: Resolved, engine: EngineSpec, *, instances: tuple[int, int], stated: int | None = None
+) -> Service:
+    """Return two pools as an engine schedules them, so many instances of prefill and of decode.
+
+    A rank of prefill starts with what waits, at most its layout's prompts; of prompts worked in pieces each step has
+    one piece of each.  ``stated`` is the most that a rank of decode runs, where that is said; else it is the engine's.
+    """
+    first, plan, case = prefill.plan, decode.plan, decode.scenario.case
+    early, late = Layout.of(first.layout), Layout.of(plan.layout)
+    rates = prefill.scenario.case.rates
+    prompts = round(as_float(early.batch))
+    whole = cache_transfer(prefill=first.point, layout=early, case=prefill.scenario.case)
+    latency = as_float(rates.kv_tier.latency)
+    return Service(
+        prefill=PrefillPool(
+            step=prefill_step(early, first.family, prefill.scenario.case),
+            instances=instances[0],
+            ranks=int(as_float(early.ranks)),
+            budget=prompts * (first.layout.chunk or LONGEST),
+            prompts=prompts,
+        ),
+        decode=DecodePool(
+            step=decode_step(late, plan.family, case),
+            instances=instances[1],
+            ranks=int(as_float(late.ranks)),
+            slots=stated if stated or engine.max_running is None else round(as_float(engine.max_running)),
+            cache_tokens=cache_tokens(plan.point),
+            reserved=RESERVED,
+            tokens_per_step=as_float(plan.point.tokens_per_step),
+        ),
+        front_end=FrontEnd(delay=as_float(case.rates.request_path)),
+        transfer=Transfer(latency=latency, per_token=(as_float(whole) - latency) / as_float(case.isl)),
     )
 
 
@@ -131,9 +169,12 @@ OPEN_REQUESTS = 20_000  # of an open loop
 LITTLE = 0.06
 
 
-def requests_of(conditions: Conditions, seed: int = 0) -> Requests:
-    """Return what clients send: lengths of a mean and spread, in a closed loop all at once first, or as they arrive."""
-    assert conditions.concurrency is not None or conditions.rate is not None
+def requests_of(conditions: Load, seed: int = 0) -> Requests:
+    """Return what clients send: lengths of a mean and spread, in a closed loop all at once first, or as they arrive.
+
+    Clients that offer requests at a rate come one by one until all are busy.
+    """
+    assert conditions.loaded
     clients = conditions.concurrency
     count = conditions.requests or (OPEN_REQUESTS if clients is None else WAVES * clients)
     spreads = [LITTLE if cv is None else cv for cv in (conditions.isl_cv, conditions.osl_cv)]
@@ -141,6 +182,7 @@ def requests_of(conditions: Conditions, seed: int = 0) -> Requests:
     isl_cv, osl_cv = (min(cv, least) for cv in spreads)
     lengths = lognormal(conditions.isl, isl_cv, conditions.osl, osl_cv, requests=count, seed=seed)
     if clients is not None:
-        return Requests.of(lengths.isl, lengths.osl, ClosedLoop(clients=clients))
+        loop = ClosedLoop(clients=clients, offered=conditions.rate, seed=seed)
+        return Requests.of(lengths.isl, lengths.osl, loop)
     assert conditions.rate is not None
     return Requests.of(lengths.isl, lengths.osl, poisson(conditions.rate, count, seed))
