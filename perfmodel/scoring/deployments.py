@@ -12,12 +12,12 @@ from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.uncertainty import Values, left_out, pool_intervals, sampled_rates
 from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixture
-from perfmodel.service.clients import ClientView, clients_view
+from perfmodel.service.clients import FAR, ClientView, clients_view
 from perfmodel.service.records import Service
 from perfmodel.service.setup import engine_of, mixed_service, pools_service, requests_of
 from perfmodel.specs.conditions import DeploymentConditions
 from perfmodel.specs.deployment import PHASES, Phase
-from perfmodel.specs.evidence import RATE, RATES, DeploymentSpec
+from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, DeploymentSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import cases_of
 from perfmodel.supply.machine import Machine
@@ -33,9 +33,23 @@ class Deployed:
     found: Predictive
 
     @property
-    def decided_by(self) -> str:
+    def decided_by(self) -> Phase:
         """The pool that sets the rate when both are full."""
-        return "prefill" if self.joined.prefill_requests_per_s < self.joined.decode_requests_per_s else "decode"
+        return _decided_by(self.joined)
+
+    def phase_of(self, quantity: str) -> Phase:
+        """Return the phase that a quantity tells of: a first token of prefill, a rate of the pool that sets it."""
+        return _phase_of(quantity, self.joined)
+
+
+def _decided_by(joined: JoinedPools) -> Phase:
+    return "prefill" if joined.prefill_requests_per_s < joined.decode_requests_per_s else "decode"
+
+
+def _phase_of(quantity: str, joined: JoinedPools) -> Phase:
+    if quantity in RATES:
+        return _decided_by(joined)
+    return "prefill" if PERCENTILE.sub("", quantity) == "ttft" else "decode"
 
 
 def joined_of(conditions: DeploymentConditions, name: str, model: ModelSpec, machine: Machine) -> JoinedPools:
@@ -75,7 +89,7 @@ class _Sent:
 @lru_cache(maxsize=256)
 def _view(service: Service, sent: _Sent, elasticities: bool) -> ClientView:
     """Return what clients measure; replays of the same are one."""
-    return clients_view(service, requests_of(sent), elasticities=elasticities)
+    return clients_view(service, requests_of(sent), elasticities=elasticities, factors=FAR)
 
 
 def clients_of(service: Service, conditions: DeploymentConditions, *, elasticities: bool = False) -> ClientView:
@@ -84,7 +98,7 @@ def clients_of(service: Service, conditions: DeploymentConditions, *, elasticiti
     return _view(service, _Sent(**{name: getattr(conditions, name) for name in names}), elasticities)
 
 
-def values_of(view: ClientView, conditions: DeploymentConditions, joined: JoinedPools) -> dict[str, float]:
+def values_of(view: ClientView, joined: JoinedPools) -> dict[str, float]:
     """Return what a published row of a deployment may state of what its clients measured."""
     rate = view.values["requests_per_s"]
     return {**view.values, RATE: rate * float(view.served.osl.mean()) / joined.cards}
@@ -118,15 +132,16 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
             ).relative
             for phase, pool in pools.items()
         }
-        lucky = {phase: steps[phase] * luck[phase] for phase in PHASES}
         if moved is None:
-            values = joined.quantities()
-            times = [_of_full_batches(joined, some) for some in (steps, lucky)]
+            values, times = joined.quantities(), _of_full_batches(joined, steps)
+            lucky = _of_full_batches(joined, {phase: steps[phase] * luck[phase] for phase in PHASES})
         else:
-            values = values_of(clients_of(service_of(case, joined, machine), case), case, joined)
-            times = [_of_clients(moved, wanted, some, path) for some in (steps, lucky)]
-        alone.append((values, times[0]))
-        whole.append((values, times[1]))
+            values = values_of(clients_of(service_of(case, joined, machine), case), joined)
+            times = _of_clients(moved, wanted, steps, path)
+            lucky = {name: samples * luck[_phase_of(name, joined)] for name, samples in times.items()}
+            values = {name: values[name] for name in wanted}
+        alone.append((values, times))
+        whole.append((values, lucky))
     found, ranges = mixture(weights, alone, spec.name)
     _, relative = mixture(weights, whole, spec.name)
     return Predictive(values=found, ranges=ranges, relative=relative, each=alone)

@@ -13,7 +13,7 @@ from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.spreads import FREEDOM, Miss
 from perfmodel.scoring.validation import Predictive, Published, phase_of, predictive
 from perfmodel.specs.base import Figure, Source
-from perfmodel.specs.evidence import PERCENTILE, RATES
+from perfmodel.specs.evidence import RATES
 from perfmodel.specs.machine import LeftOutBy
 from perfmodel.supply.machine import Machine, Site
 
@@ -80,14 +80,7 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
 
     A first token tells of prefill, TPOT of decode, the rate of the pool that sets it.
     """
-    phases = {
-        score.quantity: one.decided_by
-        if score.quantity in RATES
-        else "prefill"
-        if PERCENTILE.sub("", score.quantity) == "ttft"
-        else "decode"
-        for score in one.scores
-    }
+    phases = {score.quantity: one.phase_of(score.quantity) for score in one.scores}
     told = {phase for quantity, phase in phases.items() if quantity not in RATES}
     found = []
     for score in one.scores:

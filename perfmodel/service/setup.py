@@ -165,7 +165,7 @@ def mixed_phases(
 WAVES = 10  # requests of each client, where it is not said: what public benchmarks send
 OPEN_REQUESTS = 20_000  # of an open loop
 #: spread of lengths that are given as one number: drawn evenly from 0.8 to 1.0 of a largest, as a public benchmark has
-#: them; requests of equal lengths would go on in step for ever, as those of no service do
+#: them; requests of equal lengths would go on in step for ever, as those of no service do. Of a single wave none goes on
 LITTLE = 0.06
 
 
@@ -177,7 +177,8 @@ def requests_of(conditions: Load, seed: int = 0) -> Requests:
     assert conditions.loaded
     clients = conditions.concurrency
     count = conditions.requests or (OPEN_REQUESTS if clients is None else WAVES * clients)
-    spreads = [LITTLE if cv is None else cv for cv in (conditions.isl_cv, conditions.osl_cv)]
+    unsaid = 0.0 if clients is not None and count <= clients else LITTLE
+    spreads = [unsaid if cv is None else cv for cv in (conditions.isl_cv, conditions.osl_cv)]
     least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
     isl_cv, osl_cv = (min(cv, least) for cv in spreads)
     lengths = lognormal(conditions.isl, isl_cv, conditions.osl, osl_cv, requests=count, seed=seed)
