@@ -14,7 +14,7 @@ from perfmodel.prediction.uncertainty import Values, left_out, pool_intervals, s
 from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixture
 from perfmodel.service.clients import FAR, ClientView, clients_view
 from perfmodel.service.records import Service
-from perfmodel.service.setup import engine_of, mixed_service, pools_service, requests_of
+from perfmodel.service.setup import Sent, engine_of, mixed_service, pools_service
 from perfmodel.specs.conditions import DeploymentConditions
 from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, DeploymentSpec
@@ -72,30 +72,15 @@ def service_of(conditions: DeploymentConditions, joined: JoinedPools, machine: M
     return pools_service(joined.prefill, joined.decode, engine, instances=instances, stated=stated)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """What clients send, as a key: equal ones send the same."""
-
-    isl: int
-    osl: int
-    isl_cv: float | None
-    osl_cv: float | None
-    concurrency: int | None
-    rate: float | None
-    requests: int | None
-    loaded: bool = True
-
-
 @lru_cache(maxsize=256)
-def _view(service: Service, sent: _Sent, elasticities: bool) -> ClientView:
+def _view(service: Service, sent: Sent, elasticities: bool) -> ClientView:
     """Return what clients measure; replays of the same are one."""
-    return clients_view(service, requests_of(sent), elasticities=elasticities, factors=FAR)
+    return clients_view(service, sent.requests(), elasticities=elasticities, factors=FAR)
 
 
 def clients_of(service: Service, conditions: DeploymentConditions, *, elasticities: bool = False) -> ClientView:
     """Return what the clients of a deployment measure, by a replay."""
-    names = tuple(name for name in _Sent.__dataclass_fields__ if name != "loaded")
-    return _view(service, _Sent(**{name: getattr(conditions, name) for name in names}), elasticities)
+    return _view(service, Sent.of(conditions), elasticities)
 
 
 def values_of(view: ClientView, joined: JoinedPools) -> dict[str, float]:
@@ -162,7 +147,7 @@ def _of_clients(
     found = {}
     for quantity in wanted:
         known = "requests_per_s" if quantity == RATE else quantity
-        samples = view.moved(known, {**steps, "path": path})
+        samples = view.moved(known, {"prefill": steps["prefill"], "decode": steps["decode"], "path": path})
         found[quantity] = 1 / samples if quantity in RATES else samples
     return found
 

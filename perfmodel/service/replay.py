@@ -124,10 +124,11 @@ class _Run:
     def _open(self) -> list[float]:
         """Return when requests pass the front ends, of a closed loop its first wave."""
         arrivals = self.requests.arrivals
-        times = arrivals
         if isinstance(arrivals, ClosedLoop):
             self.turns = arrivals.turns(self.requests.count)
             times = self.turns[: arrivals.clients]
+        else:
+            times = arrivals
         ready = []
         for request, now in enumerate(times.tolist()):
             self.log.arrival[request] = now

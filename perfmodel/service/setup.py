@@ -1,6 +1,7 @@
 """Layouts that were evaluated -> the pools of a service, as an engine schedules them."""
 
 import math
+from dataclasses import dataclass
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
@@ -165,25 +166,47 @@ def mixed_phases(
 WAVES = 10  # requests of each client, where it is not said: what public benchmarks send
 OPEN_REQUESTS = 20_000  # of an open loop
 #: spread of lengths that are given as one number: drawn evenly from 0.8 to 1.0 of a largest, as a public benchmark has
-#: them; requests of equal lengths would go on in step for ever, as those of no service do. Of a single wave none goes on
+#: them; requests of equal lengths would go on in step for ever, as those of no service do; a single wave does not go on
 LITTLE = 0.06
 
 
-def requests_of(conditions: Load, seed: int = 0) -> Requests:
-    """Return what clients send: lengths of a mean and spread, in a closed loop all at once first, or as they arrive.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What clients send; equal ones send the same."""
 
-    Clients that offer requests at a rate come one by one until all are busy.
-    """
-    assert conditions.loaded
-    clients = conditions.concurrency
-    count = conditions.requests or (OPEN_REQUESTS if clients is None else WAVES * clients)
-    unsaid = 0.0 if clients is not None and count <= clients else LITTLE
-    spreads = [unsaid if cv is None else cv for cv in (conditions.isl_cv, conditions.osl_cv)]
-    least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
-    isl_cv, osl_cv = (min(cv, least) for cv in spreads)
-    lengths = lognormal(conditions.isl, isl_cv, conditions.osl, osl_cv, requests=count, seed=seed)
-    if clients is not None:
-        loop = ClosedLoop(clients=clients, offered=conditions.rate, seed=seed)
-        return Requests.of(lengths.isl, lengths.osl, loop)
-    assert conditions.rate is not None
-    return Requests.of(lengths.isl, lengths.osl, poisson(conditions.rate, count, seed))
+    isl: int
+    osl: int
+    isl_cv: float | None = None
+    osl_cv: float | None = None
+    concurrency: int | None = None
+    rate: float | None = None
+    count: int | None = None
+
+    @staticmethod
+    def of(conditions: Load) -> "Sent":
+        """Return what the clients of some conditions send."""
+        names = ("isl", "osl", "isl_cv", "osl_cv", "concurrency", "rate")
+        return Sent(**{name: getattr(conditions, name) for name in names}, count=conditions.requests)
+
+    def requests(self, seed: int = 0) -> Requests:
+        """Return lengths of a mean and spread, in a closed loop all at once first, or as they arrive.
+
+        Clients that offer requests at a rate come one by one until all are busy.
+        """
+        clients = self.concurrency
+        count = self.count or (OPEN_REQUESTS if clients is None else WAVES * clients)
+        unsaid = 0.0 if clients is not None and count <= clients else LITTLE
+        spreads = [unsaid if cv is None else cv for cv in (self.isl_cv, self.osl_cv)]
+        least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
+        isl_cv, osl_cv = (min(cv, least) for cv in spreads)
+        lengths = lognormal(self.isl, isl_cv, self.osl, osl_cv, requests=count, seed=seed)
+        if clients is not None:
+            loop = ClosedLoop(clients=clients, offered=self.rate, seed=seed)
+            return Requests.of(lengths.isl, lengths.osl, loop)
+        assert self.rate is not None
+        return Requests.of(lengths.isl, lengths.osl, poisson(self.rate, count, seed))
+
+
+def requests_of(conditions: Load, seed: int = 0) -> Requests:
+    """Return what the clients of some conditions send."""
+    return Sent.of(conditions).requests(seed)

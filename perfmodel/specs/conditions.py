@@ -173,9 +173,7 @@ class DeploymentConditions(Load):
 def conditions_of(conditions: DeploymentConditions, phase: Phase) -> Conditions:
     """Return the conditions of one pool of a deployment."""
     pool = conditions.prefill if phase == "prefill" else conditions.decode
-    shared = conditions.model_dump(
-        exclude={"prefill", "decode", "mixed", "prefill_system", "prefill_stack", *OF_LOAD}
-    )
+    shared = conditions.model_dump(exclude={"prefill", "decode", "mixed", "prefill_system", "prefill_stack", *OF_LOAD})
     if phase == "prefill" and conditions.prefill_system is not None:
         shared |= {"system": conditions.prefill_system, "kernels": ()}
         shared["stack"] = conditions.prefill_stack or conditions.stack

@@ -213,8 +213,8 @@ class DeploymentSpec(Spec):
         waits = [one.quantity for one in self.measured if one.quantity not in OF_FULL_BATCHES]
         if waits or self.conditions.mixed:
             raise ValueError(
-                f"{', '.join(waits) or 'mixed'} without a load; add concurrency, the clients of a closed loop, or rate, "
-                "the requests a second of an open one"
+                f"{', '.join(waits) or 'mixed'} without a load; add concurrency, the clients of a closed loop, "
+                "or rate, the requests a second of an open one"
             )
         return self
 
