@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 class ClosedLoop:
     """So many clients, each of which sends its next request ``delay`` seconds after its last was answered.
 
-    Their first requests come at once, or evenly over ``ramp`` seconds.  Where requests are ``offered`` at a rate besides,
+    Their first requests come at once, or evenly over ``ramp`` seconds.  Where requests are ``offered`` at a rate too,
     with Poisson gaps, none comes before its turn: one that finds no client free waits for the next that is.
     """
 
