@@ -390,9 +390,11 @@ def test_the_slower_pool_sets_the_rate() -> None:
 
 
 def test_an_open_batch_is_the_largest_that_meets_tpot() -> None:
-    one = deployment("va-v31-2p1d-a3-752")
-    limit = one.spec.conditions.tpot
-    assert limit is not None
+    spec, limit = catalog.load_deployment("va-v31-2p1d-a3-752").spec, 0.04882
+    conditions = spec.conditions.model_copy(update={"concurrency": None, "rate": None, "tpot": limit})
+    rate = tuple(measured for measured in spec.measured if measured.quantity == "tokens_per_s_per_card")
+    kept = tuple(one for one in spec.open if one.key not in ("concurrency", "rate"))
+    one = deployed_of(spec.model_copy(update={"conditions": conditions, "measured": rate, "open": kept}))
     assert one.joined.decode.batch_chosen
     assert 0.9 * limit < one.joined.quantities()["tpot"] <= limit
     assert one.decided_by == "decode"
@@ -402,7 +404,7 @@ def test_deployments_stand_in_a_table_of_their_own(moeplan) -> None:
     found = tables(moeplan("validate", "va-qwen235-1p2d", "--format", "json"))
     assert "Whole deployments" in found
     assert not any(title.startswith("Steps") for title in found)
-    assert [row["quantity"] for row in found["Whole deployments"]] == ["tokens_per_s_per_card", "tpot"]
+    assert [row["quantity"] for row in found["Whole deployments"]] == ["tokens_per_s_per_card", "tpot", "ttft"]
     assert found["Whole deployments"][0]["cards"] == 24
 
 

@@ -34,12 +34,11 @@ def page_content(plan: PlanSpec, run: Run, *, front: bool) -> PlanReport:
 
 
 def _deployed_on(run: Run) -> Iterator[Deployed]:
-    """Yield published deployments on the chips of a run, of two pools on one system, beside their predictions."""
+    """Yield published deployments on the chips of a run, of one system each, beside their predictions."""
     chips = {pool.machine.chip.spec.name for pool in run.pools.values()}
     for spec in deployments_on_file():
         machine = load_conditions(spec.conditions)
-        apart = not (spec.conditions.mixed or spec.conditions.prefill_system)
-        if apart and machine.chip.spec.name in chips:
+        if not spec.conditions.prefill_system and machine.chip.spec.name in chips:
             yield deployed(spec, catalog.load_model(spec.conditions.model).spec, machine)
 
 

@@ -195,14 +195,8 @@ def frontend_wait(prefill: PoolPoint, case: Case, arrivals: PerSecond) -> Second
 def first_token(
     *, prefill: PoolPoint, layout: Layout, case: Case, utilisation: Fraction, decode_step: Seconds
 ) -> FirstToken:
-    """Return the terms of TTFT with the prefill pool at a given utilisation.
-
-    The dies of a data-parallel rank share the sending of their batch's cache evenly, and a die of decode takes a
-    whole prompt: the longer of both.  Errs high where decode splits its cache.
-    """
+    """Return the terms of TTFT with the prefill pool at a given utilisation."""
     prompts = layout.batch * layout.ranks
-    cache = prefill.footprint.kv_bytes_per_token * case.isl
-    layers = case.model.num_hidden_layers if case.rates.layered_kv_transfer else 1
     return FirstToken(
         request_path=case.rates.request_path,
         frontend=frontend_wait(prefill, case, utilisation * prefill.requests_per_s),
@@ -214,12 +208,22 @@ def first_token(
             service_time=prefill.step_time,
         ),
         prefill=prefill.step_time,
-        kv_transfer=kv_transfer_exposed(
-            payload=cache * maximum(layout.batch / (layout.tp * layout.cp), 1),
-            bandwidth=case.rates.kv_tier.bandwidth,
-            latency=case.rates.kv_tier.latency,
-            compute=prefill.step_time,
-            layers=layers,
-        ),
+        kv_transfer=cache_transfer(prefill=prefill, layout=layout, case=case),
         first_step=decode_step,
+    )
+
+
+def cache_transfer(*, prefill: PoolPoint, layout: Layout, case: Case) -> Seconds:
+    """Return the time that a prompt's cache takes to decode, as far as it is left exposed.
+
+    The dies of a data-parallel rank share the sending of their batch's cache evenly, and a die of decode takes a
+    whole prompt: the longer of both.  Errs high where decode splits its cache.
+    """
+    cache = prefill.footprint.kv_bytes_per_token * case.isl
+    return kv_transfer_exposed(
+        payload=cache * maximum(layout.batch / (layout.tp * layout.cp), 1),
+        bandwidth=case.rates.kv_tier.bandwidth,
+        latency=case.rates.kv_tier.latency,
+        compute=prefill.step_time,
+        layers=case.model.num_hidden_layers if case.rates.layered_kv_transfer else 1,
     )

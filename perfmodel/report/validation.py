@@ -26,11 +26,9 @@ NOTES = (
     "that differs; its error with above slow",
 )
 DEPLOYED_NOTES = (
-    "the slower pool sets the rate; cards of both pools; decode at the measured concurrency, or at its TPOT where that "
-    "is not published; waiting, ramp-up and drain are left out, which errs high; public kernels stand for those of "
+    "cards of both pools; where it is said how clients send, waits, ramp and drain are of a replay of their requests; "
+    "else both pools are full and the slower one sets the rate, which errs high; public kernels stand for those of "
     "later releases, which errs low",
-    "mixed deployments, where one instance does prefill and decode in turn, are not predicted yet: the share of a step "
-    "that prompts take depends on the scheduler, which no file states",
 )
 PEER_NOTES = (
     "other models as run by others or as their authors state it; '-': the row is not on file or not asked for",

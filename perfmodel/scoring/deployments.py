@@ -1,17 +1,23 @@
 """Published results of whole deployments beside their predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from perfmodel.algebra import as_array, as_float
 from perfmodel.errors import UsageError
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.uncertainty import Values, left_out, pool_intervals, sampled_rates
 from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixture
+from perfmodel.service.clients import FAR, ClientView, clients_view
+from perfmodel.service.records import Service
+from perfmodel.service.setup import Sent, engine_of, mixed_service, pools_service
+from perfmodel.specs.conditions import DeploymentConditions
 from perfmodel.specs.deployment import PHASES, Phase
-from perfmodel.specs.evidence import RATE, DeploymentSpec
+from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, DeploymentSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import cases_of
 from perfmodel.supply.machine import Machine
@@ -27,33 +33,83 @@ class Deployed:
     found: Predictive
 
     @property
-    def decided_by(self) -> str:
-        """The pool that sets the rate."""
-        return "prefill" if self.joined.prefill_requests_per_s < self.joined.decode_requests_per_s else "decode"
+    def decided_by(self) -> Phase:
+        """The pool that sets the rate when both are full."""
+        return _decided_by(self.joined)
+
+    def phase_of(self, quantity: str) -> Phase:
+        """Return the phase that a quantity tells of: a first token of prefill, a rate of the pool that sets it."""
+        return _phase_of(quantity, self.joined)
 
 
-def joined_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> JoinedPools:
+def _decided_by(joined: JoinedPools) -> Phase:
+    return "prefill" if joined.prefill_requests_per_s < joined.decode_requests_per_s else "decode"
+
+
+def _phase_of(quantity: str, joined: JoinedPools) -> Phase:
+    if quantity in RATES:
+        return _decided_by(joined)
+    return "prefill" if PERCENTILE.sub("", quantity) == "ttft" else "decode"
+
+
+def joined_of(conditions: DeploymentConditions, name: str, model: ModelSpec, machine: Machine) -> JoinedPools:
     """Return the pools of a deployment as its conditions state them.
 
     Raises ``UsageError`` where a layout cannot be.
     """
-    if spec.conditions.mixed or spec.conditions.prefill_system:
-        raise UsageError(f"{spec.name}: mixed, or of two systems; allowed here: two pools of one system")
-    return of_deployment(spec.conditions, model, machine.rates())
+    if conditions.prefill_system:
+        raise UsageError(f"{name}: of two systems; allowed here: pools of one system")
+    return of_deployment(conditions, model, machine.rates())
+
+
+def service_of(conditions: DeploymentConditions, joined: JoinedPools, machine: Machine) -> Service:
+    """Return the pools of a deployment as the engine of its conditions schedules them."""
+    engine = engine_of(machine.stack.spec, conditions.engine)
+    stated = conditions.decode.layout.batch
+    if joined.mixed:
+        return mixed_service(joined.prefill, joined.decode, engine, stated=stated, instances=joined.decode_instances)
+    instances = (joined.prefill_instances, joined.decode_instances)
+    return pools_service(joined.prefill, joined.decode, engine, instances=instances, stated=stated)
+
+
+@lru_cache(maxsize=256)
+def _view(service: Service, sent: Sent, elasticities: bool) -> ClientView:
+    """Return what clients measure; replays of the same are one."""
+    return clients_view(service, sent.requests(), elasticities=elasticities, factors=FAR)
+
+
+def clients_of(service: Service, conditions: DeploymentConditions, *, elasticities: bool = False) -> ClientView:
+    """Return what the clients of a deployment measure, by a replay."""
+    return _view(service, Sent.of(conditions), elasticities)
+
+
+def values_of(view: ClientView, joined: JoinedPools) -> dict[str, float]:
+    """Return what a published row of a deployment may state of what its clients measured."""
+    rate = view.values["requests_per_s"]
+    return {**view.values, RATE: rate * float(view.served.osl.mean()) / joined.cards}
 
 
 def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Predictive:
     """Return what is predicted of a whole deployment, a mixture of its cases where conditions are open.
 
-    The samples of both pools are of the same machine, so that the slower pool is found sample by sample.
+    The samples of both pools are of the same machine.  Where it is said how clients send, waits and rates come from a
+    replay and move with the steps of both pools and the path of a request as its own do; else both pools are full
+    and the slower one is found sample by sample.
     """
     cases = list(cases_of(spec.conditions, spec.open))
     weights = [weight for weight, _, _ in cases]
     sampled = sampled_rates(machine, None, "decode")
     luck = {phase: np.exp(left_out(machine, spec.measured_on, phase)) for phase in PHASES}
+    middle = as_float(machine.rates().request_path)
+    path = as_array(sampled[0].request_path) / middle if middle else np.ones_like(luck["decode"])
+    moved = None
+    if spec.conditions.loaded:
+        joined = joined_of(spec.conditions, spec.name, model, machine)
+        moved = clients_of(service_of(spec.conditions, joined, machine), spec.conditions, elasticities=True)
+    wanted = [measured.quantity for measured in spec.measured]
     alone, whole = [], []
     for _, _, case in cases:
-        joined = joined_of(spec.model_copy(update={"conditions": case}), model, machine)
+        joined = joined_of(case, spec.name, model, machine)
         pools: dict[Phase, Resolved] = {"prefill": joined.prefill, "decode": joined.decode}
         steps: dict[Phase, Values] = {
             phase: pool_intervals(
@@ -61,14 +117,22 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
             ).relative
             for phase, pool in pools.items()
         }
-        values = joined.quantities()
-        alone.append((values, _times(joined, steps)))
-        whole.append((values, _times(joined, {phase: steps[phase] * luck[phase] for phase in PHASES})))
-    (found, ranges), (_, relative) = (mixture(weights, one, spec.name) for one in (alone, whole))
+        if moved is None:
+            values, times = joined.quantities(), _of_full_batches(joined, steps)
+            lucky = _of_full_batches(joined, {phase: steps[phase] * luck[phase] for phase in PHASES})
+        else:
+            values = values_of(clients_of(service_of(case, joined, machine), case), joined)
+            times = _of_clients(moved, wanted, steps, path)
+            lucky = {name: samples * luck[_phase_of(name, joined)] for name, samples in times.items()}
+            values = {name: values[name] for name in wanted}
+        alone.append((values, times))
+        whole.append((values, lucky))
+    found, ranges = mixture(weights, alone, spec.name)
+    _, relative = mixture(weights, whole, spec.name)
     return Predictive(values=found, ranges=ranges, relative=relative, each=alone)
 
 
-def _times(joined: JoinedPools, steps: Mapping[Phase, Values]) -> dict[str, Values]:
+def _of_full_batches(joined: JoinedPools, steps: Mapping[Phase, Values]) -> dict[str, Values]:
     """Return samples of what two pools serve together over the prediction, as times, given those of their steps."""
     slower = np.minimum(
         joined.prefill_requests_per_s / steps["prefill"], joined.decode_requests_per_s / steps["decode"]
@@ -76,12 +140,24 @@ def _times(joined: JoinedPools, steps: Mapping[Phase, Values]) -> dict[str, Valu
     return {RATE: joined.requests_per_s / slower, "tpot": steps["decode"]}
 
 
+def _of_clients(
+    view: ClientView, wanted: Sequence[str], steps: Mapping[Phase, Values], path: Values
+) -> dict[str, Values]:
+    """Return samples of what clients measure over the prediction, as times."""
+    found = {}
+    for quantity in wanted:
+        known = "requests_per_s" if quantity == RATE else quantity
+        samples = view.moved(known, {"prefill": steps["prefill"], "decode": steps["decode"], "path": path})
+        found[quantity] = 1 / samples if quantity in RATES else samples
+    return found
+
+
 def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deployed:
-    """Return a whole deployment, its pools joined by rate, beside what was measured.
+    """Return a whole deployment, its pools joined, beside what was measured.
 
     Raises ``UsageError`` where a layout cannot be.
     """
-    joined = joined_of(spec, model, machine)
+    joined = joined_of(spec.conditions, spec.name, model, machine)
     found = predictive_of(spec, model, machine)
     scores = tuple(
         Scored(

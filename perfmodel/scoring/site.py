@@ -13,7 +13,7 @@ from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.spreads import FREEDOM, Miss
 from perfmodel.scoring.validation import Predictive, Published, phase_of, predictive
 from perfmodel.specs.base import Figure, Source
-from perfmodel.specs.evidence import RATE, RATES
+from perfmodel.specs.evidence import RATES
 from perfmodel.specs.machine import LeftOutBy
 from perfmodel.supply.machine import Machine, Site
 
@@ -76,11 +76,15 @@ def rows_of_pool(row: Published, found: Predictive | None = None) -> list[SiteRo
 
 
 def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
-    """Return what was measured of a whole deployment: TPOT tells of decode, the rate of the pool that sets it."""
-    tpot = any(score.quantity == "tpot" for score in one.scores)
+    """Return what was measured of a whole deployment.
+
+    A first token tells of prefill, TPOT of decode, the rate of the pool that sets it.
+    """
+    phases = {score.quantity: one.phase_of(score.quantity) for score in one.scores}
+    told = {phase for quantity, phase in phases.items() if quantity not in RATES}
     found = []
     for score in one.scores:
-        phase = "decode" if score.quantity == "tpot" else one.decided_by
+        phase = phases[score.quantity]
         found.append(
             SiteRow(
                 name=one.spec.name,
@@ -90,7 +94,7 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
                 error=_error(score.quantity, score.measured / score.predicted),
                 ranges=np.log(one.found.ranges[score.quantity]),
                 spreads=machine.terms.spec.left_out,
-                tells=not (tpot and score.quantity == RATE and phase == "decode"),  # of the same steps as TPOT
+                tells=score.quantity not in RATES or phase not in told,  # of the same steps as a time
             )
         )
     return found

@@ -14,17 +14,24 @@ Floats = NDArray[np.float64]
 class ClosedLoop:
     """So many clients, each of which sends its next request ``delay`` seconds after its last was answered.
 
-    Their first requests come at once, or evenly over ``ramp`` seconds.
+    Their first requests come at once, or evenly over ``ramp`` seconds.  Where requests are ``offered`` at a rate too,
+    with Poisson gaps, none comes before its turn: one that finds no client free waits for the next that is.
     """
 
     clients: int
     delay: float = 0.0
     ramp: float = 0.0
+    #: requests a second; open: no limit
+    offered: float | None = None
+    seed: int = 0
 
-    def first_wave(self, count: int) -> Floats:
-        """Return when the clients' first requests come, of ``count`` in all."""
+    def turns(self, count: int) -> Floats:
+        """Return the earliest that each of ``count`` requests comes, in order."""
+        if self.offered is not None:
+            return poisson(self.offered, count, self.seed)
         clients = min(self.clients, count)
-        return np.arange(clients, dtype=np.float64) * (self.ramp / clients)
+        first = np.arange(clients, dtype=np.float64) * (self.ramp / clients)
+        return np.concatenate([first, np.zeros(count - clients)])
 
 
 def poisson(rate: float, count: int, seed: int) -> Floats:

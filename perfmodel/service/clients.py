@@ -1,6 +1,6 @@
 """What clients measure of a service: mean and percentiles of their waits, and how these move with its steps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from perfmodel.service.steps import DecodeStep, PrefillStep
 Values = NDArray[np.float64]
 
 STEP = 0.05  # by which steps are made longer, to see what that does to the waits
+#: by which they are made shorter and longer where waits grow out of proportion, as those of a pool near its capacity
+FAR = (0.5, 0.7, 1.4, 2.0)
 PARTS = ("prefill", "decode", "path")
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 
@@ -27,6 +29,8 @@ class ClientView:
     values: Mapping[str, float]
     #: quantity -> part of the service -> relative change of the quantity over that of the part's time
     elasticities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    #: the same as logarithms of factors on the part's time, and of the quantity over its value
+    responses: Mapping[str, Mapping[str, tuple[Values, Values]]] = field(default_factory=dict)
 
     @property
     def running(self) -> float:
@@ -42,27 +46,61 @@ class ClientView:
     def moved(self, quantity: str, by: Mapping[str, Values]) -> Values:
         r"""Return samples of a quantity over its value, given those of the parts' times over theirs.
 
-        .. math:: \prod_i r_i^{e_i}
+        .. math:: \prod_i f_i(r_i)
 
-        Errs where a part moves so far that another one comes to decide.  Source: a power law through two replays.
+        Power laws between neighbouring replays, and beyond the last.  Errs where parts act on each other, or one moves
+        so far that another comes to decide.
         """
-        known = self.elasticities[quantity]
-        logarithm = sum(known[part] * np.log(samples) for part, samples in by.items())
+        known = self.responses[quantity]
+        logarithm = sum(_along(*known[part], np.log(samples)) for part, samples in by.items())
         found: Values = np.exp(logarithm)
         return found
 
 
-def clients_view(service: Service, requests: Requests, *, elasticities: bool = False, seed: int = 0) -> ClientView:
-    """Return what clients measure of a service, and how it moves with each part of it where that is asked for."""
+def clients_view(
+    service: Service,
+    requests: Requests,
+    *,
+    elasticities: bool = False,
+    factors: Sequence[float] = (1 + STEP,),
+    seed: int = 0,
+) -> ClientView:
+    """Return what clients measure of a service, and how it moves with each part of it where that is asked for.
+
+    ``factors`` are those on the time of a part at which the requests are replayed again.
+    """
     served = replay(requests, service, seed)
     values = quantities_of(served)
     if not elasticities:
         return ClientView(served=served, values=values)
-    moved = {part: quantities_of(replay(requests, _longer[part](service, 1 + STEP), seed)) for part in PARTS}
-    slopes = {
-        name: {part: _slope(moved[part][name], value) for part in PARTS} for name, value in values.items() if value > 0
+    at = np.log(sorted({1.0, *factors}))
+    moved = {
+        part: [
+            values if one == 0 else quantities_of(replay(requests, _longer[part](service, float(np.exp(one))), seed))
+            for one in at
+        ]
+        for part in PARTS
     }
-    return ClientView(served=served, values=values, elasticities=slopes)
+    responses = {
+        name: {part: (at, np.log([one[name] / value for one in moved[part]])) for part in PARTS}
+        for name, value in values.items()
+        if value > 0
+    }
+    here = int(np.flatnonzero(at == 0)[0])
+    beside = here + 1 if here + 1 < len(at) else here - 1
+    slopes = {
+        name: {part: float(moves[beside] / at[beside]) for part, (_, moves) in parts.items()}
+        for name, parts in responses.items()
+    }
+    return ClientView(served=served, values=values, elasticities=slopes, responses=responses)
+
+
+def _along(at: Values, moves: Values, wanted: Values) -> Values:
+    """Return the logarithm of a response between points, and beyond them along the last two."""
+    place = np.clip(np.searchsorted(at, wanted), 1, len(at) - 1)
+    slope = (moves[place] - moves[place - 1]) / (at[place] - at[place - 1])
+    found: Values = moves[place] + slope * (wanted - at[place])
+    return found
 
 
 def quantities_of(served: Served) -> dict[str, float]:
@@ -81,10 +119,6 @@ def quantities_of(served: Served) -> dict[str, float]:
         ends = np.percentile(known, list(PERCENTILES.values())).tolist()
         found |= {f"{name}_{word}": end for word, end in zip(PERCENTILES, ends, strict=True)}
     return found
-
-
-def _slope(moved: float, value: float) -> float:
-    return float(np.log(moved / value) / np.log(1 + STEP))
 
 
 def _prefill(step: PrefillStep, factor: float) -> PrefillStep:

@@ -90,6 +90,7 @@ class _Run:
         self.levels = {"prefill": Level(), "decode": Level(), "service": Level()}
         self.loop = requests.arrivals if isinstance(requests.arrivals, ClosedLoop) else None
         self.sent = 0  # requests that clients have sent
+        self.turns = np.zeros(0)  # the earliest that a closed loop sends each
 
     def _batching(self) -> list[DecodeInstance] | list[MixedInstance]:
         service, log = self.service, self.log
@@ -123,7 +124,11 @@ class _Run:
     def _open(self) -> list[float]:
         """Return when requests pass the front ends, of a closed loop its first wave."""
         arrivals = self.requests.arrivals
-        times = arrivals.first_wave(self.requests.count) if isinstance(arrivals, ClosedLoop) else arrivals
+        if isinstance(arrivals, ClosedLoop):
+            self.turns = arrivals.turns(self.requests.count)
+            times = self.turns[: arrivals.clients]
+        else:
+            times = arrivals
         ready = []
         for request, now in enumerate(times.tolist()):
             self.log.arrival[request] = now
@@ -208,7 +213,7 @@ class _Run:
             return
         request = self.sent
         self.sent += 1
-        arrival = self.log.arrival[request] = now + self.loop.delay
+        arrival = self.log.arrival[request] = max(now + self.loop.delay, float(self.turns[request]))
         heapq.heappush(self.events, (self.doors.through(arrival), _ARRIVED, request))
 
     def served(self) -> Served:

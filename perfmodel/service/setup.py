@@ -1,21 +1,24 @@
 """Layouts that were evaluated -> the pools of a service, as an engine schedules them."""
 
 import math
+from dataclasses import dataclass
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
-from perfmodel.prediction.serving import PoolPoint
+from perfmodel.prediction.serving import PoolPoint, cache_transfer
 from perfmodel.service.arrivals import ClosedLoop, poisson
 from perfmodel.service.fits import decode_step, prefill_step
-from perfmodel.service.records import FrontEnd, MixedPool, Requests, Service
-from perfmodel.specs.conditions import Conditions
+from perfmodel.service.records import DecodePool, FrontEnd, MixedPool, PrefillPool, Requests, Service, Transfer
+from perfmodel.specs.conditions import Conditions, Load
 from perfmodel.specs.machine import EngineSpec, StackSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.workload import lognormal
 from perfmodel.supply.rates import Rates
 
+#: tokens of a prompt that is worked whole: more than any has
+LONGEST = 10_000_000
 #: part of an output that is reserved: engines give blocks as they fill, and requests of a steady run are on average
 #: half-way; preemption, which starts when all are long at once, is left out
 RESERVED = 0.5
@@ -57,6 +60,42 @@ def mixed_service(
             tokens_per_step=as_float(plan.point.tokens_per_step),
         ),
         front_end=FrontEnd(delay=as_float(case.rates.request_path)),
+    )
+
+
+def pools_service(
+    prefill: Resolved, decode: Resolved, engine: EngineSpec, *, instances: tuple[int, int], stated: int | None = None
+) -> Service:
+    """Return two pools as an engine schedules them, so many instances of prefill and of decode.
+
+    A rank of prefill starts with what waits, at most its layout's prompts; of prompts worked in pieces each step has
+    one piece of each.  ``stated`` is the most that a rank of decode runs, where that is said; else it is the engine's.
+    """
+    first, plan, case = prefill.plan, decode.plan, decode.scenario.case
+    early, late = Layout.of(first.layout), Layout.of(plan.layout)
+    rates = prefill.scenario.case.rates
+    prompts = round(as_float(early.batch))
+    whole = cache_transfer(prefill=first.point, layout=early, case=prefill.scenario.case)
+    latency = as_float(rates.kv_tier.latency)
+    return Service(
+        prefill=PrefillPool(
+            step=prefill_step(early, first.family, prefill.scenario.case),
+            instances=instances[0],
+            ranks=int(as_float(early.ranks)),
+            budget=prompts * (first.layout.chunk or LONGEST),
+            prompts=prompts,
+        ),
+        decode=DecodePool(
+            step=decode_step(late, plan.family, case),
+            instances=instances[1],
+            ranks=int(as_float(late.ranks)),
+            slots=stated if stated or engine.max_running is None else round(as_float(engine.max_running)),
+            cache_tokens=cache_tokens(plan.point),
+            reserved=RESERVED,
+            tokens_per_step=as_float(plan.point.tokens_per_step),
+        ),
+        front_end=FrontEnd(delay=as_float(case.rates.request_path)),
+        transfer=Transfer(latency=latency, per_token=(as_float(whole) - latency) / as_float(case.isl)),
     )
 
 
@@ -127,20 +166,47 @@ def mixed_phases(
 WAVES = 10  # requests of each client, where it is not said: what public benchmarks send
 OPEN_REQUESTS = 20_000  # of an open loop
 #: spread of lengths that are given as one number: drawn evenly from 0.8 to 1.0 of a largest, as a public benchmark has
-#: them; requests of equal lengths would go on in step for ever, as those of no service do
+#: them; requests of equal lengths would go on in step for ever, as those of no service do; a single wave does not go on
 LITTLE = 0.06
 
 
-def requests_of(conditions: Conditions, seed: int = 0) -> Requests:
-    """Return what clients send: lengths of a mean and spread, in a closed loop all at once first, or as they arrive."""
-    assert conditions.concurrency is not None or conditions.rate is not None
-    clients = conditions.concurrency
-    count = conditions.requests or (OPEN_REQUESTS if clients is None else WAVES * clients)
-    spreads = [LITTLE if cv is None else cv for cv in (conditions.isl_cv, conditions.osl_cv)]
-    least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
-    isl_cv, osl_cv = (min(cv, least) for cv in spreads)
-    lengths = lognormal(conditions.isl, isl_cv, conditions.osl, osl_cv, requests=count, seed=seed)
-    if clients is not None:
-        return Requests.of(lengths.isl, lengths.osl, ClosedLoop(clients=clients))
-    assert conditions.rate is not None
-    return Requests.of(lengths.isl, lengths.osl, poisson(conditions.rate, count, seed))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What clients send; equal ones send the same."""
+
+    isl: int
+    osl: int
+    isl_cv: float | None = None
+    osl_cv: float | None = None
+    concurrency: int | None = None
+    rate: float | None = None
+    count: int | None = None
+
+    @staticmethod
+    def of(conditions: Load) -> "Sent":
+        """Return what the clients of some conditions send."""
+        names = ("isl", "osl", "isl_cv", "osl_cv", "concurrency", "rate")
+        return Sent(**{name: getattr(conditions, name) for name in names}, count=conditions.requests)
+
+    def requests(self, seed: int = 0) -> Requests:
+        """Return lengths of a mean and spread, in a closed loop all at once first, or as they arrive.
+
+        Clients that offer requests at a rate come one by one until all are busy.
+        """
+        clients = self.concurrency
+        count = self.count or (OPEN_REQUESTS if clients is None else WAVES * clients)
+        unsaid = 0.0 if clients is not None and count <= clients else LITTLE
+        spreads = [unsaid if cv is None else cv for cv in (self.isl_cv, self.osl_cv)]
+        least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
+        isl_cv, osl_cv = (min(cv, least) for cv in spreads)
+        lengths = lognormal(self.isl, isl_cv, self.osl, osl_cv, requests=count, seed=seed)
+        if clients is not None:
+            loop = ClosedLoop(clients=clients, offered=self.rate, seed=seed)
+            return Requests.of(lengths.isl, lengths.osl, loop)
+        assert self.rate is not None
+        return Requests.of(lengths.isl, lengths.osl, poisson(self.rate, count, seed))
+
+
+def requests_of(conditions: Load, seed: int = 0) -> Requests:
+    """Return what the clients of some conditions send."""
+    return Sent.of(conditions).requests(seed)

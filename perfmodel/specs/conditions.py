@@ -1,6 +1,6 @@
 """What a run is set up with: machine, model, lengths, precisions, techniques, and the layout of each pool."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
@@ -58,16 +58,14 @@ OF_MACHINE = ("system", "stack", "kernels", "techniques", "memory_share")
 Serving = Literal["disaggregated", "mixed"]
 
 
-class Conditions(Service):
-    """Everything needed to predict the row."""
+class Load(Service):
+    """What clients put on a service, and who schedules it."""
 
-    phase: Phase
-    layout: LayoutConditions
-    serving: Serving = "disaggregated"
     #: what schedules the requests; the first of the stack where it is not said
     engine: str | None = None
-    #: clients of a closed loop, or the requests a second of an open one
+    #: clients of a closed loop: requests that are under way at most
     concurrency: PositiveInt | None = None
+    #: requests a second that are offered: of an open loop, or of a closed one until all its clients are busy
     rate: Annotated[float, Gt(0), Ge(LEAST)] | None = None
     #: what the clients sent in all, their first wave included
     requests: PositiveInt | None = None
@@ -88,13 +86,28 @@ class Conditions(Service):
                 taken[name], taken[f"{name}_cv"] = length["mean"], length["cv"]
         return taken
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it is said how clients send, so that their waits can be told."""
+        return self.concurrency is not None or self.rate is not None
+
+
+#: keys of a load that pools alone do not have
+OF_LOAD = ("engine", "concurrency", "rate", "requests", "isl_cv", "osl_cv")
+
+
+class Conditions(Load):
+    """Everything needed to predict the row."""
+
+    phase: Phase
+    layout: LayoutConditions
+    serving: Serving = "disaggregated"
+
     @model_validator(mode="after")
     def _load_can_be(self) -> "Conditions":
-        if self.concurrency is not None and self.rate is not None:
-            raise ValueError("concurrency and rate; allowed: one, clients of a closed loop or the rate of an open one")
         if self.serving == "mixed" and self.phase != "decode":
             raise ValueError("serving: mixed with phase prefill; allowed: phase decode, prefill runs on the same dies")
-        if self.serving == "mixed" and self.concurrency is None and self.rate is None:
+        if self.serving == "mixed" and not self.loaded:
             raise ValueError("serving: mixed without a load; add concurrency, the clients, or rate, requests a second")
         return self
 
@@ -115,11 +128,12 @@ class Pool(Spec):
     layout: LayoutConditions
 
 
-class DeploymentConditions(Service):
-    """What both pools of a deployment share, and the pools."""
+class DeploymentConditions(Load):
+    """What both pools of a deployment share, and the pools.
 
-    #: requests that the clients keep in the whole deployment; they fix the batch of decode where it is open
-    concurrency: PositiveInt | None = None
+    Clients of a closed loop fix the batch of decode where it is open.
+    """
+
     #: whether every instance runs both phases on the same dies, in turn
     mixed: bool = False
     #: system and stack of the prefill pool where they are others than decode's; kernel sets are then decode's alone
@@ -127,6 +141,18 @@ class DeploymentConditions(Service):
     prefill_stack: str | None = None
     prefill: Pool
     decode: Pool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _serving_says_mixed(cls, values: Any) -> Any:
+        """Take ``serving: mixed`` too."""
+        if not isinstance(values, dict) or values.get("serving") not in get_args(Serving):
+            return values
+        taken = dict(values)
+        mixed = taken.pop("serving") == "mixed"
+        if taken.setdefault("mixed", mixed) is not mixed:
+            raise ValueError(f"serving: {values['serving']} with mixed: {values['mixed']}; allowed: one of both")
+        return taken
 
     @model_validator(mode="after")
     def _batches_known(self) -> "DeploymentConditions":
@@ -147,9 +173,7 @@ class DeploymentConditions(Service):
 def conditions_of(conditions: DeploymentConditions, phase: Phase) -> Conditions:
     """Return the conditions of one pool of a deployment."""
     pool = conditions.prefill if phase == "prefill" else conditions.decode
-    shared = conditions.model_dump(
-        exclude={"prefill", "decode", "concurrency", "mixed", "prefill_system", "prefill_stack"}
-    )
+    shared = conditions.model_dump(exclude={"prefill", "decode", "mixed", "prefill_system", "prefill_stack", *OF_LOAD})
     if phase == "prefill" and conditions.prefill_system is not None:
         shared |= {"system": conditions.prefill_system, "kernels": ()}
         shared["stack"] = conditions.prefill_stack or conditions.stack

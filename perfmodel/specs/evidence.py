@@ -49,6 +49,8 @@ PositiveValue = Annotated[float, Strict(), Gt(0), Field(allow_inf_nan=False), Af
 
 
 RATE = "tokens_per_s_per_card"
+#: what full batches tell of a deployment without its clients
+OF_FULL_BATCHES = (RATE, "tpot")
 #: quantities that are rates; the others are times
 RATES = (RATE, "requests_per_s")
 
@@ -159,9 +161,22 @@ class EvidenceSpec(Spec):
 
 
 class DeploymentMeasured(Measured):
-    """One measured quantity of a deployment in SI units; rates are per card of both pools."""
+    """One measured quantity of a deployment in SI units; rates of tokens are per card of both pools."""
 
-    quantity: Literal["tokens_per_s_per_card", "tpot"]
+    quantity: Literal[
+        "tokens_per_s_per_card",
+        "requests_per_s",
+        "tpot",
+        "tpot_p50",
+        "tpot_p90",
+        "tpot_p99",
+        "ttft",
+        "ttft_p50",
+        "ttft_p90",
+        "ttft_p99",
+        "itl_max",
+        "e2e",
+    ]
 
 
 class DeploymentSpec(Spec):
@@ -190,6 +205,18 @@ class DeploymentSpec(Spec):
             if one.key in (*OF_MACHINE, "prefill_system", "prefill_stack"):
                 raise ValueError(f"open: {one.key!r}; allowed of a deployment: keys of its service and its layouts")
         return _checked(self)
+
+    @model_validator(mode="after")
+    def _waits_need_a_load(self) -> "DeploymentSpec":
+        if self.conditions.loaded:
+            return self
+        waits = [one.quantity for one in self.measured if one.quantity not in OF_FULL_BATCHES]
+        if waits or self.conditions.mixed:
+            raise ValueError(
+                f"{', '.join(waits) or 'mixed'} without a load; add concurrency, the clients of a closed loop, "
+                "or rate, the requests a second of an open one"
+            )
+        return self
 
 
 class PeerResult(Spec):
