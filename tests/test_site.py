@@ -30,6 +30,7 @@ H200 = ("sglang-mtp-h200-2", "sglang-mtp-h200-3", "sglang-mtp-h200-off")
 
 def told(error: float, *, phase: str = "decode", on: str = "service", name: str = "a", ranges: Any = None) -> SiteRow:
     return SiteRow(
+        run="somewhere",
         name=name,
         source="s",
         phase=phase,

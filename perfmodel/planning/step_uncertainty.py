@@ -19,7 +19,7 @@ from perfmodel.prediction.uncertainty import (
     pool_intervals,
     sampled_rates,
 )
-from perfmodel.specs.evidence import RATES
+from perfmodel.specs.evidence import RATES, left_out_of
 from perfmodel.supply.rates import Rates
 
 
@@ -65,7 +65,13 @@ def client_intervals(run: PoolRun) -> dict[str, Interval]:
     }
     found = {}
     for name in run.clients.elasticities:
-        luck = np.exp(left_out(run.machine, run.measured_on, "prefill" if name.startswith("ttft") else "decode"))
+        luck = np.exp(
+            left_out(
+                run.machine,
+                left_out_of(run.measured_on, name, loaded=True),
+                "prefill" if name.startswith("ttft") else "decode",
+            )
+        )
         relative = run.clients.moved(name, moved)
         relative = relative / luck if name in RATES else relative * luck
         found[name] = interval(run.clients.values[name] * relative)

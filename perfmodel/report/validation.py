@@ -181,9 +181,10 @@ def _given_one_table(found: Sequence[GivenOne]) -> Table:
         Column("inside90", "inside 90 %", "%"),
         Column("half", "half-width", "%", spare=1),
         Column("pairs", "pairs", "1", spare=2),
+        Column("run", "what served what", spare=3),
     )
-    note = "each number predicted from every other row of its source and phase in turn, by --site; all else of the "
-    note += "source left out"
+    note = "each number predicted from every other row of its source, run and phase in turn, by --site; all else of "
+    note += "the source left out"
     return Table("What one measured row of a site buys", columns, tuple(map(_fields, found)), (note,))
 
 

@@ -17,7 +17,7 @@ from perfmodel.service.records import Service
 from perfmodel.service.setup import Sent, engine_of, mixed_service, pools_service
 from perfmodel.specs.conditions import DeploymentConditions
 from perfmodel.specs.deployment import PHASES, Phase
-from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, DeploymentSpec
+from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, DeploymentSpec, left_out_of
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import cases_of
 from perfmodel.supply.machine import Machine
@@ -123,7 +123,11 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
         else:
             values = values_of(clients_of(service_of(case, joined, machine), case), joined)
             times = _of_clients(moved, wanted, steps, path)
-            lucky = {name: samples * luck[_phase_of(name, joined)] for name, samples in times.items()}
+            lucky = {
+                name: samples
+                * np.exp(left_out(machine, left_out_of(spec.measured_on, name, loaded=True), _phase_of(name, joined)))
+                for name, samples in times.items()
+            }
             values = {name: values[name] for name in wanted}
         alone.append((values, times))
         whole.append((values, lucky))

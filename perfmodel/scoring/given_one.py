@@ -12,9 +12,11 @@ from perfmodel.scoring.site import SiteRow, learnt_from
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenOne:
-    """Errors of the numbers of one source and phase, each predicted from every other row of it in turn."""
+    """Errors of the numbers of one source, run and phase, each predicted from every other row of it in turn."""
 
     source: str
+    #: model, system and stack: a source may tell of several
+    run: str
     phase: str
     quantity: str
     measured_on: str
@@ -30,14 +32,15 @@ class GivenOne:
 
 
 def given_one(rows: Sequence[SiteRow]) -> list[GivenOne]:
-    """Return what one row buys for each source, phase and kind of quantity that has two rows or more.
+    """Return what one row buys for each source, run, phase and kind of quantity that has two rows or more.
 
     ``rows`` are predicted as if their source had never been read.
     """
     found = []
-    for (source, phase, rate, on), some in groupby(sorted(rows, key=_group), key=_group):
+    for (source, run, phase, rate, on), some in groupby(sorted(rows, key=_group), key=_group):
         predicted = list(some)
-        telling = [row for row in rows if (row.source, row.phase, row.measured_on) == (source, phase, on) and row.tells]
+        here = (source, run, phase, on)
+        telling = [row for row in rows if (row.source, row.run, row.phase, row.measured_on) == here and row.tells]
         each = [pair for row in predicted for pair in _pairs(row, telling)]
         if not each:
             continue
@@ -45,6 +48,7 @@ def given_one(rows: Sequence[SiteRow]) -> list[GivenOne]:
         found.append(
             GivenOne(
                 source=source,
+                run=run,
                 phase=phase,
                 quantity="rate" if rate else "time",
                 measured_on=on,
@@ -59,8 +63,8 @@ def given_one(rows: Sequence[SiteRow]) -> list[GivenOne]:
     return found
 
 
-def _group(row: SiteRow) -> tuple[str, str, bool, str]:
-    return row.source, row.phase, not row.tells, row.measured_on
+def _group(row: SiteRow) -> tuple[str, str, str, bool, str]:
+    return row.source, row.run, row.phase, not row.tells, row.measured_on
 
 
 def _pairs(row: SiteRow, telling: Sequence[SiteRow]) -> Iterator[tuple[float, bool, float]]:

@@ -13,7 +13,8 @@ from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.spreads import FREEDOM, Miss
 from perfmodel.scoring.validation import Predictive, Published, phase_of, predictive
 from perfmodel.specs.base import Figure, Source
-from perfmodel.specs.evidence import RATES
+from perfmodel.specs.conditions import Service
+from perfmodel.specs.evidence import RATES, left_out_of
 from perfmodel.specs.machine import LeftOutBy
 from perfmodel.supply.machine import Machine, Site
 
@@ -25,8 +26,9 @@ class SiteRow:
     """One number measured at a site against the samples of its prediction, as a time."""
 
     name: str
-    #: whose number it is
+    #: whose number it is, and what served what there
     source: str
+    run: str
     phase: str
     measured_on: str
     #: logarithm of measured over predicted
@@ -65,8 +67,9 @@ def rows_of_pool(row: Published, found: Predictive | None = None) -> list[SiteRo
         SiteRow(
             name=row.name,
             source=row.source,
+            run=run_of(row.spec.conditions),
             phase=phase_of(row, measured.quantity),
-            measured_on=row.spec.measured_on,
+            measured_on=left_out_of(row.spec.measured_on, measured.quantity, loaded=row.mixed),
             error=_error(measured.quantity, measured.value / found.values[measured.quantity]),
             ranges=np.log(found.ranges[measured.quantity]),
             spreads=row.machine.terms.spec.left_out,
@@ -89,8 +92,9 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
             SiteRow(
                 name=one.spec.name,
                 source=one.spec.source,
+                run=run_of(one.spec.conditions),
                 phase=phase,
-                measured_on=one.spec.measured_on,
+                measured_on=left_out_of(one.spec.measured_on, score.quantity, loaded=True),
                 error=_error(score.quantity, score.measured / score.predicted),
                 ranges=np.log(one.found.ranges[score.quantity]),
                 spreads=machine.terms.spec.left_out,
@@ -98,6 +102,11 @@ def rows_of_deployment(one: Deployed, machine: Machine) -> list[SiteRow]:
             )
         )
     return found
+
+
+def run_of(conditions: Service) -> str:
+    """Return what serves what: rows of one source that agree in it are of one site, as far as a source tells."""
+    return f"{conditions.model} on {conditions.system}, {conditions.stack}"
 
 
 def _error(quantity: str, ratio: float) -> float:

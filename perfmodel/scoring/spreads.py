@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.specs.evidence import MeasuredOn
+from perfmodel.specs.evidence import LeftOutOf
 
 FREEDOM = 4  # degrees of Student's t, heavy tails: few sources are on file
 LEAST, MOST = 0.005, 0.6  # of a spread that is searched
@@ -64,7 +64,7 @@ def fit_spreads(misses: Sequence[Miss]) -> dict[str, FittedSpread]:
     from scipy.optimize import minimize
 
     found = {}
-    for kind in get_args(MeasuredOn):
+    for kind in get_args(LeftOutOf):
         blocks = blocks_of([one for one in misses if one.measured_on == kind])
         if not blocks:
             continue

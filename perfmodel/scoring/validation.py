@@ -23,7 +23,7 @@ from perfmodel.scoring.distance import Place, place_of
 from perfmodel.service.clients import ClientView, clients_view
 from perfmodel.service.records import Requests, Service
 from perfmodel.service.setup import engine_of, holds_one, mixed_phases, mixed_service, requests_of
-from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, EvidenceSpec
+from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, EvidenceSpec, left_out_of
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
@@ -237,7 +237,8 @@ def predictive(row: Published) -> Predictive:
         found.append((values, {name: times(name) for name in quantities}))
     values, ranges = mixture([weight for weight, _, _ in row.each], found, row.name)
     relative = {
-        name: one * np.exp(left_out(row.machine, row.spec.measured_on, phase_of(row, name)))
+        name: one
+        * np.exp(left_out(row.machine, left_out_of(row.spec.measured_on, name, loaded=row.mixed), phase_of(row, name)))
         for name, one in ranges.items()
     }
     return Predictive(values=values, ranges=ranges, relative=relative, each=found)

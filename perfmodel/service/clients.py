@@ -15,7 +15,7 @@ Values = NDArray[np.float64]
 
 STEP = 0.05  # by which steps are made longer, to see what that does to the waits
 #: by which they are made shorter and longer where waits grow out of proportion, as those of a pool near its capacity
-FAR = (0.5, 0.7, 1.4, 2.0)
+FAR = (0.7, 1.4)
 PARTS = ("prefill", "decode", "path")
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 

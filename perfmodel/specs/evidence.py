@@ -89,6 +89,15 @@ class PartOfStep(Spec):
 MeasuredOn = Literal["driver", "service"]
 
 
+#: what the model leaves out differs by: how it was measured, and whether it is a first token under a load
+LeftOutOf = Literal["driver", "service", "first_token"]
+
+
+def left_out_of(measured_on: MeasuredOn, quantity: str, *, loaded: bool) -> LeftOutOf:
+    """Return what is left out of a quantity of a row, ``loaded`` where clients wait for each other."""
+    return "first_token" if loaded and PERCENTILE.sub("", quantity) == "ttft" else measured_on
+
+
 def _checked(row: R) -> R:
     """Refuse open conditions that cannot be, and a row that is itself predicted from others: it would tell of them."""
     if row.conditions.site:

@@ -205,10 +205,14 @@ class LeftOut(Spec):
 
 
 class LeftOutBy(Spec):
-    """That of runs by a loop that feeds full batches, and of engines in service that a client measured."""
+    """That of runs by a loop that feeds full batches, of engines that a client measured, and of first tokens.
+
+    A first token under a load waits for what an engine's scheduler does with others, of which more is left out.
+    """
 
     driver: LeftOut
     service: LeftOut
+    first_token: LeftOut
 
 
 class TermsSpec(Spec):
