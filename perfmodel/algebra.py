@@ -128,16 +128,6 @@ def log(value: Num) -> Num:
     return _unary(value, math.log, "log", "log")
 
 
-def cos(value: Num) -> Num:
-    """Return the cosine."""
-    return _unary(value, math.cos, "cos", "cos")
-
-
-def arccos(value: Num) -> Num:
-    """Return the angle from 0 to pi that has this cosine."""
-    return _unary(value, math.acos, "arccos", "acos")
-
-
 def greater(a: Num, b: Num) -> Switch:
     """Return where ``a`` exceeds ``b``, for use in :func:`where`."""
     x, y = cast(Any, a), cast(Any, b)

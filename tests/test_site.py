@@ -24,7 +24,11 @@ from tests.conftest import Run
 from tests.test_validation import tables
 
 ROOT = Path(__file__).resolve().parent.parent
-SPREADS = LeftOutBy(driver=LeftOut(source=0.05, row=0.04), service=LeftOut(source=0.25, row=0.1))
+SPREADS = LeftOutBy(
+    driver=LeftOut(source=0.05, row=0.04),
+    service=LeftOut(source=0.25, row=0.1),
+    first_token=LeftOut(source=0.4, row=0.5),
+)
 H200 = ("sglang-mtp-h200-2", "sglang-mtp-h200-3", "sglang-mtp-h200-off")
 
 

@@ -61,15 +61,15 @@ def test_what_the_model_leaves_out_comes_on_top_of_the_ranges() -> None:
     left_out = MACHINE.terms.spec.left_out.service
     scale = math.hypot(float(left_out.source), float(left_out.row))
     ratio = np.sort(np.log(service.steps / alone.steps))
-    # Student's t with four degrees of freedom, from the standard library of statistics: t.ppf(0.95, 4) = 2.1318
-    assert float(np.quantile(ratio, 0.95)) == pytest.approx(2.1318 * scale, rel=0.02)
+    # Student's t with six degrees of freedom, from the standard library of statistics: t.ppf(0.95, 6) = 1.9432
+    assert float(np.quantile(ratio, 0.95)) == pytest.approx(1.9432 * scale, rel=0.02)
     assert float(np.median(ratio)) == pytest.approx(0, abs=0.01 * scale)
     assert float(np.median(alone.relative)) != pytest.approx(1, abs=1e-6)
 
 
 def test_students_quantile_is_that_of_a_reference() -> None:
     probabilities = np.array([0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.999])
-    expected = stats.t.ppf(probabilities, 4)
+    expected = stats.t.ppf(probabilities, 6)
     assert student_quantile(probability=probabilities) == pytest.approx(expected, rel=1e-9, abs=1e-7)
 
 

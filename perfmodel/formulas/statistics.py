@@ -1,6 +1,6 @@
 """Expected extremes and spreads of loads that are random by nature."""
 
-from perfmodel.algebra import arccos, cos, greater, maximum, normal_quantile, sqrt, where
+from perfmodel.algebra import Num, greater, maximum, normal_quantile, sqrt, where
 from perfmodel.units import Count, Dimensionless, Fraction
 
 #: half of the range that holds 90 % of a normal, in standard deviations
@@ -21,23 +21,31 @@ def largest_normal(*, count: Count) -> Dimensionless:
 
 
 def student_quantile(*, probability: Fraction) -> Dimensionless:
-    r"""Quantile of Student's t with four degrees of freedom.
+    r"""Quantile of Student's t with six degrees of freedom.
 
-    .. math:: t = \operatorname{sgn}(p - \tfrac12)\,2\sqrt{q - 1},\quad
-        q = \frac{\cos(\frac13\arccos\sqrt\alpha)}{\sqrt\alpha},\quad \alpha = 4p(1 - p)
+    .. math:: t = \operatorname{sgn}(p - \tfrac12)\sqrt{P - 6},\quad
+        \frac{135}{P^3} + \frac{303.75}{P^4} + \frac{1093.5}{P^5} = \alpha = 4p(1 - p)
 
-    A bell with heavy tails: of few sources on file none tells how far the next may lie.  Exact for four degrees.
+    A bell with heavier tails than a normal's: of few sources on file none tells how far the next may lie.  The left side
+    falls and is convex, so Newton's steps from P = 6 rise to the root; twenty leave no error above round-off for
+    probabilities from 0.0001 to 0.9999.
 
-    Source: [shaw2006] section 2.
+    Source: [shaw2006] section 2, for an even number of degrees.
 
-    95 % lie below 2.13, where a normal has 1.64.
+    95 % lie below 1.94, where a normal has 1.64.
 
     >>> round(student_quantile(probability=0.95), 3)
-    2.132
+    1.943
     """
     alpha = 4 * probability * (1 - probability)
-    q = cos(arccos(sqrt(alpha)) / 3) / sqrt(alpha)
-    size = 2 * sqrt(maximum(q - 1, 0))
+    square: Num = 6.0 + 0 * alpha
+    for _ in range(20):
+        each = 1 / square
+        cube = each * each * each
+        value = cube * (135 + each * (303.75 + each * 1093.5))
+        slope = -cube * each * (405 + each * (1215 + each * 5467.5))
+        square = square - (value - alpha) / slope
+    size = sqrt(maximum(square - 6, 0))
     return where(greater(0.5, probability), -size, size)
 
 

@@ -126,7 +126,7 @@ def luck_of(phase: str) -> Values:
 def left_out(machine: Machine, measured_on: str | None, phase: str) -> Values:
     """Return samples of the logarithm of what the model leaves out of a step: of the source and of the row in one.
 
-    Student's t with four degrees of freedom, or what rows measured at the machine's site leave of it; nothing where
+    Student's t with six degrees of freedom, or what rows measured at the machine's site leave of it; nothing where
     ``measured_on`` is nothing.
     """
     if measured_on is None:

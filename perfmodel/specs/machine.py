@@ -238,7 +238,7 @@ class TermsSpec(Spec):
     #: time of a step at the user's site over the prediction, where rows were measured there
     decode_site: PositiveNumber | None = None
     prefill_site: PositiveNumber | None = None
-    #: what the model leaves out: scales of Student's t with four degrees of freedom
+    #: what the model leaves out: scales of Student's t with six degrees of freedom
     left_out: LeftOutBy
     #: what was known of the terms that are fitted to published steps, before the fit
     priors: PriorsSpec | None = None
