@@ -17,6 +17,7 @@ from perfmodel.cli import (
     init,
     inspect,
     options,
+    replay,
     report,
     solve,
     validate,
@@ -106,6 +107,7 @@ app.command("validate")(validate.command)
 app.command("accuracy")(accuracy.command)
 app.command("calibrate")(calibrate.command)
 app.command("workload")(workload.command)
+app.command("replay")(replay.command)
 app.command("list")(inspect.list_command)
 app.command("show")(inspect.show_command)
 app.command("init")(init.command)
