@@ -90,7 +90,8 @@ def root(
             callback=_spoken,
             expose_value=False,
             envvar="MOEPLAN_LANG",
-            help="Language of what solve, explain, compare, what-if, validate and report show; the rest stays English.",
+            help="Language of what solve, explain, compare, what-if, validate, replay and report show; the rest stays "
+            "English.",
         ),
     ] = None,
 ) -> None:

@@ -22,6 +22,7 @@ from perfmodel.service.clients import PERCENTILES, quantities_of
 from perfmodel.service.records import Requests, Service
 from perfmodel.service.replay import replay
 from perfmodel.service.results import Served
+from perfmodel.service.routing import telling_block
 from perfmodel.service.series import Window, falls_behind, stays, windows_of
 from perfmodel.service.setup import LITTLE, WAVES, cache_tokens, deployment_service, engine_of
 from perfmodel.specs.machine import EngineSpec
@@ -141,8 +142,13 @@ def replayed(given: Mapping[str, Any]) -> Replayed:
     joined = of_deployment(conditions, plan.model.spec, rates["decode"], rates["prefill"])
     engine = engine_of(plan.machines["decode" if joined.mixed else "prefill"].stack.spec, given["engine"])
     load = _load(given, plan, joined)
+    blocks = load.requests.blocks
     service = deployment_service(
-        joined, engine, routing=given["routing"], cache_blocks=_cache_blocks(given["prefix_cache"], load, joined)
+        joined,
+        engine,
+        routing=given["routing"],
+        cache_blocks=_cache_blocks(given["prefix_cache"], load, joined),
+        affinity_block=1 if blocks is None else telling_block(blocks, joined.prefill_instances),
     )
     served = replay(load.requests, service, given["seed"])
     kept = _limits(limits, plan)

@@ -194,7 +194,7 @@ def _series_table(found: Replayed) -> Table:
 def _notes(found: Replayed) -> Iterator[str]:
     if found.falls_behind:
         yield "more requests come than are served: waits grow as long as the load lasts, those shown are of this run"
-    if found.load.clients is None and found.stays < FEW_STAYS:
+    elif found.load.clients is None and found.stays < FEW_STAYS:
         yield (
             f"requests come for {found.stays:.1f} mean stays of one: the service fills while it is measured, so waits "
             "err low; --requests M takes more"
@@ -204,6 +204,12 @@ def _notes(found: Replayed) -> Iterator[str]:
     if found.joined.mixed:
         rule = ", prompts in pieces beside decode" if found.engine.mixed == "chunked" else ", prompts before decode"
     yield f"engine {found.engine.name}{rule}: {budget:,} tokens of a rank in a prefill step"
+    if found.joined.mixed:
+        prompts = found.joined.prefill.plan.layout.batch
+        yield (
+            f"the plan has {prompts} prompts of a rank wait for each other before a prefill step; the engine begins "
+            "with what is there"
+        )
     yield (
         f"step times are fitted to the predicted ones of each layout, within {found.worst_fit:.0%} at worst; requests "
         "hold half of their output's cache from the start, none is turned out; no faults"

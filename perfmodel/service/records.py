@@ -153,6 +153,8 @@ class MixedPool:
     routing: MixedRouting = "round_robin"
     placing: Placing = "least_requests"
     tokens_per_step: float = 1.0
+    #: as of :class:`PrefillPool`
+    affinity_block: int = 1
     cache_blocks: int = 0
 
 

@@ -52,17 +52,18 @@ def windows_of(served: Served, count: int) -> list[Window]:
     return found
 
 
-def falls_behind(served: Served, share: float = 0.05) -> bool:
-    """Return whether in the second half of the arrivals more came than went, by a share of what came.
+def falls_behind(served: Served, share: float = 0.1) -> bool:
+    """Return whether in the last third of the arrivals more came than went, by a share of what came.
 
-    Runs whose arrivals last less than four stays say nothing of it: they are filling.
+    Runs whose arrivals last less than three services say nothing of it: they are filling.
     """
     begin, end = float(served.arrival.min()), float(served.arrival.max())
-    if end - begin < 4 * float(served.e2e.mean()):
+    begun = np.where(np.isnan(served.joined), served.queued, served.joined)
+    if end - begin < 3 * float((served.finish - begun).mean()):
         return False
-    middle = (begin + end) / 2
-    came = int((served.arrival > middle).sum())
-    went = int(((served.finish > middle) & (served.finish <= end)).sum())
+    late = begin + (end - begin) * 2 / 3
+    came = int((served.arrival > late).sum())
+    went = int(((served.finish > late) & (served.finish <= end)).sum())
     return went < (1 - share) * came
 
 

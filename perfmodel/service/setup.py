@@ -84,7 +84,12 @@ _BESIDE: dict[Balancing, Literal["round_robin", "random", "least_requests"]] = {
 
 
 def deployment_service(
-    joined: JoinedPools, engine: EngineSpec, *, routing: Balancing = "round_robin", cache_blocks: int = 0
+    joined: JoinedPools,
+    engine: EngineSpec,
+    *,
+    routing: Balancing = "round_robin",
+    cache_blocks: int = 0,
+    affinity_block: int = 1,
 ) -> Service:
     """Return the instances of a deployment as an engine schedules them, each rank of decode at most at its batch.
 
@@ -99,7 +104,11 @@ def deployment_service(
         found = mixed_service(prefill, decode, engine, stated=slots, instances=joined.decode_instances)
         assert found.mixed is not None
         route: MixedRouting = "prefix_affinity" if routing == "prefix_affinity" else _BESIDE[routing]
-        return replace(found, mixed=replace(found.mixed, routing=route, cache_blocks=cache_blocks), front_end=door)
+        return replace(
+            found,
+            mixed=replace(found.mixed, routing=route, cache_blocks=cache_blocks, affinity_block=affinity_block),
+            front_end=door,
+        )
     first, then = Layout.of(prefill.plan.layout), Layout.of(decode.plan.layout)
     return Service(
         prefill=PrefillPool(
@@ -109,6 +118,7 @@ def deployment_service(
             budget=round(as_float(engine.token_budget)),
             routing=routing,
             cache_blocks=cache_blocks,
+            affinity_block=affinity_block,
         ),
         decode=DecodePool(
             step=decode_step(then, decode.plan.family, decode.scenario.case),
