@@ -205,6 +205,7 @@ NONSENSE = [
     ((), 2, "--plan: is missing"),
     (("--plan", "PLAN", "--routing", "any"), 2, "--routing: 'any' is unknown"),
     (("--plan", "PLAN", "--rate", "0"), 2, "--rate: '0"),
+    (("--plan", "PLAN", "--rate", "1e-30"), 2, "--rate: 1e-30 requests/s; allowed: from"),
     (("--plan", "PLAN", "--rate", "fast"), 2, "--rate: 'fast'"),
     (("--plan", "PLAN", "--cv", "-1"), 2, "--cv: -1; allowed"),
     (("--plan", "PLAN", "--isl-cv", "nan"), 2, "--isl-cv: nan"),

@@ -77,7 +77,7 @@ def command(
     ] = False,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
-    """Show what clients of a plan wait for, request by request: percentiles, goodput, load of each pool, hour by hour.
+    """Show what clients of a plan wait for, request by request: percentiles, goodput, the load of pools.
 
     Example: moeplan replay trace.jsonl --plan plan.json --rate 20 --ttft p99=2s
 

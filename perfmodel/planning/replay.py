@@ -33,6 +33,7 @@ MOST_DRAWN = 100_000  # of these where a run of so many is shorter than some sta
 STAYS = 12  # of a request, that a run of drawn ones lasts
 FEW_STAYS = 5  # of a request, below which a run is mostly its own start
 MOST_REQUESTS = 1_000_000  # that are replayed
+LEAST_RATE, MOST_RATE = 1e-6, 1e6  # 1/s; beyond, moments of steps are lost in those of arrivals
 WINDOWS = 12
 ROUTINGS = ("round_robin", "random", "least_work", "prefix_affinity")
 STATISTICS = ("mean", *PERCENTILES)
@@ -222,6 +223,8 @@ def _limits(given: list[Limit | None], plan: LoadedPlan) -> tuple[Limit, ...]:
 
 def _load(given: Mapping[str, Any], plan: LoadedPlan, joined: JoinedPools) -> Load:
     rate = inputs.rate(given["rate"], "--rate")
+    if rate is not None and not LEAST_RATE <= rate <= MOST_RATE:
+        raise UsageError(f"--rate: {rate:g} requests/s; allowed: from {LEAST_RATE:g} to {MOST_RATE:g}")
     own = sustained_rate(plan.spec.wanted, joined)
     workload = _workload(given, plan, rate or own)
     kept, remarks = _holdable(workload, plan, joined)
