@@ -30,6 +30,7 @@ COMMANDS = [
     ("accuracy", "cm384-table7"),
     ("calibrate", "--evidence"),
     ("workload",),
+    ("replay", "--requests", "20"),
     ("list",),
     ("list", "techniques"),
     ("show", "cloudmatrix384"),
@@ -54,6 +55,9 @@ def test_json_of_every_command_is_as_the_schema_says(moeplan, tmp_path, words: t
     if words[0] == "workload":
         (tmp_path / "load.csv").write_text("isl,osl\n4096,1024\n")
         files = (str(tmp_path / "load.csv"),)
+    if words[0] == "replay":
+        moeplan(*SOLVE, "50ms", "-o", str(tmp_path / "plan.json"))
+        files = ("--plan", str(tmp_path / "plan.json"))
     document = json.loads(moeplan(*words, *files, "--format", "json").stdout)
     schema(moeplan, "document").validate(document)
     for table in document["tables"]:

@@ -17,6 +17,7 @@ from perfmodel.cli import (
     init,
     inspect,
     options,
+    replay,
     report,
     solve,
     validate,
@@ -89,7 +90,8 @@ def root(
             callback=_spoken,
             expose_value=False,
             envvar="MOEPLAN_LANG",
-            help="Language of what solve, explain, compare, what-if, validate and report show; the rest stays English.",
+            help="Language of what solve, explain, compare, what-if, validate, replay and report show; the rest stays "
+            "English.",
         ),
     ] = None,
 ) -> None:
@@ -106,6 +108,7 @@ app.command("validate")(validate.command)
 app.command("accuracy")(accuracy.command)
 app.command("calibrate")(calibrate.command)
 app.command("workload")(workload.command)
+app.command("replay")(replay.command)
 app.command("list")(inspect.list_command)
 app.command("show")(inspect.show_command)
 app.command("init")(init.command)

@@ -26,8 +26,8 @@ def student_quantile(*, probability: Fraction) -> Dimensionless:
     .. math:: t = \operatorname{sgn}(p - \tfrac12)\sqrt{P - 6},\quad
         \frac{135}{P^3} + \frac{303.75}{P^4} + \frac{1093.5}{P^5} = \alpha = 4p(1 - p)
 
-    A bell with heavier tails than a normal's: of few sources on file none tells how far the next may lie.  The left side
-    falls and is convex, so Newton's steps from P = 6 rise to the root; twenty leave no error above round-off for
+    A bell with heavier tails than a normal's: of few sources on file none tells how far the next may lie.  The left
+    side falls and is convex, so Newton's steps from P = 6 rise to the root; twenty leave no error above round-off for
     probabilities from 0.0001 to 0.9999.
 
     Source: [shaw2006] section 2, for an even number of degrees.

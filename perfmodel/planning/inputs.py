@@ -1,5 +1,7 @@
 """What a user types, read and checked: quantities, techniques, acceptance, lengths."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +9,8 @@ from perfmodel.errors import UsageError
 
 if TYPE_CHECKING:
     from perfmodel.supply.techniques import Techniques
+
+_K = 1024  # tokens of a "k", as lengths are named
 
 
 def quantity(text: str | None, unit: str, option: str) -> float | None:
@@ -25,12 +29,23 @@ def quantity(text: str | None, unit: str, option: str) -> float | None:
 
 
 def rate(text: str | None, option: str) -> float | None:
-    """Read requests a second, like '20 req/s' or 20; raise ``UsageError`` naming the option."""
+    """Read requests per second, with their unit or without."""
     try:
-        bare = text is not None and float(text) is not None
+        plain = text is not None and math.isfinite(float(text))
     except ValueError:
-        bare = False
-    return quantity(f"{text} req/s" if bare else text, "1/s", option)
+        plain = False
+    return quantity(f"{text} req/s" if plain else text, "1/s", option)
+
+
+def tokens(text: str | None, option: str) -> int | None:
+    """Read a length such as '4096' or '4k', which is 4 x 1024."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kK]?)\s*", text)
+    value = float(found[1]) * (_K if found[2] else 1) if found else 0.0
+    if value < 1 or value % 1:
+        raise UsageError(f"{option}: {text!r}; allowed: whole tokens from 1, like 4096 or 4k (4 x 1024)")
+    return positive(int(value), option)
 
 
 def positive(value: int | None, option: str) -> int | None:

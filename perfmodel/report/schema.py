@@ -18,6 +18,10 @@ FACTS = {
     "moeplan.solution/1": ("status",),
     "moeplan.compare/1": ("first", "second", "differences"),
     "moeplan.requests/1": ("name", "requests", "skipped", "isl_mean", "osl_mean", "isl_cv", "osl_cv", "rate"),
+    "moeplan.replay/1": (
+        *("name", "model", "deployment", "serving", "engine", "routing", "seed", "requests", "requests_per_s"),
+        *("running", "within_limits", "goodput_per_s", "utilisation", "ttft_s", "ttft_p99_s", "plan"),
+    ),
     "moeplan.list/1": ("count",),
     "moeplan.show/1": ("kind", "name", "values"),
 }

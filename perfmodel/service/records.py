@@ -15,6 +15,9 @@ from perfmodel.service.steps import DecodeStep, PrefillStep
 #: block of affinity belongs to, or whichever is free first (one queue for all)
 Routing = Literal["round_robin", "random", "least_work", "prefix_affinity", "shared"]
 DecodeRouting = Literal["round_robin", "random", "least_requests"]
+MixedRouting = Literal["round_robin", "random", "least_requests", "prefix_affinity"]
+#: what may be asked of a whole deployment
+Balancing = Literal["round_robin", "random", "least_work", "prefix_affinity"]
 #: which rank of an instance takes a prompt: by what waits there, by what waits and runs, or in turn
 RankChoice = Literal["waiting", "outstanding", "in_turn"]
 Placing = Literal["least_requests", "in_turn"]
@@ -147,9 +150,11 @@ class MixedPool:
     #: part of its output whose cache a request must find free to be let in: 1 where none is ever turned out again;
     #: engines that give blocks as they fill run at a half when requests are spread over their lives
     reserved: float = 1.0
-    routing: DecodeRouting = "round_robin"
+    routing: MixedRouting = "round_robin"
     placing: Placing = "least_requests"
     tokens_per_step: float = 1.0
+    #: as of :class:`PrefillPool`
+    affinity_block: int = 1
     cache_blocks: int = 0
 
 

@@ -86,7 +86,9 @@ class _Run:
         pool = service.mixed or service.decode
         self.load = [0.0] * len(self.batching)  # requests of each instance
         self.planned = [math.inf] * len(self.batching)
-        self.route = router("random" if pool is None else pool.routing, len(self.load) or 1, self.load, requests, seed)
+        routing = "random" if pool is None else pool.routing
+        block = 1 if service.mixed is None else service.mixed.affinity_block
+        self.route = router(routing, len(self.load) or 1, self.load, requests, seed, block)
         self.levels = {"prefill": Level(), "decode": Level(), "service": Level()}
         self.loop = requests.arrivals if isinstance(requests.arrivals, ClosedLoop) else None
         self.sent = 0  # requests that clients have sent

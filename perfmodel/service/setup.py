@@ -1,16 +1,28 @@
 """Layouts that were evaluated -> the pools of a service, as an engine schedules them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Layout
+from perfmodel.prediction.joined_pools import JoinedPools
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.serving import PoolPoint, cache_transfer
 from perfmodel.service.arrivals import ClosedLoop, poisson
 from perfmodel.service.fits import decode_step, prefill_step
-from perfmodel.service.records import DecodePool, FrontEnd, MixedPool, PrefillPool, Requests, Service, Transfer
+from perfmodel.service.records import (
+    Balancing,
+    DecodePool,
+    FrontEnd,
+    MixedPool,
+    MixedRouting,
+    PrefillPool,
+    Requests,
+    Service,
+    Transfer,
+)
 from perfmodel.specs.conditions import Conditions, Load
 from perfmodel.specs.machine import EngineSpec, StackSpec
 from perfmodel.specs.model import ModelSpec
@@ -73,10 +85,7 @@ def pools_service(
     """
     first, plan, case = prefill.plan, decode.plan, decode.scenario.case
     early, late = Layout.of(first.layout), Layout.of(plan.layout)
-    rates = prefill.scenario.case.rates
     prompts = round(as_float(early.batch))
-    whole = cache_transfer(prefill=first.point, layout=early, case=prefill.scenario.case)
-    latency = as_float(rates.kv_tier.latency)
     return Service(
         prefill=PrefillPool(
             step=prefill_step(early, first.family, prefill.scenario.case),
@@ -95,8 +104,87 @@ def pools_service(
             tokens_per_step=as_float(plan.point.tokens_per_step),
         ),
         front_end=FrontEnd(delay=as_float(case.rates.request_path)),
-        transfer=Transfer(latency=latency, per_token=(as_float(whole) - latency) / as_float(case.isl)),
+        transfer=transfer(prefill),
     )
+
+
+#: what takes a request in decode, or in mixed instances, by what takes it in prefill
+_BESIDE: dict[Balancing, Literal["round_robin", "random", "least_requests"]] = {
+    "round_robin": "round_robin",
+    "random": "random",
+    "least_work": "least_requests",
+    "prefix_affinity": "least_requests",
+}
+
+
+def deployment_service(
+    joined: JoinedPools,
+    engine: EngineSpec,
+    *,
+    routing: Balancing = "round_robin",
+    cache_blocks: int = 0,
+    affinity_block: int = 1,
+) -> Service:
+    """Return the instances of a deployment as an engine schedules them, each rank of decode at most at its batch.
+
+    Requests pass the path and the front ends of the stack of prefill; each finished prompt's cache is sent as
+    :class:`FirstToken` counts it, at the prompt's own length.  The engine's tokens alone bind the prompts of
+    a step.
+    """
+    prefill, decode = joined.prefill, joined.decode
+    door = front_end(prefill, joined.prefill_instances)
+    slots = round(as_float(decode.plan.layout.batch))
+    if joined.mixed:
+        found = mixed_service(prefill, decode, engine, stated=slots, instances=joined.decode_instances)
+        assert found.mixed is not None
+        route: MixedRouting = "prefix_affinity" if routing == "prefix_affinity" else _BESIDE[routing]
+        return replace(
+            found,
+            mixed=replace(found.mixed, routing=route, cache_blocks=cache_blocks, affinity_block=affinity_block),
+            front_end=door,
+        )
+    first, then = Layout.of(prefill.plan.layout), Layout.of(decode.plan.layout)
+    return Service(
+        prefill=PrefillPool(
+            step=prefill_step(first, prefill.plan.family, prefill.scenario.case),
+            instances=joined.prefill_instances,
+            ranks=int(as_float(first.ranks)),
+            budget=round(as_float(engine.token_budget)),
+            routing=routing,
+            cache_blocks=cache_blocks,
+            affinity_block=affinity_block,
+        ),
+        decode=DecodePool(
+            step=decode_step(then, decode.plan.family, decode.scenario.case),
+            instances=joined.decode_instances,
+            ranks=int(as_float(then.ranks)),
+            slots=slots,
+            cache_tokens=cache_tokens(decode.point),
+            reserved=RESERVED,
+            routing=_BESIDE[routing],
+            tokens_per_step=as_float(decode.point.tokens_per_step),
+        ),
+        front_end=door,
+        transfer=transfer(prefill),
+    )
+
+
+def front_end(prefill: Resolved, instances: int) -> FrontEnd:
+    """Return what a request passes before the queue of prefill: the path, then the processes of all instances."""
+    rates = prefill.scenario.case.rates
+    delay = as_float(rates.request_path)
+    if rates.frontend_rate is None:
+        return FrontEnd(delay=delay)
+    servers = max(1, round(as_float(rates.frontends) * instances))
+    return FrontEnd(delay=delay, servers=servers, service_time=1 / as_float(rates.frontend_rate))
+
+
+def transfer(prefill: Resolved) -> Transfer:
+    """Return the way of a prompt's cache: exact at the lengths and the batch of the layout, in proportion beyond."""
+    case = prefill.scenario.case
+    whole = cache_transfer(prefill=prefill.point, layout=Layout.of(prefill.plan.layout), case=case)
+    latency = as_float(case.rates.kv_tier.latency)
+    return Transfer(latency=latency, per_token=(as_float(whole) - latency) / as_float(case.isl))
 
 
 def engine_of(stack: StackSpec, name: str | None) -> EngineSpec:
