@@ -8,7 +8,7 @@ from typing import Any
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.planning.doubts import Doubts, doubts_of
-from perfmodel.planning.referee import Verdict, refereed, room_for
+from perfmodel.planning.referee import Verdict, refereed
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.deployment_uncertainty import (
@@ -88,8 +88,7 @@ def planned(run: RunSpec) -> Planned:
     request = request_of(run)
     searched, targets = request.search, request.search.targets
     for _ in range(TIGHTENINGS):
-        room = None if request.asked is None else room_for(request.asked)
-        solution, clients = solve(request.case, searched, request.cases["prefill"], request.given, room), None
+        solution, clients = solve(request.case, searched, request.cases["prefill"], request.given), None
         if solution.best is None:
             return Planned(request=request, solution=solution)
         if request.asked is not None:

@@ -1,9 +1,13 @@
 """Which plan do clients see meet their limits: the best of a search replayed, and the next where it does not."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from heapq import heapify, heappop, heappush
 
+import numpy as np
+
+from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.planning.requests_asked import RequestsAsked
 from perfmodel.prediction.deployment import Deployment
@@ -13,7 +17,7 @@ from perfmodel.service.records import Service
 from perfmodel.service.replay import replay
 from perfmodel.service.results import Served
 from perfmodel.service.setup import deployment_service
-from perfmodel.solver.finalists import Finalist, Room
+from perfmodel.solver.finalists import LOADS, Finalist, Finalists
 from perfmodel.solver.solution import Solution, Status
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.run import WAITS
@@ -24,9 +28,10 @@ MOST_REQUESTS = 200_000
 #: of the requests in the service: how many are sent at least, and how many of either end are left out
 LIVES, ENDS, MOST_LEFT_OUT = 10, 1.5, 0.25
 MOST_REPLAYED = 12  # plans
-MOST_SCREENED = 60  # whose prompts alone are replayed, by fewer requests
-SCREENED_REQUESTS = 10_000
-CERTAIN = 1.1  # times a limit, above which a screening refuses
+MOST_SCREENED = 250  # whose prompts alone are replayed, by fewer requests
+SCREENED_REQUESTS, START = 10_000, 0.1
+CERTAIN = 1.05  # times a limit, above which a screening refuses: so few requests tell no more
+DECODE_STEP = 0.9  # of the step at full batch, that a first token takes at least
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +51,7 @@ class Seen:
         """Means and percentiles: ``ttft``, ``ttft_p50``, ..., ``tpot``, ``itl_max``, ``e2e``."""
         return quantities_of(self.served)
 
-    @property
+    @cached_property
     def within(self) -> float:
         """Part of the requests that are within the tightest limit on each wait; 1 where there is none."""
         return self.served.within(ttft=self.asked.tightest("ttft"), tpot=self.asked.tightest("tpot"))
@@ -93,8 +98,9 @@ class Miss:
 class Tried:
     """A plan that was replayed: what clients see, and which limits they see missed."""
 
-    finalist: Finalist
     deployment: Deployment
+    #: relative change of the objective from the best
+    loss: float
     seen: Seen | None
     misses: tuple[Miss, ...]
     #: why it cannot be replayed; nothing where it was
@@ -113,7 +119,7 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether every limit that chooses among plans is met."""
+        """Whether every limit is met that chooses among plans."""
         return not self.misses or not self.seen.asked.chooses
 
 
@@ -124,12 +130,14 @@ class Referee:
     asked: RequestsAsked
     #: prefill's first
     cases: tuple[Case, Case]
+    #: plans of which prompts alone were replayed: how late they come
+    screened: list[tuple[float, Finalist]] = field(default_factory=list)
 
     def seen(self, plan: Deployment) -> Seen:
         """Return what clients see of a plan; raises ``UsageError`` where a request passes the cache of a rank."""
         rate = plan.requests_per_s
         service = deployment_service(plan, self.cases, self.asked.routing)
-        inside = rate * (float(plan.first_token.ttft) + plan.tpot * self.asked.workload.outputs.mean)
+        inside = rate * (as_float(plan.first_token.ttft) + plan.tpot * self.asked.workload.outputs.mean)
         least = SPREAD_REQUESTS if self.asked.spread or self.asked.workload.arrivals is not None else EQUAL_REQUESTS
         count = int(min(MOST_REQUESTS, max(least, LIVES * inside)))
         run = replay(self.asked.sent(rate, count, SEED), service, SEED)
@@ -138,116 +146,143 @@ class Referee:
         served = run.part(left_out, 1 - left_out)
         return Seen(asked=self.asked, served=served, requests=count, rate=rate, loads=loads)
 
-    def lateness(self, plan: Deployment) -> float:
-        """Return by how much prompts alone pass the limits on TTFT at least: above 1 they come too late.
+    def lateness(self, finalist: Finalist) -> float:
+        """Return by how much prompts alone pass the limits on TTFT: above 1 the plan is too late, whatever decode does.
 
-        A plan whose prefill pool alone is too late need not be replayed.  Mixed instances have no pool of prompts.
+        Prompts of prefill alone, and a step of decode at the load it has.  Mixed instances have no pool of prompts.
         """
-        if plan.mixed or self.asked.tightest("ttft") is None:
+        plan, asked = finalist.deployment, self.asked
+        limit = asked.tightest("ttft")
+        if plan.mixed or limit is None:
             return 0.0
-        whole = deployment_service(plan, self.cases, self.asked.routing)
-        rest = whole.transfer.latency
-        service = Service(prefill=whole.prefill, front_end=whole.front_end)
-        sent = self.asked.sent(plan.requests_per_s, SCREENED_REQUESTS, SEED)
-        served = replay(replace(sent, osl=sent.osl * 0 + 1), service, SEED).part(0.1)
-        values = quantities_of(served)
-        ratios = [
-            (values[key] + rest) / limit for key, limit in self.asked.limits.items() if key.partition("_")[0] == "ttft"
-        ]
-        if self.asked.goodput is not None and served.within(ttft=self.asked.tightest("ttft")) < self.asked.goodput / CERTAIN:
-            ratios.append(2 * CERTAIN)
-        return max(ratios, default=0.0)
+        whole = deployment_service(plan, self.cases, asked.routing)
+        rest = whole.transfer.latency + DECODE_STEP * as_float(plan.decode.point.step_time)
+        pool = Service(prefill=whole.prefill, front_end=whole.front_end)
+        count = SCREENED_REQUESTS
+        if asked.arrival_cv is None:  # all of what is known to come in bursts
+            count = max(count, min(SPREAD_REQUESTS, asked.workload.requests))
+        sent = asked.sent(plan.requests_per_s, count, SEED)
+        waits = replay(replace(sent, osl=np.ones_like(sent.osl)), pool, SEED).part(START).ttft + rest
+        means = {"ttft": float(waits.mean())} | {f"ttft_p{p}": float(np.percentile(waits, p)) for p in (50, 90, 99)}
+        ratios = [means[key] / limit for key, limit in asked.limits.items() if key in means]
+        if asked.goodput is not None:
+            ratios.append(float(np.quantile(waits, asked.goodput)) / limit)
+        late = max(ratios)
+        self.screened.append((late, finalist))
+        return late
+
+    def in_time(self, lines: Finalists, finalist: Finalist) -> Finalist | None:
+        """Return the plan of a line with the least room in prefill, from this one on, whose prompts come in time.
+
+        Found by halving: more room never makes prompts later.  None where they never are in time.
+        """
+        if self.lateness(finalist) <= CERTAIN:
+            return finalist
+        low, high, found = finalist.load, len(LOADS), None
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = lines.at(finalist.line, middle, finalist.shorter)
+            if tried is None or self.lateness(tried) <= CERTAIN:
+                found, high = tried, middle
+            else:
+                low = middle
+        return found
 
 
 def refereed(solution: Solution, asked: RequestsAsked, cases: Mapping[Phase, Case]) -> tuple[Solution, Verdict]:
     """Return an answer with the best plan that clients see meet all limits, and what they see of it.
 
-    Where limits are on means alone the best plan stays, whatever is seen.  Where no plan that is tried meets them it
-    is the one that comes nearest, and the answer is none.  Pools are taken apart: a plan is not tried
-    if its prompts alone come too late, or if it has the decode pool of one that missed TPOT, at no less load.
+    Where limits are on means alone the best plan stays, whatever is seen.  Else plans are replayed in order of the
+    objective; one that misses TTFT is followed by that with more room in prefill, one that misses TPOT by that with
+    more in decode, which can be no better: so the first that meets all limits is the best of those tried and to come.
+    Where none meets them it is the one that comes nearest, and the answer is none.
+    Raises ``UsageError`` where no plan holds the longest request.
     """
     referee = Referee(asked=asked, cases=(cases["prefill"], cases["decode"]))
-    best = solution.best
-    assert best is not None
-    if not asked.chooses:
-        seen = referee.seen(best)
-        return solution, Verdict(seen=seen, misses=tuple(seen.misses()), before=(), screened=0)
-    tried: list[Tried] = []
-    late: list[tuple[float, Finalist, Deployment]] = []
-    known: set[tuple[object, ...]] = set()
-    for finalist in solution.finalists:
-        plan = finalist.deployment if tried else best
-        if _name(plan) in known:
-            continue
-        known.add(_name(plan))
-        if tried:
-            if _as_late(plan, [one for _, _, one in late]) or _as_slow(plan, tried):
+    best, lines = solution.best, solution.finalists
+    assert best is not None and lines is not None
+    first = _tried(referee, best, 0.0)
+    if first.seen is None and not asked.chooses:
+        raise UsageError(first.refused)
+    if first.seen is not None and (not first.misses or not asked.chooses):
+        return solution, Verdict(seen=first.seen, misses=first.misses, before=(), screened=0)
+    tried = {_name(best): first}
+    #: plans by objective, and whether their prompts are known to come in time
+    queue = [(one.join.key, number, one, False) for number, one in enumerate(lines.first())]
+    number = len(queue)
+    heapify(queue)
+    while queue and len(tried) < MOST_REPLAYED and len(referee.screened) < MOST_SCREENED:
+        _, _, finalist, in_time = heappop(queue)
+        name = _name(finalist.deployment)
+        if name not in tried and not in_time:
+            ready = referee.in_time(lines, finalist)
+            if ready is not finalist:
+                if ready is not None:
+                    number += 1
+                    heappush(queue, (ready.join.key, number, ready, True))
                 continue
-            if len(late) >= MOST_SCREENED or len(tried) >= MOST_REPLAYED:
-                break
-            lateness = referee.lateness(plan)
-            if lateness > CERTAIN:
-                late.append((lateness, finalist, plan))
-                continue
-        found = _tried(referee, finalist, plan)
-        tried.append(found)
-        if found.seen is not None and (not found.misses or not asked.chooses):
-            verdict = Verdict(seen=found.seen, misses=found.misses, before=tuple(tried[:-1]), screened=len(late))
-            return rebased(solution, found), verdict
-    return _nearest(solution, referee, tried, late)
+        if name not in tried:
+            found = tried[name] = _tried(referee, finalist.deployment, finalist.loss)
+            if found.seen is not None and not found.misses:
+                before = tuple(one for one in tried.values() if one is not found)
+                late = _late(referee.screened)
+                return rebased(solution, found), Verdict(seen=found.seen, misses=(), before=before, screened=late)
+        for one in _roomier(lines, finalist, tried[name]):
+            if one is not None:
+                number += 1
+                heappush(queue, (one.join.key, number, one, False))
+    return _nearest(solution, referee, list(tried.values()))
 
 
-def _nearest(
-    solution: Solution, referee: Referee, tried: list[Tried], late: list[tuple[float, Finalist, Deployment]]
-) -> tuple[Solution, Verdict]:
+def _roomier(lines: Finalists, finalist: Finalist, tried: Tried) -> list[Finalist | None]:
+    """Return what follows a plan that missed a limit: more room where it lacks."""
+    waits = {miss.key.partition("_")[0] for miss in tried.misses}
+    if "goodput" in waits and tried.seen is not None:
+        asked = tried.seen.asked
+        limited = [wait for wait in WAITS if asked.tightest(wait) is not None]
+        short = [wait for wait in limited if (tried.seen.within_of(wait) or 0.0) < (asked.goodput or 0.0)]
+        waits |= set(short or limited)
+    found = []
+    if "ttft" in waits:
+        found.append(lines.at(finalist.line, finalist.load + 1, finalist.shorter))
+    if "tpot" in waits:
+        found.append(lines.at(finalist.line, finalist.load, finalist.shorter + 1))
+    return found
+
+
+def _late(screened: list[tuple[float, Finalist]]) -> int:
+    return sum(late > CERTAIN for late, _ in screened)
+
+
+def _nearest(solution: Solution, referee: Referee, tried: list[Tried]) -> tuple[Solution, Verdict]:
     """Return the plan that comes nearest to its limits where none meets them, the answer as one that has none."""
-    if late:
-        _, finalist, plan = min(late, key=lambda one: one[0])
-        tried.append(_tried(referee, finalist, plan))
+    late = _late(referee.screened)
+    if referee.screened:
+        least = min(referee.screened, key=lambda one: one[0])[1]
+        tried = [*tried, _tried(referee, least.deployment, least.loss)]
     replayed = [one for one in tried if one.seen is not None]
     if not replayed:
         raise UsageError(tried[0].refused)
     nearest = min(replayed, key=lambda one: one.misses[0].ratio if one.misses else 0.0)
     assert nearest.seen is not None
     before = tuple(one for one in tried if one is not nearest)
-    verdict = Verdict(seen=nearest.seen, misses=nearest.misses, before=before, screened=len(late))
+    verdict = Verdict(seen=nearest.seen, misses=nearest.misses, before=before, screened=late)
     answer = rebased(solution, nearest)
     return (answer if verdict.met else replace(answer, status=Status.INFEASIBLE)), verdict
 
 
-def _tried(referee: Referee, finalist: Finalist, plan: Deployment) -> Tried:
+def _tried(referee: Referee, plan: Deployment, loss: float) -> Tried:
     try:
         seen = referee.seen(plan)
     except UsageError as error:  # a request that no rank's cache holds
-        return Tried(finalist=finalist, deployment=plan, seen=None, misses=(), refused=str(error))
-    return Tried(finalist=finalist, deployment=plan, seen=seen, misses=tuple(seen.misses()))
+        return Tried(deployment=plan, loss=loss, seen=None, misses=(), refused=str(error))
+    return Tried(deployment=plan, loss=loss, seen=seen, misses=tuple(seen.misses()))
 
 
 def _name(plan: Deployment) -> tuple[object, ...]:
     counts = plan.prefill_instances, plan.decode_instances, plan.mixed, plan.requests_per_s
     pools = (plan.prefill, plan.decode)
     return (*(part for one in pools for part in (one.layout.model_dump_json(), one.family)), *counts)
-
-
-def _as_late(plan: Deployment, late: Sequence[Deployment]) -> bool:
-    """Return whether prompts come as late as in a plan that was screened: no more instances of it, at no less load."""
-    return any(
-        plan.prefill.layout == one.prefill.layout
-        and plan.prefill_instances <= one.prefill_instances
-        and plan.prefill_utilisation >= one.prefill_utilisation
-        for one in late
-    )
-
-
-def _as_slow(plan: Deployment, tried: Sequence[Tried]) -> bool:
-    """Return whether a plan has the decode pool of one that missed TPOT, at no less load."""
-    return any(
-        plan.decode.layout == one.deployment.decode.layout
-        and plan.decode_utilisation >= one.deployment.decode_utilisation
-        and not plan.mixed
-        for one in tried
-        if any(miss.key.partition("_")[0] == "tpot" for miss in one.misses)
-    )
 
 
 def rebased(solution: Solution, chosen: Tried) -> Solution:
@@ -257,7 +292,7 @@ def rebased(solution: Solution, chosen: Tried) -> Solution:
     """
     if chosen.deployment is solution.best or solution.best is None:
         return solution
-    base = 1 + chosen.finalist.loss
+    base = 1 + chosen.loss
 
     def anew(loss: float) -> float:
         return (1 + loss) / base - 1
@@ -274,11 +309,3 @@ def rebased(solution: Solution, chosen: Tried) -> Solution:
         shadow_prices=(),
         relaxed_rate=None,
     )
-
-
-def room_for(asked: RequestsAsked) -> Room | None:
-    """Return where other plans are to have more room than the best; none where limits on means alone choose."""
-    if not asked.chooses:
-        return None
-    waits = {key.partition("_")[0] for key in asked.limits if key not in WAITS or asked.goodput is not None}
-    return Room(prefill="ttft" in {key.partition("_")[0] for key in asked.limits}, decode="tpot" in waits)

@@ -290,7 +290,9 @@ def request_of(run: RunSpec) -> PlanRequest:
         settings=settings,
         techniques=techniques,
         ideal={phase: ideal(machine).rates() for phase, machine in machines.items()},
-        files=tuple(dict.fromkeys((known.file, *(part.file for part in parts), *files_of(site), *_files_of_workload(run)))),
+        files=tuple(
+            dict.fromkeys((known.file, *(part.file for part in parts), *files_of(site), *_files_of_workload(run)))
+        ),
         acceptance=origin,
         given=published_layouts(model, machines, choices, techniques),
         asked=asked,

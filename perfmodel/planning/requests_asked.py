@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from perfmodel.errors import UsageError
 from perfmodel.files.workloads import load_workload
@@ -52,7 +52,7 @@ class RequestsAsked:
         """Return the mean lengths of prompts and answers, in whole tokens."""
         return max(1, round(self.workload.inputs.mean)), max(1, round(self.workload.outputs.mean))
 
-    def moments(self) -> dict[str, float]:
+    def moments(self) -> dict[str, Any]:
         """Return what a search knows of spread lengths, by the keys of conditions; nothing of equal ones."""
         if not self.spread:
             return {}
@@ -84,7 +84,9 @@ class RequestsAsked:
         own = self.workload
         isl, osl = (np.resize(lengths, count) for lengths in (own.isl, own.osl))
         if self.arrival_cv is not None or own.arrivals is None:
-            return Requests.of(isl, osl, renewal(rate, 1.0 if self.arrival_cv is None else self.arrival_cv, count, seed))
+            return Requests.of(
+                isl, osl, renewal(rate, 1.0 if self.arrival_cv is None else self.arrival_cv, count, seed)
+            )
         span = own.arrivals[-1] - own.arrivals[0]
         round_trip = span + span / max(1, own.requests - 1)
         times = np.resize(own.arrivals, count) + np.arange(count) // own.requests * round_trip
@@ -117,11 +119,12 @@ def requests_asked(run: RunSpec, model: ModelSpec) -> RequestsAsked | None:
 
 def _workload(run: RunSpec, model: ModelSpec) -> tuple[Workload, tuple[str, ...]]:
     """Return the lengths of requests, those left out that the model does not take, and remarks."""
+    remarks: tuple[str, ...] = ()
     if run.workload is None:
         isl, osl = int(run.isl or 0), int(run.osl or 0)
         if not run.isl_cv and not run.osl_cv:
             return equal(isl, osl), ()
-        found, remarks = lognormal(isl, run.isl_cv or 0.0, osl, run.osl_cv or 0.0, requests=DRAWN), ()
+        found = lognormal(isl, run.isl_cv or 0.0, osl, run.osl_cv or 0.0, requests=DRAWN)
     else:
         found = load_workload(Path(run.workload))
         remarks = tuple(f"{found.name}: {text}" for text in found.remarks)
@@ -141,5 +144,7 @@ def _workload(run: RunSpec, model: ModelSpec) -> tuple[Workload, tuple[str, ...]
         arrivals=None if found.arrivals is None else found.arrivals[fits],
         blocks=None,
     )
-    words = f"left out {long:,} requests longer than the {model.max_position_embeddings:,} tokens that {model.name} takes"
+    words = (
+        f"left out {long:,} requests longer than the {model.max_position_embeddings:,} tokens that {model.name} takes"
+    )
     return kept, (*remarks, words)

@@ -1,106 +1,130 @@
 """Plans that may stand in for the best where what clients see of it is not enough: more room in either pool."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from perfmodel.prediction.deployment import Deployment
+from perfmodel.algebra import as_float
+from perfmodel.prediction.deployment import ROUNDING, Deployment
 from perfmodel.solver.both_pools import deployment
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
+from perfmodel.solver.mesh import Leader
 from perfmodel.solver.refit import refitted, with_least_batches
 from perfmodel.solver.request import Cases, SearchRequest, keys, value
 from perfmodel.solver.tally import Tally
 
-#: of the load that prefill may have; of the limit on TPOT: steps at which room is looked for
-LOADS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-SHORTER = (0.9, 0.8, 0.7, 0.6)
+#: room by level: of the load that prefill may have, and of the limit on TPOT that decode is batched to
+LOADS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+SHORTER = (1.0, 0.9, 0.8, 0.7, 0.6)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """Where room is looked for: less load in prefill, shorter steps in decode."""
-
-    prefill: bool
-    decode: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Finalist:
-    """A plan by its join, evaluated when it is looked at."""
+    """The best plan with one prefill instance, or one mixed instance, at a level of room; evaluated when looked at."""
 
     join: Join
     cases: Cases
     request: SearchRequest
+    #: which instance it is of, and its levels of room in prefill and in decode
+    line: int
+    load: int
+    shorter: int
     #: relative change of the objective from the best
     loss: float
 
-    @property
+    @cached_property
     def deployment(self) -> Deployment:
         """The plan with batches no fuller than it needs, as the best is given."""
         (join,) = with_least_batches([self.join], self.cases, self.request)
         return deployment(join, self.cases, self.request.utilisation)
 
 
-def finalists(
-    joins: list[Join], best: Join, columns: Mapping[str, Prefills], cases: Cases, request: SearchRequest, room: Room
-) -> tuple[Finalist, ...]:
-    """Return the best plan and those that may stand in for it, in order of the objective.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finalists:
+    """Lines of plans: along each, more room in a pool never gains in the objective.
 
-    They are: of every prefill instance the best plan with it, at every load of ``LOADS`` and under every limit of
-    ``SHORTER`` where room is looked for; the best of every decode instance; and of mixed ones so much less load.
+    A line is of one prefill instance, beside whichever decode instances are best with it; or of one mixed instance.
     """
-    found = {_name(best): best}
-    for join in (*joins, *_roomier(joins, columns, cases, request, room)):
-        found.setdefault(_name(join), join)
-    first, *others = found.values()
-    most = value(request, first.key)
-    ordered = [first, *sorted(others, key=lambda join: join.key)]
-    return tuple(
-        Finalist(join=join, cases=cases, request=request, loss=value(request, join.key) / most - 1) for join in ordered
-    )
+
+    joins: list[Join]
+    best: Join
+    columns: Mapping[str, Prefills]
+    cases: Cases
+    request: SearchRequest
+    known: dict[tuple[str, int], list[Leader]] = field(default_factory=dict)
+
+    @cached_property
+    def lines(self) -> list[tuple[str, int] | Join]:
+        """What each line is of: a cache precision and a prefill candidate, or a mixed join."""
+        apart = [(kv, row) for kv, prefills in self.columns.items() for row in range(len(prefills.plans))]
+        return [*apart, *(join for join in self.joins if join.mixed)]
+
+    def first(self) -> list[Finalist]:
+        """Return the plan of every line that takes no more room than the best."""
+        found = (self.at(line) for line in range(len(self.lines)))
+        return [one for one in found if one is not None]
+
+    def at(self, line: int, load: int = 0, shorter: int = 0) -> Finalist | None:
+        """Return the best plan of a line at levels of room; none where there is none."""
+        if load >= len(LOADS) or shorter >= len(SHORTER):
+            return None
+        of = self.lines[line]
+        if isinstance(of, Join):
+            join = None if shorter else self._with_less(of, LOADS[load])
+        else:
+            join = self._beside(of, LOADS[load], shorter)
+        if join is None:
+            return None
+        loss = value(self.request, join.key) / value(self.request, self.best.key) - 1
+        return Finalist(
+            join=join,
+            cases=self.cases,
+            request=self.request,
+            line=line,
+            load=load,
+            shorter=shorter,
+            loss=loss,
+        )
+
+    def _beside(self, of: tuple[str, int], load: float, shorter: int) -> Join | None:
+        """Return the best plan with a prefill instance that has so much of the load it may have."""
+        kv_dtype, row = of
+        prefills, leaders = self.columns[kv_dtype], self._leaders(kv_dtype, shorter)
+        one = Prefills(
+            plans=[prefills.plans[row]],
+            servers=prefills.servers[row : row + 1],
+            rate=prefills.rate[row : row + 1] * load,
+            ttft=prefills.ttft[row : row + 1],
+        )
+        found = joined(leaders, one, self.request, Tally()) if leaders else []
+        return min(found, key=lambda join: join.key, default=None)
+
+    def _leaders(self, kv_dtype: str, shorter: int) -> list[Leader]:
+        """Return the decode instances of a search, batched to a part of the limit on TPOT."""
+        if (kv_dtype, shorter) in self.known:
+            return self.known[kv_dtype, shorter]
+        own = [join.decode for join in self.joins if not join.mixed and join.decode.mesh.family.kv_dtype == kv_dtype]
+        found, tpot = fastest_of_a_size(own), self.request.targets.tpot
+        if shorter and tpot is not None:
+            limit = tpot * SHORTER[shorter]
+            tried = [refitted(one, self.cases.decode, limit) for one in found]
+            found = [one for one in tried if _tpot(one, self.cases) <= limit]
+        self.known[kv_dtype, shorter] = found
+        return found
+
+    def _with_less(self, join: Join, load: float) -> Join | None:
+        """Return mixed instances that serve a part of what they could; none for a given rate."""
+        if load == 1:
+            return join
+        if self.request.rate is not None:
+            return None
+        served = join.served * load
+        servers = float(np.ceil(join.decode_instances * join.decode.servers - ROUNDING))
+        ordered = keys(self.request, served, servers, servers * self.request.prices[1], join.ttft)
+        return replace(join, served=served, key=tuple(float(key) for key in ordered))
 
 
-def _name(join: Join) -> tuple[object, ...]:
-    """Return what tells a plan from others."""
-    counts = join.prefill_instances, join.decode_instances, join.mixed
-    return (*(part for one in (join.prefill, join.decode) for part in (id(one.mesh), one.index)), *counts, join.served)
-
-
-def _roomier(
-    joins: list[Join], columns: Mapping[str, Prefills], cases: Cases, request: SearchRequest, room: Room
-) -> Iterator[Join]:
-    loads = LOADS if room.prefill else LOADS[:1]
-    tpot = request.targets.tpot
-    for kv_dtype, prefills in columns.items():
-        own = [join.decode for join in joins if not join.mixed and join.decode.mesh.family.kv_dtype == kv_dtype]
-        fastest = fastest_of_a_size(own)
-        leaders = [*fastest]
-        if room.decode and tpot is not None:
-            tried = (refitted(one, cases.decode, tpot * part) for part in SHORTER for one in fastest)
-            leaders = fastest_of_a_size([*fastest, *(one for one in tried if one.requests_per_s > 0)])
-        for load in loads:
-            for row in range(len(prefills.plans)):
-                one = Prefills(
-                    plans=[prefills.plans[row]],
-                    servers=prefills.servers[row : row + 1],
-                    rate=prefills.rate[row : row + 1] * load,
-                    ttft=prefills.ttft[row : row + 1],
-                )
-                with_it = joined(leaders, one, request, Tally()) if leaders else []
-                if room.decode:
-                    yield from with_it
-                elif with_it:
-                    yield min(with_it, key=lambda join: join.key)
-    if request.rate is None:
-        for join in (join for join in joins if join.mixed):
-            for load in loads[1:]:
-                yield _with_less(join, load, request)
-
-
-def _with_less(join: Join, load: float, request: SearchRequest) -> Join:
-    """Return mixed instances that serve a part of what they could."""
-    served = join.served * load
-    servers = float(np.ceil(join.decode_instances * join.decode.servers - 1e-9))
-    ordered = keys(request, served, servers, servers * request.prices[1], join.ttft)
-    return replace(join, served=served, key=tuple(float(key) for key in ordered))
+def _tpot(leader: Leader, cases: Cases) -> float:
+    return as_float(leader.plan(cases.decode).point.tpot)

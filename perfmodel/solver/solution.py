@@ -10,7 +10,7 @@ from perfmodel.solver.request import SearchRequest
 from perfmodel.specs.deployment import LayoutShape, Phase
 
 if TYPE_CHECKING:  # it is made of what is made of this
-    from perfmodel.solver.finalists import Finalist
+    from perfmodel.solver.finalists import Finalists
 
 
 class Status(StrEnum):
@@ -127,5 +127,5 @@ class Solution:
     full: Mapping[Phase, PoolPlan] = field(default_factory=dict)
     #: what each layout that was given leads to
     given: tuple[GivenOutcome, ...] = ()
-    #: where they were asked for, plans with more room in either pool, the best of all first
-    finalists: "tuple[Finalist, ...]" = ()
+    #: plans with more room in either pool
+    finalists: "Finalists | None" = None

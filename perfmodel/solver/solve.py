@@ -6,7 +6,7 @@ from perfmodel.errors import UsageError
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
 from perfmodel.solver.both_pools import deployment, searched
-from perfmodel.solver.finalists import Room, finalists
+from perfmodel.solver.finalists import Finalists
 from perfmodel.solver.given_layouts import Given, full_pools, outcomes
 from perfmodel.solver.infeasibility import tally_infeasibility
 from perfmodel.solver.join import Join
@@ -22,12 +22,11 @@ def solve(
     request: SearchRequest,
     prefill_case: Case | None = None,
     given: Sequence[Given] = (),
-    room: Room | None = None,
 ) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
     ``prefill_case`` is of the prefill pool where it runs on another system; ``given`` are layouts that are told
-    beside the best; ``room`` asks for finalists.  Raises ``UsageError`` where front ends
+    beside the best.  Raises ``UsageError`` where front ends
     that limit the rate are to be busy all the time: the wait for one has no bound.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
@@ -65,5 +64,5 @@ def solve(
         search=request,
         full=full_pools(top[0], cases, request) if shown else {},
         given=outcomes(given, joins, columns, cases, request, top[0]) if shown else (),
-        finalists=finalists(joins, top[0], columns, cases, request, room) if shown and room is not None else (),
+        finalists=Finalists(joins=joins, best=top[0], columns=columns, cases=cases, request=request) if shown else None,
     )

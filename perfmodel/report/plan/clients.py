@@ -63,9 +63,7 @@ def _how(seen: Seen) -> tuple[str, ...]:
 def client_facts(verdict: Verdict) -> dict[str, Any]:
     """Return what clients see, in SI units."""
     seen, asked = verdict.seen, verdict.seen.asked
-    percentiles = {
-        f"{wait}_{word}_s": seen.values.get(f"{wait}_{word}") for wait in WAITS for word in PERCENTILES
-    }
+    percentiles = {f"{wait}_{word}_s": seen.values.get(f"{wait}_{word}") for wait in WAITS for word in PERCENTILES}
     return {
         **percentiles,
         "goodput": seen.goodput,

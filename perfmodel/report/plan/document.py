@@ -80,7 +80,13 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             assumption_table(answer.sensitivity),
         ),
         facts=facts,
-        notes=(*searched, *client_notes(answer), *_tightened(answer), *published_notes(answer), *_notes(request, best, facts, optimal)),
+        notes=(
+            *searched,
+            *client_notes(answer),
+            *_tightened(answer),
+            *published_notes(answer),
+            *_notes(request, best, facts, optimal),
+        ),
     )
 
 

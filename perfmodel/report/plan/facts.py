@@ -38,7 +38,7 @@ def asked_facts(answer: Planned) -> dict[str, Any]:
 def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
     """Return the numbers of the best plan in SI units."""
     request, cases = answer.request, answer.request.cases
-    search, decode = request.search, answer.request.cases["decode"]
+    decode = cases["decode"]
     cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in best.servers.items()}
     used, budget = sum(cards.values()), sum(cards_allowed(request).values())
     terms = best.first_token

@@ -7,7 +7,6 @@ from perfmodel.prediction.deployment import ROUND_OFF
 from perfmodel.report.quantity import span_in_words
 from perfmodel.report.table import MET, Column, Table
 
-
 TWO_SHARES = (
     "chance: of the model's doubt, that the prediction is right; requests within: of all requests of this plan, those "
     "that a replay has within the limit"
@@ -75,28 +74,21 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
 
 def _of_clients(seen: Seen) -> list[dict[str, Any]]:
     """Return the limits that means do not tell of beside what a replay has."""
-    found: list[dict[str, Any]] = []
-    plain = {"interval50": "-", "interval": "-", "chance": None}
+
+    def row(target: str, value: float, limit: float, unit: str, *, met: bool, **cells: Any) -> dict[str, Any]:
+        told = {"target": target, "met": met, "verdict": "✓" if met else "✗", "unit": unit, "value": value}
+        return {**told, "limit": limit, "interval50": "-", "interval": "-", "chance": None, **cells}
+
+    found = []
     for key, limit in seen.asked.limits.items():
         wait, _, word = key.partition("_")
         if word:
-            value = seen.values.get(key, 0.0)
-            met = value <= limit
-            within = seen.within_of_limit(wait, limit)
-            verdict = {"met": met, "verdict": "✓" if met else "✗", "unit": "s", "room": 1 - value / limit}
-            found.append(
-                {"target": f"{wait.upper()} {word}", "value": value, "limit": limit, "within": within}
-                | verdict
-                | plain
-            )
+            value, within = seen.values.get(key, 0.0), seen.within_of_limit(wait, limit)
+            name = f"{wait.upper()} {word}"
+            found.append(row(name, value, limit, "s", met=value <= limit, room=1 - value / limit, within=within))
     if (least := seen.asked.goodput) is not None:
-        met = seen.within >= least
-        verdict = {"met": met, "verdict": "✓" if met else "✗", "unit": "%", "room": None}
-        found.append(
-            {"target": "requests within all limits", "value": seen.within, "limit": least, "within": seen.within}
-            | verdict
-            | plain
-        )
+        share = seen.within
+        found.append(row("requests within all limits", share, least, "%", met=share >= least, room=None, within=share))
     return found
 
 
