@@ -202,10 +202,9 @@ def refereed(solution: Solution, asked: RequestsAsked, cases: Mapping[Phase, Cas
     best, lines = solution.best, solution.finalists
     assert best is not None and lines is not None
     first = _tried(referee, best, 0.0)
-    if first.seen is None and not asked.chooses:
-        raise UsageError(first.refused)
     if first.seen is not None and (not first.misses or not asked.chooses):
         return solution, Verdict(seen=first.seen, misses=first.misses, before=(), screened=0)
+    lines = replace(lines, longest=int((asked.workload.isl + asked.workload.osl).max()), known={})
     tried = {_name(best): first}
     #: plans by objective, and whether their prompts are known to come in time
     queue = [(one.join.key, number, one, False) for number, one in enumerate(lines.first())]
@@ -214,7 +213,7 @@ def refereed(solution: Solution, asked: RequestsAsked, cases: Mapping[Phase, Cas
     while queue and len(tried) < MOST_REPLAYED and len(referee.screened) < MOST_SCREENED:
         _, _, finalist, in_time = heappop(queue)
         name = _name(finalist.deployment)
-        if name not in tried and not in_time:
+        if name not in tried and not in_time and asked.chooses:
             ready = referee.in_time(lines, finalist)
             if ready is not finalist:
                 if ready is not None:
@@ -223,10 +222,12 @@ def refereed(solution: Solution, asked: RequestsAsked, cases: Mapping[Phase, Cas
                 continue
         if name not in tried:
             found = tried[name] = _tried(referee, finalist.deployment, finalist.loss)
-            if found.seen is not None and not found.misses:
+            if found.seen is not None and (not found.misses or not asked.chooses):
                 before = tuple(one for one in tried.values() if one is not found)
                 late = _late(referee.screened)
-                return rebased(solution, found), Verdict(seen=found.seen, misses=(), before=before, screened=late)
+                return rebased(solution, found), Verdict(
+                    seen=found.seen, misses=found.misses, before=before, screened=late
+                )
         for one in _roomier(lines, finalist, tried[name]):
             if one is not None:
                 number += 1
@@ -257,8 +258,7 @@ def _late(screened: list[tuple[float, Finalist]]) -> int:
 def _nearest(solution: Solution, referee: Referee, tried: list[Tried]) -> tuple[Solution, Verdict]:
     """Return the plan that comes nearest to its limits where none meets them, the answer as one that has none."""
     late = _late(referee.screened)
-    if referee.screened:
-        least = min(referee.screened, key=lambda one: one[0])[1]
+    for _, least in sorted(referee.screened, key=lambda one: one[0])[:1]:
         tried = [*tried, _tried(referee, least.deployment, least.loss)]
     replayed = [one for one in tried if one.seen is not None]
     if not replayed:

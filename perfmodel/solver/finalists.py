@@ -8,6 +8,7 @@ import numpy as np
 
 from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import ROUNDING, Deployment
+from perfmodel.service.setup import cache_tokens
 from perfmodel.solver.both_pools import deployment
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined
 from perfmodel.solver.mesh import Leader
@@ -53,6 +54,8 @@ class Finalists:
     columns: Mapping[str, Prefills]
     cases: Cases
     request: SearchRequest
+    #: tokens of the longest request: a rank of decode holds it
+    longest: int = 0
     known: dict[tuple[str, int], list[Leader]] = field(default_factory=dict)
 
     @cached_property
@@ -111,8 +114,9 @@ class Finalists:
             limit = tpot * SHORTER[shorter]
             tried = [refitted(one, self.cases.decode, limit) for one in found]
             found = [one for one in tried if _tpot(one, self.cases) <= limit]
-        self.known[kv_dtype, shorter] = found
-        return found
+        held = [one for one in found if cache_tokens(one.plan(self.cases.decode).point) >= self.longest]
+        self.known[kv_dtype, shorter] = held
+        return held
 
     def _with_less(self, join: Join, load: float) -> Join | None:
         """Return mixed instances that serve a part of what they could; none for a given rate."""

@@ -119,7 +119,7 @@ def client_notes(answer: Planned) -> tuple[str, ...]:
         first = verdict.before[0]
         why = first.refused or ", ".join(map(miss_words, first.misses))
         more = len(verdict.before) - 1 + verdict.screened
-        others = f", nor do {more} others that serve more" if more else ""
+        others = f"; {more:,} others before this one miss a limit too" if more else ""
         found.append(
             f"the plan with the best figures, {first.deployment.short_form} at "
             f"{first.deployment.requests_per_s:.4g} requests/s, is not taken: {why}{others}"
