@@ -30,6 +30,7 @@ LIVES, ENDS, MOST_LEFT_OUT = 10, 1.5, 0.25
 MOST_REPLAYED = 12  # plans
 MOST_SCREENED = 250  # whose prompts alone are replayed, by fewer requests
 SCREENED_REQUESTS, START = 10_000, 0.1
+LEAST = 1e-9  # part of the requests, where none is within
 CERTAIN = 1.05  # times a limit, above which a screening refuses: so few requests tell no more
 DECODE_STEP = 0.9  # of the step at full batch, that a first token takes at least
 
@@ -79,7 +80,7 @@ class Seen:
         ]
         least = self.asked.goodput
         if least is not None and self.within < least:
-            found.append(Miss(key="goodput", value=self.within, limit=least, ratio=least / max(self.within, 1e-9)))
+            found.append(Miss(key="goodput", value=self.within, limit=least, ratio=least / max(self.within, LEAST)))
         return sorted(found, key=lambda one: -one.ratio)
 
 
@@ -147,26 +148,30 @@ class Referee:
         return Seen(asked=self.asked, served=served, requests=count, rate=rate, loads=loads)
 
     def lateness(self, finalist: Finalist) -> float:
-        """Return by how much prompts alone pass the limits on TTFT: above 1 the plan is too late, whatever decode does.
+        """Return by how much a plan passes limits at least, from few requests: above 1 it is too late.
 
-        Prompts of prefill alone, and a step of decode at the load it has.  Mixed instances have no pool of prompts.
+        Of pools apart prompts of prefill alone, and a step of decode at the load it has, whatever decode does besides;
+        mixed instances as a whole.
         """
         plan, asked = finalist.deployment, self.asked
-        limit = asked.tightest("ttft")
-        if plan.mixed or limit is None:
-            return 0.0
-        whole = deployment_service(plan, self.cases, asked.routing)
-        rest = whole.transfer.latency + DECODE_STEP * as_float(plan.decode.point.step_time)
-        pool = Service(prefill=whole.prefill, front_end=whole.front_end)
+        whole, rest = deployment_service(plan, self.cases, asked.routing), 0.0
         count = SCREENED_REQUESTS
         if asked.arrival_cv is None:  # all of what is known to come in bursts
             count = max(count, min(SPREAD_REQUESTS, asked.workload.requests))
         sent = asked.sent(plan.requests_per_s, count, SEED)
-        waits = replay(replace(sent, osl=np.ones_like(sent.osl)), pool, SEED).part(START).ttft + rest
-        means = {"ttft": float(waits.mean())} | {f"ttft_p{p}": float(np.percentile(waits, p)) for p in (50, 90, 99)}
-        ratios = [means[key] / limit for key, limit in asked.limits.items() if key in means]
+        if not plan.mixed:
+            if asked.tightest("ttft") is None:
+                return 0.0
+            rest = whole.transfer.latency + DECODE_STEP * as_float(plan.decode.point.step_time)
+            whole = Service(prefill=whole.prefill, front_end=whole.front_end)
+            sent = replace(sent, osl=np.ones_like(sent.osl))
+        served = replay(sent, whole, SEED).part(START)
+        served = replace(served, first=served.first + rest, finish=served.finish + rest)
+        values = quantities_of(served)
+        ratios = [values[key] / limit for key, limit in asked.limits.items() if key in values]
         if asked.goodput is not None:
-            ratios.append(float(np.quantile(waits, asked.goodput)) / limit)
+            within = served.within(ttft=asked.tightest("ttft"), tpot=asked.tightest("tpot"))
+            ratios.append(asked.goodput / max(within, LEAST))
         late = max(ratios)
         self.screened.append((late, finalist))
         return late
@@ -244,7 +249,7 @@ def _roomier(lines: Finalists, finalist: Finalist, tried: Tried) -> list[Finalis
         short = [wait for wait in limited if (tried.seen.within_of(wait) or 0.0) < (asked.goodput or 0.0)]
         waits |= set(short or limited)
     found = []
-    if "ttft" in waits:
+    if "ttft" in waits or (waits and finalist.deployment.mixed):  # one room for both
         found.append(lines.at(finalist.line, finalist.load + 1, finalist.shorter))
     if "tpot" in waits:
         found.append(lines.at(finalist.line, finalist.load, finalist.shorter + 1))

@@ -66,7 +66,9 @@ def _path(value: Any) -> Any:
 
 
 def limits_of(wait: str, texts: Iterable[Any]) -> dict[str, Any]:
-    """Return limits like '2s' and 'p99=3s' by the keys of a run-spec; raise ``ValueError`` for others.
+    """Return limits like '2s' and 'p99=3s' by the keys of a run-spec, the last on one key; raise for others.
+
+    Raises ``ValueError``.
 
     >>> limits_of("ttft", ["2s", "p99=3s"])
     {'ttft': '2s', 'ttft_p99': '3s'}
@@ -76,12 +78,10 @@ def limits_of(wait: str, texts: Iterable[Any]) -> dict[str, Any]:
         word, equals, value = text.partition("=") if isinstance(text, str) else ("", "", text)
         word = word.strip().lower()
         if equals and word not in (*PERCENTILES, "mean"):
-            raise ValueError(f"{text!r}; allowed: a time like 2s, the mean's, or one of {', '.join(PERCENTILES)} =2s")
+            raise ValueError(f"{text!r}; allowed: a time like 2s, of the mean, or p50=2s, p90=2s, p99=2s")
         if equals and not value.strip():
             raise ValueError(f"{text!r}; allowed: a time after it, like {word}=2s")
         key = f"{wait}_{word}" if equals and word != "mean" else wait
-        if key in found:
-            raise ValueError(f"{text!r} is a second limit on the same; allowed: one; drop the other")
         found[key] = value if equals else text
     return found
 
@@ -152,9 +152,13 @@ class RunSpec(Spec):
             texts = given if isinstance(given, (list, tuple)) else [given]
             if texts is given or (isinstance(given, str) and "=" in given):
                 del taken[wait]
-                for key, value in limits_of(wait, texts).items():
-                    if taken.setdefault(key, value) is not value:
-                        raise ValueError(f"{wait} and {key} limit the same; allowed: one; drop the other")
+                found = limits_of(wait, texts)
+                twice = sorted(key for key in found if taken.get(key) is not None)
+                if twice or len(found) < len(texts):
+                    raise ValueError(
+                        f"{', '.join(twice) or wait}: two limits on the same; allowed: one; drop the other"
+                    )
+                taken |= found
         return taken
 
     @property
