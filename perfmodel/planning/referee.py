@@ -30,6 +30,7 @@ LIVES, ENDS, MOST_LEFT_OUT = 10, 1.5, 0.25
 MOST_REPLAYED = 12  # plans
 MOST_SCREENED = 250  # whose prompts alone are replayed, by fewer requests
 SCREENED_REQUESTS, START = 10_000, 0.1
+FIRST_STEP = 0.05  # part of the limit on TTFT, from which on a shorter step of decode is tried for its sake
 LEAST = 1e-9  # part of the requests, where none is within
 CERTAIN = 1.05  # times a limit, above which a screening refuses: so few requests tell no more
 DECODE_STEP = 0.9  # of the step at full batch, that a first token takes at least
@@ -221,9 +222,11 @@ def refereed(solution: Solution, asked: RequestsAsked, cases: Mapping[Phase, Cas
         if name not in tried and not in_time and asked.chooses:
             ready = referee.in_time(lines, finalist)
             if ready is not finalist:
-                if ready is not None:
-                    number += 1
-                    heappush(queue, (ready.join.key, number, ready, True))
+                quicker = _with_shorter_steps(lines, finalist, asked)
+                for one, in_time in ((ready, True), (quicker, False)):
+                    if one is not None:
+                        number += 1
+                        heappush(queue, (one.join.key, number, one, in_time))
                 continue
         if name not in tried:
             found = tried[name] = _tried(referee, finalist.deployment, finalist.loss)
@@ -253,7 +256,17 @@ def _roomier(lines: Finalists, finalist: Finalist, tried: Tried) -> list[Finalis
         found.append(lines.at(finalist.line, finalist.load + 1, finalist.shorter))
     if "tpot" in waits:
         found.append(lines.at(finalist.line, finalist.load, finalist.shorter + 1))
+    elif "ttft" in waits and tried.seen is not None:
+        found.append(_with_shorter_steps(lines, finalist, tried.seen.asked))
     return found
+
+
+def _with_shorter_steps(lines: Finalists, finalist: Finalist, asked: RequestsAsked) -> Finalist | None:
+    """Return the plan of a line with more room in decode, where its first step is much of the limit on TTFT."""
+    limit, step = asked.tightest("ttft"), as_float(finalist.deployment.decode.point.step_time)
+    if limit is None or step < FIRST_STEP * limit:
+        return None
+    return lines.at(finalist.line, finalist.load, finalist.shorter + 1)
 
 
 def _late(screened: list[tuple[float, Finalist]]) -> int:

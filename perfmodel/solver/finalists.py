@@ -65,8 +65,11 @@ class Finalists:
         return [*apart, *(join for join in self.joins if join.mixed)]
 
     def first(self) -> list[Finalist]:
-        """Return the plan of every line that takes no more room than the best."""
-        found = (self.at(line) for line in range(len(self.lines)))
+        """Return the plan of every line with the least room in decode that there is one with: TTFT may ask for some."""
+        found = []
+        for line in range(len(self.lines)):
+            levels = (self.at(line, 0, shorter) for shorter in range(len(SHORTER)))
+            found.append(next((one for one in levels if one is not None), None))
         return [one for one in found if one is not None]
 
     def at(self, line: int, load: int = 0, shorter: int = 0) -> Finalist | None:
