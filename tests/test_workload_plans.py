@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from perfmodel.algebra import as_float
 from perfmodel.formulas.decode_queue import running_context
 from perfmodel.planning import referee
 from perfmodel.planning.planner import planned
@@ -34,6 +35,7 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(referee, "SPREAD_REQUESTS", 3000)
     monkeypatch.setattr(referee, "SCREENED_REQUESTS", 3000)
     monkeypatch.setattr(referee, "LIVES", 2)
+    monkeypatch.setattr(referee, "MOST_REPLAYED", 100)
     monkeypatch.setattr(finalists, "LOADS", (1.0, 0.7, 0.4))
     monkeypatch.setattr(referee, "LOADS", (1.0, 0.7, 0.4))
     monkeypatch.setattr(finalists, "SHORTER", (1.0, 0.8))
@@ -177,7 +179,7 @@ def test_a_trace_sets_lengths_and_contexts(tmp_path: Path) -> None:
         mean_square_output=lengths.moment(0, 2),
     )
     assert request.case.running_context == pytest.approx(expected)
-    assert request.case.running_context > request.case.isl + request.case.osl / 2
+    assert as_float(request.case.running_context or 0) > as_float(request.case.isl + request.case.osl / 2)
     plain = request_of(RunSpec.model_validate(RUN | {"isl": request.case.isl, "osl": request.case.osl}))
     both = [solve(one.case, one.search, one.cases["prefill"]).best for one in (request, plain)]
     assert both[0] is not None

@@ -171,8 +171,9 @@ class Referee:
         values = quantities_of(served)
         ratios = [values[key] / limit for key, limit in asked.limits.items() if key in values]
         if asked.goodput is not None:
-            within = served.within(ttft=asked.tightest("ttft"), tpot=asked.tightest("tpot"))
-            ratios.append(asked.goodput / max(within, LEAST))
+            waits = {"ttft": served.ttft, "tpot": served.tpot[served.osl > 1]}
+            ends = {wait: float(np.quantile(one, asked.goodput)) for wait, one in waits.items() if len(one)}
+            ratios += [end / limit for wait, end in ends.items() if (limit := asked.tightest(wait)) is not None]
         late = max(ratios)
         self.screened.append((late, finalist))
         return late

@@ -113,11 +113,11 @@ def client_notes(answer: Planned) -> tuple[str, ...]:
         tried = 1 + len(verdict.before) + verdict.screened
         found.append(
             f"none of {tried} plans tried meets every limit as clients see it; this is the nearest: "
-            f"{', '.join(map(miss_words, verdict.misses))}"
+            f"{' and '.join(map(miss_words, verdict.misses))}"
         )
     elif verdict.before:
         first = verdict.before[0]
-        why = first.refused or ", ".join(map(miss_words, first.misses))
+        why = first.refused or " and ".join(map(miss_words, first.misses))
         more = len(verdict.before) - 1 + verdict.screened
         others = f"; {more:,} others before this one miss a limit too" if more else ""
         found.append(
@@ -126,7 +126,7 @@ def client_notes(answer: Planned) -> tuple[str, ...]:
         )
     elif verdict.misses:
         found.append(
-            f"a replay has this plan miss a limit on a mean: {', '.join(map(miss_words, verdict.misses))}; "
+            f"a replay has this plan miss a limit on a mean: {' and '.join(map(miss_words, verdict.misses))}; "
             "with a limit like --ttft p90=2s the next plan is taken"
         )
     if verdict.seen.asked.spread:
