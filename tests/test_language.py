@@ -25,6 +25,8 @@ COMMANDS = {
     "solve": f"{ASKED} --cards 32 --tpot 50ms --front",
     "solve-cost": f"{ASKED} --cards 64 --tpot 50ms --ttft 2s --rate 20 --confidence 0.9 --objective cost --price 2",
     "solve-mixed": f"{ASKED} --cards 32 --tpot 50ms --ttft 5s --serving mixed",
+    "solve-clients": f"{ASKED} --cards 32 --tpot 50ms --ttft p99=600ms --ttft 3s --goodput 0.9 --osl-cv 0.5",
+    "solve-near": f"{ASKED} --cards 32 --tpot 50ms --ttft 500ms --ttft p99=215ms --arrival-cv 2 --routing random",
     "infeasible": f"{ASKED} --cards 32 --tpot 5ms",
     "explain": f"explain --evidence {CORES}",
     "explain-prefill": f"explain --evidence {LINK}",

@@ -26,9 +26,22 @@ on: {on}  # one of `moeplan list systems`, or a file of your own
 
 isl: {isl}  # input tokens of a request
 osl: {osl}  # output tokens of a request
+# isl_cv: 1.3  # how lengths differ: standard deviation over mean
+# osl_cv: 0.8
+# workload: trace.jsonl  # lengths and arrivals of real requests, in place of isl and osl
+# arrival_cv: 1  # of the gaps between arrivals; by default the workload's arrivals, else 1, Poisson
+# routing: round_robin  # or random, least_work: which instance takes a request
 
 tpot: {tpot}  # limit on time per output token
 {ttft}ttft: {ttft_value}  # limit on time to first token
+# tpot_p50: 40ms  # limits on what 50, 90 or 99 of 100 requests stay within, on the command line --tpot p50=40ms
+# tpot_p90: 50ms
+# tpot_p99: 60ms
+# ttft_p50: 1s
+# ttft_p90: 2s
+# ttft_p99: 3s
+# goodput: 0.95  # least share of requests within every limit
+# clients_view: true  # tell what clients see where nothing else asks for it
 
 # objective: throughput  # or per-card, cards, cost, energy, tpot; by default throughput with cards, cards with rate
 # serving: disaggregated  # or mixed: prefill and decode in turn on the same dies; or any: the better

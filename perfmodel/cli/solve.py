@@ -31,6 +31,7 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
         return None
     from perfmodel.files.runs import is_run, load_run
     from perfmodel.planning.plan_file import load_plan
+    from perfmodel.specs.run import PERCENTILES, WAITS
 
     given = {name for name in context.params if name != "model" and options.typed(context, name)}
     if word.lower().endswith(".json"):
@@ -48,6 +49,14 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
         if path is not None and not is_run(path):
             return None
         found = load_run(path, given).model_dump(exclude=given, exclude_none=True)
+    for wait in WAITS:  # as they are typed; what is typed comes before all that a file says of the same wait
+        mean = found.pop(wait, None)
+        texts = [] if mean is None else [mean]
+        for word in PERCENTILES:
+            if (limit := found.pop(f"{wait}_{word}", None)) is not None and wait not in given:
+                texts.append(f"{word}={limit}")
+        if texts:
+            found[wait] = texts
     if "kv" in found:
         found["kv"] = CachePrecision(found["kv"])
     return found
@@ -64,8 +73,56 @@ def command(
     rate: Annotated[str | None, typer.Option("--rate", help="Requests per second, like '20 req/s' or 20.")] = None,
     isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.", show_default=False)] = 0,
     osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request.", show_default=False)] = 0,
-    tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
-    ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, like 2s.")] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload",
+            "--trace",
+            metavar="FILE",
+            help="Trace or its summary: lengths and arrivals in place of --isl and --osl; see 'moeplan workload'.",
+        ),
+    ] = None,
+    isl_cv: Annotated[
+        float | None, typer.Option("--isl-cv", help="Spread of input lengths: standard deviation over mean, like 1.3.")
+    ] = None,
+    osl_cv: Annotated[float | None, typer.Option("--osl-cv", help="Spread of output lengths, like 0.8.")] = None,
+    arrival_cv: Annotated[
+        float | None,
+        typer.Option(
+            "--arrival-cv", help="Spread of gaps between arrivals; default: the workload's arrivals, else 1, Poisson."
+        ),
+    ] = None,
+    routing: Annotated[
+        str | None,
+        typer.Option(
+            "--routing",
+            metavar="round_robin|random|least_work",
+            help="Which instance takes a request; default: round_robin.",
+        ),
+    ] = None,
+    tpot: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tpot",
+            metavar="TIME|P=TIME",
+            help="Limit on time per output token: on its mean, like 50ms, or p50, p90, p99, like p90=50ms; may be "
+            "repeated.",
+        ),
+    ] = None,
+    ttft: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ttft",
+            metavar="TIME|P=TIME",
+            help="Limit on time to first token: on its mean, like 2s, or p50, p90, p99, like p99=3s; may be repeated.",
+        ),
+    ] = None,
+    goodput: Annotated[
+        float | None, typer.Option("--goodput", help="Least share of requests within every limit, like 0.95.")
+    ] = None,
+    clients_view: Annotated[
+        bool, typer.Option("--clients-view", help="Replay the plan and tell what clients see: mean, p50, p90, p99.")
+    ] = False,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -154,16 +211,21 @@ def command(
     for name, count in (("isl", isl), ("osl", osl)):
         if options.typed(context, name):
             inputs.positive(count, f"--{name}")
-    missing = [n for n, v in (("--on", on), ("--isl", isl), ("--osl", osl), ("--tpot", tpot)) if not v]
+    needed = (("--on", on), ("--isl", isl or workload), ("--osl", osl or workload), ("--tpot", tpot))
+    missing = [name for name, value in needed if not value]
     if missing:
         raise UsageError(
             f"solve needs {', '.join(missing)}; for example --on cloudmatrix384 --isl 4096 --osl 1024 --tpot 50ms"
         )
     if utilisation is not None and not 0 < utilisation <= 1:
         raise UsageError(f"--utilisation: {utilisation}; allowed: above 0, at most 1")
-    from perfmodel.specs.run import Objective, RunSpec, Serving
+    from perfmodel.specs.run import Objective, Routing, RunSpec, Serving
 
-    for name, word, allowed in (("objective", objective, Objective), ("serving", serving, Serving)):
+    for name, word, allowed in (
+        ("objective", objective, Objective),
+        ("serving", serving, Serving),
+        ("routing", routing, Routing),
+    ):
         if word is not None:
             inputs.known(word, list(get_args(allowed)), f"--{name}")
     inputs.positive(top, "--top")
@@ -183,10 +245,17 @@ def command(
         on=on,
         cards=cards,
         rate=inputs.rate(rate, "--rate"),
-        isl=isl,
-        osl=osl,
-        tpot=inputs.quantity(tpot, "s", "--tpot"),
-        ttft=inputs.quantity(ttft, "s", "--ttft"),
+        isl=isl or None,
+        osl=osl or None,
+        workload=inputs.beside(workload),
+        isl_cv=inputs.spread(isl_cv, "--isl-cv"),
+        osl_cv=inputs.spread(osl_cv, "--osl-cv"),
+        arrival_cv=inputs.spread(arrival_cv, "--arrival-cv"),
+        routing=routing,
+        **inputs.limits("tpot", tpot or ()),
+        **inputs.limits("ttft", ttft or ()),
+        goodput=inputs.share(goodput, "--goodput"),
+        clients_view=clients_view or None,
         objective=objective,
         utilisation=utilisation,
         serving=serving,

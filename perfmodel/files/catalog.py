@@ -53,6 +53,8 @@ _SPECS: dict[str, type[Spec]] = {
 NAME = re.compile(r"[A-Za-z0-9].{0,99}")
 #: published results of pools and of whole deployments, of which either may be named
 RESULTS = "evidence or deployments"
+#: requests of a trace or its summary, which no name on file stands for
+WORKLOAD = "workload"
 #: what a file names of another kind
 REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
@@ -81,6 +83,7 @@ REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("prefill_on",): "systems",
         ("prefill_stack",): "stacks",
         ("site",): RESULTS,
+        ("workload",): WORKLOAD,
     },
     "microbenchmarks": {
         ("system",): "systems",
@@ -323,6 +326,8 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
 
 def _find(kind: str, name: str) -> None:
     """Raise ``UsageError`` where a name is not on file, ``DataError`` where its file has faults."""
+    if kind == WORKLOAD:  # read where it is asked for: it may be large
+        return
     if kind != RESULTS:
         load(kind, name)
         return

@@ -14,7 +14,7 @@ from perfmodel.files.folders import from_here
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
 from perfmodel.specs.model import ModelSpec
-from perfmodel.specs.run import EITHER, NEEDED, RunSpec
+from perfmodel.specs.run import EITHER, IN_PLACE_OF, NEEDED, RunSpec
 
 
 def is_run(path: Path) -> bool:
@@ -42,8 +42,10 @@ def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:
 
 def _run_of(reader: Reader, data: dict[str, Any], given: Collection[str]) -> RunSpec:
     have = {key for key, value in data.items() if value is not None} | set(given)
+    if "=" in str(data.get("tpot")):  # a percentile beside its key, or in its place
+        have |= {"tpot"}
     for key in NEEDED:
-        if key not in have:
+        if key not in have and not have & set(IN_PLACE_OF.get(key, ())):
             reader.fault((key,), f"is missing; required; add it{'' if key == 'model' else f', or give --{key}'}")
     if not have & set(EITHER):
         reader.fault((EITHER[0],), f"is missing, and so is {EITHER[1]}; required; add one, or give --{EITHER[0]}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
-from perfmodel.formulas.statistics import length_spread, occupancy_bound
+from perfmodel.formulas.statistics import occupancy_bound
 from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width, unfolded_width
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
 from perfmodel.ledger.records import AGAIN, Dims, Family, Layout, Ledger, Traffic
@@ -110,13 +110,13 @@ def footprint(
     if family.phase == "prefill":
         mean = planned = worst = layout.batch * (traffic.isl + block_tokens)
     else:
-        worst = layout.batch * (traffic.isl + traffic.osl + layout.draft + block_tokens)
-        each = traffic.isl + traffic.osl / 2 + block_tokens / 2
+        worst = layout.batch * (traffic.longest + layout.draft + block_tokens)
+        each = traffic.context + block_tokens / 2
         mean = layout.batch * each
         bound = occupancy_bound(
             sequences=layout.batch,
             mean=each,
-            spread=length_spread(osl=traffic.osl),
+            spread=traffic.context_deviation,
             sigmas=OCCUPANCY_SIGMAS,
         )
         planned = minimum(bound, worst)

@@ -12,7 +12,7 @@ from perfmodel.formulas.experts import (
     tokens_per_fullest_rank,
     tokens_per_shared_rank,
 )
-from perfmodel.formulas.statistics import largest_context_sum, length_spread
+from perfmodel.formulas.statistics import largest_context_sum
 from perfmodel.ledger.records import Dims, Family, Layout, Quantities, Traffic
 from perfmodel.units import Count, Dimensionless
 
@@ -58,8 +58,8 @@ def _of_answers(layout: Layout, family: Family, traffic: Traffic) -> Contexts:
     verify = 1 + layout.draft
     contexts = largest_context_sum(
         sequences=layout.batch,
-        mean=traffic.isl + traffic.osl / 2,
-        spread=traffic.context_spread * length_spread(osl=traffic.osl),
+        mean=traffic.context,
+        spread=traffic.context_spread * traffic.context_deviation,
         ranks=layout.ranks,
     )
     tokens = layout.batch * verify / family.micro

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from perfmodel.algebra import maximum
+from perfmodel.formulas.statistics import length_spread
 from perfmodel.specs.deployment import Exchange as ExchangeForm
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
 from perfmodel.units import Bytes, Count, Dimensionless, Flop, Fraction
@@ -212,6 +214,26 @@ class Traffic:
     isl_spread: Dimensionless = 0
     #: spread of the logarithm of what a sequence makes of an expert's popularity: favourites of its own
     variety: Dimensionless = 0
+    #: mean context of a request that runs, and its standard deviation, where lengths are spread
+    running_context: Count | None = None
+    running_deviation: Count | None = None
+
+    @property
+    def context(self) -> Count:
+        """Mean context of a request that runs; of equal lengths the input and half of the output."""
+        return self.isl + self.osl / 2 if self.running_context is None else self.running_context
+
+    @property
+    def context_deviation(self) -> Count:
+        """Standard deviation of the context of a request that runs."""
+        return length_spread(osl=self.osl) if self.running_deviation is None else self.running_deviation
+
+    @property
+    def longest(self) -> Count:
+        """Tokens of a request at its end; where lengths are spread, those of one three deviations above the mean."""
+        if self.running_context is None:
+            return self.isl + self.osl
+        return maximum(self.isl + self.osl, self.context + 3 * self.context_deviation)
 
     def even(self) -> "Traffic":
         """Return the same requests with equal loads: what the mean rank has."""

@@ -40,6 +40,8 @@ SHARED = (
     "balanced",
     "prefix_hit",
     "isl_spread",
+    "running_context",
+    "running_deviation",
     "memory_share",
 )
 

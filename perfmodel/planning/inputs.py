@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _K = 1024  # tokens of a "k", as lengths are named
 
 
+MOST_SPREAD = 10  # as files may have
+
+
 def quantity(text: str | None, unit: str, option: str) -> float | None:
     """Read a quantity such as '50ms'; raise ``UsageError`` naming the option."""
     from perfmodel.units import Unit
@@ -46,6 +49,29 @@ def tokens(text: str | None, option: str) -> int | None:
     if value < 1 or value % 1:
         raise UsageError(f"{option}: {text!r}; allowed: whole tokens from 1, like 4096 or 4k (4 x 1024)")
     return positive(int(value), option)
+
+
+def limits(wait: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Read limits like '2s' and 'p99=3s' by the keys of a run-spec; raise ``UsageError`` naming the option."""
+    from perfmodel.specs.run import limits_of
+
+    try:
+        found = limits_of(wait, texts)
+    except ValueError as error:
+        raise UsageError(f"--{wait}: {error}") from None
+    return {key: quantity(text, "s", f"--{wait}") for key, text in found.items()}
+
+
+def spread(value: float | None, option: str) -> float | None:
+    """Return a standard deviation over a mean; raise ``UsageError`` where it is none that lengths have."""
+    if value is not None and not 0 <= value <= MOST_SPREAD:
+        raise UsageError(f"{option}: {value:g}; allowed: from 0 to {MOST_SPREAD}, standard deviation over mean")
+    return value
+
+
+def beside(path: str | None) -> str | None:
+    """Return the path of a file that no name on file can be taken for."""
+    return f"./{path}" if path and "/" not in path else path
 
 
 def positive(value: int | None, option: str) -> int | None:

@@ -16,6 +16,7 @@ from perfmodel.planning.site import machine_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.prediction.techniques import setting_of
+from perfmodel.solver.solution import Status
 from perfmodel.specs.base import Known
 from perfmodel.specs.conditions import Conditions, DeploymentConditions, LayoutConditions, Pool, conditions_of
 from perfmodel.specs.deployment import PHASES, Phase
@@ -124,7 +125,7 @@ def load_plan(path: str) -> LoadedPlan:
 def plan_of(found: Planned) -> PlanSpec | None:
     """Return the file of the best plan, or None where there is none; files of the user's are named by their paths."""
     request, best = found.request, found.solution.best
-    if best is None:
+    if best is None or found.solution.status is not Status.OPTIMAL:
         return None
     conditions = _conditions(request, best)
     each = {phase: machine.rates().packages_per_server for phase, machine in request.machines.items()}
@@ -185,6 +186,8 @@ def _conditions(request: PlanRequest, best: Deployment) -> DeploymentConditions:
         balanced=case.even,
         prefix_hit=as_float(case.prefix_hit),
         isl_spread=as_float(case.isl_spread),
+        running_context=None if case.running_context is None else as_float(case.running_context),
+        running_deviation=None if case.running_deviation is None else as_float(case.running_deviation),
         tpot=request.search.targets.tpot,
         memory_share=request.run.memory_share,
         prefill=pool(best.prefill, best.prefill_instances),

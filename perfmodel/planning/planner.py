@@ -8,6 +8,7 @@ from typing import Any
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.planning.doubts import Doubts, doubts_of
+from perfmodel.planning.referee import Verdict, refereed
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.deployment_uncertainty import (
@@ -39,11 +40,13 @@ class Planned:
     sensitivity: Sequence[Swing] = ()
     #: how sure the loss of each rival, of each other choice, and of each published layout is
     doubts: Doubts | None = None
+    #: what clients see of the best plan, where that was asked for
+    clients: Verdict | None = None
 
     @property
     def tpot_chance(self) -> float | None:
         """Probability that TPOT is within what was asked for; None where nothing was, or there is no plan."""
-        limit, best = self.request.search.targets.tpot, self.solution.best
+        limit, best = self.request.run.tpot, self.solution.best
         if self.intervals is None or limit is None or best is None:
             return None
         return self.intervals.chance(limit, as_float(best.decode.point.tokens_per_step))
@@ -51,20 +54,20 @@ class Planned:
     @property
     def ttft_chance(self) -> float | None:
         """Probability that TTFT is within what was asked for; None where nothing was, or there is no plan."""
-        limit = self.request.search.targets.ttft
+        limit = self.request.run.ttft
         return None if self.overall is None or limit is None else chance(self.overall.ttfts, limit)
 
     @property
     def chance_of_all(self) -> float | None:
         """Probability that every limit asked for is met at once, on one machine; None where fewer than two were."""
-        search, best = self.request.search, self.solution.best
+        search, run, best = self.request.search, self.request.run, self.solution.best
         if self.intervals is None or self.overall is None or best is None:
             return None
         met: list[Any] = []
-        if search.targets.tpot is not None:
-            met.append(self.intervals.steps / as_float(best.decode.point.tokens_per_step) <= search.targets.tpot)
-        if search.targets.ttft is not None:
-            met.append(self.overall.ttfts <= search.targets.ttft)
+        if run.tpot is not None:
+            met.append(self.intervals.steps / as_float(best.decode.point.tokens_per_step) <= run.tpot)
+        if run.ttft is not None:
+            met.append(self.overall.ttfts <= run.ttft)
         if search.rate is not None:
             met.append(self.overall.rates >= search.rate * (1 - 1e-9))
         return None if len(met) < 2 else as_float(prod(met).mean())
@@ -85,10 +88,13 @@ def planned(run: RunSpec) -> Planned:
     request = request_of(run)
     searched, targets = request.search, request.search.targets
     for _ in range(TIGHTENINGS):
-        solution = solve(request.case, searched, request.cases["prefill"], request.given)
-        best = solution.best
-        if best is None:
+        solution, clients = solve(request.case, searched, request.cases["prefill"], request.given), None
+        if solution.best is None:
             return Planned(request=request, solution=solution)
+        if request.asked is not None:
+            solution, clients = refereed(solution, request.asked, request.cases)
+        best = solution.best
+        assert best is not None
         prefill, intervals = _ranges(best, request)
         overall = deployment_intervals(
             best, prefill, intervals, request.cases["prefill"], request.search.utilisation, request.search.rate
@@ -112,6 +118,7 @@ def planned(run: RunSpec) -> Planned:
                     best, request.machines, request.cases, request.search.utilisation, ("TPOT", "TTFT")
                 ),
                 doubts=doubts_of(solution, request.machines, request.cases),
+                clients=clients,
             )
         searched = replace(searched, targets=searched.targets.model_copy(update=tighter))
     raise UsageError(

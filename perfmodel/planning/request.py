@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.files import catalog
+from perfmodel.files.folders import file_name
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import choices_of
 from perfmodel.planning.published_layouts import published_layouts
+from perfmodel.planning.requests_asked import RequestsAsked, requests_asked
 from perfmodel.planning.site import files_of, strange, with_site
 from perfmodel.prediction.cost import card_prices
 from perfmodel.prediction.joined_pools import joined_rates
@@ -55,6 +58,8 @@ class PlanRequest:
     remarks: tuple[str, ...]
     #: layouts that were published for the model on these systems
     given: tuple[Given, ...] = ()
+    #: what clients send and are to see; none where means of equal requests are all that is asked for
+    asked: RequestsAsked | None = None
 
     @property
     def machine(self) -> Machine:
@@ -155,6 +160,15 @@ def _check(run: RunSpec) -> None:
             raise UsageError(f"{option} needs --prefill-on: the system that prefill runs on")
     if run.prefill_price is not None and run.price is None:
         raise UsageError("--prefill-price needs --price, that of a card of the decode pool")
+    if run.workload is not None:
+        for option, value in (
+            ("--isl", run.isl),
+            ("--osl", run.osl),
+            ("--isl-cv", run.isl_cv),
+            ("--osl-cv", run.osl_cv),
+        ):
+            if value is not None:
+                raise UsageError(f"{option} with --workload; allowed: one of them, the file says how long requests are")
     if run.prefill_on is None:
         return
     if run.cards is not None and run.prefill_cards is None and run.rate is None:
@@ -179,10 +193,11 @@ def _cases(
     machines: Mapping[Phase, Machine],
     acceptance: tuple[float, ...],
     service: Mapping[str, Any],
+    asked: RequestsAsked | None,
 ) -> dict[Phase, Case]:
     """Return what stays fixed for each pool; one case where both are on one system."""
     decode, prefill = machines["decode"], machines["prefill"]
-    isl, osl = int(run.isl or 0), int(run.osl or 0)
+    isl, osl = (int(run.isl or 0), int(run.osl or 0)) if asked is None else asked.lengths()
     inputs.check_lengths(model, isl, osl)
     shared = Service(
         system=decode.system.word,
@@ -191,6 +206,7 @@ def _cases(
         isl=isl,
         osl=osl,
         acceptance=acceptance,
+        **(asked.moments() if asked is not None else {}),
         **service,
     )
     if prefill is decode:
@@ -198,6 +214,12 @@ def _cases(
         return {"prefill": case, "decode": case}
     rates = joined_rates({"prefill": prefill.rates(), "decode": decode.rates()})
     return {phase: case_of(shared, model, rates[phase]) for phase in rates}
+
+
+def _tightest(run: RunSpec, wait: str) -> float | None:
+    """Return what a search holds a mean to: the tightest limit on a wait, since most of what is seen is below it."""
+    limits = (getattr(run, wait), *(value for key, value in run.percentile_limits.items() if key.startswith(wait)))
+    return min((value for value in limits if value is not None), default=None)
 
 
 def _searched(
@@ -212,7 +234,7 @@ def _searched(
     return SearchRequest(
         servers=_servers(run.cards, decode, names["decode"], "--cards", pools),
         rate=run.rate,
-        targets=Targets(tpot=run.tpot, ttft=run.ttft),
+        targets=Targets(tpot=_tightest(run, "tpot"), ttft=_tightest(run, "ttft")),
         utilisation=as_float(run.utilisation),
         objective=run.aim,
         choices=choices,
@@ -222,6 +244,11 @@ def _searched(
         serving=cast(Serving, run.serving),
         domains=(_domain(prefill, scale_out), _domain(decode, scale_out)),
     )
+
+
+def _files_of_workload(run: RunSpec) -> tuple[str, ...]:
+    """Return the file of the workload, as a plan names it."""
+    return () if run.workload is None else (file_name(Path(run.workload)),)
 
 
 def request_of(run: RunSpec) -> PlanRequest:
@@ -247,7 +274,8 @@ def request_of(run: RunSpec) -> PlanRequest:
     }
     positions, origin = inputs.read_acceptance(run.acceptance, model)
     _drafted(choices, positions)
-    cases = _cases(run, model, machines, positions, service)
+    asked = requests_asked(run, model)
+    cases = _cases(run, model, machines, positions, service, asked)
     parts = [
         part for phase in ("decode", "prefill") for part in (*machines[phase].parts, *(t.known for t, _ in wanted))
     ]
@@ -262,12 +290,16 @@ def request_of(run: RunSpec) -> PlanRequest:
         settings=settings,
         techniques=techniques,
         ideal={phase: ideal(machine).rates() for phase, machine in machines.items()},
-        files=tuple(dict.fromkeys((known.file, *(part.file for part in parts), *files_of(site)))),
+        files=tuple(
+            dict.fromkeys((known.file, *(part.file for part in parts), *files_of(site), *_files_of_workload(run)))
+        ),
         acceptance=origin,
         given=published_layouts(model, machines, choices, techniques),
+        asked=asked,
         remarks=(
             *known.notes,
             *remarks,
+            *(() if asked is None else asked.remarks),
             *strange(plain["decode"], site),
             *(f"{name}={settings[name]} is a bound: it cannot be set up" for name in bounds),
         ),

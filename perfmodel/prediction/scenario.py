@@ -150,6 +150,8 @@ def case_of(conditions: Service, model: ModelSpec, rates: Rates) -> Case:
         even=conditions.balanced,
         prefix_hit=conditions.prefix_hit,
         isl_spread=conditions.isl_spread,
+        running_context=conditions.running_context,
+        running_deviation=conditions.running_deviation,
     )
 
 

@@ -30,6 +30,9 @@ class Case:
     #: part of a prompt whose cache is found ready, and relative spread of the lengths batched together
     prefix_hit: Fraction = 0
     isl_spread: Dimensionless = 0
+    #: mean context of a request that runs, and its standard deviation, where lengths are spread: else they follow
+    running_context: Count | None = None
+    running_deviation: Count | None = None
 
     @property
     def dims(self) -> Dims:
@@ -49,6 +52,8 @@ class Case:
             context_spread=self.rates.context_spread,
             prefix_hit=self.prefix_hit,
             isl_spread=self.isl_spread,
+            running_context=self.running_context,
+            running_deviation=self.running_deviation,
         )
         return given.even() if self.even or self.rates.even else given
 

@@ -93,8 +93,9 @@ def tpot_over_context(plan: PoolPlan, case: Case, added: float = 0.0) -> dict[st
     """Return TPOT with every request of the batch at its first and at its last token; ``added`` is prefill's."""
     ends = {"start": case.isl, "end": case.isl + case.osl}
     found: dict[str, float] = {}
+    alike = replace(case, running_context=None, running_deviation=None)
     for name, context in ends.items():
-        point = exact_pool(plan.layout, plan.family, replace(case, isl=context, osl=1)).point
+        point = exact_pool(plan.layout, plan.family, replace(alike, isl=context, osl=1)).point
         found[name] = as_float(point.tpot) + added
     return found
 

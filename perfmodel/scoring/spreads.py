@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from perfmodel.specs.evidence import LeftOutOf
 
-#: degrees of Student's t: tails above a normal's, for few sources are on file; misses on file are likelier the more there
-#: are (by e^1.2 with six against four, e^2.9 with a normal), six is where a study on fewer rows had its upper end
+#: degrees of Student's t: tails above a normal's, for few sources are on file; misses on file are likelier the more
+#: there are (by e^1.2 with six against four, e^2.9 with a normal), and a study on fewer rows took four to six
 FREEDOM = 6
 LEAST, MOST = 0.005, 1.5  # of a spread that is searched
 #: middle of what a spread is taken for before anything is left out, a factor e either way one standard deviation: few

@@ -41,7 +41,9 @@ def decode_step(layout: Layout, family: Family, case: Case) -> DecodeStep:
     Contexts of 128 to 32,768 tokens are equal, as the replay has the busiest rank itself.  What does not fit memory
     is left out where two contexts of a batch or more fit; batches of which fewer fit end the table.
     """
-    plain = replace(case, osl=2, rates=replace(case.rates, context_spread=0.0))
+    plain = replace(
+        case, osl=2, running_context=None, running_deviation=None, rates=replace(case.rates, context_spread=0.0)
+    )
     batch, context = (one.ravel() for one in np.meshgrid(np.array(BATCHES, float), CONTEXTS, indexing="ij"))
     point = pool_point(replace(layout, batch=batch), family, replace(plain, isl=context - 1))
     shape = (len(BATCHES), len(CONTEXTS))

@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Layout
+from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.joined_pools import JoinedPools
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
-from perfmodel.prediction.serving import PoolPoint, cache_transfer
+from perfmodel.prediction.serving import Case, PoolPoint, cache_transfer
 from perfmodel.service.arrivals import ClosedLoop, poisson
 from perfmodel.service.fits import decode_step, prefill_step
 from perfmodel.service.records import (
@@ -26,6 +27,7 @@ from perfmodel.service.records import (
 from perfmodel.specs.conditions import Conditions, Load
 from perfmodel.specs.machine import EngineSpec, StackSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.run import Routing
 from perfmodel.specs.workload import lognormal
 from perfmodel.supply.rates import Rates
 
@@ -185,6 +187,51 @@ def transfer(prefill: Resolved) -> Transfer:
     whole = cache_transfer(prefill=prefill.point, layout=Layout.of(prefill.plan.layout), case=case)
     latency = as_float(case.rates.kv_tier.latency)
     return Transfer(latency=latency, per_token=(as_float(whole) - latency) / as_float(case.isl))
+
+
+def planned_service(best: Deployment, cases: tuple[Case, Case], routing: Routing = "round_robin") -> Service:
+    """Return the pools of a deployment under the cases of both, prefill's first: no engine's own settings.
+
+    A step has room for the tokens of as many prompts as the plan batches, all of one mean length; a rank runs as many
+    requests as the plan's batch and its cache let it.  The first token comes from decode, as
+    :class:`perfmodel.prediction.serving.FirstToken` counts it; of mixed instances from prefill, which goes first.
+    """
+    prefill, decode = Layout.of(best.prefill.layout), Layout.of(best.decode.layout)
+    costs = (
+        prefill_step(prefill, best.prefill.family, cases[0]),
+        decode_step(decode, best.decode.family, cases[1]),
+    )
+    point, rates = best.decode.point, cases[0].rates
+    budget = max(1, round(as_float(prefill.batch * cases[0].isl)))
+    servers, each = 0, 0.0
+    if rates.frontend_rate is not None:
+        servers = round(as_float(rates.frontends)) * best.prefill_instances
+        each = 1 / as_float(rates.frontend_rate)
+    front_end = FrontEnd(delay=as_float(rates.request_path), servers=servers, service_time=each)
+    batching: dict[str, Any] = {
+        "instances": best.decode_instances,
+        "ranks": int(as_float(decode.ranks)),
+        "slots": best.decode.layout.batch,
+        "cache_tokens": cache_tokens(point),
+        "reserved": RESERVED,
+        "routing": "least_requests" if routing == "least_work" else routing,
+        "tokens_per_step": as_float(point.tokens_per_step),
+    }
+    if best.mixed:
+        pool = MixedPool(prefill=costs[0], decode=costs[1], budget=budget, mode="prefill_first", **batching)
+        return Service(mixed=pool, front_end=front_end)
+    return Service(
+        prefill=PrefillPool(
+            step=costs[0],
+            instances=best.prefill_instances,
+            ranks=int(as_float(prefill.ranks)),
+            budget=budget,
+            routing=routing,
+        ),
+        decode=DecodePool(step=costs[1], **batching),
+        front_end=front_end,
+        transfer=Transfer(latency=as_float(best.first_token.kv_transfer)),
+    )
 
 
 def engine_of(stack: StackSpec, name: str | None) -> EngineSpec:

@@ -92,7 +92,7 @@ def largest_batch(case: Case, structure: Structure) -> int:
     keys, phase = structure.keys, structure.family.phase
     per_token = cache_bytes_per_die(case.model.attention, structure.family, LARGEST_TP) * case.model.num_hidden_layers
     per_token = per_token * keys.get("kv_resident", 1) / (keys.get("cp", 1) * keys.get("dcp", 1))
-    held = case.isl + (case.osl / 2 if phase == "decode" else 0)
+    held = case.traffic.context if phase == "decode" else case.isl
     bound = as_float(usable_memory(case.rates) / (per_token * held))
     return int(min(LARGEST_BATCH, max(1, bound)))
 

@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.solver.request import SearchRequest
 from perfmodel.specs.deployment import LayoutShape, Phase
+
+if TYPE_CHECKING:  # it is made of what is made of this
+    from perfmodel.solver.finalists import Finalists
 
 
 class Status(StrEnum):
@@ -123,3 +127,5 @@ class Solution:
     full: Mapping[Phase, PoolPlan] = field(default_factory=dict)
     #: what each layout that was given leads to
     given: tuple[GivenOutcome, ...] = ()
+    #: plans with more room in either pool
+    finalists: "Finalists | None" = None

@@ -6,6 +6,7 @@ from perfmodel.errors import UsageError
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
 from perfmodel.solver.both_pools import deployment, searched
+from perfmodel.solver.finalists import Finalists
 from perfmodel.solver.given_layouts import Given, full_pools, outcomes
 from perfmodel.solver.infeasibility import tally_infeasibility
 from perfmodel.solver.join import Join
@@ -17,7 +18,10 @@ from perfmodel.solver.tally import Tally
 
 
 def solve(
-    case: Case, request: SearchRequest, prefill_case: Case | None = None, given: Sequence[Given] = ()
+    case: Case,
+    request: SearchRequest,
+    prefill_case: Case | None = None,
+    given: Sequence[Given] = (),
 ) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
@@ -60,4 +64,5 @@ def solve(
         search=request,
         full=full_pools(top[0], cases, request) if shown else {},
         given=outcomes(given, joins, columns, cases, request, top[0]) if shown else (),
+        finalists=Finalists(joins=joins, best=top[0], columns=columns, cases=cases, request=request) if shown else None,
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
-from perfmodel.specs.base import LEAST, PositiveInt, Spec
+from perfmodel.specs.base import LEAST, MOST, PositiveInt, Spec
 from perfmodel.specs.deployment import LARGEST_VERIFIED, ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
 
 
@@ -42,6 +42,10 @@ class Service(Spec):
     prefix_hit: Annotated[float, Ge(0), Lt(1)] = 0.0
     #: relative spread of the lengths of the prompts that are batched together
     isl_spread: Annotated[float, Ge(0), Le(3)] = 0.0
+    #: where lengths are spread, mean and standard deviation of the context of a request that runs: long answers are met
+    #: more often; else the input and half of the output
+    running_context: Annotated[float, Ge(1), Le(MOST)] | None = None
+    running_deviation: Annotated[float, Ge(0), Le(MOST)] | None = None
     #: rows measured where it is to run, by name or file: what is predicted is of that site
     site: tuple[str, ...] = ()
     #: share of the memory that a framework sees which the engine takes, where it is not the stack's

@@ -1,9 +1,10 @@
 """A run-spec: what ``moeplan solve`` is asked, in a file; every key is an option of the same name."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, Field, PlainSerializer, Strict
+from pydantic import BeforeValidator, Field, PlainSerializer, Strict, model_validator
 
 from perfmodel.specs.base import MOST, Spec
 from perfmodel.units import Unit
@@ -13,8 +14,16 @@ Serving = Literal["disaggregated", "mixed", "any"]
 #: load of either pool at most, and plans shown, where a run-spec leaves them out
 UTILISATION, TOP = 0.8, 5
 
+#: which instance takes a request: in turn, any, or the one with the least work before it
+Routing = Literal["round_robin", "random", "least_work"]
+#: waits that a limit may be on, and how it is asked for: a mean, or what so many of a hundred requests stay within
+WAITS = ("ttft", "tpot")
+PERCENTILES = ("p50", "p90", "p99")
+
 Count = Annotated[int, Strict(), Gt(0), Le(MOST)]
 Share = Annotated[float, Strict()]
+#: at most what lengths of real services reach
+Spread = Annotated[float, Ge(0), Le(10)]
 Money = Annotated[float, Gt(0), Field(allow_inf_nan=False)]
 #: written back with their units, all digits kept, as they are read
 Time = Annotated[float, Unit("s"), Gt(0), PlainSerializer(lambda value: f"{value!r} s")]
@@ -51,6 +60,32 @@ Acceptance = Annotated[
 ]
 
 
+def _path(value: Any) -> Any:
+    """A workload is a file: its name alone is that of one beside."""
+    return f"./{value}" if isinstance(value, str) and value and "/" not in value else value
+
+
+def limits_of(wait: str, texts: Iterable[Any]) -> dict[str, Any]:
+    """Return limits like '2s' and 'p99=3s' by the keys of a run-spec, the last on one key; raise for others.
+
+    Raises ``ValueError``.
+
+    >>> limits_of("ttft", ["2s", "p99=3s"])
+    {'ttft': '2s', 'ttft_p99': '3s'}
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        word, equals, value = text.partition("=") if isinstance(text, str) else ("", "", text)
+        word = word.strip().lower()
+        if equals and word not in (*PERCENTILES, "mean"):
+            raise ValueError(f"{text!r}; allowed: a time like 2s, of the mean, or p50=2s, p90=2s, p99=2s")
+        if equals and not value.strip():
+            raise ValueError(f"{text!r}; allowed: a time after it, like {word}=2s")
+        key = f"{wait}_{word}" if equals and word != "mean" else wait
+        found[key] = value if equals else text
+    return found
+
+
 class RunSpec(Spec):
     """Keys of a run-spec; a key left out is as its option left out."""
 
@@ -60,8 +95,27 @@ class RunSpec(Spec):
     rate: Rate = None
     isl: Count | None = None
     osl: Count | None = None
+    #: a trace or its summary: lengths and arrivals in place of isl and osl, the means
+    workload: Annotated[str | None, BeforeValidator(_path)] = None
+    #: standard deviation over mean of lengths, and of the gaps between arrivals
+    isl_cv: Spread | None = None
+    osl_cv: Spread | None = None
+    arrival_cv: Spread | None = None
+    routing: Routing | None = None
+    #: limits on means
     tpot: Time | None = None
     ttft: Time | None = None
+    #: limits on what so many of a hundred requests stay within
+    tpot_p50: Time | None = None
+    tpot_p90: Time | None = None
+    tpot_p99: Time | None = None
+    ttft_p50: Time | None = None
+    ttft_p90: Time | None = None
+    ttft_p99: Time | None = None
+    #: least part of the requests that are within every limit
+    goodput: Annotated[Share, Gt(0), Le(1)] | None = None
+    #: whether the waits of clients are told where nothing else asks for them
+    clients_view: Annotated[bool, Strict()] | None = None
     objective: Objective | None = None
     serving: Serving | None = None
     #: what a card costs an hour, in any money
@@ -86,6 +140,39 @@ class RunSpec(Spec):
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _limits_apart(cls, values: Any) -> Any:
+        """Take limits as options have them: ``ttft: [2s, p99=3s]``."""
+        if not isinstance(values, dict):
+            return values
+        taken = dict(values)
+        for wait in WAITS:
+            given = taken.get(wait)
+            texts = given if isinstance(given, (list, tuple)) else [given]
+            if texts is given or (isinstance(given, str) and "=" in given):
+                del taken[wait]
+                found = limits_of(wait, texts)
+                twice = sorted(key for key in found if taken.get(key) is not None)
+                if twice or len(found) < len(texts):
+                    raise ValueError(
+                        f"{', '.join(twice) or wait}: two limits on the same; allowed: one; drop the other"
+                    )
+                taken |= found
+        return taken
+
+    @property
+    def percentile_limits(self) -> dict[str, float]:
+        """Limits on percentiles, like ``ttft_p99``, in seconds."""
+        keys = (f"{wait}_{word}" for wait in WAITS for word in PERCENTILES)
+        return {key: value for key in keys if (value := getattr(self, key)) is not None}
+
+    @property
+    def tells_clients(self) -> bool:
+        """Whether anything asks what clients see: lengths, arrivals, a limit that means do not tell of, or a flag."""
+        given = (self.workload, self.isl_cv, self.osl_cv, self.arrival_cv, self.routing, self.goodput)
+        return bool(self.clients_view) or bool(self.percentile_limits) or any(one is not None for one in given)
+
     @property
     def aim(self) -> Objective:
         """What the search is for; with a rate alone the fewest cards."""
@@ -106,4 +193,10 @@ class RunSpec(Spec):
 
 #: what a search cannot do without
 NEEDED = ("model", "on", "isl", "osl", "tpot")
+#: what stands for one of them
+IN_PLACE_OF = {
+    "isl": ("workload",),
+    "osl": ("workload",),
+    "tpot": tuple(f"tpot_{word}" for word in PERCENTILES),
+}
 EITHER = ("cards", "rate")

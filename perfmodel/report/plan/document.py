@@ -15,6 +15,7 @@ from perfmodel.report.plan.alternatives import (
     other_choices_table,
 )
 from perfmodel.report.plan.budget import cards_allowed, domains_in_words
+from perfmodel.report.plan.clients import client_facts, client_notes, clients_table
 from perfmodel.report.plan.commands import explain_command
 from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
 from perfmodel.report.plan.first_token import first_token_table
@@ -56,16 +57,19 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         "decode": explain_command(best.decode, request, tpot=None if best.mixed else request.search.targets.tpot),
         "prefill": explain_command(best.prefill, request, tpot=None),
     }
+    if answer.clients is not None:
+        facts |= client_facts(answer.clients)
     facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in points]
     facts["published"] = published_facts(answer)
     return Document(
         schema="moeplan.solution/1",
         title=_title(request),
         tables=(
-            targets_table(facts),
+            targets_table(facts, answer.clients),
+            *(() if answer.clients is None else (clients_table(answer.clients),)),
             pools_table(request, best, facts),
             totals_table(facts, best, request.cases),
-            first_token_table(facts, best.mixed),
+            first_token_table(facts, best.mixed, answer.clients),
             memory_table(best.decode, request.case),
             *((front_table(points, request, best, facts),) if points else ()),
             next_best_table(answer),
@@ -76,7 +80,13 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             assumption_table(answer.sensitivity),
         ),
         facts=facts,
-        notes=(*searched, *_tightened(answer), *published_notes(answer), *_notes(request, best, facts, optimal)),
+        notes=(
+            *searched,
+            *client_notes(answer),
+            *_tightened(answer),
+            *published_notes(answer),
+            *_notes(request, best, facts, optimal),
+        ),
     )
 
 

@@ -38,7 +38,7 @@ def asked_facts(answer: Planned) -> dict[str, Any]:
 def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
     """Return the numbers of the best plan in SI units."""
     request, cases = answer.request, answer.request.cases
-    search, decode = request.search, answer.request.cases["decode"]
+    decode = cases["decode"]
     cards = {phase: servers * cases[phase].rates.packages_per_server for phase, servers in best.servers.items()}
     used, budget = sum(cards.values()), sum(cards_allowed(request).values())
     terms = best.first_token
@@ -52,11 +52,11 @@ def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
         / best.decode.layout.dies,
         "serving": "mixed" if best.mixed else "disaggregated",
         "tpot_s": best.tpot,
-        "tpot_target_s": search.targets.tpot,
+        "tpot_target_s": request.run.tpot,
         "tpot_at_context_s": tpot_over_context(best.decode, decode, best.tpot_added),
         "longest_gap_s": best.longest_gap,
         "ttft_s": as_float(terms.ttft),
-        "ttft_target_s": search.targets.ttft,
+        "ttft_target_s": request.run.ttft,
         "ttft_terms_s": {
             **({"request_path": as_float(terms.request_path)} if as_float(terms.request_path) else {}),
             **({"frontend": as_float(terms.frontend)} if as_float(terms.frontend) else {}),

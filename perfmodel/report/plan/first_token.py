@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from perfmodel.planning.referee import Verdict
+from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
 
 TTFT_DEFINITION = (
@@ -14,7 +16,13 @@ MIXED_TTFT = (
 )
 
 
-def first_token_table(facts: dict[str, Any], mixed: bool) -> Table:
+MEAN_ALONE = (
+    "a mean, and no queue of prompts is in it; percentiles, and the mean with queues, come with a limit like "
+    "--ttft p99=2s, or with --clients-view"
+)
+
+
+def first_token_table(facts: dict[str, Any], mixed: bool, clients: Verdict | None = None) -> Table:
     """Return the terms of TTFT and their sum."""
     terms = {**facts["ttft_terms_s"], "sum": facts["ttft_s"]}
     rows = tuple({"term": name.replace("_", " "), "time": value} for name, value in terms.items())
@@ -22,5 +30,13 @@ def first_token_table(facts: dict[str, Any], mixed: bool) -> Table:
         "Time to first token",
         (Column("term", "term"), Column("time", "mean", "s")),
         rows,
-        (MIXED_TTFT if mixed else TTFT_DEFINITION,),
+        (MIXED_TTFT if mixed else TTFT_DEFINITION, *((MEAN_ALONE,) if clients is None else _replayed(clients))),
+    )
+
+
+def _replayed(clients: Verdict) -> tuple[str, ...]:
+    mean = format_quantity(clients.seen.values["ttft"], "s")
+    return (
+        f"replayed, with the queues that are not in these terms: {mean}; the form waits for full batches, where an "
+        "engine starts with what is there",
     )
