@@ -627,12 +627,12 @@ def moment_cases() -> Iterator[Case]:
                             load=load,
                             peak_load=load,
                             ranks=ranks,
-                            instances=INSTANCES,
+                            instances=INSTANCES if routing == "round_robin" else 1,  # at random each is one of its own
                             work_scv=0.0,
                             long_prompts=0.0,
                             slots=float(slots),
-                            arrival_cv=cv,
-                            least_work=routing == "random",
+                            arrival_cv=cv if routing == "round_robin" else math.sqrt(scv),
+                            least_work=False,
                         )
                         row = (name, "Poisson" if cv == 1 else f"CV {cv:g}", routing.replace("_", " "))
                         mean = float(served.ttft.mean())
