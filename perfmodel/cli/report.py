@@ -72,7 +72,6 @@ def _solving(run: Any) -> list[str]:
     from inspect import signature
 
     from perfmodel.cli import solve
-
     from perfmodel.specs.run import PERCENTILES, WAITS
 
     waits = {wait: (wait, "") for wait in WAITS}
