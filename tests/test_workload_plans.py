@@ -202,6 +202,10 @@ def test_a_plan_with_a_workload_is_found_again(moeplan: Run, tmp_path: Path) -> 
     done = moeplan("explain", str(plan))
     assert done.returncode == 0, done.stderr
     assert "now," not in done.stderr
+    page = tmp_path / "plan.html"
+    made = moeplan("report", str(plan), "-o", str(page))
+    assert made.returncode == 0, made.stderr
+    assert "<span>--ttft</span> <span>p90=3s</span>" in page.read_text(encoding="utf-8")
     other = moeplan("solve", str(plan), "--ttft", "4s", "--format", "json")
     assert _facts(other)["clients"]["limits"] == {"ttft": 4.0, "tpot": 0.05}
 

@@ -72,19 +72,26 @@ def _solving(run: Any) -> list[str]:
     from inspect import signature
 
     from perfmodel.cli import solve
+    from perfmodel.specs.run import PERCENTILES, WAITS
 
+    waits = {wait: (wait, "") for wait in WAITS}
+    waits |= {f"{wait}_{word}": (wait, f"{word}=") for wait in WAITS for word in PERCENTILES}
     defaults = {name: one.default for name, one in signature(solve.command).parameters.items()}
     words = ["solve", str(run.model)]
     for name in type(run).model_fields:
         value = getattr(run, name)
-        if name == "model" or value is None or value == defaults[name]:
+        if name == "model" or value is None or value == defaults.get(name):
+            continue
+        if name in waits:
+            wait, before = waits[name]
+            words += [f"--{wait}", before + _time(value)]
             continue
         option = "--" + name.strip("_").replace("_", "-")
         if value is True:
             words.append(option)
             continue
         for one in value if isinstance(value, tuple) else (value,):
-            words += [option, _time(one) if name in ("tpot", "ttft") else f"{one}".removesuffix(".0")]
+            words += [option, f"{one}".removesuffix(".0")]
     return words
 
 
