@@ -227,7 +227,7 @@ REQUESTS: dict[str, Any] = {
     "any": lambda: given(
         one_system(), 0.5, serving="any", targets=Targets(ttft=0.2), decode={"shared_ranks": 0, "tp": 2}
     ),
-    "TTFT": lambda: given(one_system(), 0.7, targets=Targets(ttft=0.03), decode={"exchange": "gather", "tp": 2}),
+    "TTFT": lambda: given(one_system(), 0.7, targets=Targets(ttft=0.11), decode={"exchange": "gather", "tp": 2}),
     "mixed": lambda: given(one_system(), 0.6, serving="mixed", servers=2, decode={"exchange": "gather", "tp": 2}),
     "mixed behind front ends": lambda: given(
         behind_front_ends(), 0.6, serving="mixed", servers=2, decode={"exchange": "gather", "tp": 2}

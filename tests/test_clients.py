@@ -101,7 +101,6 @@ def test_more_than_it_serves_is_said(moeplan: Any) -> None:
     ("words", "says"),
     [
         ("", "--serving mixed needs a load: --concurrency N"),
-        ("--concurrency 4 --rate 2", "concurrency and rate; allowed: one"),
         ("--concurrency 0", "--concurrency: 0; allowed: 1 or more"),
         ("--concurrency 4 --engine sglnag", "engine 'sglnag'"),
         ("--rate -1", "--rate"),

@@ -53,6 +53,8 @@ def table_of(document: Document, begins: str) -> Table:
 def resolved_of(name: str, **layout: Any) -> Resolved:
     row = row_on_file(name)
     scenario = of_evidence(row.spec, row.model, row.machine.rates())
+    if row.mixed and scenario.layout["batch"] is None:
+        layout = {"batch": row.resolved.plan.layout.batch, **layout}  # as many as its clients have a rank run
     scenario.layout.update(layout)
     return resolve(scenario)
 

@@ -609,10 +609,10 @@ def test_messages_between_nodes_leave_the_own_node_out() -> None:
 
 
 def test_messages_hold_a_stage_as_far_as_nothing_hides_them() -> None:
-    """Of 4 s of work and 3 of messages all, half or nothing of the shorter hides; without messages work is all."""
+    """Half of both ways' 6 s of messages beside 4 s of work: all, half or nothing of the shorter hides."""
     for hidden, held in ((1.0, 4.0), (0.5, 5.5), (0.0, 7.0)):
-        assert roofline.stage_time(work=4.0, messages=3.0, hidden=hidden) == held
-        assert roofline.stage_time(work=3.0, messages=4.0, hidden=hidden) == held
+        assert roofline.stage_time(work=4.0, messages=6.0, hidden=hidden) == held
+        assert roofline.stage_time(work=3.0, messages=8.0, hidden=hidden) == held
         assert roofline.stage_time(work=4.0, messages=0.0, hidden=hidden) == 4.0
     assert collectives.message_handling_time(messages=480.0, leaving=0.5, per_message=125e-9) == near(30e-6)
 

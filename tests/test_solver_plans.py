@@ -70,7 +70,8 @@ def test_a_plan_explained_pool_by_pool_keeps_its_limits(moeplan, tmp_path: Path,
     step = prefill["step_time_s"]
     assert rates["prefill"] == pytest.approx(prompts / step)
     first = (prompts - 1) / (2 * utilisation * rates["prefill"]) + utilisation * step / 2 + step + decode["step_time_s"]
-    assert first + terms["kv_transfer"] == pytest.approx(predicted["ttft"], rel=1e-12)
+    path = rates_of(conditions["system"]).request_path
+    assert path + first + terms["kv_transfer"] == pytest.approx(predicted["ttft"], rel=1e-12)
     assert 0 < terms["kv_transfer"] < step
     limit = float(wanted["ttft"].removesuffix(" s")) if "ttft" in wanted else None
     assert limit is None or predicted["ttft"] <= limit * (1 + 1e-12)

@@ -24,7 +24,7 @@ from perfmodel.scoring.distance import Place, distance
 from perfmodel.scoring.evidence_fit import fit_terms
 from perfmodel.scoring.neighbours import Anchor, anchor, nearest
 from perfmodel.scoring.peers import beside
-from perfmodel.scoring.spreads import Miss, fit_spreads
+from perfmodel.scoring.spreads import FREEDOM, Miss, fit_spreads
 from perfmodel.scoring.summaries import Counted, counted, summaries
 from perfmodel.scoring.validation import Published, Result, Scored, scored, turned
 from perfmodel.scoring.without_source import NOTE, kept, prior_of, read_off
@@ -287,7 +287,7 @@ def test_ranges_that_explain_the_misses_leave_little() -> None:
     dice = np.random.default_rng(3)
     misses = []
     for source in range(200):
-        common = np.sqrt(4 / dice.chisquare(4))
+        common = np.sqrt(FREEDOM / dice.chisquare(FREEDOM))
         shift = 0.2 * dice.normal()
         for _ in range(3):
             error = float(common * (shift + 0.05 * dice.normal()))

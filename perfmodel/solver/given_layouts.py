@@ -179,12 +179,13 @@ def _tried(
         decodes = fastest_of_a_size(own)
     tally = Tally()
     found = joined(decodes, prefills, request, tally)
-    if not found and "decode" not in pools and request.targets.ttft is not None:
+    if not found and "decode" not in pools and (request.targets.ttft is not None or not decodes):
         # the search kept decode instances for its own prefill candidates: others may leave another time for a step
         choices = replace(request.choices, kv_dtypes=(cast(KvDtype, kv_dtype),))
         sizes = sizes_of(cases.decode, most_of_decode(request), request.domains[1])
-        decodes = best_decode(cases.decode, sizes, request.targets.tpot, steps, choices, Tally())
-        tally = Tally()
+        searched = Tally()
+        decodes = best_decode(cases.decode, sizes, request.targets.tpot, steps, choices, searched)
+        tally = Tally() if decodes else searched
         found = joined(decodes, prefills, request, tally)
     if found:
         return _Tried(pools=pools, join=min(found, key=lambda join: join.key))
@@ -295,12 +296,14 @@ def _refusal(
 ) -> Refused:
     """Return which limit of the whole deployment refuses pools that are within their own."""
     missed = {one.constraint: one for one in tally.rejections() if math.isfinite(one.closest)}
-    for name in ("rate", "ttft"):  # what falls short of the rate has met the limits before it
+    names = ("rate", "ttft") if decodes else REFUSING  # what falls short of the rate has met the limits before it
+    for name in names:
         if name in missed:
             one = missed[name]
             return Refused(constraint=name, closest=one.closest, limit=one.limit, unit=one.unit)
     each = cases.decode.rates.packages_per_server
-    needed = math.ceil(min(one.servers for one in decodes) - ROUNDING)
+    # a budget without room for an instance of decode leaves none to name the smallest of
+    needed = math.ceil(min((one.servers for one in decodes), default=1) - ROUNDING)
     if request.prefill_servers is None:
         needed += math.ceil(float(prefills.servers.min()) - ROUNDING)
     elif needed <= request.servers:
