@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from perfmodel.planning.published import row_on_file
 from perfmodel.service.arrivals import ClosedLoop
-from perfmodel.service.clients import PARTS, clients_view
+from perfmodel.service.clients import PARTS, clients_view, with_responses
 from perfmodel.service.records import FrontEnd, MixedPool, Requests, Service
 from perfmodel.service.replay import replay
 from perfmodel.service.setup import engine_of, requests_of
@@ -41,9 +41,8 @@ def test_one_client_waits_for_its_own_steps_alone() -> None:
 def test_all_parts_longer_make_all_waits_longer_alike(mode: Any) -> None:
     """Times are homogeneous of degree one in all steps and the path of a closed loop: elasticities add up to 1."""
     service = Service(mixed=replace(POOL, mode=mode), front_end=FrontEnd(delay=0.1))
-    view = clients_view(
-        service, Requests.of(np.full(200, 900), np.full(200, 90), ClosedLoop(clients=1)), elasticities=True
-    )
+    requests = Requests.of(np.full(200, 900), np.full(200, 90), ClosedLoop(clients=1))
+    view = with_responses(clients_view(service, requests), service, requests)
     for name in ("ttft", "tpot", "e2e"):
         assert sum(view.elasticities[name].values()) == pytest.approx(1, abs=0.02), name
     assert sum(view.elasticities["requests_per_s"].values()) == pytest.approx(-1, abs=0.02)

@@ -102,7 +102,7 @@ def test_offered_requests_come_no_sooner_than_their_turn() -> None:
 def test_a_slower_prefill_alone_moves_the_first_token() -> None:
     conditions = row(concurrency=1, requests=1)
     service = run(conditions)[1]
-    view = clients_of(service, conditions, elasticities=True)
+    view = clients_of(service, conditions, responses=True)
     assert view.elasticities["tpot"]["prefill"] == pytest.approx(0, abs=1e-9)
     parts = view.elasticities["ttft"]
     assert sum(parts.values()) == pytest.approx(1, abs=0.1)  # over a finite step each

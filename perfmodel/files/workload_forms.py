@@ -132,7 +132,7 @@ def _histogram_reader(keys: tuple[str, ...], at: tuple[int, ...], many: int) -> 
         cells = _row(text, many)
         isl, osl = (length(_number(cells[place], key), key) for place, key in zip(at[:2], keys, strict=False))
         weight = 1.0
-        if len(keys) > 2:  # noqa: PLR2004 - isl, osl and what is counted
+        if len(keys) > 2:  # isl, osl and what is counted
             weight = _finite(_number(cells[at[2]], keys[2]), keys[2])
             if not 0 < weight <= MOST:
                 raise Bad("count out of range", f"{keys[2]}: found {weight:g}; allowed: above 0 to {MOST:g}; mend it")

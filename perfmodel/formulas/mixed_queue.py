@@ -107,11 +107,11 @@ def chunked_ttft(
     decode = step * maximum(1 - request_rate * prompt_time, 0)
     met = step + request_rate * prompt_time * prompt_time * (arrival_scv + prompt_scv)
     whole = maximum(slots, 1)
-    full = (decode / slots + prompt_time) * whole
+    each = decode / slots + prompt_time  # of a prompt in a full step
     wait = budget_wait(
-        utilisation=request_rate * full / whole,
+        utilisation=request_rate * each,
         slots=whole,
-        full_step=full,
+        full_step=each * whole,
         arrival_scv=arrival_scv,
         prompt_scv=prompt_scv,
     )
@@ -218,11 +218,11 @@ def prefill_first_ttft(
     spread = prompt_time * prompt_time * prompts_per_step * (arrival_scv + prompt_scv)
     met = (1 - share) * step + share * (prefill + spread / prefill)
     whole = maximum(slots, 1)
-    full = (fixed_time / slots + prompt_time) * whole
+    each = fixed_time / slots + prompt_time  # of a prompt in a full step
     wait = budget_wait(
-        utilisation=request_rate * full / whole,
+        utilisation=request_rate * each,
         slots=whole,
-        full_step=full,
+        full_step=each * whole,
         arrival_scv=arrival_scv,
         prompt_scv=prompt_scv,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from perfmodel.algebra import minimum, never_greater
 from perfmodel.formulas.serving import single_token_drafts
@@ -196,8 +197,8 @@ def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool, agai
 def _named_again(block: Block) -> Block:
     """Return a layer whose parts are those of a draft layer that runs again."""
     lanes = ("attention", "experts", "joined", "fused", "beside")
-    named = {lane: tuple(f"{part}{AGAIN}" for part in getattr(block, lane)) for lane in lanes}
-    return replace(block, **named)  # type: ignore[arg-type]
+    named: dict[str, Any] = {lane: tuple(f"{part}{AGAIN}" for part in getattr(block, lane)) for lane in lanes}
+    return replace(block, **named)
 
 
 def _expert_lanes(family: Family, *, shared: bool, domains: Count) -> Block:

@@ -21,7 +21,7 @@ from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.site import machine_of, strange, with_site
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.techniques import inapplicable, with_setting
-from perfmodel.service.clients import ClientView, clients_view
+from perfmodel.service.clients import ClientView, clients_view, with_responses
 from perfmodel.service.setup import engine_of, holds_one, mixed_phases, mixed_service, ranks_of, requests_of
 from perfmodel.specs.base import Known, faults_in
 from perfmodel.specs.conditions import Conditions, LayoutConditions, Service, conditions_of
@@ -253,7 +253,8 @@ def _of_clients(
     engine = engine_of(machine.stack.spec, conditions.engine)
     stated = conditions.layout.batch
     taken, prefill, decode = mixed_phases(conditions, engine, model.spec, machine.rates())
-    view = clients_view(mixed_service(prefill, decode, engine, stated=stated), requests_of(taken), elasticities=True)
+    replayed = mixed_service(prefill, decode, engine, stated=stated), requests_of(taken)
+    view = with_responses(clients_view(*replayed), *replayed)
     return PoolRun(
         name=name,
         acceptance=acceptance,

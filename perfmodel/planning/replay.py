@@ -18,14 +18,15 @@ from perfmodel.planning.plan_file import LoadedPlan, load_plan, sustained_rate
 from perfmodel.prediction.deployment import short_form
 from perfmodel.prediction.joined_pools import JoinedPools, joined_rates, of_deployment
 from perfmodel.service.arrivals import ClosedLoop, renewal, stamped
-from perfmodel.service.clients import PERCENTILES, quantities_of
+from perfmodel.service.clients import quantities_of
 from perfmodel.service.records import Requests, Service
 from perfmodel.service.replay import replay
 from perfmodel.service.results import Served
 from perfmodel.service.routing import telling_block
 from perfmodel.service.series import Window, falls_behind, stays, windows_of
-from perfmodel.service.setup import LITTLE, WAVES, cache_tokens, deployment_service, engine_of
+from perfmodel.service.setup import LITTLE, WAVES, cache_tokens, deployment_service, engine_of, spread_held
 from perfmodel.specs.machine import EngineSpec
+from perfmodel.specs.run import PERCENTILES
 from perfmodel.specs.workload import Blocks, Workload, lognormal
 
 DRAWN = 20_000  # requests of lengths that are drawn
@@ -36,7 +37,6 @@ MOST_REQUESTS = 1_000_000  # that are replayed
 LEAST_RATE, MOST_RATE = 1e-6, 1e6  # 1/s; beyond, moments of steps are lost in those of arrivals
 WINDOWS = 12
 ROUTINGS = ("round_robin", "random", "least_work", "prefix_affinity")
-STATISTICS = ("mean", *PERCENTILES)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -136,7 +136,7 @@ def replayed(given: Mapping[str, Any]) -> Replayed:
     Raises ``UsageError`` for options that contradict each other, ``DataError`` for files with faults.
     """
     _refuse_contradictions(given)
-    limits = [_limit(given[name], name) for name in ("ttft", "tpot")]
+    limits = [_limit(given["ttft"], "ttft"), _limit(given["tpot"], "tpot")]
     plan = load_plan(given["plan"])
     conditions = plan.spec.conditions
     rates = joined_rates({phase: machine.rates() for phase, machine in plan.machines.items()})
@@ -199,16 +199,16 @@ def _refuse_contradictions(given: Mapping[str, Any]) -> None:
             raise UsageError(f"--{name.replace('_', '-')}: {value:g}; allowed: from 0 to {most:g}")
 
 
-def _limit(text: str | None, quantity: str) -> Limit | None:
+def _limit(text: str | None, quantity: Quantity) -> Limit | None:
     """Read a limit such as '50ms' or 'p99=2s'."""
     if text is None:
         return None
     word, equals, rest = text.partition("=")
     statistic = word.strip() if equals else "mean"
-    inputs.known(statistic, list(STATISTICS), f"--{quantity}")
+    inputs.known(statistic, ["mean", *PERCENTILES], f"--{quantity}")
     seconds = inputs.quantity(rest if equals else text, "s", f"--{quantity}")
     assert seconds is not None
-    return Limit(quantity="ttft" if quantity == "ttft" else "tpot", statistic=statistic, seconds=seconds, given=True)
+    return Limit(quantity=quantity, statistic=statistic, seconds=seconds, given=True)
 
 
 def _limits(given: list[Limit | None], plan: LoadedPlan) -> tuple[Limit, ...]:
@@ -264,8 +264,8 @@ def _workload(given: Mapping[str, Any], plan: LoadedPlan, rate: float) -> Worklo
     if count is None:
         stay = plan.spec.predicted.ttft + osl * plan.spec.predicted.tpot
         count = max(DRAWN, min(MOST_DRAWN, math.ceil(STAYS * stay * rate)))
-    least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
-    spreads = [min(LITTLE, least) if given[name] is None else float(given[name]) for name in ("isl_cv", "osl_cv")]
+    wanted = (given["isl_cv"], given["osl_cv"])
+    spreads = [spread_held(LITTLE, count) if cv is None else float(cv) for cv in wanted]
     return lognormal(isl, spreads[0], osl, spreads[1], requests=count, seed=2 * given["seed"])
 
 
@@ -332,7 +332,7 @@ def _arrivals(
         how = "at random" if cv is None or cv == 1 else f"in gaps of CV {cv:g}"
         return renewal(mean, 1.0 if cv is None else cv, count, seed), f"{mean:.4g} requests/s come {how}", mean
     times = _repeated(stamps, count)
-    if len(times) < 2 or times[-1] <= times[0]:  # noqa: PLR2004 - of one moment no rate is told
+    if len(times) < 2 or times[-1] <= times[0]:  # of one moment no rate is told
         return np.zeros(count), "all come at once, as stamped", None
     mean = rate or (len(times) - 1) / float(times[-1] - times[0])
     words = f"{mean:.4g} requests/s come as stamped" + ("" if rate is None else ", stretched to that rate")

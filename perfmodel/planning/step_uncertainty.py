@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.algebra import as_array, as_float
 from perfmodel.planning.pool_run import PoolRun
 from perfmodel.prediction.deployment import exact_pool
 from perfmodel.prediction.deployment_uncertainty import mixed_intervals
@@ -14,12 +13,13 @@ from perfmodel.prediction.uncertainty import (
     Interval,
     PoolIntervals,
     Values,
-    interval,
     left_out,
+    path_over,
     pool_intervals,
     sampled_rates,
 )
-from perfmodel.specs.evidence import RATES, left_out_of
+from perfmodel.scoring.validation import interval_of
+from perfmodel.specs.evidence import left_out_of
 from perfmodel.supply.rates import Rates
 
 
@@ -58,13 +58,9 @@ def client_intervals(run: PoolRun) -> dict[str, Interval]:
         ).relative
         for one in (run.between, run.resolved)
     }
-    path = as_float(run.machine.rates().request_path)
-    moved: dict[str, Values] = {
-        **by,
-        "path": as_array(sampled[0].request_path) / path if path else by["decode"] * 0 + 1,
-    }
+    by["path"] = path_over(run.machine, sampled[0])
     found = {}
-    for name in run.clients.elasticities:
+    for name in run.clients.responses:
         luck = np.exp(
             left_out(
                 run.machine,
@@ -72,7 +68,5 @@ def client_intervals(run: PoolRun) -> dict[str, Interval]:
                 "prefill" if name.startswith("ttft") else "decode",
             )
         )
-        relative = run.clients.moved(name, moved)
-        relative = relative / luck if name in RATES else relative * luck
-        found[name] = interval(run.clients.values[name] * relative)
+        found[name] = interval_of(run.clients.times(name, by) * luck, name, run.clients.values[name])
     return found

@@ -167,6 +167,12 @@ def sampled_rates(machine: Machine, measured_on: str | None, phase: str) -> tupl
     return replace(rates, scatter=scatter), np.exp(left_out(machine, measured_on, phase))
 
 
+def path_over(machine: Machine, rates: Rates) -> Values:
+    """Return samples of the path of a request over its own time, from sampled rates; ones where it takes none."""
+    middle = as_float(machine.rates().request_path)
+    return as_array(rates.request_path) / middle if middle else np.ones(SAMPLES)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PoolIntervals:
     """Samples of an instance's step time, and the intervals of what follows from it."""

@@ -1,5 +1,6 @@
 """What clients of mixed serving measure, as a table beside the step that they wait for."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from perfmodel.algebra import as_float
 from perfmodel.planning.pool_run import PoolRun
 from perfmodel.planning.step_uncertainty import client_intervals
 from perfmodel.report.table import Column, Document, Table
+from perfmodel.specs.run import PERCENTILES
 
 WAITS = {
     "ttft": "time to first token",
@@ -14,8 +16,12 @@ WAITS = {
     "itl_max": "longest time between two tokens of a request",
     "e2e": "whole request",
 }
-ENDS = ("", "_p50", "_p90", "_p99")
-BUSY = 0.98  # of the time that an instance runs steps, above which an open loop has more than it can serve
+PERCENTILE_COLUMNS = tuple(Column(word, word, "s") for word in PERCENTILES)
+
+
+def percentiles(values: Mapping[str, float], name: str) -> dict[str, float]:
+    """Return the percentiles of a wait by their columns."""
+    return {word: values[f"{name}_{word}"] for word in PERCENTILES}
 
 
 def with_clients(document: Document, run: PoolRun) -> Document:
@@ -69,7 +75,7 @@ def _waits_table(run: PoolRun, ends: dict[str, Any]) -> Table:
             "mean": view.values[name],
             "low": ends[name].low90 if name in ends else None,
             "high": ends[name].high90 if name in ends else None,
-            **{end.lstrip("_"): view.values[f"{name}{end}"] for end in ENDS[1:]},
+            **percentiles(view.values, name),
         }
         for name, words in WAITS.items()
         if name in view.values
@@ -79,9 +85,7 @@ def _waits_table(run: PoolRun, ends: dict[str, Any]) -> Table:
         Column("mean", "mean", "s"),
         Column("low", "from (90 %)", "s"),
         Column("high", "to (90 %)", "s"),
-        Column("p50", "p50", "s"),
-        Column("p90", "p90", "s"),
-        Column("p99", "p99", "s"),
+        *PERCENTILE_COLUMNS,
     )
     return Table("What clients measure", columns, tuple(rows), _how(run))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perfmodel.planning.replay import FEW_STAYS, Replayed
-from perfmodel.report.clients import ENDS, WAITS
+from perfmodel.report.clients import PERCENTILE_COLUMNS, WAITS, percentiles
 from perfmodel.report.table import MET, Column, Document, Table
 
 #: words of the limits
@@ -69,16 +69,14 @@ def _pools(found: Replayed) -> Iterator[tuple[str, Any]]:
 
 def _waits_table(found: Replayed) -> Table:
     rows = tuple(
-        {"wait": words, **{end.lstrip("_") or "mean": found.values[f"{name}{end}"] for end in ENDS}}
+        {"wait": words, "mean": found.values[name], **percentiles(found.values, name)}
         for name, words in WAITS.items()
         if name in found.values
     )
     columns = (
         Column("wait", "as clients see it"),
         Column("mean", "mean", "s"),
-        Column("p50", "p50", "s"),
-        Column("p90", "p90", "s"),
-        Column("p99", "p99", "s"),
+        *PERCENTILE_COLUMNS,
     )
     served = found.served
     notes = (
@@ -199,7 +197,9 @@ def _notes(found: Replayed) -> Iterator[str]:
             f"requests come for {found.stays:.1f} mean stays of one: the service fills while it is measured, so waits "
             "err low; --requests M takes more"
         )
-    budget = (found.service.mixed or found.service.prefill).budget  # type: ignore[union-attr]  # one of both is there
+    pool = found.service.mixed or found.service.prefill
+    assert pool is not None
+    budget = pool.budget
     rule = ""
     if found.joined.mixed:
         rule = ", prompts in pieces beside decode" if found.engine.mixed == "chunked" else ", prompts before decode"

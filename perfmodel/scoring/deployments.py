@@ -1,18 +1,17 @@
 """Published results of whole deployments beside their predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from perfmodel.algebra import as_array, as_float
 from perfmodel.errors import UsageError
 from perfmodel.prediction.joined_pools import JoinedPools, of_deployment
 from perfmodel.prediction.scenario import Resolved
-from perfmodel.prediction.uncertainty import Values, left_out, pool_intervals, sampled_rates
+from perfmodel.prediction.uncertainty import Values, left_out, path_over, pool_intervals, sampled_rates
 from perfmodel.scoring.validation import Predictive, Scored, interval_of, mixture
-from perfmodel.service.clients import FAR, ClientView, clients_view
+from perfmodel.service.clients import FAR, ClientView, clients_view, with_responses
 from perfmodel.service.records import Service
 from perfmodel.service.setup import Sent, engine_of, mixed_service, pools_service
 from perfmodel.specs.conditions import DeploymentConditions
@@ -73,14 +72,19 @@ def service_of(conditions: DeploymentConditions, joined: JoinedPools, machine: M
 
 
 @lru_cache(maxsize=256)
-def _view(service: Service, sent: Sent, elasticities: bool) -> ClientView:
+def _view(service: Service, sent: Sent) -> ClientView:
     """Return what clients measure; replays of the same are one."""
-    return clients_view(service, sent.requests(), elasticities=elasticities, factors=FAR)
+    return clients_view(service, sent.requests())
 
 
-def clients_of(service: Service, conditions: DeploymentConditions, *, elasticities: bool = False) -> ClientView:
-    """Return what the clients of a deployment measure, by a replay."""
-    return _view(service, Sent.of(conditions), elasticities)
+@lru_cache(maxsize=64)
+def _responses(service: Service, sent: Sent) -> ClientView:
+    return with_responses(_view(service, sent), service, sent.requests(), FAR)
+
+
+def clients_of(service: Service, conditions: DeploymentConditions, *, responses: bool = False) -> ClientView:
+    """Return what the clients of a deployment measure, by a replay, and how that moves with its parts where asked."""
+    return (_responses if responses else _view)(service, Sent.of(conditions))
 
 
 def values_of(view: ClientView, joined: JoinedPools) -> dict[str, float]:
@@ -100,18 +104,17 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
     weights = [weight for weight, _, _ in cases]
     sampled = sampled_rates(machine, None, "decode")
     luck = {phase: np.exp(left_out(machine, spec.measured_on, phase)) for phase in PHASES}
-    middle = as_float(machine.rates().request_path)
-    path = as_array(sampled[0].request_path) / middle if middle else np.ones_like(luck["decode"])
+    path = path_over(machine, sampled[0])
     moved = None
     if spec.conditions.loaded:
         joined = joined_of(spec.conditions, spec.name, model, machine)
-        moved = clients_of(service_of(spec.conditions, joined, machine), spec.conditions, elasticities=True)
+        moved = clients_of(service_of(spec.conditions, joined, machine), spec.conditions, responses=True)
     wanted = [measured.quantity for measured in spec.measured]
     alone, whole = [], []
     for _, _, case in cases:
         joined = joined_of(case, spec.name, model, machine)
         pools: dict[Phase, Resolved] = {"prefill": joined.prefill, "decode": joined.decode}
-        steps: dict[Phase, Values] = {
+        steps: dict[str, Values] = {
             phase: pool_intervals(
                 machine, pool.plan.layout, pool.plan.family, pool.scenario.case, None, None, sampled
             ).relative
@@ -122,7 +125,7 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
             lucky = _of_full_batches(joined, {phase: steps[phase] * luck[phase] for phase in PHASES})
         else:
             values = values_of(clients_of(service_of(case, joined, machine), case), joined)
-            times = _of_clients(moved, wanted, steps, path)
+            times = {name: moved.times(name, {**steps, "path": path}) for name in wanted}
             lucky = {
                 name: samples
                 * np.exp(left_out(machine, left_out_of(spec.measured_on, name, loaded=True), _phase_of(name, joined)))
@@ -136,24 +139,12 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
     return Predictive(values=found, ranges=ranges, relative=relative, each=alone)
 
 
-def _of_full_batches(joined: JoinedPools, steps: Mapping[Phase, Values]) -> dict[str, Values]:
+def _of_full_batches(joined: JoinedPools, steps: Mapping[str, Values]) -> dict[str, Values]:
     """Return samples of what two pools serve together over the prediction, as times, given those of their steps."""
     slower = np.minimum(
         joined.prefill_requests_per_s / steps["prefill"], joined.decode_requests_per_s / steps["decode"]
     )
     return {RATE: joined.requests_per_s / slower, "tpot": steps["decode"]}
-
-
-def _of_clients(
-    view: ClientView, wanted: Sequence[str], steps: Mapping[Phase, Values], path: Values
-) -> dict[str, Values]:
-    """Return samples of what clients measure over the prediction, as times."""
-    found = {}
-    for quantity in wanted:
-        known = "requests_per_s" if quantity == RATE else quantity
-        samples = view.moved(known, {"prefill": steps["prefill"], "decode": steps["decode"], "path": path})
-        found[quantity] = 1 / samples if quantity in RATES else samples
-    return found
 
 
 def deployed(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> Deployed:

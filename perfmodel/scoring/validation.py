@@ -16,11 +16,12 @@ from perfmodel.prediction.uncertainty import (
     chosen,
     interval,
     left_out,
+    path_over,
     pool_intervals,
     sampled_rates,
 )
 from perfmodel.scoring.distance import Place, place_of
-from perfmodel.service.clients import ClientView, clients_view
+from perfmodel.service.clients import ClientView, clients_view, with_responses
 from perfmodel.service.records import Requests, Service
 from perfmodel.service.setup import engine_of, holds_one, mixed_phases, mixed_service, requests_of
 from perfmodel.specs.evidence import PERCENTILE, RATE, RATES, EvidenceSpec, left_out_of
@@ -101,9 +102,9 @@ class Published:
         return clients_view(*self._replayed)
 
     @cached_property
-    def elasticities(self) -> ClientView:
-        """How that moves with both phases and the path of a request."""
-        return clients_view(*self._replayed, elasticities=True)
+    def responses(self) -> ClientView:
+        """The same with how it moves with both phases and the path of a request."""
+        return with_responses(self.clients, *self._replayed)
 
     @cached_property
     def _replayed(self) -> tuple[Service, Requests]:
@@ -262,23 +263,16 @@ def _times(row: Published, like: Published, sampled: tuple[Rates, Values]) -> Ca
         ).relative
         for one in phases
     }
-    path = as_array(rates.request_path)
 
     def of_clients(quantity: str) -> Values:
-        if quantity == RATE:
-            quantity = "requests_per_s"
-        middle = as_float(row.machine.rates().request_path)
-        moved = like.elasticities.moved(
-            quantity, {**steps, "path": path / middle if middle else np.ones_like(steps["decode"])}
-        )
-        return 1 / moved if quantity in RATES else moved
+        return like.responses.times(quantity, {**steps, "path": path_over(row.machine, rates)})
 
     def of_a_pool(quantity: str) -> Values:
         (step,) = steps.values()
         if quantity != "ttft":
             return step
         time = as_float(row.resolved.point.step_time)
-        return (path + step * time) / (as_float(row.machine.rates().request_path) + time)
+        return (as_array(rates.request_path) + step * time) / (as_float(row.machine.rates().request_path) + time)
 
     return of_clients if row.mixed else of_a_pool
 

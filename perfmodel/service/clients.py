@@ -10,6 +10,8 @@ from perfmodel.service.records import Requests, Service
 from perfmodel.service.replay import replay
 from perfmodel.service.results import Served
 from perfmodel.service.steps import DecodeStep, PrefillStep
+from perfmodel.specs.evidence import RATE, RATES
+from perfmodel.specs.run import PERCENTILES
 
 Values = NDArray[np.float64]
 
@@ -17,7 +19,6 @@ STEP = 0.05  # by which steps are made longer, to see what that does to the wait
 #: by which they are made shorter and longer where waits grow out of proportion, as those of a pool near its capacity
 FAR = (0.7, 1.4)
 PARTS = ("prefill", "decode", "path")
-PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,9 +28,7 @@ class ClientView:
     served: Served
     #: ``ttft``, ``tpot``, ``itl_max``, ``e2e``, each as a mean and as ``_p50``, ``_p90``, ``_p99``; ``requests_per_s``
     values: Mapping[str, float]
-    #: quantity -> part of the service -> relative change of the quantity over that of the part's time
-    elasticities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    #: the same as logarithms of factors on the part's time, and of the quantity over its value
+    #: quantity -> part of the service -> logarithms of factors on the part's time, and of the quantity over its value
     responses: Mapping[str, Mapping[str, tuple[Values, Values]]] = field(default_factory=dict)
 
     @property
@@ -42,6 +41,19 @@ class ClientView:
         """Part of the time that an instance of the busier pool runs a step."""
         known = [part.utilisation for name, part in self.served.parts.items() if name != "service"]
         return max(one for one in known if one == one)
+
+    @property
+    def elasticities(self) -> dict[str, dict[str, float]]:
+        """Quantity -> part of the service -> relative change of the quantity over that of the part's time."""
+        return {
+            name: {part: _slope(*response) for part, response in parts.items()}
+            for name, parts in self.responses.items()
+        }
+
+    def times(self, quantity: str, by: Mapping[str, Values]) -> Values:
+        """Return samples of the time of a quantity over its value, those of a rate one over it; as ``moved``."""
+        moved = self.moved("requests_per_s" if quantity == RATE else quantity, by)
+        return 1 / moved if quantity in RATES else moved
 
     def moved(self, quantity: str, by: Mapping[str, Values]) -> Values:
         r"""Return samples of a quantity over its value, given those of the parts' times over theirs.
@@ -57,42 +69,37 @@ class ClientView:
         return found
 
 
-def clients_view(
-    service: Service,
-    requests: Requests,
-    *,
-    elasticities: bool = False,
-    factors: Sequence[float] = (1 + STEP,),
-    seed: int = 0,
-) -> ClientView:
-    """Return what clients measure of a service, and how it moves with each part of it where that is asked for.
-
-    ``factors`` are those on the time of a part at which the requests are replayed again.
-    """
+def clients_view(service: Service, requests: Requests, seed: int = 0) -> ClientView:
+    """Return what clients measure of a service."""
     served = replay(requests, service, seed)
-    values = quantities_of(served)
-    if not elasticities:
-        return ClientView(served=served, values=values)
+    return ClientView(served=served, values=quantities_of(served))
+
+
+def with_responses(
+    view: ClientView, service: Service, requests: Requests, factors: Sequence[float] = (1 + STEP,), seed: int = 0
+) -> ClientView:
+    """Return the view of a service with how it moves with each part, replayed again with factors on the part's time."""
     at = np.log(sorted({1.0, *factors}))
     moved = {
         part: [
-            values if one == 0 else quantities_of(replay(requests, _longer[part](service, float(np.exp(one))), seed))
+            view.values if one == 0 else quantities_of(replay(requests, longer(service, float(np.exp(one))), seed))
             for one in at
         ]
-        for part in PARTS
+        for part, longer in _longer.items()
     }
     responses = {
         name: {part: (at, np.log([one[name] / value for one in moved[part]])) for part in PARTS}
-        for name, value in values.items()
+        for name, value in view.values.items()
         if value > 0
     }
+    return replace(view, responses=responses)
+
+
+def _slope(at: Values, moves: Values) -> float:
+    """Return the slope of a response beside no change, to the longer side where it was replayed."""
     here = int(np.flatnonzero(at == 0)[0])
     beside = here + 1 if here + 1 < len(at) else here - 1
-    slopes = {
-        name: {part: float(moves[beside] / at[beside]) for part, (_, moves) in parts.items()}
-        for name, parts in responses.items()
-    }
-    return ClientView(served=served, values=values, elasticities=slopes, responses=responses)
+    return float(moves[beside] / at[beside])
 
 
 def _along(at: Values, moves: Values, wanted: Values) -> Values:
@@ -116,7 +123,7 @@ def quantities_of(served: Served) -> dict[str, float]:
         if not len(known):
             continue  # of one token there is no time between two
         found[name] = float(known.mean())
-        ends = np.percentile(known, list(PERCENTILES.values())).tolist()
+        ends = np.percentile(known, [int(word[1:]) for word in PERCENTILES]).tolist()
         found |= {f"{name}_{word}": end for word, end in zip(PERCENTILES, ends, strict=True)}
     return found
 

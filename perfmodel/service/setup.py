@@ -7,7 +7,7 @@ from typing import Any, Literal
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
 from perfmodel.ledger.records import Layout
-from perfmodel.prediction.deployment import Deployment
+from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.joined_pools import JoinedPools
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.serving import Case, PoolPoint, cache_transfer
@@ -49,6 +49,40 @@ def cache_tokens(point: PoolPoint) -> int:
     return max(0, math.floor(free / as_float(held.kv_bytes_per_token_of_die)))
 
 
+def _running(engine: EngineSpec, stated: int | None) -> int | None:
+    """Return the most that a rank runs at once: as it is stated, else the engine's; none where its cache alone says."""
+    return stated if stated or engine.max_running is None else round(as_float(engine.max_running))
+
+
+def _batching(plan: PoolPlan, **schedule: Any) -> dict[str, Any]:
+    """Return what instances have that run decode, alone or with prefill, and how they are scheduled."""
+    return {
+        "ranks": int(as_float(Layout.of(plan.layout).ranks)),
+        "cache_tokens": cache_tokens(plan.point),
+        "reserved": RESERVED,
+        "tokens_per_step": as_float(plan.point.tokens_per_step),
+        **schedule,
+    }
+
+
+def _prefill_pool(plan: PoolPlan, case: Case, **schedule: Any) -> PrefillPool:
+    layout = Layout.of(plan.layout)
+    return PrefillPool(step=prefill_step(layout, plan.family, case), ranks=int(as_float(layout.ranks)), **schedule)
+
+
+def _decode_pool(plan: PoolPlan, case: Case, **schedule: Any) -> DecodePool:
+    step = decode_step(Layout.of(plan.layout), plan.family, case)
+    return DecodePool(step=step, **_batching(plan, **schedule))
+
+
+def _mixed_pool(first: PoolPlan, first_case: Case, plan: PoolPlan, case: Case, **schedule: Any) -> MixedPool:
+    return MixedPool(
+        prefill=prefill_step(Layout.of(first.layout), first.family, first_case),
+        decode=decode_step(Layout.of(plan.layout), plan.family, case),
+        **_batching(plan, **schedule),
+    )
+
+
 def mixed_service(
     prefill: Resolved, decode: Resolved, engine: EngineSpec, *, stated: int | None = None, instances: int = 1
 ) -> Service:
@@ -56,25 +90,19 @@ def mixed_service(
 
     ``stated`` is the most that a rank runs at once, where that is said; else it is the engine's.
     """
-    plan, case = decode.plan, decode.scenario.case
-    layout = Layout.of(plan.layout)
-    most = stated if stated or engine.max_running is None else round(as_float(engine.max_running))
-    return Service(
-        mixed=MixedPool(
-            prefill=prefill_step(Layout.of(prefill.plan.layout), prefill.plan.family, prefill.scenario.case),
-            decode=decode_step(layout, plan.family, case),
-            instances=instances,
-            ranks=int(as_float(layout.ranks)),
-            budget=round(as_float(engine.token_budget)),
-            mode=engine.mixed,
-            slots=most,
-            cache_tokens=cache_tokens(plan.point),
-            reserved=RESERVED,
-            align_steps=round(as_float(engine.align_steps or 0)),
-            tokens_per_step=as_float(plan.point.tokens_per_step),
-        ),
-        front_end=FrontEnd(delay=as_float(case.rates.request_path)),
+    case = decode.scenario.case
+    pool = _mixed_pool(
+        prefill.plan,
+        prefill.scenario.case,
+        decode.plan,
+        case,
+        instances=instances,
+        budget=round(as_float(engine.token_budget)),
+        mode=engine.mixed,
+        slots=_running(engine, stated),
+        align_steps=round(as_float(engine.align_steps or 0)),
     )
+    return Service(mixed=pool, front_end=FrontEnd(delay=as_float(case.rates.request_path)))
 
 
 def pools_service(
@@ -85,26 +113,12 @@ def pools_service(
     A rank of prefill starts with what waits, at most its layout's prompts; of prompts worked in pieces each step has
     one piece of each.  ``stated`` is the most that a rank of decode runs, where that is said; else it is the engine's.
     """
-    first, plan, case = prefill.plan, decode.plan, decode.scenario.case
-    early, late = Layout.of(first.layout), Layout.of(plan.layout)
-    prompts = round(as_float(early.batch))
+    first, case = prefill.plan, decode.scenario.case
+    prompts = round(as_float(first.layout.batch))
+    budget = prompts * (first.layout.chunk or LONGEST)
     return Service(
-        prefill=PrefillPool(
-            step=prefill_step(early, first.family, prefill.scenario.case),
-            instances=instances[0],
-            ranks=int(as_float(early.ranks)),
-            budget=prompts * (first.layout.chunk or LONGEST),
-            prompts=prompts,
-        ),
-        decode=DecodePool(
-            step=decode_step(late, plan.family, case),
-            instances=instances[1],
-            ranks=int(as_float(late.ranks)),
-            slots=stated if stated or engine.max_running is None else round(as_float(engine.max_running)),
-            cache_tokens=cache_tokens(plan.point),
-            reserved=RESERVED,
-            tokens_per_step=as_float(plan.point.tokens_per_step),
-        ),
+        prefill=_prefill_pool(first, prefill.scenario.case, instances=instances[0], budget=budget, prompts=prompts),
+        decode=_decode_pool(decode.plan, case, instances=instances[1], slots=_running(engine, stated)),
         front_end=FrontEnd(delay=as_float(case.rates.request_path)),
         transfer=transfer(prefill),
     )
@@ -134,46 +148,37 @@ def deployment_service(
     a step.
     """
     prefill, decode = joined.prefill, joined.decode
-    door = front_end(prefill, joined.prefill_instances)
+    door = front_end(prefill.scenario.case.rates, joined.prefill_instances)
     slots = round(as_float(decode.plan.layout.batch))
+    caches: dict[str, Any] = {"cache_blocks": cache_blocks, "affinity_block": affinity_block}
     if joined.mixed:
         found = mixed_service(prefill, decode, engine, stated=slots, instances=joined.decode_instances)
         assert found.mixed is not None
         route: MixedRouting = "prefix_affinity" if routing == "prefix_affinity" else _BESIDE[routing]
-        return replace(
-            found,
-            mixed=replace(found.mixed, routing=route, cache_blocks=cache_blocks, affinity_block=affinity_block),
-            front_end=door,
-        )
-    first, then = Layout.of(prefill.plan.layout), Layout.of(decode.plan.layout)
+        return replace(found, mixed=replace(found.mixed, routing=route, **caches), front_end=door)
     return Service(
-        prefill=PrefillPool(
-            step=prefill_step(first, prefill.plan.family, prefill.scenario.case),
+        prefill=_prefill_pool(
+            prefill.plan,
+            prefill.scenario.case,
             instances=joined.prefill_instances,
-            ranks=int(as_float(first.ranks)),
             budget=round(as_float(engine.token_budget)),
             routing=routing,
-            cache_blocks=cache_blocks,
-            affinity_block=affinity_block,
+            **caches,
         ),
-        decode=DecodePool(
-            step=decode_step(then, decode.plan.family, decode.scenario.case),
+        decode=_decode_pool(
+            decode.plan,
+            decode.scenario.case,
             instances=joined.decode_instances,
-            ranks=int(as_float(then.ranks)),
             slots=slots,
-            cache_tokens=cache_tokens(decode.point),
-            reserved=RESERVED,
             routing=_BESIDE[routing],
-            tokens_per_step=as_float(decode.point.tokens_per_step),
         ),
         front_end=door,
         transfer=transfer(prefill),
     )
 
 
-def front_end(prefill: Resolved, instances: int) -> FrontEnd:
+def front_end(rates: Rates, instances: int) -> FrontEnd:
     """Return what a request passes before the queue of prefill: the path, then the processes of all instances."""
-    rates = prefill.scenario.case.rates
     delay = as_float(rates.request_path)
     if rates.frontend_rate is None:
         return FrontEnd(delay=delay)
@@ -196,40 +201,22 @@ def planned_service(best: Deployment, cases: tuple[Case, Case], routing: Routing
     requests as the plan's batch and its cache let it.  The first token comes from decode, as
     :class:`perfmodel.prediction.serving.FirstToken` counts it; of mixed instances from prefill, which goes first.
     """
-    prefill, decode = Layout.of(best.prefill.layout), Layout.of(best.decode.layout)
-    costs = (
-        prefill_step(prefill, best.prefill.family, cases[0]),
-        decode_step(decode, best.decode.family, cases[1]),
-    )
-    point, rates = best.decode.point, cases[0].rates
-    budget = max(1, round(as_float(prefill.batch * cases[0].isl)))
-    servers, each = 0, 0.0
-    if rates.frontend_rate is not None:
-        servers = round(as_float(rates.frontends)) * best.prefill_instances
-        each = 1 / as_float(rates.frontend_rate)
-    front_end = FrontEnd(delay=as_float(rates.request_path), servers=servers, service_time=each)
+    budget = max(1, round(as_float(best.prefill.layout.batch * cases[0].isl)))
+    door = front_end(cases[0].rates, best.prefill_instances)
     batching: dict[str, Any] = {
         "instances": best.decode_instances,
-        "ranks": int(as_float(decode.ranks)),
         "slots": best.decode.layout.batch,
-        "cache_tokens": cache_tokens(point),
-        "reserved": RESERVED,
-        "routing": "least_requests" if routing == "least_work" else routing,
-        "tokens_per_step": as_float(point.tokens_per_step),
+        "routing": _BESIDE[routing],
     }
     if best.mixed:
-        pool = MixedPool(prefill=costs[0], decode=costs[1], budget=budget, mode="prefill_first", **batching)
-        return Service(mixed=pool, front_end=front_end)
+        pool = _mixed_pool(
+            best.prefill, cases[0], best.decode, cases[1], budget=budget, mode="prefill_first", **batching
+        )
+        return Service(mixed=pool, front_end=door)
     return Service(
-        prefill=PrefillPool(
-            step=costs[0],
-            instances=best.prefill_instances,
-            ranks=int(as_float(prefill.ranks)),
-            budget=budget,
-            routing=routing,
-        ),
-        decode=DecodePool(step=costs[1], **batching),
-        front_end=front_end,
+        prefill=_prefill_pool(best.prefill, cases[0], instances=best.prefill_instances, budget=budget, routing=routing),
+        decode=_decode_pool(best.decode, cases[1], **batching),
+        front_end=door,
         transfer=Transfer(latency=as_float(best.first_token.kv_transfer)),
     )
 
@@ -305,6 +292,11 @@ OPEN_REQUESTS = 20_000  # of an open loop
 LITTLE = 0.06
 
 
+def spread_held(cv: float, count: int) -> float:
+    """Return a spread of lengths, or the most that so few of them can have."""
+    return min(cv, math.sqrt(max(count - 1, 0)) / 2)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """What clients send; equal ones send the same."""
@@ -332,8 +324,7 @@ class Sent:
         count = self.count or (OPEN_REQUESTS if clients is None else WAVES * clients)
         unsaid = 0.0 if clients is not None and count <= clients else LITTLE
         spreads = [unsaid if cv is None else cv for cv in (self.isl_cv, self.osl_cv)]
-        least = math.sqrt(max(count - 1, 0)) / 2  # what so few lengths can spread
-        isl_cv, osl_cv = (min(cv, least) for cv in spreads)
+        isl_cv, osl_cv = (spread_held(cv, count) for cv in spreads)
         lengths = lognormal(self.isl, isl_cv, self.osl, osl_cv, requests=count, seed=seed)
         if clients is not None:
             loop = ClosedLoop(clients=clients, offered=self.rate, seed=seed)

@@ -10,9 +10,10 @@ from perfmodel.specs.base import PositiveInt, Source, Spec
 from perfmodel.specs.conditions import OF_MACHINE, Conditions, DeploymentConditions
 from perfmodel.specs.open_conditions import OpenCondition, check_open
 
-#: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
-Quantity = Literal[
-    "step_time",
+#: what clients measure
+ClientQuantity = Literal[
+    "tokens_per_s_per_card",
+    "requests_per_s",
     "tpot",
     "tpot_p50",
     "tpot_p90",
@@ -23,13 +24,9 @@ Quantity = Literal[
     "ttft_p99",
     "itl_max",
     "e2e",
-    "tokens_per_s_per_card",
-    "requests_per_s",
-    "latency",
-    "layer_time",
-    "attention_lane",
-    "experts_lane",
 ]
+#: layer and lanes are those of a mixture-of-experts layer, the lanes of one micro-batch
+Quantity = Literal["step_time", ClientQuantity, "latency", "layer_time", "attention_lane", "experts_lane"]
 PERCENTILE = re.compile(r"_p\d\d$")
 #: what clients of mixed instances measure
 OF_CLIENTS = ("tpot", "ttft", "itl_max", "e2e", "requests_per_s", "tokens_per_s_per_card")
@@ -172,20 +169,7 @@ class EvidenceSpec(Spec):
 class DeploymentMeasured(Measured):
     """One measured quantity of a deployment in SI units; rates of tokens are per card of both pools."""
 
-    quantity: Literal[
-        "tokens_per_s_per_card",
-        "requests_per_s",
-        "tpot",
-        "tpot_p50",
-        "tpot_p90",
-        "tpot_p99",
-        "ttft",
-        "ttft_p50",
-        "ttft_p90",
-        "ttft_p99",
-        "itl_max",
-        "e2e",
-    ]
+    quantity: ClientQuantity
 
 
 class DeploymentSpec(Spec):

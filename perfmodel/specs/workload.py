@@ -253,7 +253,7 @@ def dispersion(arrivals: "Floats", window: float) -> float | None:
     import numpy as np
 
     whole = int((arrivals[-1] - arrivals[0]) // window)
-    if whole < 2:  # noqa: PLR2004 - of one window no variance is told
+    if whole < 2:  # of one window no variance is told
         return None
     at = ((arrivals - arrivals[0]) // window).astype(np.int64)
     _, counts = np.unique(at[at < whole], return_counts=True)  # windows without arrivals count as zeros

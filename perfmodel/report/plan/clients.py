@@ -4,6 +4,7 @@ from typing import Any
 
 from perfmodel.planning.planner import Planned
 from perfmodel.planning.referee import ENDS, SEED, Miss, Seen, Verdict
+from perfmodel.report.clients import PERCENTILE_COLUMNS, percentiles
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.run import PERCENTILES, WAITS
@@ -24,7 +25,7 @@ def clients_table(verdict: Verdict) -> Table:
         {
             "wait": words,
             "mean": seen.values[key],
-            **{word: seen.values[f"{key}_{word}"] for word in PERCENTILES},
+            **percentiles(seen.values, key),
             "limit": seen.asked.tightest(key),
             "within": seen.within_of(key),
         }
@@ -34,7 +35,7 @@ def clients_table(verdict: Verdict) -> Table:
     columns = (
         Column("wait", ""),
         Column("mean", "mean", "s"),
-        *(Column(word, word, "s") for word in PERCENTILES),
+        *PERCENTILE_COLUMNS,
         Column("limit", "tightest limit", "s"),
         Column("within", "requests within", "%"),
     )
