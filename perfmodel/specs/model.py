@@ -1,33 +1,15 @@
 """The model: layer structure, keys as in its config.json."""
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 from pydantic import AliasChoices, Field, model_validator
 
+from perfmodel.specs.attention import AttentionSpec
 from perfmodel.specs.base import NonNegativeInt, PositiveInt, Source, Spec
 from perfmodel.specs.deployment import LARGEST_VERIFIED
-
-
-class MlaSpec(Spec):
-    """Multi-head latent attention: one compressed cache shared by all heads."""
-
-    kind: Literal["mla"]
-    num_attention_heads: PositiveInt
-    q_lora_rank: PositiveInt
-    kv_lora_rank: PositiveInt
-    qk_nope_head_dim: PositiveInt
-    qk_rope_head_dim: PositiveInt
-    v_head_dim: PositiveInt
-
-
-class GqaSpec(Spec):
-    """Grouped-query attention."""
-
-    kind: Literal["gqa"]
-    num_attention_heads: PositiveInt
-    num_key_value_heads: PositiveInt
-    head_dim: PositiveInt
 
 
 class ExpertsSpec(Spec):
@@ -37,8 +19,21 @@ class ExpertsSpec(Spec):
     num_experts_per_tok: PositiveInt
     n_shared_experts: NonNegativeInt = 0
     moe_intermediate_size: PositiveInt
+    #: width of a shared expert, where it is not that of a routed one
+    shared_intermediate_size: PositiveInt | None = None
+    #: whether a gate of its own scales the shared expert
+    shared_gate: bool = False
+    #: choices of the router that stand for no work
+    zero_expert_num: NonNegativeInt = 0
+    #: width that tokens have on their way to the experts and back, where it is not that of the model
+    routed_expert_hidden_size: PositiveInt | None = None
     n_group: PositiveInt = 1
     topk_group: PositiveInt = 1
+
+    @property
+    def shared_width(self) -> int:
+        """Width of all shared experts together."""
+        return self.n_shared_experts * (self.shared_intermediate_size or self.moe_intermediate_size)
 
     @model_validator(mode="after")
     def _top_k_within_experts(self) -> "ExpertsSpec":
@@ -67,13 +62,52 @@ class ChecksSpec(Spec):
     """Published totals that a test recomputes from the ledger."""
 
     parameters: float
-    active_parameters: float
+    active_parameters: float | None = None
     mtp_parameters: float | None = None
-    kv_bytes_per_token_bf16: PositiveInt
+    kv_bytes_per_token_bf16: PositiveInt | None = None
+    #: printed digits of the totals, as a share of them: how near they must be
+    within: Annotated[float, Ge(0), Le(0.1)] = 0.01
+
+
+FeedForward = Literal["dense", "moe", "moe_beside_dense"]
+#: the attention that most layers have, by the name that groups give it
+MAIN = "main"
+
+
+class LayerGroupSpec(Spec):
+    """Layers that are alike: how many, which of the model's attentions, which feed-forward.
+
+    ``moe_beside_dense`` has both: a mixture of experts whose exchange runs beside a dense feed-forward.
+    """
+
+    count: PositiveInt
+    attention: str = MAIN
+    feed_forward: FeedForward
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether its tokens are routed."""
+        return self.feed_forward != "dense"
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether it has a dense feed-forward."""
+        return self.feed_forward != "moe"
+
+
+@cache
+def _dense_before_experts(dense: int, moe: int) -> tuple[LayerGroupSpec, ...]:
+    """Return so many dense layers and so many with experts, all with the main attention."""
+    both: tuple[tuple[int, FeedForward], ...] = ((dense, "dense"), (moe, "moe"))
+    return tuple(LayerGroupSpec(count=count, feed_forward=kind) for count, kind in both if count)
 
 
 class ModelSpec(Spec):
-    """One model; ``first_k_dense_replace`` layers are dense, the rest are mixtures of experts."""
+    """One model: groups of layers that are alike.
+
+    Without ``layers`` all have the one ``attention``; the first ``first_k_dense_replace`` are dense, the rest are
+    mixtures of experts, or dense too where there are no ``experts``.
+    """
 
     name: str
     title: str
@@ -81,21 +115,76 @@ class ModelSpec(Spec):
     hidden_size: PositiveInt
     num_hidden_layers: PositiveInt
     first_k_dense_replace: NonNegativeInt = 0
-    intermediate_size: PositiveInt
+    #: width of dense feed-forwards; may be left out where no layer has one
+    intermediate_size: PositiveInt | None = None
     vocab_size: PositiveInt
     max_position_embeddings: PositiveInt
     num_nextn_predict_layers: NonNegativeInt = 0
-    attention: Annotated[MlaSpec | GqaSpec, Field(discriminator="kind")]
-    experts: ExpertsSpec
+    tie_word_embeddings: bool = False
+    #: streams of the residual, mixed before and after each attention and feed-forward
+    hc_mult: PositiveInt = 1
+    attention: AttentionSpec
+    #: further attentions by name, for groups of layers that have another
+    attentions: Mapping[str, AttentionSpec] = Field(default_factory=dict)
+    layers: tuple[LayerGroupSpec, ...] = ()
+    experts: ExpertsSpec | None = None
     #: draft acceptance tables; the first is the default
     acceptance: tuple[AcceptanceSpec, ...] = ()
-    checks: ChecksSpec
-    sources: dict[str, Source]
+    checks: ChecksSpec | None = None
+    sources: dict[str, Source] = Field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[LayerGroupSpec, ...]:
+        """Groups of layers, as they are given or as the short form says."""
+        if self.layers:
+            return self.layers
+        dense = self.num_hidden_layers if self.experts is None else self.first_k_dense_replace
+        return _dense_before_experts(dense, self.num_hidden_layers - dense)
+
+    @property
+    def moe_layers(self) -> int:
+        """Layers with experts."""
+        return sum(group.count for group in self.groups if group.has_experts)
+
+    def attention_of(self, group: LayerGroupSpec) -> AttentionSpec:
+        """Return the attention of a group."""
+        return self.attention if group.attention == MAIN else self.attentions[group.attention]
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSpec":
+        faults = self._faults()
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _faults(self) -> list[str]:
+        faults = []
         if self.first_k_dense_replace > self.num_hidden_layers:
-            raise ValueError(
+            faults.append(
                 f"first_k_dense_replace {self.first_k_dense_replace} exceeds num_hidden_layers {self.num_hidden_layers}"
             )
-        return self
+        if MAIN in self.attentions:
+            faults.append(f"attentions.{MAIN} is the name of `attention` itself; give it another")
+        if self.layers:
+            layers = sum(group.count for group in self.layers)
+            if layers != self.num_hidden_layers:
+                faults.append(f"layers count {layers}, and num_hidden_layers is {self.num_hidden_layers}")
+            if self.first_k_dense_replace:
+                faults.append("layers say which are dense; leave out first_k_dense_replace")
+            known = [MAIN, *self.attentions]
+            for group in self.layers:
+                if group.attention not in known:
+                    faults.append(f"layers name attention {group.attention!r}; allowed: {', '.join(known)}")
+                if group.has_experts and self.experts is None:
+                    faults.append(f"feed_forward {group.feed_forward} needs experts, and there are none")
+            if self.experts is not None and not any(group.has_experts for group in self.layers):
+                faults.append("experts are given and no layer has them")
+            unused = set(self.attentions) - {group.attention for group in self.layers}
+            faults += [f"no layers have attentions.{name}" for name in sorted(unused)]
+            if MAIN not in {group.attention for group in self.layers}:
+                faults.append("no layers have the attention called main")
+        elif self.attentions:
+            faults.append("attentions beside the main one need layers that say which have them")
+        if self.intermediate_size is None and any(group.has_dense for group in self.groups):
+            faults.append("intermediate_size is needed: there are dense feed-forwards")
+        return faults
