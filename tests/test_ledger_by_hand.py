@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 
-from perfmodel.ledger.attention import cache_bytes_per_die, grouped_query_core, latent_decode_core, latent_prefill_core
-from perfmodel.ledger.footprint import Footprint, cached_layers, footprint, kept_weights, part_bytes, weight_bytes
+from perfmodel.ledger.caches import entry_bytes_per_die
+from perfmodel.ledger.footprint import Footprint, cache_of_model, footprint, kept_weights, part_bytes, weight_bytes
+from perfmodel.ledger.grouped_attention import grouped_query_core
+from perfmodel.ledger.latent_attention import latent_decode_core, latent_prefill_core
 from perfmodel.ledger.quantities import contexts, quantities, routing
 from perfmodel.ledger.records import Dims, Exchange, Family, Layout, Ledger, Op, Quantities, Traffic
 from perfmodel.ledger.rows import batched, exchange_row, linear, norm_quant, vector
 from perfmodel.ledger.step import build_ledger, dims_of, ledger_of_loads
+from perfmodel.specs.attention import GqaSpec, MlaSpec
 from perfmodel.specs.deployment import LayoutSpec
-from perfmodel.specs.model import GqaSpec, MlaSpec, ModelSpec
+from perfmodel.specs.model import ModelSpec
 
 # a model of odd sizes
 HIDDEN, WIDE, WIDTH, VOCABULARY = 101, 211, 53, 307
@@ -840,6 +843,7 @@ def layer_by_hand(family: Family, shared: bool) -> Row:
 def test_blocks_of_a_step() -> None:
     """Section 4: 3 dense layers, joined, 8 others; a draft layer, input and head more for each position in use."""
     plain: Row = {"joined": (), "beside": (), "fused": (), "overlapped": False, "domains": 1, "passes": 1}
+    plain |= {"is_layer": False}
     once: Row = plain | {"count": 1, "layers": 1, "experts": ()}
     for overlap, own, shared, stream, fused, draft, kept in itertools.product(
         ("none", "link", "cores", "stages"), (False, True), (0, 2), (False, True), (False, True), (0, 1, 5), (0, 2)
@@ -858,12 +862,12 @@ def test_blocks_of_a_step() -> None:
             once | {"name": "embedding", "attention": ("embedding",)},
             plain
             | {"name": "dense_layer", "count": 3, "layers": 3, "experts": ("dense",), "passes": dense}
-            | {"attention": ("dense_attention",) if joined else ("attention",)},
-            layer | {"name": "moe_layer", "count": 8, "layers": 8},
+            | {"attention": ("dense_attention",) if joined else ("attention",), "is_layer": True},
+            layer | {"name": "moe_layer", "count": 8, "layers": 8, "is_layer": True},
         ]
         if kept:
             times = {"count": draft, "layers": min(draft, 2)}
-            wanted.append(layer | {"name": "draft_layer"} | times)
+            wanted.append(layer | {"name": "draft_layer", "is_layer": False} | times)
             wanted.append(once | {"name": "draft_input", "attention": ("draft",), "passes": dense} | times)
         wanted.append(once | {"name": "head", "attention": ("head",), "count": 1 + (draft if kept else 0)})
         assert len(ledger.blocks) == len(wanted)
@@ -1357,13 +1361,16 @@ def test_bytes_of_a_die(phase: str, attention: MlaSpec | GqaSpec, shared: int) -
             "kv_mean": mean * kept,
             "kv_bytes_per_token": entry,
             "kv_bytes_per_token_of_die": kept,
+            "kv_bytes_per_request": 0,
+            "kv_bytes_per_request_of_die": 0,
+            "mean_tokens": mean / b,
             "buffers": buffers,
             "workspace": many * space,
         }
         got = footprint(ledger, layout, family, TRAFFIC, model, dims, block)
         assert not list(differences(got, wanted)), (layout, family)
-        assert cached_layers(model, layout) == LAYERS + drafts
-        assert cache_bytes_per_die(attention, family, layout.tp) * owners == pytest.approx(
+        assert cache_of_model(model, family, tp=1, draft=layout.draft).per_token == pytest.approx(entry, rel=1e-9)
+        assert entry_bytes_per_die(attention, family, layout.tp) * owners == pytest.approx(
             entry / (LAYERS + drafts), rel=1e-9
         )
 

@@ -30,8 +30,9 @@ from perfmodel.solver.request import Cases, SearchRequest, keys, value
 from perfmodel.solver.search import Limits
 from perfmodel.solver.space import Choices, ExpertLayouts, Structure
 from perfmodel.solver.tally import Tally, describe
+from perfmodel.specs.attention import GqaSpec
 from perfmodel.specs.deployment import LayoutSpec, Targets
-from perfmodel.specs.model import GqaSpec, ModelSpec
+from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
 from tests.builders import rates_of
 

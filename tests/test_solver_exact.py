@@ -23,8 +23,9 @@ from perfmodel.solver.solution import Solution
 from perfmodel.solver.solve import solve
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
+from perfmodel.specs.attention import GqaSpec
 from perfmodel.specs.deployment import LayoutSpec, Targets
-from perfmodel.specs.model import GqaSpec, ModelSpec
+from perfmodel.specs.model import ModelSpec
 from tests.builders import Walked, rates_of
 from tests.test_solver import _columns, _leader, request
 

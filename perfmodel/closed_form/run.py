@@ -38,6 +38,7 @@ STRUCTURE = (
     "num_hidden_layers",
     "first_k_dense_replace",
     "num_nextn_predict_layers",
+    "hc_mult",
     "max_position_embeddings",
     "n_group",
     "topk_group",
@@ -137,7 +138,9 @@ class Run:
         tiers = tuple(
             self._given(tier, "machine", f"{tier.name}_", ("bandwidth", "pin_bandwidth")) for tier in rates.tiers
         )
-        sizes = {"attention": self._given(model.attention, "model"), "experts": self._given(model.experts, "model")}
+        sizes = {"attention": self._given(model.attention, "model")}
+        if model.experts is not None:
+            sizes["experts"] = self._given(model.experts, "model")
         model = _with(self._given(model, "model"), sizes)
         case = self._given(case, "requests")
         self.case = replace(case, model=model, rates=replace(rates, tiers=tiers), acceptance=accepted)

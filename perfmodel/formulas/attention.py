@@ -1,8 +1,8 @@
 """FLOP of attention cores and bytes of their caches."""
 
-from perfmodel.algebra import ceil, maximum, sqrt
+from perfmodel.algebra import ceil, greater, maximum, minimum, sqrt, where
 from perfmodel.formulas.statistics import largest_normal
-from perfmodel.units import Bytes, Count, Dimensionless, Flop
+from perfmodel.units import Bytes, Count, Dimensionless, Flop, Fraction
 
 
 def absorbed_attention_flop(
@@ -67,6 +67,147 @@ def causal_pairs(
     return sequences * isl * (square * (prefix + isl / 2) + share / 2)
 
 
+def seen_share(*, context: Count, most: Count) -> Fraction:
+    r"""Part of a context that a query reads which looks at ``most`` tokens of it.
+
+    .. math:: \min(1, m / t)
+
+    Of sequences of several lengths the mean stands for all: errs high, as the part falls with length.
+    Source: definition of a window, of a top-k choice.
+
+    >>> seen_share(context=8192, most=2048), seen_share(context=1024, most=2048)
+    (0.25, 1)
+    """
+    return minimum(1, most / context)
+
+
+def piece_share(*, context: Count, piece: Count) -> Fraction:
+    r"""Part of a context that a query reads which sees its own piece of it alone: half a piece on average.
+
+    .. math:: \frac{c}{2t} \text{ where } t > c, \text{ else } 1
+
+    Source: definition of chunked attention, mean over where a query stands in its piece.
+
+    >>> piece_share(context=32768.0, piece=8192), piece_share(context=4096.0, piece=8192)
+    (0.125, 1)
+    """
+    return where(greater(context, piece), piece / (2 * context), 1)
+
+
+def windowed_pairs(*, before: Count, new: Count, most: Count) -> Count:
+    r"""Query-key pairs of the new tokens of one prompt, each reading at most so many of those up to it.
+
+    .. math:: V(p + s) - V(p), \quad V(n) = \tfrac{u^2}{2} + m\,(n - u), \; u = \min(n, m)
+
+    s tokens behind p others.  Source: sum of the smaller of position and m.
+
+    >>> windowed_pairs(before=0, new=100.0, most=1000), windowed_pairs(before=1000, new=100, most=10)
+    (5000.0, 1000.0)
+    """
+
+    def up_to(length: Count) -> Count:
+        full = minimum(length, most)
+        return full * full / 2 + most * (length - full)
+
+    return up_to(before + new) - up_to(before)
+
+
+def piecewise_pairs(*, before: Count, new: Count, piece: Count) -> Count:
+    r"""Query-key pairs of the new tokens of one prompt, each reading those up to it of its own piece.
+
+    .. math:: V(p + s) - V(p), \quad V(n) = n \min(n, c) / 2
+
+    Whole pieces are half seen on average; what begins a last one counts as half a piece too, so errs high.
+    Source: definition of chunked attention.
+
+    >>> piecewise_pairs(before=0, new=4096.0, piece=8192), piecewise_pairs(before=0, new=16384.0, piece=8192)
+    (8388608.0, 67108864.0)
+    """
+
+    def up_to(length: Count) -> Count:
+        return length * minimum(length, piece) / 2
+
+    return up_to(before + new) - up_to(before)
+
+
+def index_flop(*, pairs: Count, n_heads: Count, head_dim: Count) -> Flop:
+    r"""FLOP of an indexer that scores index keys: one product a head for each.
+
+    .. math:: F = 2\,p\,n\,d
+
+    The weighted sum of the heads and the choice of the best are left out (1/d of it).
+    Source: [deepseek2025v32] section 2.1.
+
+    >>> index_flop(pairs=1, n_heads=64, head_dim=128)
+    16384
+    """
+    return 2 * pairs * n_heads * head_dim
+
+
+def shared_vector_flop(*, query_context_pairs: Count, heads: Count, head_dim: Count) -> Flop:
+    r"""FLOP of attention where one vector is both key and value for all heads.
+
+    .. math:: F = 4\,p\,h\,d
+
+    Source: [vaswani2017] section 3.2.1 with equal keys and values.
+
+    >>> shared_vector_flop(query_context_pairs=1, heads=64, head_dim=512)
+    131072
+    """
+    return 4 * query_context_pairs * heads * head_dim
+
+
+def recurrent_flop(*, tokens: Count, heads: Count, key_dim: Count, value_dim: Count) -> Flop:
+    r"""FLOP of linear attention that updates and reads a state, token by token.
+
+    .. math:: F = 7\,t\,h\,d_k d_v
+
+    Decay (1), what the state holds for the key (2), the update of rank one (2) and the read (2) of each number.
+    Source: counting over the delta rule, [yang2024gdn] equation 10.
+
+    >>> recurrent_flop(tokens=1, heads=32, key_dim=128, value_dim=128)
+    3670016
+    """
+    return 7 * tokens * heads * key_dim * value_dim
+
+
+def chunkwise_flop(*, tokens: Count, heads: Count, key_dim: Count, value_dim: Count, chunk: Count) -> Flop:
+    r"""FLOP of linear attention over chunks of a prompt: the recurrence, and products inside a chunk.
+
+    .. math:: F = t\,h\,\bigl(7\,d_k d_v + 2\,C\,(d_k + d_v)\bigr)
+
+    Source: [yang2024gdn] section 3.3; products inside a chunk are counted whole, so errs high by their masked half.
+
+    >>> chunkwise_flop(tokens=1, heads=1, key_dim=128, value_dim=128, chunk=64)
+    147456
+    """
+    within = 2 * tokens * heads * chunk * (key_dim + value_dim)
+    return recurrent_flop(tokens=tokens, heads=heads, key_dim=key_dim, value_dim=value_dim) + within
+
+
+def state_bytes(
+    *,
+    heads: Count,
+    key_dim: Count,
+    value_dim: Count,
+    element_bytes: Bytes,
+    conv_width: Count,
+    conv_kernel_dim: Count,
+    conv_element_bytes: Bytes,
+) -> Bytes:
+    r"""Bytes of one sequence's state of linear attention, and of the last inputs of its convolution.
+
+    .. math:: h\,d_k d_v b + w\,(k - 1)\,b'
+
+    Source: [yang2024gdn] section 3.1.
+
+    >>> state_bytes(heads=32, key_dim=128, value_dim=128, element_bytes=4, conv_width=12288, conv_kernel_dim=4,
+    ...     conv_element_bytes=2)
+    2170880
+    """
+    return heads * key_dim * value_dim * element_bytes + conv_width * (conv_kernel_dim - 1) * conv_element_bytes
+
+
 def mean_square(*, share: Dimensionless, sequences: Count, spread: Dimensionless) -> Dimensionless:
     r"""Mean square of the lengths on the rank with the longest prompts, over the square of the mean of all.
 
@@ -121,12 +262,15 @@ def mla_cache_bytes(*, kv_lora_rank: Count, qk_rope_head_dim: Count, latent_byte
     return kv_lora_rank * latent_bytes + qk_rope_head_dim * rope_bytes
 
 
-def gqa_cache_bytes(*, num_key_value_heads: Count, head_dim: Count, element_bytes: Bytes) -> Bytes:
-    """Bytes that grouped-query attention caches per token and layer.
+def gqa_cache_bytes(
+    *, num_key_value_heads: Count, head_dim: Count, element_bytes: Bytes, v_head_dim: Count | None = None
+) -> Bytes:
+    """Bytes that grouped-query attention caches per token and layer; values may have heads of another size.
 
     Source: [deepseek2025insights] table 1.
 
     >>> 126 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, element_bytes=2)
     516096
     """
-    return 2 * num_key_value_heads * head_dim * element_bytes
+    both = 2 * head_dim if v_head_dim is None else head_dim + v_head_dim
+    return num_key_value_heads * both * element_bytes

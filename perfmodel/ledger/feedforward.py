@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from perfmodel.algebra import maximum, minimum
 from perfmodel.formulas.experts import gated_feed_forward_bytes, gated_feed_forward_flop
 from perfmodel.ledger.records import Collective, Dims, Exchange, Family, Op, OperatorClass, Quantities
-from perfmodel.ledger.rows import BF16, exchange_row, linear, norm_quant, vector
+from perfmodel.ledger.rows import BF16, exchange_row, linear, norm_quant, streams, vector
 from perfmodel.units import Bytes, Count
 
 SCALE_SLOT_BYTES = 512  # a dispatched INT8 token carries its scale in a slot of its own
@@ -17,13 +17,13 @@ ROUTER_FLOP = 10  # score, bias, group choice and normalisation of one expert's 
 def dispatch_message_bytes(family: Family, dims: Dims) -> Bytes:
     """Bytes of one token on its way to one expert: 7.5 KB for 7168 INT8 values and their scale."""
     if family.precision == "bf16":
-        return dims.hidden_size * BF16
-    return dims.hidden_size + SCALE_SLOT_BYTES
+        return dims.routed_hidden * BF16
+    return dims.routed_hidden + SCALE_SLOT_BYTES
 
 
 def combine_message_bytes(dims: Dims) -> Bytes:
     """Bytes of one token on its way back, in BF16."""
-    return dims.hidden_size * BF16
+    return dims.routed_hidden * BF16
 
 
 def _gated(
@@ -35,14 +35,14 @@ def _gated(
     stored: Count,
     width: Count,
     family: Family,
-    dims: Dims,
+    hidden: Count,
     four_bit: bool = False,
 ) -> Iterator[Op]:
     """Yield gate-up, activation and down of ``stored`` experts, of which ``touched`` are read.
 
     Four-bit weights are widened on the vector cores inside the products; scales of the weights are left out.
     """
-    element, hidden = family.weight_element_bytes, dims.hidden_size
+    element = family.weight_element_bytes
     flop = gated_feed_forward_flop(tokens=1, hidden_size=hidden, intermediate_size=width)
     stored_bytes = HALF_A_BYTE if four_bit else element
     weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=stored_bytes)
@@ -89,7 +89,7 @@ def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         stored=q.slots_per_rank,
         width=dims.moe_intermediate_size / q.expert_tp,
         family=family,
-        dims=dims,
+        hidden=dims.routed_hidden,
         four_bit=family.expert_weights == "int4",
     )
 
@@ -106,9 +106,9 @@ def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         tokens=q.shared_tokens * parts,
         touched=1,
         stored=1,
-        width=dims.n_shared_experts * dims.moe_intermediate_size / parts,
+        width=dims.shared_width / parts,
         family=family,
-        dims=dims,
+        hidden=dims.hidden_size,
     )
     if family.splits_shared and not family.sums_whole:
         yield exchange_row(
@@ -125,6 +125,7 @@ def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     element, hidden = family.weight_element_bytes, dims.hidden_size
     parts = q.tp if family.splits_layers else q.dense_tp if "dense" in family.split else 1
     own = q.tokens if family.splits_layers else q.rank_tokens
+    yield from streams("dense.streams", tokens=own, dims=dims)
     yield norm_quant("dense.norm_quant", tokens=own, width=hidden, out_bytes=element)
     if "dense" in family.split:
         yield exchange_row("dense.gather", "all_gather", group=parts, payload=q.rank_tokens * hidden * element)
@@ -136,7 +137,7 @@ def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         stored=1,
         width=dims.intermediate_size / parts,
         family=family,
-        dims=dims,
+        hidden=hidden,
     )
     if family.splits_layers:
         yield exchange_row("dense.all_reduce", "all_reduce", group=parts, payload=q.rank_tokens * hidden * BF16)
@@ -180,20 +181,30 @@ def gate_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     hidden = dims.hidden_size
     tokens = q.tokens if family.sums_whole else q.rank_tokens
     normed = q.tokens if family.splits_layers else q.rank_tokens
+    yield from streams("router.streams", tokens=normed, dims=dims)
     yield norm_quant("router.norm_quant", tokens=normed, width=hidden, out_bytes=family.weight_element_bytes)
     yield linear(
         "router.logits",
         rows=tokens,
         inner=hidden,
-        columns=dims.n_routed_experts,
+        columns=dims.router_columns,
         weight_element_bytes=BF16,
         engine="cube_bf16",
     )
     yield vector(
         "router.top_k",
-        flop=ROUTER_FLOP * tokens * dims.n_routed_experts,
-        traffic=tokens * dims.n_routed_experts * 4,
+        flop=ROUTER_FLOP * tokens * dims.router_columns,
+        traffic=tokens * dims.router_columns * 4,
     )
+    if dims.expert_hidden_size is not None:
+        yield linear(
+            "router.narrow",
+            rows=tokens,
+            inner=hidden,
+            columns=dims.expert_hidden_size,
+            weight_element_bytes=BF16,
+            engine="cube_bf16",
+        )
 
 
 def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
@@ -204,7 +215,7 @@ def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[O
     instance joins parts of experts as it joins experts.  Whole sums and dispatch together: each die dispatches its
     own tokens, and what comes back is gathered to all tokens of the rank again.
     """
-    hidden = dims.hidden_size
+    hidden = dims.routed_hidden
     there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
     messages = q.rank_tokens * q.copies
     if family.exchange == "gather":
@@ -243,5 +254,15 @@ def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[O
             kernels=2,
         )
         yield _messages("exchange.combine", "bulk_combine", q, family, dims, payload=back)
+    if dims.expert_hidden_size is not None:
+        yield linear(
+            "exchange.widen",
+            rows=q.tokens if family.sums_whole else q.rank_tokens,
+            inner=dims.expert_hidden_size,
+            columns=dims.hidden_size,
+            weight_element_bytes=BF16,
+            engine="cube_bf16",
+        )
     if family.splits_layers and not family.sums_whole:
+        back = dims.hidden_size * BF16
         yield exchange_row("exchange.rejoin", "all_gather", group=q.tp, payload=q.rank_tokens * back)

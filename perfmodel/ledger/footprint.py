@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
 from perfmodel.formulas.statistics import occupancy_bound
-from perfmodel.ledger.attention import cache_bytes, cache_bytes_per_die, head_width, unfolded_width
+from perfmodel.ledger.caches import Cache, cache_of, head_width, joined, unfolded_width
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
 from perfmodel.ledger.records import AGAIN, Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
-from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.model import MAIN, ModelSpec
 from perfmodel.units import Bytes, Count
 
 OCCUPANCY_SIGMAS = 3
@@ -34,6 +34,11 @@ class Footprint:
     workspace: Bytes
     #: weights of a die that has experts alone, where there are such dies
     expert_weights: Bytes = 0
+    #: what a request keeps beside what each of its tokens does, windows and states: of the whole model, and of a die
+    kv_bytes_per_request: Bytes = 0
+    kv_bytes_per_request_of_die: Bytes = 0
+    #: tokens that a running request has in the cache on average
+    mean_tokens: Count = 1
 
     @property
     def planned(self) -> Bytes:
@@ -55,8 +60,8 @@ def part_bytes(ledger: Ledger, name: str) -> Bytes:
     return total(op.resident_bytes for op in ledger.parts[name])
 
 
-#: parts that are another by their weights
-_KEPT_AS = {"dense_attention": "attention"}
+#: begins the names of parts that are another by their weights: all micro-batches at once
+_JOINED = "dense_attention"
 
 
 def kept_weights(ledger: Ledger, family: Family) -> Iterator[tuple[bool, str, Bytes]]:
@@ -69,7 +74,8 @@ def kept_weights(ledger: Ledger, family: Family) -> Iterator[tuple[bool, str, By
             continue
         apart = family.disaggregated and block.overlapped
         for name in block.attention:
-            yield False, _KEPT_AS.get(name, name), block.layers * part_bytes(ledger, name)
+            kept_as = name.replace(_JOINED, "attention", 1)
+            yield False, kept_as, block.layers * part_bytes(ledger, name)
         for name in (*block.experts, *block.beside):
             yield apart, name, block.layers * part_bytes(ledger, name)
         if block.joined:
@@ -83,13 +89,18 @@ def weight_bytes(ledger: Ledger, family: Family) -> tuple[Bytes, Bytes]:
     return total(size for apart, _, size in kept if not apart), total(size for apart, _, size in kept if apart)
 
 
-def cached_layers(model: ModelSpec, layout: Layout) -> Count:
-    """Layers with a KV cache: the draft layer has one of its own when drafts are made.
+def cache_of_model(model: ModelSpec, family: Family, *, tp: Count, draft: Count) -> Cache:
+    """Return what all layers keep of a sequence on one die of ``tp``, at 1 in all.
 
-    A prefill pool fills the draft layer's cache for the decode pool, so it counts there too where
-    the layout says drafts are made.
+    The draft layer has a cache of its own when drafts are made, like that of the main attention.  A prefill pool fills
+    it for the decode pool, so it counts there too where the layout says drafts are made.
     """
-    return model.num_hidden_layers + minimum(layout.draft, model.num_nextn_predict_layers)
+    layers: dict[str, Count] = {}
+    for group in model.groups:
+        layers[group.attention] = layers.get(group.attention, 0) + group.count
+    layers[MAIN] = layers.get(MAIN, 0) + minimum(draft, model.num_nextn_predict_layers)
+    caches = [cache_of(model.attention_called(name), family, tp).times(count) for name, count in layers.items()]
+    return caches[0] if len(caches) == 1 else joined(caches)
 
 
 def footprint(
@@ -104,13 +115,15 @@ def footprint(
 ) -> Footprint:
     """Return the bytes of one die; each request wastes half a KV block on average."""
     q = ledger.quantities
-    layers = cached_layers(model, layout)
-    per_token = cache_bytes_per_die(model.attention, family, layout.tp) * layers
-    per_token = per_token * layout.kv_resident / (layout.cp * layout.dcp)
+    cache = cache_of_model(model, family, tp=layout.tp, draft=layout.draft)
+    in_all = cache_of_model(model, family, tp=1, draft=layout.draft)
+    per_token = cache.per_token * layout.kv_resident / (layout.cp * layout.dcp)
     if family.phase == "prefill":
-        mean = planned = worst = layout.batch * (traffic.isl + block_tokens)
+        each = longest = traffic.isl + block_tokens
+        mean = planned = worst = layout.batch * each
     else:
-        worst = layout.batch * (traffic.longest + layout.draft + block_tokens)
+        longest = traffic.longest + layout.draft + block_tokens
+        worst = layout.batch * longest
         each = traffic.context + block_tokens / 2
         mean = layout.batch * each
         bound = occupancy_bound(
@@ -121,7 +134,10 @@ def footprint(
         )
         planned = minimum(bound, worst)
     there, back = dispatch_message_bytes(family, dims), combine_message_bytes(dims)
-    if family.exchange == "gather":
+    buffers: Bytes = 0
+    if not dims.routes:
+        pass  # nothing is exchanged
+    elif family.exchange == "gather":
         buffers = family.micro * q.group_tokens * (there + back)
     elif family.phase == "prefill":
         buffers = family.micro * q.rank_tokens * q.copies * (there + back)
@@ -130,14 +146,19 @@ def footprint(
             ranks=q.group, tokens=family.micro * q.rank_tokens, dispatch_bytes=there, combine_bytes=back
         )
     weights, apart = weight_bytes(ledger, family)
+    fixed = cache.fixed(each)
+    most = layout.batch * cache.fixed(longest)
     return Footprint(
         weights=weights,
         expert_weights=apart,
-        kv=planned * per_token,
-        kv_worst=worst * per_token,
-        kv_mean=mean * per_token,
-        kv_bytes_per_token=cache_bytes(model.attention, family) * layers,
+        kv=planned * per_token + most,
+        kv_worst=worst * per_token + most,
+        kv_mean=mean * per_token + layout.batch * fixed,
+        kv_bytes_per_token=in_all.per_token,
         kv_bytes_per_token_of_die=per_token,
+        kv_bytes_per_request=in_all.fixed(each),
+        kv_bytes_per_request_of_die=fixed,
+        mean_tokens=each,
         buffers=buffers,
         workspace=maximum(
             least_workspace,
@@ -145,10 +166,10 @@ def footprint(
             * workspace_bytes(
                 tokens=q.tokens,
                 hidden_size=dims.hidden_size,
-                head_width=head_width(model.attention) / layout.tp,
+                head_width=max(map(head_width, model.kinds_of_attention)) / layout.tp,
                 element_bytes=BF16,
                 context=q.cached_tokens if family.phase == "prefill" else 0,
-                unfolded_width=unfolded_width(model.attention) / layout.tp,
+                unfolded_width=max(map(unfolded_width, model.kinds_of_attention)) / layout.tp,
             ),
         ),
     )

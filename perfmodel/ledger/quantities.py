@@ -145,10 +145,43 @@ def routing(load: Contexts, layout: Layout, family: Family, traffic: Traffic, di
     )
 
 
+def unrouted(load: Contexts) -> Routing:
+    """Return the routing of a model without experts: none."""
+    return Routing(
+        group_tokens=load.mean_tokens,
+        shared_tokens=0,
+        routed_ranks=1,
+        slots=0,
+        slots_per_rank=0,
+        mean=0,
+        variance=0,
+    )
+
+
 def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
     """Return the loads of one micro-batch on the busiest rank of each kind."""
     load = contexts(layout, family, traffic)
-    return loads(load, routing(load, layout, family, traffic, dims), layout, family, traffic, dims)
+    routed = routing(load, layout, family, traffic, dims) if dims.routes else unrouted(load)
+    return loads(load, routed, layout, family, traffic, dims)
+
+
+def _touched(routed: Routing, dims: Dims) -> Count:
+    return experts_touched(
+        group_tokens=routed.group_tokens,
+        num_experts_per_tok=dims.num_experts_per_tok,
+        slots=routed.slots,
+        slots_per_rank=routed.slots_per_rank,
+    )
+
+
+def _on_the_busiest(routed: Routing, traffic: Traffic) -> Count:
+    return busiest_rank_tokens(
+        mean=routed.mean,
+        ranks=routed.routed_ranks,
+        slots_per_rank=routed.slots_per_rank,
+        slot_variance=routed.variance,
+        chance=traffic.chance,
+    )
 
 
 def loads(load: Contexts, routed: Routing, layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
@@ -166,19 +199,8 @@ def loads(load: Contexts, routed: Routing, layout: Layout, family: Family, traff
         cached_tokens=load.cached_tokens,
         loaded_tokens=load.loaded_tokens,
         slots_per_rank=routed.slots_per_rank,
-        touched=experts_touched(
-            group_tokens=routed.group_tokens,
-            num_experts_per_tok=dims.num_experts_per_tok,
-            slots=routed.slots,
-            slots_per_rank=routed.slots_per_rank,
-        ),
-        routed_tokens=busiest_rank_tokens(
-            mean=routed.mean,
-            ranks=routed.routed_ranks,
-            slots_per_rank=routed.slots_per_rank,
-            slot_variance=routed.variance,
-            chance=traffic.chance,
-        ),
+        touched=_touched(routed, dims) if dims.routes else 0,
+        routed_tokens=_on_the_busiest(routed, traffic) if dims.routes else 0,
         shared_tokens=routed.shared_tokens,
         copies=dims.num_experts_per_tok + _shared_copies(family, dims),
         group=attention_dies + layout.expert_dies,

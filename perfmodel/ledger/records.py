@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from perfmodel.algebra import maximum
+from perfmodel.algebra import as_float, maximum
 from perfmodel.formulas.statistics import length_spread
 from perfmodel.specs.deployment import Exchange as ExchangeForm
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
@@ -190,6 +190,34 @@ class Dims:
     n_group: Count
     topk_group: Count
     vocab_size: Count
+    #: choices of the router that stand for no work
+    zero_expert_num: Count = 0
+    #: width of a shared expert; none where it is that of a routed one
+    shared_intermediate_size: Count | None = None
+    #: width that tokens have among the experts; none where it is that of the model
+    expert_hidden_size: Count | None = None
+    #: streams of the residual; a number, as it decides which rows there are
+    hc_mult: int = 1
+    #: whether tokens are routed at all
+    routes: bool = True
+    #: whether the output head is the embedding
+    tied: bool = False
+
+    @property
+    def router_columns(self) -> Count:
+        """Choices of the router."""
+        return self.n_routed_experts + self.zero_expert_num
+
+    @property
+    def shared_width(self) -> Count:
+        """Width of all shared experts together."""
+        each = self.moe_intermediate_size if self.shared_intermediate_size is None else self.shared_intermediate_size
+        return self.n_shared_experts * each
+
+    @property
+    def routed_hidden(self) -> Count:
+        """Width that tokens have among the experts."""
+        return self.hidden_size if self.expert_hidden_size is None else self.expert_hidden_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -376,6 +404,8 @@ class Block:
     fused: tuple[str, ...] = ()
     #: groups of attention dies that take turns on the experts
     domains: Count = 1
+    #: whether it is of the model's layers, and not of what is before, after or beside them
+    is_layer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -390,3 +420,10 @@ class Ledger:
     steps: Count = 1
     #: tokens drafted in a step
     draft: Count = 0
+
+    @property
+    def main_layer(self) -> str:
+        """Name of the block that most layers are; one with experts, where any has them."""
+        layers = [block for block in self.blocks if block.is_layer]
+        experts = [block for block in layers if block.overlapped or len(block.experts) > 1]
+        return max(experts or layers, key=lambda block: as_float(block.layers)).name

@@ -1,10 +1,13 @@
 """Small builders of common rows: a linear layer, a batched product, a vector operator, a collective."""
 
+from collections.abc import Iterator
+
 from perfmodel.formulas.linear import matmul_flop, matrix_bytes
-from perfmodel.ledger.records import Collective, Engine, Exchange, Op, OperatorClass
+from perfmodel.ledger.records import Collective, Dims, Engine, Exchange, Op, OperatorClass
 from perfmodel.units import Bytes, Count, Flop
 
 BF16 = 2
+ROPE_FLOP = 3  # per element: two products and a sum of the 2 x 2 rotation
 
 
 def linear(
@@ -82,3 +85,14 @@ def exchange_row(
     """Row of a collective among ``group`` dies, of which ``joined`` hold the same; it costs nothing among one set."""
     exchange = Exchange(collective=collective, group=group, payload=payload, joined=joined, messages=messages)
     return Op(name=name, operator="exchange", engine="link", exchange=exchange, kernels=0)
+
+
+def streams(name: str, *, tokens: Count, dims: Dims) -> Iterator[Op]:
+    """Yield the mixing of a residual of several streams before and after one part of a layer; none of one stream.
+
+    A product over all n streams gives n^2 + 2 n weights; every stream is read and written.
+    Source: [xie2025mhc] section 4.1; the normalisation of the weights is left out.
+    """
+    if dims.hc_mult > 1:
+        width, weights = dims.hc_mult * dims.hidden_size, dims.hc_mult * (dims.hc_mult + 2)
+        yield vector(name, flop=2 * weights * tokens * width, traffic=2 * BF16 * tokens * width)

@@ -11,23 +11,42 @@ from perfmodel.ledger.feedforward import dense_ops, expert_exchange_ops, gate_op
 from perfmodel.ledger.quantities import quantities
 from perfmodel.ledger.records import AGAIN, Block, Dims, Family, Layout, Ledger, Op, Quantities, Traffic
 from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
-from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.model import MAIN, ExpertsSpec, LayerGroupSpec, ModelSpec
 from perfmodel.units import Count
 
 
 def dims_of(model: ModelSpec) -> Dims:
-    """Return the sizes that formulas take."""
+    """Return the sizes that formulas take; of a model without experts those of experts are 0."""
+    experts = model.experts
     return Dims(
         hidden_size=model.hidden_size,
-        intermediate_size=model.intermediate_size,
-        moe_intermediate_size=model.experts.moe_intermediate_size,
-        n_routed_experts=model.experts.n_routed_experts,
-        n_shared_experts=model.experts.n_shared_experts,
-        num_experts_per_tok=model.experts.num_experts_per_tok,
-        n_group=model.experts.n_group,
-        topk_group=model.experts.topk_group,
+        intermediate_size=0 if model.intermediate_size is None else model.intermediate_size,
+        moe_intermediate_size=0 if experts is None else experts.moe_intermediate_size,
+        n_routed_experts=0 if experts is None else experts.n_routed_experts,
+        n_shared_experts=0 if experts is None else experts.n_shared_experts,
+        # of choices spread over all, those that fall on experts with work
+        num_experts_per_tok=0 if experts is None else real_choices(experts),
+        n_group=1 if experts is None else experts.n_group,
+        topk_group=1 if experts is None else experts.topk_group,
         vocab_size=model.vocab_size,
+        zero_expert_num=0 if experts is None else experts.zero_expert_num,
+        shared_intermediate_size=None if experts is None else experts.shared_intermediate_size,
+        expert_hidden_size=None if experts is None else experts.routed_expert_hidden_size,
+        hc_mult=model.hc_mult,
+        routes=experts is not None,
+        tied=model.tie_word_embeddings,
     )
+
+
+def real_choices(experts: ExpertsSpec) -> Count:
+    """Experts with work that a token goes to on average, where some of what its router chooses from stand for none.
+
+    Source: choices in proportion to their number; which they are differs from token to token.
+    """
+    if not experts.zero_expert_num:
+        return experts.num_experts_per_tok
+    share = experts.n_routed_experts / (experts.n_routed_experts + experts.zero_expert_num)
+    return experts.num_experts_per_tok * share
 
 
 def _embedding_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
@@ -50,7 +69,7 @@ def _head_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     columns = dims.vocab_size / (q.tp * parts)
     if split:
         yield exchange_row("head.gather", "all_gather", group=parts, payload=q.head_tokens * dims.hidden_size * BF16)
-    yield linear(
+    logits = linear(
         "head.logits",
         rows=q.head_tokens * parts,
         inner=dims.hidden_size,
@@ -58,6 +77,7 @@ def _head_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         weight_element_bytes=BF16,
         engine="cube_bf16",
     )
+    yield replace(logits, resident_bytes=0) if dims.tied else logits
     if split:
         yield exchange_row("head.swap", "all_to_all", group=parts, payload=q.head_tokens * columns * BF16)
 
@@ -106,17 +126,43 @@ def build_ledger(layout: Layout, family: Family, traffic: Traffic, model: ModelS
     return ledger_of_loads(quantities(layout, family, traffic, dims), layout, family, model, dims, again=again)
 
 
-def _layer_parts(q: Quantities, family: Family, model: ModelSpec, dims: Dims) -> dict[str, tuple[Op, ...]]:
-    """Return the parts of a layer with experts."""
+def _expert_parts(q: Quantities, family: Family, dims: Dims) -> dict[str, tuple[Op, ...]]:
+    """Return the parts of a mixture of experts."""
     parts: dict[str, tuple[Op, ...]] = {
-        "attention": tuple(attention_ops(q, family, dims, model.attention)),
         "gate": tuple(gate_ops(q, family, dims)),
         "exchange": tuple(expert_exchange_ops(q, family, dims)),
         "routed": tuple(routed_ops(q, family, dims)),
     }
-    if model.experts.n_shared_experts:
+    if dims.n_shared_experts:
         parts["shared"] = tuple(shared_ops(q, family, dims))
     return parts
+
+
+def called(word: str, group: LayerGroupSpec) -> str:
+    """Return the name of a part or a block of a group: the word alone, with another attention than most its name."""
+    return word if group.attention == MAIN else f"{word}_{group.attention}"
+
+
+def draft_group(model: ModelSpec) -> LayerGroupSpec:
+    """Return the group that a draft layer is like: with the main attention, and experts where the model has any."""
+    return LayerGroupSpec(count=1, feed_forward="dense" if model.experts is None else "moe")
+
+
+def _attention(q: Quantities, family: Family, dims: Dims, model: ModelSpec, group: LayerGroupSpec) -> tuple[Op, ...]:
+    return tuple(attention_ops(q, family, dims, model.attention_of(group)))
+
+
+def _draft_layer_parts(
+    q: Quantities, whole: Quantities, family: Family, model: ModelSpec, dims: Dims
+) -> dict[str, tuple[Op, ...]]:
+    """Return the parts of a draft layer; ``whole`` are the loads of all micro-batches where dense layers join them."""
+    if dims.routes:
+        return {"attention": tuple(attention_ops(q, family, dims, model.attention)), **_expert_parts(q, family, dims)}
+    name = "dense_attention" if family.joins_dense else "attention"
+    return {
+        name: tuple(attention_ops(whole, family, dims, model.attention)),
+        "dense": tuple(dense_ops(whole, family, dims)),
+    }
 
 
 def ledger_of_loads(
@@ -137,25 +183,32 @@ def ledger_of_loads(
     earlier.  ``again`` are the loads of a draft layer that runs a second time: its parts are those of a layer, of
     another size.
     """
+    together = _unsplit(q, family) if family.joins_dense else q
+    split = [group for group in model.groups if group.has_experts or not family.joins_dense]
     parts: dict[str, tuple[Op, ...]] = {
         "embedding": tuple(_embedding_ops(q, family, dims)),
-        **_layer_parts(q, family, model, dims),
+        **{called("attention", group): _attention(q, family, dims, model, group) for group in split},
+        **(_expert_parts(q, family, dims) if dims.routes else {}),
         "head": tuple(_head_ops(q, family, dims)),
     }
-    together = _unsplit(q, family) if family.joins_dense else q
-    if model.first_k_dense_replace:
+    alone = [group for group in model.groups if not group.has_experts]
+    if alone:
         parts["dense"] = tuple(dense_ops(together, family, dims))
-        if family.joins_dense:
-            parts["dense_attention"] = tuple(attention_ops(together, family, dims, model.attention))
+    if family.joins_dense:
+        parts |= {called("dense_attention", group): _attention(together, family, dims, model, group) for group in alone}
+    if any(group.has_experts and group.has_dense for group in model.groups):
+        parts["dense_beside"] = tuple(dense_ops(q, family, dims))
     drafts = model.num_nextn_predict_layers > 0
     if drafts:
         parts["draft"] = tuple(_draft_ops(together, dims))
+        if dims.routes and "attention" not in parts:
+            parts["attention"] = tuple(attention_ops(q, family, dims, model.attention))
     if again is not None:
-        alone = _unsplit(again, family) if family.joins_dense else again
+        whole = _unsplit(again, family) if family.joins_dense else again
         more = {
-            **_layer_parts(again, family, model, dims),
+            **_draft_layer_parts(again, whole, family, model, dims),
             "head": tuple(_head_ops(again, family, dims)),
-            "draft": tuple(_draft_ops(alone, dims)),
+            "draft": tuple(_draft_ops(whole, dims)),
         }
         parts |= {f"{name}{AGAIN}": ops for name, ops in more.items()}
     blocks = tuple(_blocks(layout, family, model, drafts, again is not None))
@@ -164,34 +217,46 @@ def ledger_of_loads(
 
 def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool, again: bool) -> Iterator[Block]:
     """Yield the blocks; ``count`` is of one chunk of the prompts, of which the ledger says how many there are."""
-    expert_layer = _expert_lanes(family, shared=bool(model.experts.n_shared_experts), domains=layout.domains)
-    moe_layers = model.num_hidden_layers - model.first_k_dense_replace
     passes = 1 if family.joins_dense else family.micro
     once = Block(name="embedding", count=1, layers=1, attention=("embedding",), experts=())
     yield once
-    if model.first_k_dense_replace:
-        yield Block(
-            name="dense_layer",
-            count=model.first_k_dense_replace,
-            layers=model.first_k_dense_replace,
-            attention=("dense_attention" if family.joins_dense else "attention",),
-            experts=("dense",),
-            passes=passes,
-        )
-    yield replace(expert_layer, name="moe_layer", count=moe_layers, layers=moe_layers)
+    for group in model.groups:
+        yield _layer(group, family, model, layout.domains)
     whole: Count = 0
     if drafts:
+        draft_layer = _layer(draft_group(model), family, model, layout.domains)
+        draft_layer = replace(draft_layer, is_layer=False)
         kept = minimum(layout.draft, model.num_nextn_predict_layers)
         whole = kept if again or family.phase == "prefill" else layout.draft
-        yield replace(expert_layer, name="draft_layer", count=whole, layers=kept)
+        yield replace(draft_layer, name="draft_layer", count=whole, layers=kept)
         yield replace(once, name="draft_input", count=whole, layers=kept, attention=("draft",), passes=passes)
     yield replace(once, name="head", count=1 + whole, attention=("head",))
     if again:
         more = single_token_drafts(drafts=layout.draft, layers=model.num_nextn_predict_layers)
-        yield replace(_named_again(expert_layer), name="redraft_layer", count=more, layers=0)
+        yield replace(_named_again(draft_layer), name="redraft_layer", count=more, layers=0)
         redraft = replace(once, count=more, layers=0)
         yield replace(redraft, name="redraft_input", attention=(f"draft{AGAIN}",), passes=passes)
         yield replace(redraft, name="redraft_head", attention=(f"head{AGAIN}",))
+
+
+def _layer(group: LayerGroupSpec, family: Family, model: ModelSpec, domains: Count) -> Block:
+    """Return the block of a group of layers."""
+    if not group.has_experts:
+        return Block(
+            name=called("dense_layer", group),
+            count=group.count,
+            layers=group.count,
+            attention=(called("dense_attention" if family.joins_dense else "attention", group),),
+            experts=("dense",),
+            passes=1 if family.joins_dense else family.micro,
+            is_layer=True,
+        )
+    shared = model.experts is not None and bool(model.experts.n_shared_experts)
+    lanes = _expert_lanes(family, called("attention", group), shared=shared, domains=domains)
+    if group.has_dense:  # beside the exchange
+        lanes = replace(lanes, beside=("dense_beside", *lanes.beside))
+    name = called("moe_layer", group)
+    return replace(lanes, name=name, count=group.count, layers=group.count, is_layer=True)
 
 
 def _named_again(block: Block) -> Block:
@@ -201,13 +266,13 @@ def _named_again(block: Block) -> Block:
     return replace(block, **named)
 
 
-def _expert_lanes(family: Family, *, shared: bool, domains: Count) -> Block:
+def _expert_lanes(family: Family, own_attention: str, *, shared: bool, domains: Count) -> Block:
     """Return a layer with experts: which parts run where, which wait for each other, which run side by side."""
     own = shared and family.own_shared_ranks
-    attention: tuple[str, ...] = ("attention",)
+    attention: tuple[str, ...] = (own_attention,)
     experts: tuple[str, ...] = ("gate", "exchange")
     if family.disaggregated:
-        attention, experts = ("attention", "gate"), ("exchange",)
+        attention, experts = (own_attention, "gate"), ("exchange",)
     beside = ("shared",) if shared and not own and family.shared_stream else ()
     plain = ("shared",) if shared and not own and not beside else ()
     return Block(

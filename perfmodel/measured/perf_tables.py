@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from perfmodel.ledger.rows import BF16
 from perfmodel.measured.reading import MILLI, Reading, Row
 from perfmodel.measured.shapes import Measurement
-from perfmodel.specs.model import MlaSpec
+from perfmodel.specs.attention import MlaSpec
 
 
 def read_perf(reading: Reading, rows: "csv.DictReader[str]", header: list[str]) -> Iterator[Measurement | None]:

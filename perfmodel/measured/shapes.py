@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 from perfmodel.formulas.attention import causal_pairs, gqa_cache_bytes, mla_cache_bytes
 from perfmodel.formulas.experts import experts_touched, gated_feed_forward_bytes, gated_feed_forward_flop
-from perfmodel.ledger.attention import grouped_query_core, latent_decode_core, latent_prefill_core
+from perfmodel.ledger.grouped_attention import grouped_query_core
+from perfmodel.ledger.latent_attention import latent_decode_core, latent_prefill_core
 from perfmodel.ledger.records import Collective, Engine, Exchange, Op
 from perfmodel.ledger.rows import BF16, batched, linear
-from perfmodel.specs.model import GqaSpec, MlaSpec
+from perfmodel.specs.attention import AttentionSpec, GqaSpec, MlaSpec
 
-Attention = MlaSpec | GqaSpec
+Attention = AttentionSpec
 Numbers = Mapping[str, float]
 Build = Callable[[Numbers, Attention | None], tuple[Op, str]]
 
@@ -126,7 +127,7 @@ def _decode(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
             heads=heads,
             cache=cache,
         ), shape
-    assert attention is not None
+    assert isinstance(attention, GqaSpec)
     cache = gqa_cache_bytes(num_key_value_heads=row["kv_heads"], head_dim=attention.head_dim, element_bytes=BF16)
     return grouped_query_core(
         attention,
@@ -150,7 +151,7 @@ def _prefill(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
             attention, pairs=pairs, tokens=tokens, sequences=sequences, heads=heads, context=tokens / sequences
         )
         return core, shape
-    assert attention is not None
+    assert isinstance(attention, GqaSpec)
     return grouped_query_core(
         attention,
         "attention_prefill",

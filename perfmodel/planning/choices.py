@@ -99,13 +99,13 @@ def _offered(machine: Machine, model: ModelSpec, phase: Phase, techniques: Techn
     offered: dict[str, tuple[Any, ...]] = {}
     for one in machine.stack.spec.techniques:
         spec = named(techniques, one.name).spec
-        if phase not in spec.applies.phases or model.attention.kind not in spec.applies.attention:
+        if phase not in spec.applies.phases or not set(model.attention_names) & set(spec.applies.attention):
             continue
         for setting in spec.settings.values():
             for key, value in setting.layout.items():
                 if key in OFFERED_KEYS and not setting.plain:
                     offered[key] = tuple(dict.fromkeys((*offered.get(key, (getattr(plain, key),)), value)))
-    if not model.experts.n_shared_experts:
+    if not model.n_shared_experts:
         offered.pop("shared_stream", None)
     return offered
 

@@ -37,7 +37,6 @@ from perfmodel.specs.plan import PlanSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 
-LAYER = "moe_layer"  # block that is shown over time
 NEIGHBOURS = 5  # published rows beside each pool
 
 
@@ -259,7 +258,7 @@ def _pool(
         machine=machine,
         resolved=one,
         parts=parts,
-        timeline=timeline(ledger, one.plan.family, parts, LAYER),
+        timeline=timeline(ledger, one.plan.family, parts, ledger.main_layer),
         intervals=pool_intervals(machine, layout, one.plan.family, case),
         load=load,
         near=tuple(neighbours(at, published, NEIGHBOURS)),

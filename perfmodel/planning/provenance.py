@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.planning.pools import Run
+from perfmodel.specs.base import Source
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import PlanSpec
 
@@ -75,7 +76,7 @@ def _plain(group: str, key: str, value: Any, kind: str) -> Input:
 
 
 def _of_model(model: ModelSpec) -> Iterator[Input]:
-    source = next(iter(model.sources.values()))
+    source = next(iter(model.sources.values()), Source(title="the model's own file"))
     for key, value in _flat(model.model_dump(exclude={"name", "title", "aliases", "sources", "checks", "acceptance"})):
         plain = _plain(model.title, key, value, "datasheet")
         yield replace(plain, source=_cited(source), url=_link(source))

@@ -82,6 +82,8 @@ class Breakdown:
     #: time of rows that ran beside an exchange or in one kernel with it
     hidden: float
     overhead: float
+    #: block that most layers are
+    main_layer: str
     #: what a step takes longer at the user's site than all of these; less than nothing where it is shorter
     site: float
     step_time: float
@@ -134,6 +136,7 @@ class Breakdown:
             reused=found.reused * each,
             hidden=found.hidden * each,
             overhead=0.0,
+            main_layer=name,
             site=0.0,
             step_time=found.layer,
         )
@@ -317,6 +320,11 @@ def _block_rows(
     return rows, summary
 
 
+def main_layer(parts: Breakdown) -> BlockTime:
+    """Return the block that most layers are; one with experts, where any has them."""
+    return next(block for block in parts.blocks if block.name == parts.main_layer)
+
+
 def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates, ideal: Rates) -> Breakdown:
     """Return every row and block of a step of plain numbers.
 
@@ -343,6 +351,7 @@ def breakdown(ledger: Ledger, family: Family, attention_cores: Any, rates: Rates
         reused=sum(block.reused for block in blocks),
         hidden=sum(block.hidden for block in blocks),
         overhead=overhead,
+        main_layer=ledger.main_layer,
         site=(site - 1) * alone,
         step_time=site * alone,
     )
@@ -382,7 +391,7 @@ def layer_on_the_mean_rank(
 
     They wait for the experts of the busiest rank, inside the exchange that follows.
     """
-    block = next(block for block in mean.blocks if block.name == "moe_layer")
+    block = next(block for block in mean.blocks if block.name == mean.main_layer)
     times: dict[str, float] = {}
     for ledger in (mean, busiest):
         rows, _ = _block_rows(ledger, block, family, attention_cores, rates, rates)

@@ -31,9 +31,59 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
     faults = []
     if layout.overlap not in overlaps(phase):
         faults.append(f"overlap: {layout.overlap!r} in {phase}; allowed: {', '.join(overlaps(phase))}")
-    heads, experts = model.attention.num_attention_heads, model.experts.n_routed_experts
+    heads = math.gcd(*(one.num_attention_heads for one in model.kinds_of_attention))
     if heads % layout.tp:
         faults.append(f"tp: {layout.tp} does not divide {heads} heads; allowed: {_divisors(heads)}; choose one of them")
+    if model.experts is None:
+        faults += _without_experts(layout)
+    else:
+        faults += _expert_faults(layout, model.n_routed_experts)
+    dies_in_system = rates.max_packages * rates.dies_per_package
+    if layout.dies > dies_in_system:
+        faults.append(
+            f"dies: {layout.dies} is more than the system has; allowed: at most {dies_in_system} "
+            f"({rates.max_packages} cards)"
+        )
+    if layout.shared_ranks and model.experts is not None and not model.n_shared_experts:
+        faults.append(f"shared_ranks: {layout.shared_ranks}, but the model has no shared expert; allowed: 0")
+    if layout.draft and not model.num_nextn_predict_layers:
+        faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
+    faults += structure_faults(layout, phase, model, rates)
+    cores = int(as_float(rates.cube_cores))
+    if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
+        faults.append(
+            f"attention_cores: {layout.attention_cores}; allowed: 1 to {cores - 1} with overlap 'cores' "
+            f"(the die has {cores} cube cores)"
+        )
+    if layout.overlap != "cores" and layout.attention_cores:
+        faults.append(f"attention_cores: {layout.attention_cores} without overlap 'cores'; drop it or set the overlap")
+    return faults
+
+
+#: keys of a layout that place or move experts, with their values where there are none
+OF_EXPERTS = {
+    "shared_ranks": 0,
+    "redundant": 0,
+    "expert_dies": 0,
+    "expert_tp": 1,
+    "overlap": "none",
+    "fused_experts": False,
+    "shared_stream": False,
+}
+
+
+def _without_experts(layout: LayoutSpec) -> list[str]:
+    """Return what a layout says of experts that the model does not have."""
+    return [
+        f"{key}: {getattr(layout, key)!r}, but the model has no experts; allowed: {plain!r}"
+        for key, plain in OF_EXPERTS.items()
+        if getattr(layout, key) != plain
+    ]
+
+
+def _expert_faults(layout: LayoutSpec, experts: int) -> list[str]:
+    """Return what is wrong with how experts are placed on the dies of an instance."""
+    faults = []
     slots = experts + layout.redundant
     room = slots + layout.shared_ranks
     ranks = (layout.expert_dies or layout.dies) // layout.expert_tp
@@ -52,25 +102,6 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
             f"expert_tp: {layout.expert_tp} with exchange 'dispatch' and {slots} slots of experts on {ranks} groups; "
             "allowed: one slot a group (CANN, npu_moe_distribute_dispatch); use exchange gather"
         )
-    dies_in_system = rates.max_packages * rates.dies_per_package
-    if layout.dies > dies_in_system:
-        faults.append(
-            f"dies: {layout.dies} is more than the system has; allowed: at most {dies_in_system} "
-            f"({rates.max_packages} cards)"
-        )
-    if layout.shared_ranks and not model.experts.n_shared_experts:
-        faults.append(f"shared_ranks: {layout.shared_ranks}, but the model has no shared expert; allowed: 0")
-    if layout.draft and not model.num_nextn_predict_layers:
-        faults.append(f"draft: {layout.draft}, but the model has no draft (MTP) layer; allowed: 0")
-    faults += structure_faults(layout, phase, model, rates)
-    cores = int(as_float(rates.cube_cores))
-    if layout.overlap == "cores" and not 0 < layout.attention_cores < cores:
-        faults.append(
-            f"attention_cores: {layout.attention_cores}; allowed: 1 to {cores - 1} with overlap 'cores' "
-            f"(the die has {cores} cube cores)"
-        )
-    if layout.overlap != "cores" and layout.attention_cores:
-        faults.append(f"attention_cores: {layout.attention_cores} without overlap 'cores'; drop it or set the overlap")
     return faults
 
 
@@ -110,7 +141,7 @@ def _stage_faults(layout: LayoutSpec) -> list[str]:
 def _parallel_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec) -> list[str]:
     """Return what is wrong with the parallel forms of single modules."""
     faults = []
-    latent = model.attention.kind == "mla"
+    latent = model.attention_names == ("mla",)
     if layout.cp > 1 and phase != "prefill":
         faults.append(f"cp: {layout.cp} in {phase}; allowed: 1; decode splits its cache with dcp")
     if layout.dcp > 1 and (phase != "decode" or not latent or layout.tp % layout.dcp):
@@ -145,6 +176,8 @@ def _split_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
     """Return what is wrong with experts that are split over dies."""
     parts, faults = layout.expert_tp, []
     if parts == 1:
+        return []
+    if model.experts is None:  # told with all else that needs experts
         return []
     width, dies = model.experts.moe_intermediate_size, rates.dies_per_server
     if dies % parts or layout.dies % parts or width % parts:
@@ -187,7 +220,11 @@ def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rate
             f"fused_experts with {tokens / layout.tp:g} tokens a rank; allowed: at most {LARGEST_FUSED} "
             "(vLLM-Ascend, ascend_forward_context.py); use a smaller batch"
         )
-    if layout.shared_stream and (not model.experts.n_shared_experts or layout.shared_ranks or layout.expert_dies):
+    if (
+        layout.shared_stream
+        and model.experts is not None
+        and (not model.n_shared_experts or layout.shared_ranks or layout.expert_dies)
+    ):
         faults.append("shared_stream: allowed where every die has the shared expert; drop it")
     if layout.shared_stream and layout.overlap == "link":
         faults.append("shared_stream with overlap 'link', which hides the exchanges already; allowed: another overlap")

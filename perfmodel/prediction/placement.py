@@ -66,9 +66,9 @@ def _pool(
     group = layout.tp * layout.cp
     routed_from = attention if layout.expert_dies else 0
     routed_to = layout.dies - layout.shared_ranks
-    slots = model.experts.n_routed_experts + layout.redundant
+    slots = model.n_routed_experts + layout.redundant
     each = -(-slots // (routed_to - routed_from))
-    everywhere = bool(model.experts.n_shared_experts) and not layout.shared_ranks
+    everywhere = bool(model.n_shared_experts) and not layout.shared_ranks
     for nth, instance in enumerate(instances):
         for at in range(layout.dies):
             place = first * per_server + nth * layout.dies + at

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.prediction.breakdown import layer_on_the_mean_rank, on_the_mean_rank
+from perfmodel.prediction.breakdown import layer_on_the_mean_rank, main_layer, on_the_mean_rank
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
 from perfmodel.specs.evidence import PartOfStep
 
@@ -74,7 +74,7 @@ def predicted(resolved: Resolved, wanted: Collection[str] | None = None) -> dict
         "tokens_per_s_per_card": resolved.tokens_per_s_per_card,
     }
     if wanted is None or any(name in wanted for name in OF_A_LAYER):
-        layer = next(block for block in breakdown_of(resolved).blocks if block.name == "moe_layer")
+        layer = main_layer(breakdown_of(resolved))
         each = resolved.plan.family.micro
         times = (layer.layer, layer.attention / each, layer.experts / each)
         found |= dict(zip(OF_A_LAYER, times, strict=True))

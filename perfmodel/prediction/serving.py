@@ -117,12 +117,11 @@ def usable_memory(rates: Rates) -> Bytes:
 
 def fewest_dies(case: Case) -> float:
     """Return the dies below which the routed experts alone, at half a byte a weight, pass the memory of all."""
-    model = case.model
-    layers = model.num_hidden_layers - model.first_k_dense_replace
+    model, dims = case.model, case.dims
     each = gated_feed_forward_bytes(
-        hidden_size=model.hidden_size, intermediate_size=model.experts.moe_intermediate_size, element_bytes=0.5
+        hidden_size=dims.routed_hidden, intermediate_size=dims.moe_intermediate_size, element_bytes=0.5
     )
-    return as_float(layers * model.experts.n_routed_experts * each / usable_memory(case.rates))
+    return as_float(model.moe_layers * dims.n_routed_experts * each / usable_memory(case.rates))
 
 
 def footprint_of(layout: Layout, family: Family, case: Case) -> Footprint:
@@ -224,7 +223,8 @@ def cache_transfer(*, prefill: PoolPoint, layout: Layout, case: Case) -> Seconds
     The dies of a data-parallel rank share the sending of their batch's cache evenly, and a die of decode takes a
     whole prompt: the longer of both.  Errs high where decode splits its cache.
     """
-    cache = prefill.footprint.kv_bytes_per_token * case.isl
+    held = prefill.footprint
+    cache = held.kv_bytes_per_token * case.isl + held.kv_bytes_per_request
     return kv_transfer_exposed(
         payload=cache * maximum(layout.batch / (layout.tp * layout.cp), 1),
         bandwidth=case.rates.kv_tier.bandwidth,

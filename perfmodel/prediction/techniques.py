@@ -62,7 +62,7 @@ def _filled(layout: LayoutShape, model: ModelSpec, more: int) -> int:
     ranks = (layout.expert_dies or layout.dies) - layout.shared_ranks
     if ranks < 1:
         raise UsageError(f"shared_ranks: {layout.shared_ranks} leave no die for routed experts; allowed: fewer")
-    return replicas(max(1, ranks // layout.expert_tp), model.experts.n_routed_experts, more)
+    return replicas(max(1, ranks // layout.expert_tp), model.n_routed_experts, more)
 
 
 def setting_of(
@@ -112,11 +112,11 @@ def unsupported(applies: Applies, model: ModelSpec, machine: Machine, phase: str
     """Return why a technique cannot act on a phase of any layout of a model on a machine, or nothing where it can."""
     if phase not in applies.phases:
         return f"acts in {' and '.join(applies.phases)} only"
-    if model.attention.kind not in applies.attention:
+    if not set(model.attention_names) & set(applies.attention):
         return f"needs {' or '.join(applies.attention)} attention"
     if applies.drafts and not model.num_nextn_predict_layers:
         return "needs a draft (MTP) layer"
-    if applies.shared_expert and not model.experts.n_shared_experts:
+    if applies.shared_expert and not model.n_shared_experts:
         return "needs a shared expert"
     links = {tier.link for tier in machine.system.spec.tiers}
     if applies.links and not links & set(applies.links):

@@ -13,7 +13,7 @@ from perfmodel.prediction.serving import Case
 from perfmodel.report.kernels import COLUMNS
 from perfmodel.report.quantity import range_in_words
 from perfmodel.report.table import Column, Table
-from perfmodel.specs.base import Known
+from perfmodel.specs.base import MOST, Known
 from perfmodel.specs.machine import ChipSpec, StackSpec
 from perfmodel.supply.rates import Rates
 
@@ -111,11 +111,15 @@ def limits_table(plan: PoolPlan, limits: Sequence[Limit]) -> Table:
 
 
 def longest_context(plan: PoolPlan) -> float:
-    """Longest context of one request that still fits with the rest of the batch as planned."""
+    """Longest context of one request that still fits with the rest of the batch as planned.
+
+    The largest count there is where nothing that is kept grows with it.
+    """
     held = plan.point.footprint
     free = as_float(plan.point.usable) - as_float(held.planned)
-    mean = as_float(held.kv) / plan.layout.batch
-    return max(0.0, (free + mean) / as_float(held.kv_bytes_per_token_of_die))
+    mean = as_float(held.kv) / plan.layout.batch - as_float(held.kv_bytes_per_request_of_die)
+    each = as_float(held.kv_bytes_per_token_of_die)
+    return max(0.0, (free + mean) / each) if each else float(MOST)
 
 
 #: numbers that decide what a plan may fill: of the chip, and of the stack

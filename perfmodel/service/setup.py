@@ -46,7 +46,9 @@ def cache_tokens(point: PoolPoint) -> int:
     """
     held = point.footprint
     free = as_float(point.usable) - as_float(held.weights + held.workspace + held.buffers)
-    return max(0, math.floor(free / as_float(held.kv_bytes_per_token_of_die)))
+    # what a request keeps beside its tokens is spread over those that one has on average
+    each = as_float(held.kv_bytes_per_token_of_die + held.kv_bytes_per_request_of_die / held.mean_tokens)
+    return max(0, math.floor(free / each))
 
 
 def _running(engine: EngineSpec, stated: int | None) -> int | None:

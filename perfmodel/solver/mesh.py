@@ -87,13 +87,13 @@ _LAYOUT_KEYS = {axis.name for axis in fields(Layout)}
 
 def largest_batch(case: Case, structure: Structure) -> int:
     """Return a batch no die's memory can pass, to bound the axis."""
-    from perfmodel.ledger.attention import cache_bytes_per_die
+    from perfmodel.ledger.footprint import cache_of_model
 
     keys, phase = structure.keys, structure.family.phase
-    per_token = cache_bytes_per_die(case.model.attention, structure.family, LARGEST_TP) * case.model.num_hidden_layers
-    per_token = per_token * keys.get("kv_resident", 1) / (keys.get("cp", 1) * keys.get("dcp", 1))
+    cache = cache_of_model(case.model, structure.family, tp=LARGEST_TP, draft=0)
     held = case.traffic.context if phase == "decode" else case.isl
-    bound = as_float(usable_memory(case.rates) / (per_token * held))
+    growing = cache.per_token * held * keys.get("kv_resident", 1) / (keys.get("cp", 1) * keys.get("dcp", 1))
+    bound = as_float(usable_memory(case.rates) / (growing + cache.fixed(held)))
     return int(min(LARGEST_BATCH, max(1, bound)))
 
 

@@ -98,11 +98,10 @@ def tensor_parallel_degrees(model: ModelSpec, rates: Rates, structure: Structure
 
 
 def _powers_of_two(model: ModelSpec, rates: Rates) -> list[int]:
-    heads = model.attention.num_attention_heads
     degrees = [1]
     while (
         degrees[-1] * 2 <= LARGEST_TP
-        and heads % (degrees[-1] * 2) == 0
+        and all(one.num_attention_heads % (degrees[-1] * 2) == 0 for one in model.kinds_of_attention)
         and rates.dies_per_server % (degrees[-1] * 2) == 0
     ):
         degrees.append(degrees[-1] * 2)
@@ -115,7 +114,7 @@ def expert_layouts(
     """Return all valid expert layouts of the given instance sizes (in dies), each in exactly one product."""
     layout = LayoutShape.model_construct(**{**_PLAIN, **structure.keys})
     one_slot = gathers_one_expert(layout)
-    experts = model.experts.n_routed_experts
+    experts = model.n_routed_experts
     groups: dict[tuple[int, ...], list[tuple[int, list[list[int]]]]] = {}
     for dies in sizes:
         options = _shared_options(dies, structure.family.own_shared_ranks, fixed.get("shared_ranks"))
@@ -149,8 +148,8 @@ def _shared_options(dies: int, own: bool, fixed: object) -> tuple[int, ...]:
 
 def _replicas(ranks: int, experts: int, fixed: object) -> list[int]:
     """Return the replicas that fill every rank with the fewest slots that hold all experts, and with one more."""
-    if isinstance(fixed, int):
-        return [fixed]
+    if isinstance(fixed, int) or not experts:
+        return [fixed if isinstance(fixed, int) else 0]
     both = [replicas(ranks, experts, more) for more in range(len(SLOTS))]
     return both if fixed is None else [both[SLOTS.index(str(fixed))]]
 
@@ -159,9 +158,10 @@ def structures(model: ModelSpec, phase: Phase, choices: Choices, rates: Rates) -
     """Return the structures searched for a phase; raise ``UsageError`` where what is fixed allows none."""
     own = _own_shared_ranks(model, phase, choices)
     plain = tuple(overlap for overlap in overlaps(phase) if overlap != "stages")
+    routes = model.experts is not None
     searched = (
-        choices.values(phase, "overlap", plain),
-        choices.values(phase, "exchange", ("dispatch", "gather")),
+        choices.values(phase, "overlap", plain if routes else ("none",)),
+        choices.values(phase, "exchange", ("dispatch", "gather") if routes else ("gather",)),
         choices.values(phase, "reduction", ("scatter_gather",)),
         choices.values(phase, "shared_stream", (False,)),
         choices.values(phase, "expert_tp", (1,)),
@@ -203,7 +203,7 @@ _PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
 
 def _own_shared_ranks(model: ModelSpec, phase: Phase, choices: Choices) -> tuple[bool, ...]:
     """Return whether shared experts are searched on every die, on dies of their own, or both."""
-    if not model.experts.n_shared_experts or phase != "decode":
+    if not model.n_shared_experts or phase != "decode":
         return (False,)
     fixed = choices.fixed.get(phase, {}).get("shared_ranks")
     return (False, True) if fixed is None else (fixed != 0,)

@@ -63,11 +63,6 @@ class GqaSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> "GqaSpec":
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} is no multiple of "
-                f"num_key_value_heads {self.num_key_value_heads}"
-            )
         if self.sliding_window and self.attention_chunk_size:
             raise ValueError("a layer has a sliding_window or an attention_chunk_size, not both")
         return self
@@ -119,7 +114,9 @@ class CompressedSpec(Spec):
 
     kind: Literal["compressed"]
     num_attention_heads: PositiveInt
+    #: of the vector that is key and value, and the part of it that turns with the position
     head_dim: PositiveInt
+    qk_rope_head_dim: NonNegativeInt = 64
     q_lora_rank: PositiveInt
     o_lora_rank: PositiveInt
     o_groups: PositiveInt

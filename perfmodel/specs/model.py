@@ -30,11 +30,6 @@ class ExpertsSpec(Spec):
     n_group: PositiveInt = 1
     topk_group: PositiveInt = 1
 
-    @property
-    def shared_width(self) -> int:
-        """Width of all shared experts together."""
-        return self.n_shared_experts * (self.shared_intermediate_size or self.moe_intermediate_size)
-
     @model_validator(mode="after")
     def _top_k_within_experts(self) -> "ExpertsSpec":
         if self.num_experts_per_tok > self.n_routed_experts:
@@ -146,9 +141,33 @@ class ModelSpec(Spec):
         """Layers with experts."""
         return sum(group.count for group in self.groups if group.has_experts)
 
+    @property
+    def n_routed_experts(self) -> int:
+        """Routed experts of a layer; 0 where there are none."""
+        return 0 if self.experts is None else self.experts.n_routed_experts
+
+    @property
+    def n_shared_experts(self) -> int:
+        """Shared experts of a layer; 0 where there are none."""
+        return 0 if self.experts is None else self.experts.n_shared_experts
+
+    @property
+    def kinds_of_attention(self) -> tuple[AttentionSpec, ...]:
+        """All attentions, the main one first."""
+        return (self.attention, *self.attentions.values())
+
+    @property
+    def attention_names(self) -> tuple[str, ...]:
+        """Words for its kinds of attention, as techniques ask for them."""
+        return tuple(dict.fromkeys(one.kind for one in self.kinds_of_attention))
+
+    def attention_called(self, name: str) -> AttentionSpec:
+        """Return an attention by the name that groups give it."""
+        return self.attention if name == MAIN else self.attentions[name]
+
     def attention_of(self, group: LayerGroupSpec) -> AttentionSpec:
         """Return the attention of a group."""
-        return self.attention if group.attention == MAIN else self.attentions[group.attention]
+        return self.attention_called(group.attention)
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSpec":

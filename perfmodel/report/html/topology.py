@@ -182,7 +182,7 @@ def die_kinds(report: PlanReport, words: Words) -> tuple[DieKind, ...]:
 
 
 def _lines(die: Die, pool: PoolReport, report: PlanReport, words: Words) -> Iterator[str]:
-    plan, experts = report.held[pool.phase], report.run.model.experts
+    plan, model = report.held[pool.phase], report.run.model
     layout, held = plan.layout, plan.point.footprint
     if die.rank is not None:
         group = group_of(pool)
@@ -190,12 +190,12 @@ def _lines(die: Die, pool: PoolReport, report: PlanReport, words: Words) -> Iter
         yield words.say(key, group=group)
         yield words.say("plan.kind_batch", batch=layout.batch)
     if die.slots is not None:
-        slots = experts.n_routed_experts + layout.redundant
+        slots = model.n_routed_experts + layout.redundant
         yield words.say("plan.kind_slots", each=die.slots[1] - die.slots[0] + 1)
-        yield words.say("plan.kind_slots_of", slots=slots, experts=experts.n_routed_experts, replicas=layout.redundant)
+        yield words.say("plan.kind_slots_of", slots=slots, experts=model.n_routed_experts, replicas=layout.redundant)
     if die.shared:
         yield words.say("plan.kind_shared")
-    elif experts.n_shared_experts:
+    elif model.n_shared_experts:
         yield words.say("plan.kind_no_shared")
     if die.rank is not None:
         weights, cache = format_quantity(held.weights, "B"), format_quantity(held.kv, "B")

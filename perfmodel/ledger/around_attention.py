@@ -1,0 +1,101 @@
+"""Rows around every kind of attention core: caches fetched and gathered, gate, output projection."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from perfmodel.ledger.records import Dims, Family, Op, Quantities
+from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
+from perfmodel.specs.attention import OutputGate
+from perfmodel.units import Bytes, Count
+
+GATE_FLOP = 5  # per element: sigmoid and product
+
+
+def output_gate(
+    q: Quantities, family: Family, dims: Dims, gate: OutputGate, *, heads: Count, head_dim: Count
+) -> Iterator[Op]:
+    """Yield what makes the gate of an attention's output from its input, and multiplies with it."""
+    if gate == "none":
+        return
+    yield linear(
+        "attention.gate",
+        rows=q.tokens,
+        inner=dims.hidden_size,
+        columns=heads if gate == "head" else heads * head_dim,
+        weight_element_bytes=family.weight_element_bytes,
+        engine=family.linear_engine,
+    )
+    width = heads * head_dim
+    yield vector("attention.gated", flop=GATE_FLOP * q.tokens * width, traffic=3 * BF16 * q.tokens * width)
+
+
+def gather_context(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
+    """Yield what brings a prompt's whole context to a die that works on a part of its tokens."""
+    if family.context_parallel:
+        part = q.cached_tokens / q.cp * entry
+        yield exchange_row("attention.context_gather", "all_gather", group=q.cp * q.tp, payload=part, joined=q.tp)
+
+
+def output_projection(q: Quantities, family: Family, dims: Dims, inner: Count) -> Iterator[Op]:
+    """Yield the projection of a die's heads, ``inner`` wide together, and the exchanges of its parallel form."""
+    weight, engine, hidden = family.weight_element_bytes, family.linear_engine, dims.hidden_size
+    if family.swaps_heads:
+        # each die gets all heads of its own tokens, so nothing is left to sum
+        yield exchange_row("attention.swap_heads", "all_to_all", group=q.tp, payload=q.rank_tokens * inner * weight)
+        whole = linear(
+            "attention.o_proj",
+            rows=q.rank_tokens,
+            inner=inner * q.tp,
+            columns=hidden,
+            weight_element_bytes=weight,
+            engine=engine,
+        )
+        yield replace(whole, resident_bytes=whole.weight_bytes / q.tp) if family.o_proj_sharded else whole
+        return
+    if "o_proj" not in family.split:
+        yield linear(
+            "attention.o_proj",
+            rows=q.tokens,
+            inner=inner,
+            columns=hidden,
+            weight_element_bytes=weight,
+            engine=engine,
+        )
+        return
+    parts = q.o_proj_tp
+    yield exchange_row("attention.swap_heads", "all_to_all", group=parts, payload=q.tokens * inner / parts * weight)
+    yield linear(
+        "attention.o_proj",
+        rows=q.tokens * parts,
+        inner=inner / parts,
+        columns=hidden,
+        weight_element_bytes=weight,
+        engine=engine,
+    )
+    yield exchange_row("attention.o_proj_scatter", "reduce_scatter", group=parts, payload=q.tokens * hidden * BF16)
+
+
+def output_quantisation(q: Quantities, family: Family, width: Count) -> Iterator[Op]:
+    """Yield the dynamic quantisation of the attention's output, which no norm comes before."""
+    if family.precision == "w8a8":
+        yield vector(
+            "attention.output_quant",
+            flop=2 * q.tokens * width,
+            traffic=q.tokens * width * (BF16 + family.weight_element_bytes),
+        )
+
+
+def load_found(q: Quantities, entry: Bytes) -> Op:
+    """Return the read of the caches of earlier prompts that new ones begin with, ``entry`` bytes a token.
+
+    The dies of a rank share it, whatever part of it each then keeps.
+    """
+    found = q.loaded_tokens * entry / (q.tp * q.cp)
+    return Op(name="attention.prefix_load", operator="pool_read", engine="link", kv_bytes=found, kernels=0)
+
+
+def fetch_offloaded(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
+    """Yield the read of the part of the cache that is kept in the host's memory."""
+    if family.offloads:
+        fetched = q.cached_tokens / q.dcp * (1 - q.kv_resident) * entry
+        yield Op(name="attention.kv_fetch", operator="host_read", engine="link", kv_bytes=fetched, kernels=0)

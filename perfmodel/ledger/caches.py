@@ -1,0 +1,169 @@
+"""What attention keeps of a sequence: entries that grow with it, windows, states of a fixed size."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from perfmodel.algebra import minimum, total
+from perfmodel.formulas.attention import gqa_cache_bytes, mla_cache_bytes, state_bytes
+from perfmodel.ledger.records import Family
+from perfmodel.ledger.rows import BF16
+from perfmodel.specs.attention import AttentionSpec, CompressedSpec, GqaSpec, IndexerSpec, LinearSpec, MlaSpec
+from perfmodel.units import Bytes, Count
+
+SCALE_BYTES = 4  # of an index key in 8 bits
+FP32 = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cache:
+    """Bytes kept of a sequence: each token's, those of the newest tokens alone, and those of none."""
+
+    per_token: Bytes = 0
+    #: bytes a token, and how many of the newest tokens have them
+    windows: tuple[tuple[Bytes, Count], ...] = ()
+    state: Bytes | None = None
+
+    def fixed(self, tokens: Count) -> Bytes:
+        """Bytes beside those of each token, of a sequence of so many."""
+        windows = (each * minimum(most, tokens) for each, most in self.windows)
+        return total((*windows, 0 if self.state is None else self.state))
+
+    def times(self, layers: Count) -> "Cache":
+        """Return the cache of so many layers."""
+        return Cache(
+            per_token=self.per_token * layers,
+            windows=tuple((each * layers, most) for each, most in self.windows),
+            state=None if self.state is None else self.state * layers,
+        )
+
+
+def joined(caches: Iterable[Cache]) -> Cache:
+    """Return several caches as one."""
+    caches = list(caches)
+    states = [cache.state for cache in caches if cache.state is not None]
+    return Cache(
+        per_token=total(cache.per_token for cache in caches),
+        windows=tuple(window for cache in caches for window in cache.windows),
+        state=total(states) if states else None,
+    )
+
+
+def index_key_bytes(indexer: IndexerSpec, family: Family) -> Bytes:
+    """Bytes of index keys a token and layer; none where another layer's choice is shared.
+
+    In eight bits each key has a scale of its own.
+    """
+    if indexer.shared:
+        return 0
+    key = indexer.head_dim * BF16 if family.kv_dtype == "bf16" else indexer.head_dim + SCALE_BYTES
+    return key / indexer.pool
+
+
+def entry_bytes(attention: MlaSpec | GqaSpec | CompressedSpec, family: Family) -> Bytes:
+    """Bytes of one cached entry of a layer over all heads; INT8 leaves a latent's rope part in BF16."""
+    element = BF16 if family.kv_dtype == "bf16" else 1
+    match attention:
+        case MlaSpec():
+            return mla_cache_bytes(
+                kv_lora_rank=attention.kv_lora_rank,
+                qk_rope_head_dim=attention.qk_rope_head_dim,
+                latent_bytes=element,
+                rope_bytes=BF16,
+            )
+        case GqaSpec():
+            return gqa_cache_bytes(
+                num_key_value_heads=attention.num_key_value_heads,
+                head_dim=attention.head_dim,
+                v_head_dim=attention.v_head_dim,
+                element_bytes=element,
+            )
+        case CompressedSpec():
+            rope = attention.qk_rope_head_dim
+            return mla_cache_bytes(
+                kv_lora_rank=attention.head_dim - rope,
+                qk_rope_head_dim=rope,
+                latent_bytes=element,
+                rope_bytes=BF16,
+            )
+        case _:
+            assert_never(attention)
+
+
+def entry_bytes_per_die(attention: MlaSpec | GqaSpec | CompressedSpec, family: Family, tp: Count) -> Bytes:
+    """Bytes of one cached entry on one die: what all heads share is copied, key-value heads are split."""
+    whole = entry_bytes(attention, family)
+    return whole / minimum(tp, attention.num_key_value_heads) if isinstance(attention, GqaSpec) else whole
+
+
+def cache_of(attention: AttentionSpec, family: Family, tp: Count = 1) -> Cache:
+    """Return what one layer keeps of a sequence on one die of ``tp``, at 1 in all."""
+    match attention:
+        case MlaSpec() | GqaSpec():
+            entry = entry_bytes_per_die(attention, family, tp)
+            piece = attention.attention_chunk_size if isinstance(attention, GqaSpec) else None
+            most = attention.sliding_window or piece
+            if most is None:
+                return Cache(per_token=_with_index(entry, attention.indexer, family))
+            return Cache(windows=((entry, most),))
+        case LinearSpec():
+            return Cache(state=linear_state_bytes(attention) / tp)
+        case CompressedSpec():
+            entry = entry_bytes(attention, family)
+            ratio, window = attention.compress_ratio, ((entry, attention.sliding_window),)
+            if not ratio:
+                return Cache(windows=window)
+            kept = _with_index(entry, attention.indexer, family)
+            return Cache(per_token=kept / ratio, windows=window, state=compressor_state_bytes(attention))
+        case _:
+            assert_never(attention)
+
+
+def _with_index(entry: Bytes, indexer: IndexerSpec | None, family: Family) -> Bytes:
+    return entry if indexer is None else entry + index_key_bytes(indexer, family)
+
+
+def linear_state_bytes(attention: LinearSpec) -> Bytes:
+    """Bytes of one sequence's state in a layer of linear attention."""
+    return state_bytes(
+        heads=attention.num_value_heads,
+        key_dim=attention.key_head_dim,
+        value_dim=attention.value_head_dim,
+        element_bytes=attention.state_bytes,
+        conv_width=2 * attention.key_width + attention.value_width,
+        conv_kernel_dim=attention.conv_kernel_dim,
+        conv_element_bytes=BF16,
+    )
+
+
+def compressor_state_bytes(attention: CompressedSpec) -> Bytes:
+    """Bytes of the tokens that wait to make an entry, their content and weight in 32 bits.
+
+    Source: counting; 80 KiB where 4 tokens make an entry of two vectors with an index key, 512 KiB where 128 do.
+    """
+    index = 0 if attention.indexer is None else attention.indexer.head_dim
+    width = 2 * attention.overlap * (attention.head_dim + index)
+    return attention.compress_ratio * attention.overlap * width * FP32
+
+
+def head_width(attention: AttentionSpec) -> int:
+    """Width of all heads' queries and outputs together, for working space."""
+    match attention:
+        case MlaSpec():
+            head = attention.qk_nope_head_dim + attention.qk_rope_head_dim + attention.v_head_dim
+            return attention.num_attention_heads * head
+        case GqaSpec():
+            return attention.num_attention_heads * (attention.head_dim + attention.value_dim)
+        case LinearSpec():
+            return 2 * attention.key_width + 2 * attention.value_width
+        case CompressedSpec():
+            return 2 * attention.num_attention_heads * attention.head_dim
+        case _:
+            assert_never(attention)
+
+
+def unfolded_width(attention: AttentionSpec) -> int:
+    """Width of keys and values that prefill unfolds of a cached token, over all heads; 0 where it reads them."""
+    if isinstance(attention, MlaSpec) and attention.indexer is None:
+        return attention.num_attention_heads * (attention.qk_nope_head_dim + attention.v_head_dim)
+    return 0

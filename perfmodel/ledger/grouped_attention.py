@@ -1,0 +1,115 @@
+"""Grouped-query attention: over all of the context, a window, a piece, or a choice of it."""
+
+from collections.abc import Iterator
+
+from perfmodel.algebra import minimum
+from perfmodel.formulas.attention import attention_flop
+from perfmodel.ledger.around_attention import (
+    fetch_offloaded,
+    gather_context,
+    load_found,
+    output_gate,
+    output_projection,
+    output_quantisation,
+)
+from perfmodel.ledger.caches import entry_bytes, entry_bytes_per_die
+from perfmodel.ledger.indexer import indexer_ops
+from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
+from perfmodel.ledger.rows import BF16, ROPE_FLOP, linear, vector
+from perfmodel.ledger.seen import Seen, entries, newest, own_piece, whole
+from perfmodel.specs.attention import GqaSpec
+from perfmodel.units import Bytes, Count
+
+
+def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[Op]:
+    """Yield the rows of grouped-query attention between its norm and the exchange of hidden states."""
+    weight, engine = family.weight_element_bytes, family.linear_engine
+    heads = spec.num_attention_heads / q.tp
+    key_value_heads = spec.num_key_value_heads / minimum(q.tp, spec.num_key_value_heads)
+    direct = heads * spec.head_dim if spec.q_lora_rank is None else spec.q_lora_rank
+    yield linear(
+        "attention.qkv",
+        rows=q.tokens,
+        inner=dims.hidden_size,
+        columns=direct + key_value_heads * (spec.head_dim + spec.value_dim),
+        weight_element_bytes=weight,
+        engine=engine,
+        prefetched=True,
+    )
+    if spec.q_lora_rank is not None:
+        yield linear(
+            "attention.q_up",
+            rows=q.tokens,
+            inner=spec.q_lora_rank,
+            columns=heads * spec.head_dim,
+            weight_element_bytes=weight,
+            engine=engine,
+            prefetched=True,
+        )
+    yield vector(
+        "attention.rope_cache",
+        flop=ROPE_FLOP * q.tokens * (heads + key_value_heads) * spec.head_dim,
+        traffic=2 * BF16 * q.tokens * (heads * spec.head_dim + key_value_heads * (spec.head_dim + spec.value_dim)),
+    )
+    if spec.indexer is not None:
+        keys = entries(q, family, spec.indexer.pool)
+        yield from indexer_ops(q, family, dims, spec.indexer, keys, query_rank=dims.hidden_size)
+    decode = family.phase == "decode"
+    entry = entry_bytes_per_die(spec, family, q.tp)
+    seen = seen_by(q, family, spec)
+    if decode:
+        yield from fetch_offloaded(q, family, entry)
+    else:
+        yield from gather_context(q, family, entry)
+        yield load_found(q, entry_bytes(spec, family))
+    yield grouped_query_core(
+        spec,
+        "attention_decode" if decode else "attention_prefill",
+        pairs=seen.pairs,
+        tokens=q.tokens,
+        sequences=q.sequences,
+        context=seen.context,
+        heads=heads,
+        key_value_heads=key_value_heads,
+        kv_bytes=seen.cached * entry if decode else 0,
+    )
+    yield from output_gate(q, family, dims, spec.output_gate, heads=heads, head_dim=spec.value_dim)
+    yield from output_quantisation(q, family, heads * spec.value_dim)
+    yield from output_projection(q, family, dims, heads * spec.value_dim)
+
+
+def seen_by(q: Quantities, family: Family, spec: GqaSpec) -> Seen:
+    """Return what the cores of grouped-query attention look at."""
+    if spec.sliding_window is not None:
+        return newest(q, family, spec.sliding_window)
+    if spec.attention_chunk_size is not None:
+        return own_piece(q, family, spec.attention_chunk_size)
+    return whole(q) if spec.indexer is None else newest(q, family, spec.indexer.topk)
+
+
+def grouped_query_core(
+    spec: GqaSpec,
+    operator: OperatorClass,
+    *,
+    pairs: Count,
+    tokens: Count,
+    sequences: Count,
+    context: Count,
+    heads: Count,
+    key_value_heads: Count,
+    kv_bytes: Bytes,
+) -> Op:
+    """Row of grouped-query attention on the heads of a die."""
+    return Op(
+        name="attention.core",
+        operator=operator,
+        engine="cube_bf16",
+        flop=attention_flop(
+            query_context_pairs=pairs, heads=heads, qk_head_dim=spec.head_dim, v_head_dim=spec.value_dim
+        ),
+        kv_bytes=kv_bytes,
+        activation_bytes=tokens * (heads + key_value_heads) * (spec.head_dim + spec.value_dim) * BF16,
+        sequences=sequences,
+        context=context,
+        heads=heads,
+    )
