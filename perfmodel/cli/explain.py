@@ -57,8 +57,13 @@ def command(
         options.Exchange, typer.Option("--exchange", help="Expert exchange: dispatch/combine or AllGather.")
     ] = options.Exchange.dispatch,
     reduction: Annotated[
-        options.Reduction, typer.Option("--reduction", help="Tensor-parallel attention: all_reduce or scatter_gather.")
-    ] = options.Reduction.scatter_gather,
+        options.Reduction | None,
+        typer.Option(
+            "--reduction",
+            help="Tensor-parallel attention: all_reduce or scatter_gather; default scatter_gather, of a model without "
+            "experts all_reduce.",
+        ),
+    ] = None,
     isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.", show_default=False)] = 0,
     osl: Annotated[
         int, typer.Option("--osl", help="Output tokens of a request (prefill: ignored).", show_default=False)

@@ -1,7 +1,7 @@
 """Names to records: what a data file of each kind holds, found by its name or path, read and checked."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -266,6 +266,8 @@ def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]
     if spec is not None:
         spec = renamed(kind, spec, lambda name: from_here(name, path))
         reader.check_sources(spec.sources, cited=_cited(spec))
+        for key, fault in _totals_missed(spec) if kind == "models" else ():
+            reader.fault(("checks", key), fault)
         check_references(reader, kind, spec)
         if not NAME.fullmatch(spec.name):
             reader.fault(
@@ -277,6 +279,30 @@ def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]
         raise DataError(f"{path}:1: name: {spec.name!r}; allowed: the file's name {path.stem!r}")
     known = Known(spec=spec, figures=reader.figures_of(spec), word=_word(path, spec.name), file=file_name(path))
     return reader, data, known
+
+
+def _totals_missed(model: ModelSpec) -> Iterator[tuple[str, str]]:
+    """Yield the key of each total that a model's file states and its layers miss, with what they have.
+
+    A total printed with two digits is as good as they are: ``within`` says so, and three in a hundred at least.
+    """
+    from perfmodel.ledger.parameters import LEAST_WITHIN, cache_bytes_per_token, parameters_of
+
+    if model.checks is None:
+        return
+    counted: dict[str, tuple[float | None, float]] = {
+        "parameters": (model.checks.parameters, parameters_of(model).total),
+        "kv_bytes_per_token_bf16": (model.checks.kv_bytes_per_token_bf16, cache_bytes_per_token(model)),
+    }
+    for key, (stated, found) in counted.items():
+        if stated is not None and abs(found - stated) > max(model.checks.within, LEAST_WITHIN) * abs(stated):
+            yield (
+                key,
+                (
+                    f"{stated:.5g}; the layers of this file have {found:.5g}; allowed: within "
+                    f"{max(model.checks.within, LEAST_WITHIN):.0%}; correct a size, or leave the total out"
+                ),
+            )
 
 
 def renamed(kind: str, spec: Any, change: Callable[[str], str]) -> Any:

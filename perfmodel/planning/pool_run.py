@@ -19,6 +19,7 @@ from perfmodel.planning.choices import refuse_lacking, settings_in
 from perfmodel.planning.compare import OF_WEIGHTS
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.site import machine_of, strange, with_site
+from perfmodel.prediction.layouts import usual_reduction
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.techniques import inapplicable, with_setting
 from perfmodel.service.clients import ClientView, clients_view, with_responses
@@ -144,7 +145,8 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         layout={
             "dies": _dies(given, machine.rates()),
             **{name: given[name] for name in plain},
-            **{name: given[name].value for name in ("overlap", "exchange", "reduction")},
+            **{name: given[name].value for name in ("overlap", "exchange")},
+            "reduction": given["reduction"].value if given["reduction"] else usual_reduction(known.spec),
             **inputs.layout_keys(given["set_"]),
         },
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from perfmodel.algebra import as_float, greater
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
-from perfmodel.specs.deployment import LARGEST_VERIFIED, LayoutShape, LayoutSpec, Overlap, Phase
+from perfmodel.specs.deployment import LARGEST_VERIFIED, LayoutShape, LayoutSpec, Overlap, Phase, Reduction
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import UNLIMITED, Rates
 
@@ -58,6 +58,11 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
     if layout.overlap != "cores" and layout.attention_cores:
         faults.append(f"attention_cores: {layout.attention_cores} without overlap 'cores'; drop it or set the overlap")
     return faults
+
+
+def usual_reduction(model: ModelSpec) -> Reduction:
+    """Return how tensor parallelism sums where nobody says: without experts every matrix is split, as engines do."""
+    return "all_reduce" if model.experts is None else "scatter_gather"
 
 
 #: keys of a layout that place or move experts, with their values where there are none

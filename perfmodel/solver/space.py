@@ -15,6 +15,7 @@ from perfmodel.prediction.layouts import (
     needs_cores_to_exchange,
     overlaps,
     structure_faults,
+    usual_reduction,
 )
 from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, LayoutSpec, Phase, Precision
 from perfmodel.specs.model import ModelSpec
@@ -162,7 +163,7 @@ def structures(model: ModelSpec, phase: Phase, choices: Choices, rates: Rates) -
     searched = (
         choices.values(phase, "overlap", plain if routes else ("none",)),
         choices.values(phase, "exchange", ("dispatch", "gather") if routes else ("gather",)),
-        choices.values(phase, "reduction", ("scatter_gather",)),
+        choices.values(phase, "reduction", (usual_reduction(model),)),
         choices.values(phase, "shared_stream", (False,)),
         choices.values(phase, "expert_tp", (1,)),
     )
