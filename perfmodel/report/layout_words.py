@@ -5,6 +5,7 @@ from typing import Protocol
 
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.specs.deployment import LayoutShape
+from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
 
 
@@ -30,24 +31,44 @@ def sizes(dies: int, rates: Rates) -> str:
     return " = ".join(f"{count:g} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
 
-def layout_words(plan: PoolPlan) -> str:
+def layout_words(plan: PoolPlan, model: ModelSpec) -> str:
     """Return a layout in one phrase."""
     layout = plan.layout
-    return (
-        f"{attention_words(plan)}, {experts_words(plan)}, shared expert "
-        f"{shared_words(plan)}, {layout.redundant} redundant, batch {layout.batch} per dp rank, "
-        f"draft {layout.draft}, {layout.exchange}, overlap {overlap_words(plan)}"
-    )
+    words = [
+        attention_words(plan),
+        *placed_words(plan, model),
+        f"batch {layout.batch} per dp rank",
+        f"draft {layout.draft}",
+        *exchange_words(plan, model, overlap_words(plan)),
+    ]
+    return ", ".join(words)
 
 
-def shape_words(shape: LayoutShape, rates: Rates) -> str:
+def shape_words(shape: LayoutShape, model: ModelSpec, rates: Rates) -> str:
     """Return a layout without a batch in one phrase, its size first."""
     plan = Shaped(shape)
     overlap = overlap_words(plan) if shape.attention_cores else shape.overlap
-    return (
-        f"{sizes(shape.dies, rates)}, {attention_words(plan)}, {experts_words(plan)}, shared expert "
-        f"{shared_words(plan)}, {shape.redundant} redundant, draft {shape.draft}, {shape.exchange}, overlap {overlap}"
-    )
+    words = [
+        sizes(shape.dies, rates),
+        attention_words(plan),
+        *placed_words(plan, model),
+        f"draft {shape.draft}",
+        *exchange_words(plan, model, overlap),
+    ]
+    return ", ".join(words)
+
+
+def placed_words(plan: LaidOut, model: ModelSpec) -> list[str]:
+    """Return where experts lie; nothing of those that a model has not."""
+    if model.experts is None:
+        return []
+    shared = [f"shared expert {shared_words(plan)}"] if model.n_shared_experts else []
+    return [experts_words(plan), *shared, f"{plan.layout.redundant} redundant"]
+
+
+def exchange_words(plan: LaidOut, model: ModelSpec, overlap: str) -> list[str]:
+    """Return how tokens reach experts, and what runs beside that; nothing where there are none."""
+    return [] if model.experts is None else [plan.layout.exchange, f"overlap {overlap}"]
 
 
 def attention_words(plan: LaidOut) -> str:

@@ -195,7 +195,7 @@ def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> T
     """Return what a layout serves, in words."""
     plan, point = resolved.plan, resolved.plan.point
     usable = f"{facts['memory_planned_B'] / 1e9:.1f} of {facts['memory_usable_B'] / 1e9:.1f} GB usable"
-    words = {"instance": facts["instance"], "layout": layout_words(plan)}
+    words = {"instance": facts["instance"], "layout": layout_words(plan, resolved.scenario.case.model)}
     if plan.family.phase == "decode":
         target = facts["tpot_target_s"]
         mark = "" if target is None else f"  {'✓' if facts['tpot_met'] else '✗'} target {target * 1e3:g} ms"

@@ -70,7 +70,7 @@ def next_best_table(answer: Planned) -> Table:
     rows = [
         {
             "plan": d.short_form,
-            "decode": layout_words(d.decode),
+            "decode": layout_words(d.decode, request.model),
             "tpot": d.tpot,
             "ttft": as_float(d.first_token.ttft),
             "requests": d.requests_per_s,
@@ -104,7 +104,7 @@ def other_choices_table(answer: Planned, best: Deployment) -> Table:
             **verdict_cells(one.loss, doubt),
             "servers": one.deployment.servers_used,
             "why": added_words(before, card_seconds(one.deployment.decode, case, ideal)),
-            "decode": layout_words(one.deployment.decode),
+            "decode": layout_words(one.deployment.decode, answer.request.model),
         }
         for one, doubt in zip(answer.solution.alternative_costs, _doubts(answer, "choices"), strict=True)
     )

@@ -26,7 +26,7 @@ def front_table(points: Sequence[FrontPoint], request: PlanRequest, best: Deploy
             "rate": rate,
             "bar": rate / most,
             "plan": deployment.short_form,
-            "decode": layout_words(deployment.decode),
+            "decode": layout_words(deployment.decode, request.model),
             "chosen": chosen,
         }
         for tpot, rate, deployment, chosen in sorted(shown, key=lambda one: one[:2])

@@ -33,16 +33,19 @@ def pools_table(request: PlanRequest, best: Deployment, facts: dict[str, Any]) -
     row("one instance", None, lambda name, pool: sizes(pool.layout.dies, cases[name].rates))
     row("all instances", None, lambda name, _: sizes(facts[name]["dies"], cases[name].rates))
     row("attention", None, lambda _, pool: attention_words(pool).removeprefix("attention "))
-    row(
-        "experts",
-        None,
-        lambda _, pool: f"{experts_words(pool).removeprefix('experts ')}, {pool.layout.redundant} redundant",
-    )
-    row("shared expert", None, lambda _, pool: shared_words(pool))
+    if request.model.experts is not None:
+        row(
+            "experts",
+            None,
+            lambda _, pool: f"{experts_words(pool).removeprefix('experts ')}, {pool.layout.redundant} redundant",
+        )
+    if request.model.n_shared_experts:
+        row("shared expert", None, lambda _, pool: shared_words(pool))
     row("sequences (prompts) per dp rank", "1", lambda _, pool: pool.layout.batch)
     row("draft (MTP) tokens", "1", lambda _, pool: pool.layout.draft)
-    row("expert exchange", None, lambda _, pool: pool.layout.exchange)
-    row("overlap", None, lambda _, pool: overlap_words(pool))
+    if request.model.experts is not None:
+        row("expert exchange", None, lambda _, pool: pool.layout.exchange)
+        row("overlap", None, lambda _, pool: overlap_words(pool))
     row("step time", "s", fact("step_time_s"))
     site = {phase: as_float(site_factor(pool.family, cases[phase].rates)) for phase, pool in pools.items()}
     if any(factor != 1 for factor in site.values()):

@@ -42,7 +42,7 @@ def published_table(answer: Planned, best: Deployment) -> Table:
                 {
                     "row": ", ".join(one.rows),
                     "pool": phase,
-                    "layout": shape_words(shape, answer.request.cases[phase].rates),
+                    "layout": shape_words(shape, answer.request.model, answer.request.cases[phase].rates),
                     **_whole_cells(answer, one, sure),
                     "pool_rate": None if pool is None else pool.tokens_per_s_per_card,
                     "pool_loss": None if pool is None else pool.loss,

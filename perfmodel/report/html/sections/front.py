@@ -16,6 +16,7 @@ from perfmodel.report.html.words import Words
 from perfmodel.report.layout_words import layout_words
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Table
+from perfmodel.specs.model import ModelSpec
 
 
 def front_section(report: PlanReport, words: Words) -> Section:
@@ -42,7 +43,7 @@ def front(report: PlanReport, words: Words) -> Figure:
             "name": words.say("front.plans"),
             "x": [1e3 * point.tpot for point in points],
             "y": [point.tokens_per_s_per_card for point in points],
-            "text": [broken(words.term(plan_in_words(point.deployment))) for point in points],
+            "text": [broken(words.term(plan_in_words(point.deployment, report.run.model))) for point in points],
             "line": {"color": PHASE_COLOURS["decode"], "width": 2, "shape": "hv"},
             "marker": {"size": 8},
             "hovertemplate": hover,
@@ -83,9 +84,9 @@ def front(report: PlanReport, words: Words) -> Figure:
     )
 
 
-def plan_in_words(best: Deployment) -> str:
+def plan_in_words(best: Deployment, model: ModelSpec) -> str:
     """Return a plan in one phrase: its instances and the layout of decode."""
-    return f"{best.short_form}, {layout_words(best.decode)}"
+    return f"{best.short_form}, {layout_words(best.decode, model)}"
 
 
 def _upright(x: float) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _front_table(report: PlanReport, words: Words) -> Table:
         Column("plan", "plan"),
     )
     rows = [
-        {"tpot": one.tpot, "rate": one.tokens_per_s_per_card, "plan": plan_in_words(one.deployment)}
+        {"tpot": one.tpot, "rate": one.tokens_per_s_per_card, "plan": plan_in_words(one.deployment, report.run.model)}
         for one in sorted(report.front, key=lambda one: one.tpot)
     ]
     return Table(words.say("front.title"), columns, tuple(rows))
