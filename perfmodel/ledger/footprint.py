@@ -10,7 +10,7 @@ from perfmodel.ledger.caches import Cache, cache_of, head_width, joined, unfolde
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
 from perfmodel.ledger.records import AGAIN, Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
-from perfmodel.specs.model import MAIN, ModelSpec
+from perfmodel.specs.model import ModelSpec
 from perfmodel.units import Bytes, Count
 
 OCCUPANCY_SIGMAS = 3
@@ -92,13 +92,15 @@ def weight_bytes(ledger: Ledger, family: Family) -> tuple[Bytes, Bytes]:
 def cache_of_model(model: ModelSpec, family: Family, *, tp: Count, draft: Count) -> Cache:
     """Return what all layers keep of a sequence on one die of ``tp``, at 1 in all.
 
-    The draft layer has a cache of its own when drafts are made, like that of the main attention.  A prefill pool fills
+    The draft layer has a cache of its own when drafts are made.  A prefill pool fills
     it for the decode pool, so it counts there too where the layout says drafts are made.
     """
     layers: dict[str, Count] = {}
     for group in model.groups:
         layers[group.attention] = layers.get(group.attention, 0) + group.count
-    layers[MAIN] = layers.get(MAIN, 0) + minimum(draft, model.num_nextn_predict_layers)
+    if model.num_nextn_predict_layers:
+        of_drafts = model.draft_layer.attention
+        layers[of_drafts] = layers.get(of_drafts, 0) + minimum(draft, model.num_nextn_predict_layers)
     caches = [cache_of(model.attention_called(name), family, tp).times(count) for name, count in layers.items()]
     return caches[0] if len(caches) == 1 else joined(caches)
 
