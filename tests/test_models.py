@@ -542,6 +542,30 @@ def test_every_model_is_explained(model: ModelSpec, shown: Callable[..., Documen
     assert sum(float(share) for share in shares) == pytest.approx(1, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepseek-v4-flash",
+        "glm-5.2",
+        "kimi-k3",
+        "longcat-2.0",
+        "minimax-m3",
+        "llama-4-scout",
+        "mimo-v2-flash",
+        "qwen3.5-27b",
+        "step-3",
+    ],
+)
+def test_closed_forms_of_other_kinds_have_the_values_of_the_step(shown: Callable[..., Document], name: str) -> None:
+    """Of several kinds of attention the widest is a choice that a form says, and a dense model routes nothing."""
+    asked = ("explain", name, "--on", ON, "--dies", "16", "--batch", "4", "--isl", "8192", "--osl", "512")
+    facts: dict[str, Any] = shown(*asked).facts
+    forms: dict[str, Any] = shown(*asked, "--formula", "tpot", "--formula", "memory").facts
+    tpot, memory = (number["value"] for number in forms["numbers"])
+    assert tpot == pytest.approx(facts["tpot_s"], rel=1e-9)
+    assert memory == pytest.approx(facts["memory_planned_B"], rel=1e-9)
+
+
 def test_every_model_is_shown(model: ModelSpec, shown: Callable[..., Document]) -> None:
     table = shown("show", model.name).tables[0]
     held = {row["key"]: row["value"] for row in table.rows}

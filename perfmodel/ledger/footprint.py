@@ -1,7 +1,8 @@
 """Bytes resident on one die: weights with replicas, KV cache, buffers, working space."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
@@ -10,6 +11,7 @@ from perfmodel.ledger.caches import Cache, cache_of, head_width, joined, unfolde
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
 from perfmodel.ledger.records import AGAIN, Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
+from perfmodel.specs.attention import AttentionSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.units import Bytes, Count
 
@@ -105,6 +107,11 @@ def cache_of_model(model: ModelSpec, family: Family, *, tp: Count, draft: Count)
     return caches[0] if len(caches) == 1 else joined(caches)
 
 
+def _widest(width: Callable[[AttentionSpec], Count], model: ModelSpec) -> Count:
+    """Return the largest of a width of a model's attentions."""
+    return reduce(maximum, map(width, model.kinds_of_attention))
+
+
 def footprint(
     ledger: Ledger,
     layout: Layout,
@@ -168,10 +175,10 @@ def footprint(
             * workspace_bytes(
                 tokens=q.tokens,
                 hidden_size=dims.hidden_size,
-                head_width=max(map(head_width, model.kinds_of_attention)) / layout.tp,
+                head_width=_widest(head_width, model) / layout.tp,
                 element_bytes=BF16,
                 context=q.cached_tokens if family.phase == "prefill" else 0,
-                unfolded_width=max(map(unfolded_width, model.kinds_of_attention)) / layout.tp,
+                unfolded_width=_widest(unfolded_width, model) / layout.tp,
             ),
         ),
     )
