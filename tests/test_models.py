@@ -484,6 +484,18 @@ def test_work_of_attention_grows_as_worked_out_elsewhere(model: ModelSpec) -> No
     assert near - 2**20 * known.per_token == pytest.approx(capped, rel=1e-6, abs=1e-6 * near)
 
 
+def test_every_weight_that_a_token_uses_is_worked_once(model: ModelSpec) -> None:
+    """Products of a decoded token are 2 FLOP a weight: all but the embedding, which is read."""
+    ledger, _ = one_die("decode", model)
+    flop = 0.0
+    for block in ledger.blocks:
+        for part in (*block.attention, *block.experts, *block.beside):
+            products = sum(float(op.flop) for op in ledger.parts[part] if "matmul" in op.operator)
+            flop += float(block.count) * products
+    embedding = 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
+    assert flop / 2 == pytest.approx(parameters_of(model).active - embedding, rel=1e-9)
+
+
 def test_work_of_states_is_that_worked_out_elsewhere(model: ModelSpec) -> None:
     assert flop_of_cores(model, 4096, "attention.state") == KNOWN[model.name].recurrent
 
