@@ -78,9 +78,7 @@ def command(
     requests: Annotated[
         int | None, typer.Option("--requests", help="Requests in all; default: 10 of each client, 20000 of a rate.")
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option("--engine", help="Engine that schedules, like sglang; default: the stack's first.")
-    ] = None,
+    engine: options.EngineOption = None,
     isl_cv: Annotated[
         float | None,
         typer.Option("--isl-cv", help="Standard deviation over mean of input lengths (mixed); default: 0.06."),
@@ -168,6 +166,8 @@ def command(
         run.ideal,
         model=run.model.name,
         system=machine.system.spec.name,
+        stack=machine.stack.spec.name,
+        engine=None if run.engine is None else run.engine.word,
         name=run.name,
         acceptance=run.acceptance,
         sensitivity=step_sensitivity(run) if view.whole_step else [],
@@ -192,17 +192,17 @@ def _run_of(context: typer.Context) -> Any:
     if given["evidence"] is not None:
         _refuse_beside(
             context,
-            ("evidence", "stack", "kernels", "site", "with_", "acceptance"),
-            "--evidence brings all conditions of its row but --stack, --kernels, --site, --acceptance and --with; "
-            "drop {words}, or drop --evidence",
+            ("evidence", "stack", "engine", "kernels", "site", "with_", "acceptance"),
+            "--evidence brings all conditions of its row but --stack, --engine, --kernels, --site, --acceptance and "
+            "--with; drop {words}, or drop --evidence",
         )
         return of_evidence(given["evidence"], given)
     if given["model"] is not None and given["model"].lower().endswith(".json"):
         _refuse_beside(
             context,
-            ("model", "phase", "stack", "kernels", "site", "with_", "acceptance"),
-            "a plan file brings all conditions but --phase, --stack, --kernels, --site and --acceptance; drop {words}; "
-            "to change one, use --with",
+            ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance"),
+            "a plan file brings all conditions but --phase, --stack, --engine, --kernels, --site and --acceptance; "
+            "drop {words}; to change one, use --with",
         )
         return of_plan(given["model"], given)
     return by_hand(given)

@@ -43,6 +43,8 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
             options.remark(text)
         # software belongs to its system: another system comes with its own
         others = {key for system, keys in SOFTWARE.items() if system in given for key in keys}
+        if "engine" in given:
+            others |= _without_engine(asked, given, context.params["engine"])
         found = asked.model_dump(exclude=given | others, exclude_none=True)
     else:
         path = None if word == "-" else Path(word)
@@ -60,6 +62,14 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
     if "kv" in found:
         found["kv"] = CachePrecision(found["kv"])
     return found
+
+
+def _without_engine(asked: Any, given: set[str], engine: str) -> set[str]:
+    """Return the stacks of a plan that are without an engine that is typed beside it: another is looked for."""
+    from perfmodel.planning.software import has_engine
+
+    stacks = {key: getattr(asked, key) for key in ("stack", "prefill_stack") if key not in given}
+    return {key for key, stack in stacks.items() if stack is not None and not has_engine(stack, engine)}
 
 
 def command(
@@ -147,6 +157,7 @@ def command(
     ] = CachePrecision.bf16,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
+    engine: options.EngineOption = None,
     kernels: options.KernelsOption = None,
     site: options.SiteOption = None,
     confidence: Annotated[
@@ -262,6 +273,7 @@ def command(
         kv=kv.value,
         acceptance=acceptance,
         stack=stack,
+        engine=engine,
         kernels=tuple(kernels) if kernels else None,
         site=tuple(site) if site else None,
         with_=tuple(with_) if with_ else None,
