@@ -97,7 +97,8 @@ def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
 def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     """Yield the rows of the shared expert on a rank that holds one, or of a die's part of it over all tokens of a rank.
 
-    The parts' sum is joined with that of the routed experts where these end with an AllReduce, else is one of its own.
+    The parts' sum is joined with that of the routed experts where these end with an AllReduce of the same width, else
+    is one of its own.
     """
     parts = q.tp if family.splits_shared else 1
     yield from _gated(
@@ -110,7 +111,7 @@ def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         family=family,
         hidden=dims.hidden_size,
     )
-    if family.splits_shared and not family.sums_whole:
+    if family.splits_shared and (not family.sums_whole or dims.expert_hidden_size is not None):
         yield exchange_row(
             "shared.all_reduce", "all_reduce", group=parts, payload=q.shared_tokens * dims.hidden_size * BF16
         )
