@@ -58,7 +58,8 @@ def linear_attention_ops(q: Quantities, family: Family, dims: Dims, spec: Linear
 def _state_op(q: Quantities, family: Family, spec: LinearSpec, heads: Count) -> Op:
     """Row of the state: read once a sequence and written for every token that may turn out its last.
 
-    In prefill it is read and written once a prompt.
+    In prefill it is read and written once a prompt; between the products of public kernels pass, written and read, the
+    keys and values that a chunk's triangle was solved for, and a state a chunk.  Counted as one kernel, which errs low.
     """
     state = linear_state_bytes(spec) / q.tp
     dims = {"heads": heads, "key_dim": spec.key_head_dim, "value_dim": spec.value_head_dim}
@@ -72,13 +73,14 @@ def _state_op(q: Quantities, family: Family, spec: LinearSpec, heads: Count) -> 
             kv_bytes=q.sequences * (1 + q.queries) * state,
             activation_bytes=q.tokens * widths * BF16,
         )
+    passed = heads * (spec.key_head_dim + spec.value_head_dim + spec.key_head_dim * spec.value_head_dim / CHUNK)
     return Op(
         name="attention.state",
         operator="batched_matmul",
         engine="cube_bf16",
         flop=chunkwise_flop(tokens=q.tokens, chunk=CHUNK, **dims),
         kv_bytes=2 * q.sequences * state,
-        activation_bytes=q.tokens * widths * BF16,
+        activation_bytes=q.tokens * (widths + 2 * passed) * BF16,
         matrices=heads * q.tokens / CHUNK,
         rows=CHUNK,
         columns=spec.value_head_dim,
