@@ -12,12 +12,15 @@ and unlike each other.  Per layer, in numbers of weights, h wide:
     compressed   h ql + ql n d + h d + n d ol + og ol h, and 2 o h d where it compresses;  4 n d FLOP an entry
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any
 
+import numpy as np
 import pytest
+import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -743,6 +746,24 @@ def test_tensor_parallelism_splits_work_once(name: str, phase: str) -> None:
             assert row not in one or near(many[row].flop, one[row].flop), row
 
 
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize("name", KINDS)
+def test_arrays_and_symbols_are_as_numbers(name: str, phase: str) -> None:
+    """A mesh of batches and tp, and both as symbols: the rows of each layout by itself."""
+    family, traffic = family_of(phase), replace(TRAFFIC, prefix_hit=0.25)
+    batches, splits = (1, 7), (1, 4)
+    b, t = sympy.symbols("b t", positive=True)
+    axes: tuple[tuple[Any, Any], ...] = ((np.array(batches, float), np.array(splits, float)[:, None]), (b, t))
+    mesh, form = (ledger_of(KINDS[name].spec, family, traffic, batch=x, tp=y).parts["attention"] for x, y in axes)
+    for (i, tp), (j, batch) in itertools.product(enumerate(splits), enumerate(batches)):
+        alone = ledger_of(KINDS[name].spec, family, traffic, batch=batch, tp=tp).parts["attention"]
+        for many, symbols, one in zip(mesh, form, alone, strict=True):
+            for field in ("flop", "kv_bytes", "activation_bytes", "resident_bytes", "context"):
+                wanted = getattr(one, field)
+                assert near(np.broadcast_to(getattr(many, field), (2, 2))[i, j], wanted)
+                assert near(sympy.sympify(getattr(symbols, field)).subs({b: batch, t: tp}).doit(), wanted)
+
+
 # ----------------------------------------------------------------------------------------------------- groups of layers
 
 
@@ -817,8 +838,6 @@ def test_groups_are_each_as_alone(phase: str, overlap: str) -> None:
             micro = 1 if overlap == "none" else 2
             wanted += dense * sum(getattr(op, field) for op in each.parts[before])
             wanted += micro * moe * sum(getattr(op, field) for op in each.parts["attention"])
-            if phase == "prefill" and name == "":
-                pass
         got = summed(ledger, field, lambda name: "attention" in name)
         drafts = next(block for block in ledger.blocks if block.name == "draft_layer")
         each_draft = sum(getattr(op, field) for op in ledger.parts["attention"])
