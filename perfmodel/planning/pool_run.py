@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.files.catalog import load_evidence, load_model, load_system, load_techniques
+from perfmodel.files.catalog import load_evidence, load_model, load_techniques
 from perfmodel.files.folders import names
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
@@ -311,13 +311,14 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     techniques = names("techniques")
     layout: dict[str, Any] = {}
     update: dict[str, Any] = {}
+    remarks: tuple[str, ...] = ()
     with_ = []
     for part in text.split(","):
         key, _, value = (piece.strip() for piece in part.partition("="))
         key = {"kv": "kv_dtype"}.get(key, key)
         if key == "on":
-            system = load_system(value).spec
-            update |= {"system": value, "stack": system.default_stack, "kernels": (), "site": ()}
+            taken, remarks = load_machine(value)
+            update |= {"system": value, "stack": taken.stack.spec.name, "kernels": (), "site": ()}
         elif key == "tpot":
             update[key] = inputs.quantity(value, "s", "--compare tpot")
         elif key in of_layout:
@@ -332,7 +333,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     values = run.conditions.model_dump()
     values["layout"] |= layout
     conditions = checked_conditions(**{**values, **update})
-    return _set_up(
+    changed = _set_up(
         conditions,
         {**unchanged, "with_": with_},
         model=load_model(conditions.model),
@@ -342,6 +343,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         other=run.other,
         measured_on=run.measured_on,
     )
+    return replace(changed, remarks=(*changed.remarks, *remarks))
 
 
 def checked_conditions(**values: Any) -> Conditions:
