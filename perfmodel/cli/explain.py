@@ -176,7 +176,8 @@ def command(
     )
     if run.clients is not None:
         document = with_clients(document, run)
-    options.show(document, format_, [*run.remarks])
+    of_other = () if other is None else other.remarks
+    options.show(document, format_, list(dict.fromkeys((*run.remarks, *of_other))))
     if not (run.fits and run.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
 

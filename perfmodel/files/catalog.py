@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ WORKLOAD = "workload"
 REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
     "stacks": {("kernels",): "kernels", ("terms",): "terms"},
-    "kernels": {("chip",): "chips"},
+    "kernels": {("chip",): "chips", ("carried_from",): "chips"},
     "evidence": {
         ("conditions", "system"): "systems",
         ("conditions", "model"): "models",
@@ -92,6 +92,18 @@ REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("model",): "models",
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What an entry is asked for by where it has no such name of its own: a kind of part, and the key that names it."""
+
+    kind: str
+    key: str
+
+
+#: machines are known to their owners by the chip that a driver prints
+_PARTS = {"systems": _Part("chips", "chip")}
 #: below which keys of a kind every number is a record with its source; elsewhere the file cites for all
 _RECORDED: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     **dict.fromkeys(("models", "evidence", "microbenchmarks", "deployments", "peers"), lambda _: False),
@@ -173,8 +185,9 @@ def naming(kind: str, words: Iterable[Collection[str]]) -> list[str]:
 
 @lru_cache(maxsize=256)
 def load(kind: str, name: str) -> Known[Any]:
-    """Return the entry of a kind by name, alias, family or path.
+    """Return the entry of a kind by name, alias, family or path; a system by its chip as well.
 
+    Case, blanks, underscores and hyphens of a name do not count.
     Raises ``UsageError`` where there is none, ``DataError`` with one line per fault where its file has some.
     """
     if is_path(name):
@@ -183,28 +196,79 @@ def load(kind: str, name: str) -> Known[Any]:
         raise UsageError(
             f"{kind.rstrip('s')}: {name!r} is no YAML file; allowed: a name on file, or a path ending in .yaml"
         )
-    word = name.lower()
-    folder = root() / FOLDERS[kind]
-    if word in names(kind):
-        return load_path(kind, folder / f"{word}.yaml")
-    variants = []
-    for known in names(kind):
-        loaded = load_path(kind, folder / f"{known}.yaml")
-        if word in getattr(loaded.spec, "aliases", ()):
-            return loaded
-        if getattr(loaded.spec, "family", None) == word:
-            variants.append(loaded)
-    if variants:
-        return _default_variant(word, variants)
-    raise UsageError(f"{kind.rstrip('s')}: {name!r} is not on file{did_you_mean(name, _all_words(kind))}")
+    found = named(kind, name)
+    part = _PARTS.get(kind)
+    if found is None and part is not None and (held := named(part.kind, name)) is not None:
+        found = _holding(kind, part, name, held)
+    if found is None:
+        raise UsageError(
+            f"{kind.rstrip('s')}: {name!r} is not on file{did_you_mean(name, words_of(kind), names(kind))}"
+        )
+    return found
 
 
-def _all_words(kind: str) -> list[str]:
-    words = list(names(kind))
-    for known in names(kind):
-        spec = load_path(kind, root() / FOLDERS[kind] / f"{known}.yaml").spec
-        words += [*getattr(spec, "aliases", ()), *([spec.family] if getattr(spec, "family", None) else [])]
-    return sorted(set(words))
+def named(kind: str, name: str) -> Known[Any] | None:
+    """Return the entry of a kind on file by name, alias or family; none where it has no such word."""
+    if (word := name.lower()) in names(kind):
+        return load_path(kind, root() / FOLDERS[kind] / f"{word}.yaml")
+    if not (word := _bare(name)):
+        return None
+    called: list[Known[Any]] = []
+    variants: list[Known[Any]] = []
+    for known in _on_file(kind):
+        if word == _bare(known.spec.name):
+            return known
+        if word in map(_bare, getattr(known.spec, "aliases", ())):
+            called.append(known)
+        elif word == _bare(getattr(known.spec, "family", None) or ""):
+            variants.append(known)
+    if len(called) == 1:
+        return called[0]
+    return _default_variant(name.strip(), called or variants) if called or variants else None
+
+
+def _on_file(kind: str) -> list[Known[Any]]:
+    return [load_path(kind, root() / FOLDERS[kind] / f"{name}.yaml") for name in names(kind)]
+
+
+def _bare(word: str) -> str:
+    """Return what counts of a name: tools and people write the same one with other case, blanks and hyphens.
+
+    >>> _bare("Ascend 910B4-1") == _bare("ascend910b4_1")
+    True
+    """
+    return re.sub(r"[\s_-]+", "", word.lower())
+
+
+def _holding(kind: str, part: _Part, name: str, held: Known[Any]) -> Known[Any]:
+    """Return an entry that holds a part on file: the default of its family, else the first; a remark names the others.
+
+    Raises ``UsageError`` where none holds it.
+    """
+    bins = [one for one in _on_file(part.kind) if _bare(one.spec.family or "") == _bare(name)]
+    held = _default_variant(name.strip(), bins) if bins else held  # a bin may have the name of its family
+    holding = [one for one in _on_file(kind) if getattr(one.spec, part.key) == held.spec.name]
+    one = kind.rstrip("s")
+    if not holding:
+        raise UsageError(
+            f"{one}: {name!r} is the {part.key} {held.spec.name}, which no {one} on file holds; allowed: a {one} on "
+            f"file, see 'moeplan list {kind}', or a {one}'s own .yaml that names this {part.key}"
+        )
+    taken = next((each for each in holding if getattr(each.spec, "family_default", False)), holding[0])
+    others = ", ".join(each.spec.name for each in holding if each is not taken)
+    told = f"{name.strip()} is the {part.key} {held.spec.name}: took the {one} {taken.spec.name}"
+    rest = f"; others that hold it: {others}" if others else f"; no other {one} on file holds it"
+    return replace(taken, notes=(*held.notes, told + rest))
+
+
+def words_of(kind: str) -> list[str]:
+    """Return all words that stand for an entry of a kind: names, aliases and families, and those of its part."""
+    words = set(names(kind))
+    for spec in (known.spec for known in _on_file(kind)):
+        words |= {*getattr(spec, "aliases", ()), *([spec.family] if getattr(spec, "family", None) else [])}
+    if kind in _PARTS:
+        words |= set(words_of(_PARTS[kind].kind))
+    return sorted(words)
 
 
 def _default_variant(word: str, variants: list[Known[Any]]) -> Known[Any]:

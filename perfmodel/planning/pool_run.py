@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.files.catalog import load_evidence, load_model, load_system, load_techniques
+from perfmodel.files.catalog import load_evidence, load_model, load_techniques
 from perfmodel.files.folders import names
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
@@ -340,12 +340,13 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     layout: dict[str, Any] = {}
     update: dict[str, Any] = {}
     software: dict[str, str] = {}
+    remarks: tuple[str, ...] = ()
     with_ = []
     for part in text.split(","):
         key, _, value = (piece.strip() for piece in part.partition("="))
         key = {"kv": "kv_dtype"}.get(key, key)
         if key == "on":
-            load_system(value)
+            _, remarks = load_machine(value)
             update |= {"system": value, "kernels": (), "site": ()}
         elif key in ("stack", "engine"):
             software[key] = value
@@ -374,7 +375,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         other=run.other,
         measured_on=run.measured_on,
     )
-    return replace(found, remarks=(*found.remarks, *chosen.remarks))
+    return replace(found, remarks=(*found.remarks, *remarks, *chosen.remarks))
 
 
 def _changed_software(run: PoolRun, system: str | None, given: Mapping[str, str]) -> Software:

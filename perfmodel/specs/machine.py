@@ -110,6 +110,9 @@ class ChipSpec(Spec):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
+    #: an ambiguous name that this bin is one variant of
+    family: str | None = None
+    family_default: bool = False
     die: DieSpec
     package: PackageSpec
     headline: Headline | None = None
