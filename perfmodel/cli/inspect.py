@@ -148,7 +148,7 @@ def show_command(
         facts={"kind": kind, "name": spec.name, "values": spec.model_dump(mode="json")},
         notes=(),
     )
-    options.show(document, format_, list(loaded.notes))
+    options.show(document, format_, [*loaded.notes, *loaded.details])
 
 
 def _show_schema(kind: str | None) -> None:
