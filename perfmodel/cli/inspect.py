@@ -92,8 +92,12 @@ def _find(name: str) -> tuple[str, Any]:
     from pathlib import Path
 
     from perfmodel.files.results import find, in_file
+    from perfmodel.files.what import What, named
 
-    return in_file(Path(name), KINDS) if name.lower().endswith((".yaml", ".yml")) else find(name, KINDS)
+    what = named(name)
+    if what is What.config:
+        return find(name, ["models"])
+    return find(name, KINDS) if what is None else in_file(Path(name), KINDS)
 
 
 def show_command(

@@ -26,7 +26,9 @@ from perfmodel.files.folders import (
     names,
     root,
 )
+from perfmodel.files.model_configs.read import read_config
 from perfmodel.files.reader import Reader
+from perfmodel.files.what import config_in, is_config
 from perfmodel.specs.base import Known, Spec
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.kernels import KernelSetSpec
@@ -177,13 +179,13 @@ def load(kind: str, name: str) -> Known[Any]:
 
     Raises ``UsageError`` where there is none, ``DataError`` with one line per fault where its file has some.
     """
-    if is_path(name):
-        return load_path(kind, Path(name))
-    if is_there(Path(name)):
+    word = name.lower()
+    if _is_path(kind, name):
+        return load_path(kind, config_in(Path(name)) if kind == "models" else Path(name))
+    if is_there(Path(name)) and not (kind == "models" and (Path(name).is_dir() or word in hub_names())):
         raise UsageError(
             f"{kind.rstrip('s')}: {name!r} is no YAML file; allowed: a name on file, or a path ending in .yaml"
         )
-    word = name.lower()
     folder = root() / FOLDERS[kind]
     if word in names(kind):
         return load_path(kind, folder / f"{word}.yaml")
@@ -196,7 +198,23 @@ def load(kind: str, name: str) -> Known[Any]:
             variants.append(loaded)
     if variants:
         return _default_variant(word, variants)
+    if kind == "models" and is_there(Path(name)):
+        return load_path(kind, config_in(Path(name)))
     raise UsageError(f"{kind.rstrip('s')}: {name!r} is not on file{did_you_mean(name, _all_words(kind))}")
+
+
+@lru_cache(maxsize=1)
+def hub_names() -> frozenset[str]:
+    """Return the names on file that hubs give models, an owner before a stroke, in lower case."""
+    known = [load_path("models", root() / FOLDERS["models"] / f"{name}.yaml") for name in names("models")]
+    return frozenset(alias for one in known for alias in one.spec.aliases if "/" in alias)
+
+
+def _is_path(kind: str, name: str) -> bool:
+    """Return whether a name of a kind is the path of a file of the user's; a model's may be that of a config."""
+    if kind == "models" and name.lower().endswith(".json"):
+        return True
+    return is_path(name) and not (kind == "models" and "/" in name and name.lower() in hub_names())
 
 
 def _all_words(kind: str) -> list[str]:
@@ -257,6 +275,8 @@ def held_by_deployments(where: Mapping[str, str]) -> dict[str, magnitudes.Held]:
 def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]:
     reader = Reader(path, recorded=_RECORDED.get(kind, lambda _: True))
     data = reader.read()
+    if kind == "models" and not is_on_file(kind, path) and is_config(data):
+        return reader, data, read_config(reader, data)
     spec_type = _SPECS[kind]
     spec: Any = None
     try:
@@ -281,9 +301,20 @@ def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]
 
 def renamed(kind: str, spec: Any, change: Callable[[str], str]) -> Any:
     """Return a spec with every name of another file changed: into a path from here when read, and back when written."""
-    for where in REFERENCES.get(kind, {}):
-        spec = _renamed_at(spec, where, change)
+    for where, named in REFERENCES.get(kind, {}).items():
+        spec = _renamed_at(spec, where, _of_models(change) if named == "models" else change)
     return spec
+
+
+def _of_models(change: Callable[[str], str]) -> Callable[[str], str]:
+    """Return how the name of a model changes: a hub's name on file does not, a config is a path."""
+
+    def changed(name: str) -> str:
+        if not _is_path("models", name):
+            return name
+        return change(name if is_path(name) else as_path(Path(name)))
+
+    return changed
 
 
 def _renamed_at(spec: Any, where: tuple[str, ...], change: Callable[[str], str]) -> Any:
@@ -308,10 +339,11 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
         for part in (*below, *where):
             word = getattr(word, part)
         for one in word if isinstance(word, tuple) else (word,) if word is not None else ():
-            if (kind != "runs" or below) and is_path(one) and not is_near(Path(one), reader.path):
+            a_path = _is_path(named, one)
+            if (kind != "runs" or below) and a_path and not is_near(Path(one), reader.path):
                 reader.fault((*below, *where), f"{one!r}; allowed: names on file, and files in the folder of this one")
                 continue
-            if is_path(one) and not is_there(Path(one)):
+            if a_path and not is_there(Path(one)):
                 reader.fault(
                     (*below, *where),
                     f"there is no file {Path(one).absolute()}; allowed: names on file, and paths from the folder of "

@@ -215,9 +215,7 @@ def _sparse(config: Config, kinds: list[Kind], chosen: bool) -> list[Kind]:
     if not chosen:
         kinds = [SPARSE if kind == FULL else kind for kind in kinds]
     shared = _shares(config, len(kinds))
-    return [
-        Kind("sparse", shared=True) if kind == SPARSE and shared[i] else kind for i, kind in enumerate(kinds)
-    ]
+    return [Kind("sparse", shared=True) if kind == SPARSE and shared[i] else kind for i, kind in enumerate(kinds)]
 
 
 def _shares(config: Config, layers: int) -> list[bool]:
@@ -231,7 +229,9 @@ def _shares(config: Config, layers: int) -> list[bool]:
         listed = [layer % sublayers > 0 for layer in range(layers)]
     if listed is not None and listed[0]:
         config.fault(
-            next(config.stated[one] for one in ("index_types", "index_every", "index_sublayers") if one in config.stated),
+            next(
+                config.stated[one] for one in ("index_types", "index_every", "index_sublayers") if one in config.stated
+            ),
             "the first layer shares a choice that none before it makes; allowed: full first; correct it",
         )
     return listed or [False] * layers
@@ -324,6 +324,8 @@ def _latent(config: Config, kind: Kind) -> MlaSpec:
     if kind.word == "chunked":
         config.fault("attention_chunk_size", f"chunks beside latent attention; allowed: with grouped queries; {HOW}")
     why = " by latent attention"
+    for concept in ("kv_heads", "head_size"):  # stated beside it, and one cache is all heads'
+        config.find(concept)
     rank = _rank(config, "query_rank")
     rope = config.count("rope_size", least=0)
     if not config.has("rope_size"):

@@ -82,6 +82,17 @@ _SOURCES: dict[str, Callable[[Config, int], Routed | None]] = {
     "interleave": _interleaved,
     "sparse_step": _steps,
 }
+#: concepts that say which layers have experts
+ROUTED = (
+    "mlp_types",
+    "moe_layers",
+    "first_dense",
+    "moe_every",
+    "moe_start",
+    "interleave",
+    "sparse_step",
+    "dense_layers",
+)
 
 
 def experts_of(config: Config) -> dict[str, Any]:
@@ -101,7 +112,9 @@ def experts_of(config: Config) -> dict[str, Any]:
     if groups > count:
         config.fault(config.stated["groups"], f"found {groups}; allowed: up to {count}, the experts; correct either")
     if top_groups > groups:
-        config.fault(config.stated["top_groups"], f"found {top_groups}; allowed: up to {groups}, all groups; correct it")
+        config.fault(
+            config.stated["top_groups"], f"found {top_groups}; allowed: up to {groups}, all groups; correct it"
+        )
     found: dict[str, Any] = {
         "n_routed_experts": count,
         "num_experts_per_tok": per_token,

@@ -1,8 +1,7 @@
 """A config.json or params.json as a model: what it states, what was inferred, and what was left unread."""
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,9 +10,9 @@ from perfmodel.files.document import shown
 from perfmodel.files.folders import as_path, file_name
 from perfmodel.files.model_configs.attentions import Kind, attention_of, kinds_of
 from perfmodel.files.model_configs.config import HOW, MOST_LAYERS, Config, is_like, keys, types
-from perfmodel.files.model_configs.feed_forward import experts_of, routed_layers
+from perfmodel.files.model_configs.feed_forward import ROUTED, experts_of, routed_layers
 from perfmodel.files.model_configs.stored import shipped_of
-from perfmodel.files.reader import Reader, unsourced
+from perfmodel.files.reader import Reader
 from perfmodel.specs.attention import AttentionSpec, CompressedSpec, LinearSpec, MlaSpec
 from perfmodel.specs.base import Known, Source
 from perfmodel.specs.model import MAIN, FeedForward, LayerGroupSpec, ModelSpec
@@ -26,10 +25,9 @@ MOST_UNUSED = 12  # keys that are listed
 Layer = tuple[Kind, FeedForward]
 
 
-def read_config(path: Path) -> tuple[Reader, dict[str, Any], Known[ModelSpec]]:
-    """Return the model in a config.  Raises ``DataError`` with one line per fault."""
-    reader = Reader(path, recorded=unsourced)
-    data = reader.read()
+def read_config(reader: Reader, data: Mapping[str, Any]) -> Known[ModelSpec]:
+    """Return the model in a config that a reader read as data.  Raises ``DataError`` with one line per fault."""
+    path = reader.path
     reader.finish()  # what is no plain data has no keys to speak of
     config = Config(reader, data)
     if why := config.means.get("refused"):
@@ -46,12 +44,11 @@ def read_config(path: Path) -> tuple[Reader, dict[str, Any], Known[ModelSpec]]:
     unused = _unused(config)
     reader.finish()
     names = _names(kinds)
-    spec = _spec(reader, {**stated, **_grouped(each, names, attentions, dense_first=sublayers == 1), "shipped": shipped})
-    notes, details = _notes(config, spec, kinds, names, unused)
-    known = Known(
-        spec=spec, figures={}, word=as_path(path), file=file_name(path), notes=notes, details=details
+    spec = _spec(
+        reader, {**stated, **_grouped(each, names, attentions, dense_first=sublayers == 1), "shipped": shipped}
     )
-    return reader, data, known
+    notes, details = _notes(config, spec, kinds, names, unused)
+    return Known(spec=spec, figures={}, word=as_path(path), file=file_name(path), notes=notes, details=details)
 
 
 def _layers(config: Config) -> tuple[int, int]:
@@ -169,7 +166,11 @@ def _unused(config: Config) -> list[str]:
     if config.known_as is None:
         for key in left:
             if is_like(key, keys("structural")) and not is_like(key, list(keys("uncounted"))):
-                word = f"model_type {shown(config.type_word)} is not known" if config.type_word else "there is no model_type"
+                word = (
+                    f"model_type {shown(config.type_word)} is not known"
+                    if config.type_word
+                    else "there is no model_type"
+                )
                 config.fault(
                     key,
                     f"found {shown(str(config.held[key]))}, which may say what a layer does, and {word}; allowed: the "
@@ -210,9 +211,7 @@ def _notes(
     return tuple(lines), tuple(details)
 
 
-def _of_attention(
-    config: Config, spec: ModelSpec, kinds: Sequence[Kind], names: dict[Kind, str]
-) -> list[str]:
+def _of_attention(config: Config, spec: ModelSpec, kinds: Sequence[Kind], names: dict[Kind, str]) -> list[str]:
     counts = Counter(kinds)
     parts = []
     for kind, name in names.items():
@@ -221,7 +220,7 @@ def _of_attention(
     sources = [config.stated[one] for one in _LISTS if one in config.stated and len(names) > 1]
     by = f" (by {', '.join(dict.fromkeys(sources))})" if sources else ""
     if "layer_types" in config.taken:
-        by = f" (by the type: {config.taken['layer_types']})"
+        by = " (as the type has them, the file lists none)"
     return [f"attention: {'; '.join(parts)}{by}"]
 
 
@@ -257,7 +256,8 @@ def _of_layers(config: Config, spec: ModelSpec) -> str:
         counts[group.feed_forward] += group.count
     words = {"dense": "dense", "moe": "with experts", "moe_beside_dense": "with experts beside a dense one"}
     parts = [f"{count} {words[kind]}" for kind, count in counts.items()]
-    text = f"feed-forward: {', '.join(parts)}"
+    by = [config.stated[one] for one in ROUTED if one in config.stated]
+    text = f"feed-forward: {', '.join(parts)}{f' (by {by[0]})' if by and len(parts) > 1 else ''}"
     experts = spec.experts
     if experts is not None:
         shared = f", {experts.n_shared_experts} shared" if experts.n_shared_experts else ""
@@ -266,7 +266,8 @@ def _of_layers(config: Config, spec: ModelSpec) -> str:
             f"; {experts.n_routed_experts} experts ({config.stated['experts']}), {experts.num_experts_per_tok} a token, "
             f"width {experts.moe_intermediate_size} ({config.stated['expert_width']}){shared}{zero}"
         )
-    return f"{text}; {spec.num_nextn_predict_layers or 'no'} draft layers"
+    drafts = spec.num_nextn_predict_layers
+    return f"{text}; {drafts or 'no'} draft layer{'' if drafts == 1 else 's'}"
 
 
 def _of_stored(shipped: ShippedSpec | None) -> str:
@@ -274,6 +275,8 @@ def _of_stored(shipped: ShippedSpec | None) -> str:
     if shipped is None:
         return f"stored in: not known of this quantization_config; {chosen}"
     parts = [f"experts {shipped.experts}", f"other weights {shipped.others}", f"activations {shipped.activations}"]
+    if len({shipped.experts, shipped.others, shipped.activations}) == 1:
+        parts = [shipped.experts]
     if shipped.cache != "bf16":
         parts.append(f"cache {shipped.cache}")
     return f"stored in: {', '.join(parts)} ({shipped.read_from}); {chosen}"
