@@ -68,5 +68,6 @@ def config_in(path: Path) -> Path:
         if is_there(path / name):
             return path / name
     raise UsageError(
-        f"{printable(str(path))}: a folder without {' or '.join(CONFIGS)}; allowed: one that holds either; check the path"
+        f"{printable(str(path))}: a folder without {' or '.join(CONFIGS)}; allowed: one that holds either; check "
+        "the path"
     )

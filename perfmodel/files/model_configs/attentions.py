@@ -134,8 +134,8 @@ def _delta(config: Config, layers: int) -> list[Kind] | None:
     if full is not None and delta is not None and sorted(full + delta) != list(range(layers)):
         config.fault(
             config.stated["delta_layers"],
-            f"{len(delta)} layers, and {config.stated['full_layers']} has {len(full)}; allowed: each of {layers} layers "
-            "in one of the two; correct them",
+            f"{len(delta)} layers, and {config.stated['full_layers']} has {len(full)}; allowed: each of {layers} "
+            "layers in one of the two; correct them",
         )
         return None
     linear = set(range(layers)) - set(full or ()) if delta is None else set(delta)
@@ -151,8 +151,8 @@ def _index_layers(config: Config, layers: int) -> list[Kind] | None:
     if sparse is not None and window is not None and sorted(sparse + window) != list(range(layers)):
         config.fault(
             config.stated["window_layers"],
-            f"with {config.stated['index_layers']} it has not each of {layers} layers once; allowed: each in one of the "
-            "two; correct them",
+            f"with {config.stated['index_layers']} it has not each of {layers} layers once; allowed: each in one of "
+            "the two; correct them",
         )
     return [SPARSE if layer in chosen else WINDOW for layer in range(layers)]
 

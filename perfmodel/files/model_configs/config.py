@@ -125,8 +125,8 @@ class Config:
             if found != value:
                 self.fault(
                     other,
-                    f"found {shown(str(found))}, but {key} is {shown(str(value))}; allowed: one value, as both mean the "
-                    "same; remove either",
+                    f"found {shown(str(found))}, but {key} is {shown(str(value))}; allowed: one value, as both mean "
+                    "the same; remove either",
                 )
         self.stated[concept] = key
         return key, value

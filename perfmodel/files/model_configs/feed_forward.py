@@ -37,7 +37,7 @@ def _listed(config: Config, layers: int) -> Routed | None:
 
 
 def _every(config: Config, layers: int) -> Routed | None:
-    """Return what the number of first dense layers, and every how many one has experts, say; the latter may be a list."""
+    """Return what the number of first dense layers says, and every how many one has experts, which may be a list."""
     found = config.find("moe_every")
     if found is not None and isinstance(found[1], list):
         return config.listed("moe_every", layers, {0: False, 1: True})

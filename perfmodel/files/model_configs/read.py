@@ -173,9 +173,9 @@ def _unused(config: Config) -> list[str]:
                 )
                 config.fault(
                     key,
-                    f"found {shown(str(config.held[key]))}, which may say what a layer does, and {word}; allowed: the "
-                    f"keys of full, windowed, latent, sparse, linear and compressed attention, and {len(types())} types; "
-                    f"or {HOW}",
+                    f"found {shown(str(config.held[key]))}, which may say what a layer does, and {word}; allowed: "
+                    f"the keys of full, windowed, latent, sparse, linear and compressed attention, and {len(types())} "
+                    f"types; or {HOW}",
                 )
     return left
 
@@ -225,8 +225,10 @@ def _of_attention(config: Config, spec: ModelSpec, kinds: Sequence[Kind], names:
 
 
 #: concepts that say which layer has which attention
-_LISTS = ("layer_types", "ratios", "pattern", "full_layers", "delta_layers", "interval", "index_layers", "window_layers",
-          "index_flags", "softmax_flags", "rope_flags", "index_types", "index_every", "index_sublayers")  # fmt: skip
+_LISTS = (
+    *("layer_types", "ratios", "pattern", "full_layers", "delta_layers", "interval", "index_layers", "window_layers"),
+    *("index_flags", "softmax_flags", "rope_flags", "index_types", "index_every", "index_sublayers"),
+)
 
 
 def _in_words(attention: AttentionSpec) -> str:
@@ -263,8 +265,8 @@ def _of_layers(config: Config, spec: ModelSpec) -> str:
         shared = f", {experts.n_shared_experts} shared" if experts.n_shared_experts else ""
         zero = f", {experts.zero_expert_num} without weights" if experts.zero_expert_num else ""
         text += (
-            f"; {experts.n_routed_experts} experts ({config.stated['experts']}), {experts.num_experts_per_tok} a token, "
-            f"width {experts.moe_intermediate_size} ({config.stated['expert_width']}){shared}{zero}"
+            f"; {experts.n_routed_experts} experts ({config.stated['experts']}), {experts.num_experts_per_tok} a "
+            f"token, width {experts.moe_intermediate_size} ({config.stated['expert_width']}){shared}{zero}"
         )
     drafts = spec.num_nextn_predict_layers
     return f"{text}; {drafts or 'no'} draft layer{'' if drafts == 1 else 's'}"

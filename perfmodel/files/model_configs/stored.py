@@ -209,7 +209,7 @@ def _modelopt_file(folder: Path) -> ShippedSpec | None:
 
 
 def _ascend(folder: Path) -> ShippedSpec | None:
-    """Return what a description beside a config says of each tensor: the most frequent word of experts and of others."""
+    """Return what a description beside a config says of tensors: the most frequent word of experts and of others."""
     try:
         path = next(iter(sorted(folder.glob(ASCEND))), None)
         if path is None:
