@@ -53,6 +53,8 @@ _SPECS: dict[str, type[Spec]] = {
 }
 #: names of files on file and of the user's own
 NAME = re.compile(r"[A-Za-z0-9].{0,99}")
+#: names that hubs give models: an owner and a name
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 #: published results of pools and of whole deployments, of which either may be named
 RESULTS = "evidence or deployments"
 #: requests of a trace or its summary, which no name on file stands for
@@ -214,7 +216,9 @@ def _is_path(kind: str, name: str) -> bool:
     """Return whether a name of a kind is the path of a file of the user's; a model's may be that of a config."""
     if kind == "models" and name.lower().endswith(".json"):
         return True
-    return is_path(name) and not (kind == "models" and "/" in name and name.lower() in hub_names())
+    if kind == "models" and _HUB.fullmatch(name) and not is_path(name.replace("/", "")):
+        return name.lower() not in hub_names() and is_there(Path(name))
+    return is_path(name)
 
 
 def _all_words(kind: str) -> list[str]:
