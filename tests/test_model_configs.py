@@ -1,4 +1,4 @@
-"""Configs of models as hubs hold them: read into the layers that were counted elsewhere, or refused in one line a fault."""
+"""Configs of models as hubs hold them: read into layers that were counted elsewhere, or refused in a line a fault."""
 
 import json
 import random
@@ -107,8 +107,9 @@ def total_of(model: ModelSpec) -> float:
             layer += 3 * h * (model.intermediate_size or 0)
         if group.has_experts:
             assert (e := model.experts) is not None
+            shared = e.n_shared_experts * (e.shared_intermediate_size or e.moe_intermediate_size)
             inner = e.routed_expert_hidden_size or h
-            layer += e.n_routed_experts * 3 * inner * e.moe_intermediate_size + 3 * h * e.shared_width
+            layer += e.n_routed_experts * 3 * inner * e.moe_intermediate_size + 3 * h * shared
             layer += h * (e.n_routed_experts + e.zero_expert_num) + h * e.shared_gate
             layer += 2 * h * inner if e.routed_expert_hidden_size else 0
         if model.hc_mult > 1:
@@ -392,7 +393,7 @@ def test_all_faults_are_told_at_once(given) -> None:
         b'{"model_type": "qwen3", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
         b'{"model_type": "qwen3", "x": "' + b"y" * 1_100_000 + b'"}',
         b'{"model_type": "a\\u0000b", "num_hidden_layers": 2}', b'{"architectures": [1, null, {}]}',
-        b'{"text_config": {"num_hidden_layers": 3, "hidden_size": {}}}', b'{"model_type": "qwen3", "moe": {"": {"a": []}}}',
+        b'{"text_config": {"num_hidden_layers": 3, "hidden_size": {}}}', b'{"model_type": "qwen3", "moe": {"": {"a": 1}}}',
         b'{"model_type": "deepseek_v4", "num_hidden_layers": 2, "compress_ratios": [[], {}]}',
         b'{"model_type": "kimi_linear", "num_hidden_layers": 2, "linear_attn_config": {"full_attn_layers": [{}, []]}}',
         b'{"model_type": "step3p5", "num_hidden_layers": 2, "moe_layers_enum": "1..99999999999", "moe_num_experts": 2}',
@@ -438,7 +439,7 @@ GROUP = {"targets": ["Linear"], "input_activations": None}
         ({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["*self_attn*"]}, "nvfp4", "bf16", "nvfp4"),
         (
             {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": {
-                "model.layers.3.mlp.experts": {"quant_algo": "NVFP4"}, "model.layers.3.self_attn": {"quant_algo": "FP8"}}},
+                "layers.3.mlp.experts": {"quant_algo": "NVFP4"}, "layers.3.self_attn": {"quant_algo": "FP8"}}},
             "nvfp4", "fp8", "nvfp4",
         ),
         (
@@ -447,8 +448,8 @@ GROUP = {"targets": ["Linear"], "input_activations": None}
             "int8", "int8", "int8",
         ),
         (
-            {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized", "config_groups": {"group_0": GROUP | {
-                "weights": {"num_bits": 4, "type": "float", "group_size": 16}}}},
+            {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized", "config_groups": {
+                "group_0": GROUP | {"weights": {"num_bits": 4, "type": "float", "group_size": 16}}}},
             "nvfp4", "nvfp4", "bf16",
         ),
         ({"quant_method": "ascend", "quant_type": "W4A8_DYNAMIC"}, "int4", "int8", "int8"),
@@ -477,7 +478,7 @@ def test_what_models_are_stored_in(name: str, experts: str, others: str) -> None
 def test_descriptions_beside_a_config(given, tmp_path: Path) -> None:
     description = {
         "model_quant_type": "W4A8_DYNAMIC", "kv_cache_type": "C8", "model.embed_tokens.weight": "FLOAT",
-        "model.layers.3.self_attn.q_a_proj.weight": "W8A8", "model.layers.3.mlp.experts.0.up_proj.weight": "W4A8_DYNAMIC",
+        "layers.3.self_attn.q_a_proj.weight": "W8A8", "layers.3.mlp.experts.0.up_proj.weight": "W4A8_DYNAMIC",
     }  # fmt: skip
     beside = tmp_path / "quant_model_description.json"
     beside.write_text(json.dumps(description))

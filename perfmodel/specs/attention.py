@@ -119,7 +119,9 @@ class CompressedSpec(Spec):
 
     kind: Literal["compressed"]
     num_attention_heads: PositiveInt
+    #: of the vector that is key and value, and the part of it that turns with the position
     head_dim: PositiveInt
+    qk_rope_head_dim: NonNegativeInt = 64
     q_lora_rank: PositiveInt
     o_lora_rank: PositiveInt
     o_groups: PositiveInt

@@ -352,13 +352,13 @@ def _grouped(config: Config, kind: Kind, width: int) -> GqaSpec:
         config.taken["kv_heads"] = f"num_key_value_heads {heads} (that of queries, the file has none)"
     size = config.count("head_size")
     if not config.has("head_size"):
-        if width % heads:
+        if config.sound and width % heads:
             config.missing("head_size", f", as {heads} heads do not divide the width {width}")
         size = max(width // heads, 1)
         config.taken["head_size"] = f"head_dim {size} (width by heads, the file has none)"
     value, rank = config.count("value_size"), config.count("shared_query_rank")
     heads, groups, size, value = _of_kind(config, kind, heads, groups or 1, size or 1, value)
-    if heads % groups:
+    if config.sound and heads % groups:
         config.fault(
             config.stated.get("kv_heads", "num_key_value_heads"),
             f"found {groups}, and there are {heads} query heads; allowed: a number that divides them; correct either",
@@ -441,7 +441,6 @@ def _state_bytes(config: Config) -> int:
 def _compressed(config: Config, kind: Kind) -> CompressedSpec:
     why = " by compressed attention"
     config.find("kv_heads")
-    config.find("rope_size")
     indexed: dict[str, Any] | None = config.means.get("indexed")
     if indexed is None:
         config.fault(
@@ -460,6 +459,7 @@ def _compressed(config: Config, kind: Kind) -> CompressedSpec:
         kind="compressed",
         num_attention_heads=config.needed("heads"),
         head_dim=config.needed("head_size", why),
+        qk_rope_head_dim=config.needed("rope_size", why),
         q_lora_rank=config.needed("query_rank", why),
         o_lora_rank=config.needed("output_rank", why),
         o_groups=config.needed("output_groups", why),

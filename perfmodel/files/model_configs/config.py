@@ -135,6 +135,11 @@ class Config:
         """Return whether a concept is stated."""
         return self.find(concept) is not None
 
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was wrong so far: what keys say together is held against each other then alone."""
+        return not self.reader.faults
+
     def place(self, key: str) -> Place:
         """Return where a key stands, or would."""
         return self.places.get(key, (*self.where, *key.split(".")))

@@ -13,7 +13,8 @@ Routed = list[bool]
 def routed_layers(config: Config, layers: int) -> Routed:
     """Return which layers have experts."""
     found = [(concept, routed) for concept, read in _SOURCES.items() if (routed := read(config, layers)) is not None]
-    if not config.count("experts", least=0):
+    experts = config.find("experts")
+    if experts is None or config.whole(*experts, least=0) == 0:
         return [False] * layers
     for (first, before), (concept, routed) in pairwise(found):
         at = next((i for i in range(layers) if routed[i] != before[i]), None)
@@ -100,7 +101,7 @@ def experts_of(config: Config) -> dict[str, Any]:
     count = config.needed("experts")
     per_token = config.needed("per_token", " by experts")
     width = config.needed("expert_width", " by experts: the width of one")
-    if per_token > count:
+    if config.sound and per_token > count:
         config.fault(
             config.stated["per_token"],
             f"found {per_token}, and {config.stated['experts']} is {count}; allowed: up to that; correct either",
@@ -109,9 +110,9 @@ def experts_of(config: Config) -> dict[str, Any]:
     if shared is None and "shared" not in config.stated:
         shared = 1 if shared_width else 0
     groups, top_groups = config.count("groups") or 1, config.count("top_groups") or 1
-    if groups > count:
+    if config.sound and groups > count:
         config.fault(config.stated["groups"], f"found {groups}; allowed: up to {count}, the experts; correct either")
-    if top_groups > groups:
+    if config.sound and top_groups > groups:
         config.fault(
             config.stated["top_groups"], f"found {top_groups}; allowed: up to {groups}, all groups; correct it"
         )

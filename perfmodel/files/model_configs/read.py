@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from perfmodel.files.document import shown
+from perfmodel.files.document import Place, shown
 from perfmodel.files.folders import as_path, file_name
 from perfmodel.files.model_configs.attentions import Kind, attention_of, kinds_of
 from perfmodel.files.model_configs.config import HOW, MOST_LAYERS, Config, is_like, keys, types
@@ -39,7 +39,7 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Known[ModelSpec]:
     kinds = kinds_of(config, layers * sublayers)
     each = _each(kinds, routed, sublayers)
     stated = _stated(config, each)
-    attentions = {kind: attention_of(config, kind, stated["hidden_size"]) for kind in dict.fromkeys(kinds)}
+    attentions = _attentions(config, kinds, stated["hidden_size"])
     shipped = shipped_of(config)
     unused = _unused(config)
     reader.finish()
@@ -49,6 +49,26 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Known[ModelSpec]:
     )
     notes, details = _notes(config, spec, kinds, names, unused)
     return Known(spec=spec, figures={}, word=as_path(path), file=file_name(path), notes=notes, details=details)
+
+
+def _attentions(config: Config, kinds: Sequence[Kind], width: int) -> dict[Kind, AttentionSpec]:
+    """Return the attention of each kind; what a value makes impossible was told, or is told here."""
+    found = {}
+    for kind in dict.fromkeys(kinds):
+        try:
+            found[kind] = attention_of(config, kind, width)
+        except ValidationError as error:
+            if not config.reader.faults:
+                _refused(config.reader, config.where, error)
+    return found
+
+
+def _refused(reader: Reader, place: Place, error: ValidationError) -> None:
+    """Note what keys say together that cannot be."""
+    for fault in error.errors(include_url=False):
+        where = ".".join(map(str, fault["loc"]))
+        text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
+        reader.fault(place, f"{where}{': ' * bool(where)}{text}; allowed: keys that agree; correct them")
 
 
 def _layers(config: Config) -> tuple[int, int]:
@@ -87,7 +107,7 @@ def _stated(config: Config, each: Sequence[Layer]) -> dict[str, Any]:
         config.asked.update(config.spellings("dense_width"))
     if forms != {"dense"}:
         found["experts"] = experts_of(config)
-    elif config.count("experts", least=0):
+    elif config.find("experts") not in (None, (config.stated.get("experts"), 0)):
         config.fault(config.stated["experts"], "no layer has experts; allowed: layers that have them, or 0; correct it")
     return found
 
@@ -154,8 +174,7 @@ def _spec(reader: Reader, found: dict[str, Any]) -> ModelSpec:
     try:
         return ModelSpec.model_validate(found)
     except ValidationError as error:  # what keys say together
-        for fault in error.errors(include_url=False):
-            reader.fault((), fault["msg"].removeprefix("Value error, ") + "; allowed: keys that agree; correct them")
+        _refused(reader, (), error)
         reader.finish()
         raise
 
