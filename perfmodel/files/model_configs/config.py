@@ -79,6 +79,7 @@ class Config:
         self.held: dict[str, Any] = {}
         self.places: dict[str, Place] = {}
         self.asked: set[str] = set()
+        self.wrong: set[str] = set()
         #: spelling that stated each concept that was found, and concepts that were taken to be something
         self.stated: dict[str, str] = {}
         self.taken: dict[str, str] = {}
@@ -145,7 +146,10 @@ class Config:
         return self.places.get(key, (*self.where, *key.split(".")))
 
     def fault(self, key: str, text: str) -> None:
-        """Note a fault at a key."""
+        """Note a fault at a key, the first of each."""
+        if key in self.wrong:
+            return
+        self.wrong.add(key)
         self.reader.fault(self.place(key), text)
 
     def missing(self, concept: str, why: str = "") -> None:
