@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import yaml
 
+from perfmodel.errors import printable
 from perfmodel.files.document import LOADER, Place, shown
 from perfmodel.files.reader import Reader
 from perfmodel.specs.base import MOST
 
+LONGEST_WORD = 60  # letters of a key or a word of a config in notes
 MOST_LAYERS = 10_000  # of a model: its lists have an item for each
 MOST_DRAFTS = 16  # items that lists of layers may have beyond the last layer: draft layers
 HOW = "state the model in a YAML file of ours, see models/README.md"
@@ -260,6 +262,11 @@ class Config:
     def is_part(self, key: str) -> bool:
         """Return whether a key is a section of another part of the model."""
         return key.endswith("_config") and not is_like(key, keys("structural"))
+
+
+def cut(text: str) -> str:
+    """Return a text of a stranger's as notes tell it, on one line and not long."""
+    return printable(text if len(text) <= LONGEST_WORD else f"{text[:LONGEST_WORD]}...")
 
 
 def is_like(key: str, patterns: Sequence[str]) -> bool:

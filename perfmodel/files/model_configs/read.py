@@ -1,5 +1,6 @@
 """A config.json or params.json as a model: what it states, what was inferred, and what was left unread."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from perfmodel.files.document import Place, shown
 from perfmodel.files.folders import as_path, file_name
 from perfmodel.files.model_configs.attentions import Kind, attention_of, kinds_of
-from perfmodel.files.model_configs.config import HOW, MOST_LAYERS, Config, is_like, keys, types
+from perfmodel.files.model_configs.config import HOW, MOST_LAYERS, Config, cut, is_like, keys, types
 from perfmodel.files.model_configs.feed_forward import ROUTED, experts_of, routed_layers
 from perfmodel.files.model_configs.stored import shipped_of
 from perfmodel.files.reader import Reader
@@ -20,6 +21,7 @@ from perfmodel.specs.shipped import ShippedSpec
 
 #: names of files that say nothing of what is in them: their folder does
 PLAIN = ("config", "params")
+NAME = re.compile(r"[A-Za-z0-9][\w.+ -]{0,59}")  # what a model is called by what is around it
 MOST_UNUSED = 12  # keys that are listed
 
 Layer = tuple[Kind, FeedForward]
@@ -134,11 +136,11 @@ def _called(config: Config) -> dict[str, Any]:
     said = config.root.get("_name_or_path")
     folder = path.parent.name if path.stem.lower() in PLAIN else path.stem
     words = [said.rstrip("/").rpartition("/")[2] if isinstance(said, str) else "", folder, config.type_word or ""]
-    name = next((word for word in words if word[:1].isalnum() and word[:1].isascii() and len(word) <= 100), "model")  # noqa: PLR2004
-    kind = config.type_word or "no model_type"
+    name = next((word for word in words if NAME.fullmatch(word)), "model")
+    kind = cut(config.type_word or "no model_type")
     return {
         "name": name,
-        "title": f"{name}, read from {path.name} ({kind[:60]})",
+        "title": f"{name}, read from {path.name} ({kind})",
         "sources": {"config": Source(title=f"{path.name} as it was given")},
     }
 
@@ -209,7 +211,9 @@ def _notes(
     file = config.reader.path.name
     known = config.known_as
     form = f"{spec.num_hidden_layers} layers of width {spec.hidden_size}, read as {known or 'its keys say'}"
-    type_ = "" if known else f"; model_type {config.type_word or 'none'} is not known, all that follows is inferred"
+    type_ = (
+        "" if known else f"; model_type {cut(config.type_word or 'none')} is not known, all that follows is inferred"
+    )
     lines = [f"{file}: {form}{type_}", *_of_attention(config, spec, kinds, names), _of_layers(config, spec)]
     lines.append(_of_stored(spec.shipped))
     cost = {words for key in unused for pattern, words in keys("uncounted").items() if is_like(key, [pattern])}
@@ -218,7 +222,7 @@ def _notes(
         lines.append(f"not counted: {', '.join(sorted(cost))}")
     if left:
         more = f" and {len(left) - MOST_UNUSED} more" if len(left) > MOST_UNUSED else ""
-        lines.append(f"not used: {', '.join(left[:MOST_UNUSED])}{more}")
+        lines.append(f"not used: {', '.join(map(cut, left[:MOST_UNUSED]))}{more}")
     details = [f"{concept.replace('_', ' ')}: {text}" for concept, text in config.taken.items()]
     details += [
         f"{concept.replace('_', ' ')}: {key}"
@@ -226,7 +230,7 @@ def _notes(
         if key != keys("spellings")[concept][0]
     ]
     if len(left) > MOST_UNUSED:
-        details.append(f"not used either: {', '.join(left[MOST_UNUSED:])}")
+        details.append(f"not used either: {', '.join(map(cut, left[MOST_UNUSED:]))}")
     return tuple(lines), tuple(details)
 
 

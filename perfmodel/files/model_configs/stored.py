@@ -9,7 +9,7 @@ from typing import Any, cast
 from perfmodel.errors import MoeplanError
 from perfmodel.files import document
 from perfmodel.files.document import shown
-from perfmodel.files.model_configs.config import Config
+from perfmodel.files.model_configs.config import Config, cut
 from perfmodel.specs.shipped import ShippedSpec, Stored
 
 #: files beside a config that say what was quantised
@@ -57,16 +57,16 @@ def _plain(config: Config) -> ShippedSpec | None:
 
 def _dtype(config: Config) -> str:
     key = next((key for key in ("torch_dtype", "dtype") if isinstance(config.held.get(key), str)), None)
-    return f"{key} {config.held[key]}" if key else "no quantization_config"
+    return f"{key} {cut(config.held[key])}" if key else "no quantization_config"
 
 
 def _of_block(config: Config, key: str, block: Mapping[str, Any]) -> ShippedSpec | None:
     method = str(block.get("quant_method") or ("compressed-tensors" if "config_groups" in block else "")).lower()
-    where = f"{key}.quant_method {method}" if block.get("quant_method") else key
+    where = f"{key}.quant_method {cut(method)}" if block.get("quant_method") else key
     left = _left(block)
     match method:
         case "compressed-tensors":
-            return _compressed_tensors(block, f"{where} {block.get('format') or ''}".rstrip(), left)
+            return _compressed_tensors(block, f"{where} {cut(str(block.get('format') or ''))}".rstrip(), left)
         case "gptq" | "awq" | "auto-round" | "gptq_marlin" | "awq_marlin":
             bits = _bits(block, "bits", "w_bit")
             weights = _WHOLE.get(bits)
@@ -173,7 +173,7 @@ def _scheme(word: str, where: str) -> ShippedSpec | None:
     if floats in ("mxfp8", "mxfp4"):
         weights, activations = floats, "mxfp8" if floats == "mxfp8" else activations
     others = activations if weights == "int4" and activations != "bf16" else weights
-    return ShippedSpec(experts=weights, others=others, activations=activations, read_from=f"{where} {word}")
+    return ShippedSpec(experts=weights, others=others, activations=activations, read_from=f"{where} {cut(word)}")
 
 
 def _modelopt(block: Mapping[str, Any], where: str) -> ShippedSpec | None:
@@ -191,7 +191,7 @@ def _modelopt(block: Mapping[str, Any], where: str) -> ShippedSpec | None:
         weights = others = _named(word) or (_named("nvfp4") if word.lower() == "modelopt" else None)
     if weights is None:
         return None
-    record = _record(weights, weights, _left(block), f"{where} {word}".rstrip())
+    record = _record(weights, weights, _left(block), f"{where} {cut(word)}".rstrip())
     if others is not None and not _left(block)[0]:
         record = record.model_copy(update={"others": others})
     scheme = block.get("kv_cache_scheme")
