@@ -46,14 +46,14 @@ _WORDS = {kind.word: kind for kind in (FULL, WINDOW, CHUNKED, LINEAR, SPARSE)}
 
 def kinds_of(config: Config, layers: int) -> list[Kind]:
     """Return the kind of attention of each layer."""
-    found = [(concept, kinds) for concept, read in _SOURCES.items() if (kinds := read(config, layers)) is not None]
-    for concept, kinds in found[1:]:
+    found = [(concepts, kinds) for concepts, read in _SOURCES.items() if (kinds := read(config, layers)) is not None]
+    for concepts, kinds in found[1:]:
         first, before = found[0]
         at = next((i for i in range(layers) if (kinds[i] == LINEAR) != (before[i] == LINEAR)), None)
         if at is not None:
             config.fault(
-                config.stated[concept],
-                f"says that layer {at} is {kinds[at].word}, but {config.stated[first]} says {before[at].word}; "
+                config.key_of(*concepts),
+                f"says that layer {at} is {kinds[at].word}, but {config.key_of(*first)} says {before[at].word}; "
                 "allowed: lists that agree; correct either",
             )
     if not found and config.has("output_rank"):
@@ -133,8 +133,8 @@ def _delta(config: Config, layers: int) -> list[Kind] | None:
         return None
     if full is not None and delta is not None and sorted(full + delta) != list(range(layers)):
         config.fault(
-            config.stated["delta_layers"],
-            f"{len(delta)} layers, and {config.stated['full_layers']} has {len(full)}; allowed: each of {layers} "
+            config.key_of("delta_layers"),
+            f"{len(delta)} layers, and {config.key_of('full_layers')} has {len(full)}; allowed: each of {layers} "
             "layers in one of the two; correct them",
         )
         return None
@@ -150,8 +150,8 @@ def _index_layers(config: Config, layers: int) -> list[Kind] | None:
     chosen = set(range(layers)) - set(window or ()) if sparse is None else set(sparse)
     if sparse is not None and window is not None and sorted(sparse + window) != list(range(layers)):
         config.fault(
-            config.stated["window_layers"],
-            f"with {config.stated['index_layers']} it has not each of {layers} layers once; allowed: each in one of "
+            config.key_of("window_layers"),
+            f"with {config.key_of('index_layers')} it has not each of {layers} layers once; allowed: each in one of "
             "the two; correct them",
         )
     return [SPARSE if layer in chosen else WINDOW for layer in range(layers)]
@@ -170,17 +170,17 @@ def _linear_group(config: Config, layers: int) -> list[Kind] | None:
 
 
 #: what says which layer has which attention, in the order of what counts
-_SOURCES: dict[str, Callable[[Config, int], list[Kind] | None]] = {
-    "layer_types": _layer_types,
-    "ratios": _ratios,
-    "pattern": _flags("pattern", FULL, WINDOW),
-    "full_layers": _delta,
-    "interval": _interval,
-    "index_layers": _index_layers,
-    "index_flags": _index_flags,
-    "softmax_flags": _flags("softmax_flags", LINEAR, FULL),
-    "rope_flags": _rope_flags,
-    "linear_group": _linear_group,
+_SOURCES: dict[tuple[str, ...], Callable[[Config, int], list[Kind] | None]] = {
+    ("layer_types",): _layer_types,
+    ("ratios",): _ratios,
+    ("pattern",): _flags("pattern", FULL, WINDOW),
+    ("full_layers", "delta_layers"): _delta,
+    ("interval",): _interval,
+    ("index_layers", "window_layers"): _index_layers,
+    ("index_flags",): _index_flags,
+    ("softmax_flags",): _flags("softmax_flags", LINEAR, FULL),
+    ("rope_flags", "rope_interval"): _rope_flags,
+    ("linear_group",): _linear_group,
 }
 
 
@@ -198,7 +198,7 @@ def _pattern(config: Config, layers: int) -> list[Kind]:
     if config.means.get("window") == "all":
         return [WINDOW] * layers
     config.fault(
-        config.stated["window"],
+        config.key_of("window"),
         f"found {window}, and nothing says which layers look back so far; allowed: with layer_types, "
         f"hybrid_layer_pattern or another list of layers, or null; add one, or {HOW}",
     )
@@ -229,9 +229,7 @@ def _shares(config: Config, layers: int) -> list[bool]:
         listed = [layer % sublayers > 0 for layer in range(layers)]
     if listed is not None and listed[0]:
         config.fault(
-            next(
-                config.stated[one] for one in ("index_types", "index_every", "index_sublayers") if one in config.stated
-            ),
+            config.key_of("index_types", "index_every", "index_sublayers"),
             "the first layer shares a choice that none before it makes; allowed: full first; correct it",
         )
     return listed or [False] * layers
@@ -268,7 +266,7 @@ def attention_of(config: Config, kind: Kind, width: int) -> AttentionSpec:
     if kind.word == "compressed":
         return _compressed(config, kind)
     if config.has("output_rank"):
-        key = config.stated["output_rank"]
+        key = config.key_of("output_rank")
         config.fault(key, f"beside layers of {kind.word} attention; allowed: in compressed attention alone; {HOW}")
     if config.has("kv_rank"):
         return _latent(config, kind)
@@ -360,7 +358,7 @@ def _grouped(config: Config, kind: Kind, width: int) -> GqaSpec:
     heads, groups, size, value = _of_kind(config, kind, heads, groups or 1, size or 1, value)
     if config.sound and heads % groups:
         config.fault(
-            config.stated.get("kv_heads", "num_key_value_heads"),
+            config.key_of("kv_heads"),
             f"found {groups}, and there are {heads} query heads; allowed: a number that divides them; correct either",
         )
         groups = heads
@@ -444,7 +442,7 @@ def _compressed(config: Config, kind: Kind) -> CompressedSpec:
     indexed: dict[str, Any] | None = config.means.get("indexed")
     if indexed is None:
         config.fault(
-            config.stated.get("ratios", "compress_ratios"),
+            config.key_of("ratios"),
             f"which ratios have an indexer is not known of this type; allowed: types on file; {HOW}",
         )
         indexed = {}

@@ -143,6 +143,10 @@ class Config:
         """Whether nothing was wrong so far: what keys say together is held against each other then alone."""
         return not self.reader.faults
 
+    def key_of(self, *concepts: str) -> str:
+        """Return the key that states the first of some concepts that is stated, the first's own where none is."""
+        return next((self.stated[one] for one in concepts if one in self.stated), keys("spellings")[concepts[0]][0])
+
     def place(self, key: str) -> Place:
         """Return where a key stands, or would."""
         return self.places.get(key, (*self.where, *key.split(".")))

@@ -12,17 +12,17 @@ Routed = list[bool]
 
 def routed_layers(config: Config, layers: int) -> Routed:
     """Return which layers have experts."""
-    found = [(concept, routed) for concept, read in _SOURCES.items() if (routed := read(config, layers)) is not None]
+    found = [(concepts, routed) for concepts, read in _SOURCES.items() if (routed := read(config, layers)) is not None]
     experts = config.find("experts")
     if experts is None or config.whole(*experts, least=0) == 0:
         return [False] * layers
-    for (first, before), (concept, routed) in pairwise(found):
+    for (first, before), (concepts, routed) in pairwise(found):
         at = next((i for i in range(layers) if routed[i] != before[i]), None)
         if at is not None:
             said = {True: "has experts", False: "has none"}
             config.fault(
-                config.stated[concept],
-                f"says that layer {at} {said[routed[at]]}, but {config.stated[first]} says that it {said[before[at]]}; "
+                config.key_of(*concepts),
+                f"says that layer {at} {said[routed[at]]}, but {config.key_of(*first)} says that it {said[before[at]]}; "
                 "allowed: keys that agree; correct either",
             )
     return found[0][1] if found else [True] * layers
@@ -47,7 +47,7 @@ def _every(config: Config, layers: int) -> Routed | None:
     if dense is None and every is None:
         return None
     if dense is not None and dense > layers:
-        config.fault(config.stated["first_dense"], f"found {dense}; allowed: up to {layers}, all layers; correct it")
+        config.fault(config.key_of("first_dense"), f"found {dense}; allowed: up to {layers}, all layers; correct it")
     return [layer >= (dense or 0) and layer % (every or 1) == 0 for layer in range(layers)]
 
 
@@ -69,31 +69,20 @@ def _steps(config: Config, layers: int) -> Routed | None:
     step, dense = config.count("sparse_step"), config.ids("dense_layers", layers)
     if step is None and not dense:
         return None
-    if step is None:
-        config.stated.setdefault("sparse_step", config.stated["dense_layers"])
     return [layer not in (dense or ()) and (layer + 1) % (step or 1) == 0 for layer in range(layers)]
 
 
-#: what says which layer has experts, in the order of what counts; a concept that is stated names the source
-_SOURCES: dict[str, Callable[[Config, int], Routed | None]] = {
-    "mlp_types": _types,
-    "moe_layers": _listed,
-    "moe_every": _every,
-    "moe_start": _range,
-    "interleave": _interleaved,
-    "sparse_step": _steps,
+#: what says which layer has experts, by concepts of which any states it, in the order of what counts
+_SOURCES: dict[tuple[str, ...], Callable[[Config, int], Routed | None]] = {
+    ("mlp_types",): _types,
+    ("moe_layers",): _listed,
+    ("first_dense", "moe_every"): _every,
+    ("moe_start",): _range,
+    ("interleave",): _interleaved,
+    ("sparse_step", "dense_layers"): _steps,
 }
 #: concepts that say which layers have experts
-ROUTED = (
-    "mlp_types",
-    "moe_layers",
-    "first_dense",
-    "moe_every",
-    "moe_start",
-    "interleave",
-    "sparse_step",
-    "dense_layers",
-)
+ROUTED = tuple(concept for concepts in _SOURCES for concept in concepts)
 
 
 def experts_of(config: Config) -> dict[str, Any]:
@@ -103,18 +92,18 @@ def experts_of(config: Config) -> dict[str, Any]:
     width = config.needed("expert_width", " by experts: the width of one")
     if config.sound and per_token > count:
         config.fault(
-            config.stated["per_token"],
-            f"found {per_token}, and {config.stated['experts']} is {count}; allowed: up to that; correct either",
+            config.key_of("per_token"),
+            f"found {per_token}, and {config.key_of('experts')} is {count}; allowed: up to that; correct either",
         )
     shared, shared_width = config.count("shared", least=0), config.count("shared_width", least=0)
     if shared is None and "shared" not in config.stated:
         shared = 1 if shared_width else 0
     groups, top_groups = config.count("groups") or 1, config.count("top_groups") or 1
     if config.sound and groups > count:
-        config.fault(config.stated["groups"], f"found {groups}; allowed: up to {count}, the experts; correct either")
+        config.fault(config.key_of("groups"), f"found {groups}; allowed: up to {count}, the experts; correct either")
     if config.sound and top_groups > groups:
         config.fault(
-            config.stated["top_groups"], f"found {top_groups}; allowed: up to {groups}, all groups; correct it"
+            config.key_of("top_groups"), f"found {top_groups}; allowed: up to {groups}, all groups; correct it"
         )
     found: dict[str, Any] = {
         "n_routed_experts": count,

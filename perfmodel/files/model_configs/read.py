@@ -110,7 +110,7 @@ def _stated(config: Config, each: Sequence[Layer]) -> dict[str, Any]:
     if forms != {"dense"}:
         found["experts"] = experts_of(config)
     elif config.find("experts") not in (None, (config.stated.get("experts"), 0)):
-        config.fault(config.stated["experts"], "no layer has experts; allowed: layers that have them, or 0; correct it")
+        config.fault(config.key_of("experts"), "no layer has experts; allowed: layers that have them, or 0; correct it")
     return found
 
 
@@ -126,7 +126,7 @@ def _drafts(config: Config) -> int:
 def _streams(config: Config) -> int:
     uses, streams = config.flag("uses_streams"), config.count("streams")
     if uses and streams is None:
-        config.missing("streams", f", as {config.stated['uses_streams']} is true")
+        config.missing("streams", f", as {config.key_of('uses_streams')} is true")
     return 1 if uses is False or streams is None else streams
 
 
@@ -288,8 +288,8 @@ def _of_layers(config: Config, spec: ModelSpec) -> str:
         shared = f", {experts.n_shared_experts} shared" if experts.n_shared_experts else ""
         zero = f", {experts.zero_expert_num} without weights" if experts.zero_expert_num else ""
         text += (
-            f"; {experts.n_routed_experts} experts ({config.stated['experts']}), {experts.num_experts_per_tok} a "
-            f"token, width {experts.moe_intermediate_size} ({config.stated['expert_width']}){shared}{zero}"
+            f"; {experts.n_routed_experts} experts ({config.key_of('experts')}), {experts.num_experts_per_tok} a "
+            f"token, width {experts.moe_intermediate_size} ({config.key_of('expert_width')}){shared}{zero}"
         )
     drafts = spec.num_nextn_predict_layers
     return f"{text}; {drafts or 'no'} draft layer{'' if drafts == 1 else 's'}"
