@@ -125,7 +125,7 @@ class Config:
             return absent[0], self.absent[absent[0]]
         (key, value), *others = stated
         for other, found in others:
-            if found != value:
+            if found != value and concept not in keys("first_counts"):
                 self.fault(
                     other,
                     f"found {shown(str(found))}, but {key} is {shown(str(value))}; allowed: one value, as both mean "

@@ -22,8 +22,8 @@ def routed_layers(config: Config, layers: int) -> Routed:
             said = {True: "has experts", False: "has none"}
             config.fault(
                 config.key_of(*concepts),
-                f"says that layer {at} {said[routed[at]]}, but {config.key_of(*first)} says that it {said[before[at]]}; "
-                "allowed: keys that agree; correct either",
+                f"says that layer {at} {said[routed[at]]}, but {config.key_of(*first)} says that it "
+                f"{said[before[at]]}; allowed: keys that agree; correct either",
             )
     return found[0][1] if found else [True] * layers
 
