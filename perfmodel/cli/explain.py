@@ -24,7 +24,11 @@ class Sort(StrEnum):
 def command(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(help="Model; see 'moeplan list models'.", autocompletion=options.names_of("models"))
+        str | None,
+        typer.Argument(
+            help="Model; see 'moeplan list models'; or its config.json, or a plan file.",
+            autocompletion=options.names_of("models"),
+        ),
     ] = None,
     on: options.SystemOption = None,
     evidence: Annotated[
@@ -187,6 +191,7 @@ def _run_of(context: typer.Context) -> Any:
 
     Raises ``UsageError`` for options that contradict each other, and with a line for each rule the layout breaks.
     """
+    from perfmodel.files.what import What, named
     from perfmodel.planning.pool_run import by_hand, of_evidence, of_plan
 
     given = context.params
@@ -198,7 +203,7 @@ def _run_of(context: typer.Context) -> Any:
             "--with; drop {words}, or drop --evidence",
         )
         return of_evidence(given["evidence"], given)
-    if given["model"] is not None and given["model"].lower().endswith(".json"):
+    if given["model"] is not None and named(given["model"]) is What.plan:
         _refuse_beside(
             context,
             ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance"),

@@ -20,21 +20,27 @@ class CachePrecision(StrEnum):
 
 #: keys that belong to the system that a key names
 SOFTWARE = {"on": ("stack", "kernels"), "prefill_on": ("prefill_stack",)}
-MODEL_HELP = "Model, see 'moeplan list models'; a run-spec, '-' for one from stdin; or a plan file, to find it again."
+MODEL_HELP = (
+    "Model, see 'moeplan list models', or its config.json; a run-spec, '-' for one from stdin; or a plan file, to find "
+    "it again."
+)
 
 
 def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
     """Return what a run-spec or plan sets and the command line does not, or None where the word is neither."""
     from pathlib import Path
 
-    if word != "-" and not word.lower().endswith((".yaml", ".yml", ".json")):
+    from perfmodel.files.what import What, named
+
+    what = What.run if word == "-" else named(word)
+    if what not in (What.run, What.plan):
         return None
-    from perfmodel.files.runs import is_run, load_run
+    from perfmodel.files.runs import load_run
     from perfmodel.planning.plan_file import load_plan
     from perfmodel.specs.run import PERCENTILES, WAITS
 
     given = {name for name in context.params if name != "model" and options.typed(context, name)}
-    if word.lower().endswith(".json"):
+    if what is What.plan:
         plan = load_plan(word)
         asked = plan.spec.run
         if asked is None:
@@ -48,8 +54,6 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
         found = asked.model_dump(exclude=given | others, exclude_none=True)
     else:
         path = None if word == "-" else Path(word)
-        if path is not None and not is_run(path):
-            return None
         found = load_run(path, given).model_dump(exclude=given, exclude_none=True)
     for wait in WAITS:  # as they are typed; what is typed comes before all that a file says of the same wait
         mean = found.pop(wait, None)

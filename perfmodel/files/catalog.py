@@ -26,7 +26,9 @@ from perfmodel.files.folders import (
     names,
     root,
 )
+from perfmodel.files.model_configs.read import read_config
 from perfmodel.files.reader import Reader
+from perfmodel.files.what import config_in, is_config
 from perfmodel.specs.base import Known, Spec
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.kernels import KernelSetSpec
@@ -51,6 +53,8 @@ _SPECS: dict[str, type[Spec]] = {
 }
 #: names of files on file and of the user's own
 NAME = re.compile(r"[A-Za-z0-9].{0,99}")
+#: names that hubs give models: an owner and a name
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 #: published results of pools and of whole deployments, of which either may be named
 RESULTS = "evidence or deployments"
 #: requests of a trace or its summary, which no name on file stands for
@@ -190,9 +194,10 @@ def load(kind: str, name: str) -> Known[Any]:
     Case, blanks, underscores and hyphens of a name do not count.
     Raises ``UsageError`` where there is none, ``DataError`` with one line per fault where its file has some.
     """
-    if is_path(name):
-        return load_path(kind, Path(name))
-    if is_there(Path(name)):
+    word = name.lower()
+    if _is_path(kind, name):
+        return load_path(kind, config_in(Path(name)) if kind == "models" else Path(name))
+    if is_there(Path(name)) and not (kind == "models" and (Path(name).is_dir() or word in hub_names())):
         raise UsageError(
             f"{kind.rstrip('s')}: {name!r} is no YAML file; allowed: a name on file, or a path ending in .yaml"
         )
@@ -200,6 +205,8 @@ def load(kind: str, name: str) -> Known[Any]:
     part = _PARTS.get(kind)
     if found is None and part is not None and (held := named(part.kind, name)) is not None:
         found = _holding(kind, part, name, held)
+    if found is None and kind == "models" and is_there(Path(name)):
+        return load_path(kind, config_in(Path(name)))
     if found is None:
         raise UsageError(
             f"{kind.rstrip('s')}: {name!r} is not on file{did_you_mean(name, words_of(kind), names(kind))}"
@@ -271,6 +278,22 @@ def words_of(kind: str) -> list[str]:
     return sorted(words)
 
 
+@lru_cache(maxsize=1)
+def hub_names() -> frozenset[str]:
+    """Return the names on file that hubs give models, an owner before a stroke, in lower case."""
+    known = [load_path("models", root() / FOLDERS["models"] / f"{name}.yaml") for name in names("models")]
+    return frozenset(alias for one in known for alias in one.spec.aliases if "/" in alias)
+
+
+def _is_path(kind: str, name: str) -> bool:
+    """Return whether a name of a kind is the path of a file of the user's; a model's may be that of a config."""
+    if kind == "models" and name.lower().endswith(".json"):
+        return True
+    if kind == "models" and _HUB.fullmatch(name) and not is_path(name.replace("/", "")):
+        return name.lower() not in hub_names() and is_there(Path(name))
+    return is_path(name)
+
+
 def _default_variant(word: str, variants: list[Known[Any]]) -> Known[Any]:
     taken = next((v for v in variants if v.spec.family_default), variants[0])
     listed = ", ".join(v.spec.name for v in variants)
@@ -321,6 +344,8 @@ def held_by_deployments(where: Mapping[str, str]) -> dict[str, magnitudes.Held]:
 def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]:
     reader = Reader(path, recorded=_RECORDED.get(kind, lambda _: True))
     data = reader.read()
+    if kind == "models" and not is_on_file(kind, path) and is_config(data):
+        return reader, data, read_config(reader, data)
     spec_type = _SPECS[kind]
     spec: Any = None
     try:
@@ -371,9 +396,20 @@ def _totals_missed(model: ModelSpec) -> Iterator[tuple[str, str]]:
 
 def renamed(kind: str, spec: Any, change: Callable[[str], str]) -> Any:
     """Return a spec with every name of another file changed: into a path from here when read, and back when written."""
-    for where in REFERENCES.get(kind, {}):
-        spec = _renamed_at(spec, where, change)
+    for where, named in REFERENCES.get(kind, {}).items():
+        spec = _renamed_at(spec, where, _of_models(change) if named == "models" else change)
     return spec
+
+
+def _of_models(change: Callable[[str], str]) -> Callable[[str], str]:
+    """Return how the name of a model changes: a hub's name on file does not, a config is a path."""
+
+    def changed(name: str) -> str:
+        if not _is_path("models", name):
+            return name
+        return change(name if is_path(name) else as_path(Path(name)))
+
+    return changed
 
 
 def _renamed_at(spec: Any, where: tuple[str, ...], change: Callable[[str], str]) -> Any:
@@ -398,10 +434,11 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
         for part in (*below, *where):
             word = getattr(word, part)
         for one in word if isinstance(word, tuple) else (word,) if word is not None else ():
-            if (kind != "runs" or below) and is_path(one) and not is_near(Path(one), reader.path):
+            a_path = _is_path(named, one)
+            if (kind != "runs" or below) and a_path and not is_near(Path(one), reader.path):
                 reader.fault((*below, *where), f"{one!r}; allowed: names on file, and files in the folder of this one")
                 continue
-            if is_path(one) and not is_there(Path(one)):
+            if a_path and not is_there(Path(one)):
                 reader.fault(
                     (*below, *where),
                     f"there is no file {Path(one).absolute()}; allowed: names on file, and paths from the folder of "

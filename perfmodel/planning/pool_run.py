@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.files.catalog import load_evidence, load_model, load_techniques
+from perfmodel.files.catalog import load_evidence, load_model, load_system, load_techniques
 from perfmodel.files.folders import names
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
