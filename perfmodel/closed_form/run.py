@@ -11,7 +11,7 @@ import numpy as np
 from perfmodel import algebra
 from perfmodel.closed_form.symbols import replaced, size, tidy
 from perfmodel.ledger.footprint import footprint, part_bytes
-from perfmodel.ledger.quantities import contexts, loads, routing
+from perfmodel.ledger.quantities import contexts, loads, routed_of
 from perfmodel.ledger.records import Block, Family, Layout, Ledger, Op, Quantities
 from perfmodel.ledger.step import ledger_of_loads, loads_of_redrafts, redrafts
 from perfmodel.prediction.breakdown import runs_of
@@ -238,7 +238,9 @@ class Run:
     def _loads(self, layout: Layout, prefix: str = "") -> Quantities:
         case, family = self.case, self.family
         load = self.cut(contexts(layout, family, case.traffic), "loads", prefix)
-        routed = self.cut(routing(load, layout, family, case.traffic, case.dims), "loads", prefix, fold=True)
+        routed = routed_of(load, layout, family, case.traffic, case.dims)
+        if case.dims.routes:
+            routed = self.cut(routed, "loads", prefix, fold=True)
         busiest = loads(load, routed, layout, family, case.traffic, case.dims)
         cut: Quantities = self.cut(busiest, "loads", prefix)
         return cut

@@ -1,7 +1,8 @@
 """Bytes resident on one die: weights with replicas, KV cache, buffers, working space."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas.memory import exchange_buffer_bytes, workspace_bytes
@@ -10,7 +11,8 @@ from perfmodel.ledger.caches import Cache, cache_of, head_width, joined, unfolde
 from perfmodel.ledger.feedforward import combine_message_bytes, dispatch_message_bytes
 from perfmodel.ledger.records import AGAIN, Dims, Family, Layout, Ledger, Traffic
 from perfmodel.ledger.rows import BF16
-from perfmodel.specs.model import MAIN, ModelSpec
+from perfmodel.specs.attention import AttentionSpec
+from perfmodel.specs.model import ModelSpec
 from perfmodel.units import Bytes, Count
 
 OCCUPANCY_SIGMAS = 3
@@ -92,17 +94,24 @@ def weight_bytes(ledger: Ledger, family: Family) -> tuple[Bytes, Bytes]:
 def cache_of_model(model: ModelSpec, family: Family, *, tp: Count, draft: Count) -> Cache:
     """Return what all layers keep of a sequence on one die of ``tp``, at 1 in all.
 
-    The draft layer has a cache of its own when drafts are made, like that of the main attention.  A prefill pool fills
+    The draft layer has a cache of its own when drafts are made.  A prefill pool fills
     it for the decode pool, so it counts there too where the layout says drafts are made.  Decode keeps a state of
     linear attention for each token that is verified.
     """
     layers: dict[str, Count] = {}
     for group in model.groups:
         layers[group.attention] = layers.get(group.attention, 0) + group.count
-    layers[MAIN] = layers.get(MAIN, 0) + minimum(draft, model.num_nextn_predict_layers)
+    if model.num_nextn_predict_layers:
+        of_drafts = model.draft_layer.attention
+        layers[of_drafts] = layers.get(of_drafts, 0) + minimum(draft, model.num_nextn_predict_layers)
     states = 1 + draft if family.phase == "decode" else 1
     caches = [cache_of(model.attention_called(name), family, tp, states).times(count) for name, count in layers.items()]
     return caches[0] if len(caches) == 1 else joined(caches)
+
+
+def _widest(width: Callable[[AttentionSpec], Count], model: ModelSpec) -> Count:
+    """Return the largest of a width of a model's attentions."""
+    return reduce(maximum, map(width, model.kinds_of_attention))
 
 
 def footprint(
@@ -168,11 +177,11 @@ def footprint(
             * workspace_bytes(
                 tokens=q.tokens,
                 hidden_size=dims.hidden_size,
-                head_width=max(head_width(one, family) for one in model.kinds_of_attention) / layout.tp
+                head_width=_widest(lambda one: head_width(one, family), model) / layout.tp
                 + (dims.hc_mult - 1) * dims.hidden_size,
                 element_bytes=BF16,
                 context=q.cached_tokens if family.phase == "prefill" else 0,
-                unfolded_width=max(map(unfolded_width, model.kinds_of_attention)) / layout.tp,
+                unfolded_width=_widest(unfolded_width, model) / layout.tp,
             ),
         ),
     )

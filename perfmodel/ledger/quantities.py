@@ -145,6 +145,11 @@ def routing(load: Contexts, layout: Layout, family: Family, traffic: Traffic, di
     )
 
 
+def routed_of(load: Contexts, layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Routing:
+    """Return how tokens fall on experts; of a model without any, that none do."""
+    return routing(load, layout, family, traffic, dims) if dims.routes else unrouted(load)
+
+
 def unrouted(load: Contexts) -> Routing:
     """Return the routing of a model without experts: none."""
     return Routing(
@@ -161,7 +166,7 @@ def unrouted(load: Contexts) -> Routing:
 def quantities(layout: Layout, family: Family, traffic: Traffic, dims: Dims) -> Quantities:
     """Return the loads of one micro-batch on the busiest rank of each kind."""
     load = contexts(layout, family, traffic)
-    routed = routing(load, layout, family, traffic, dims) if dims.routes else unrouted(load)
+    routed = routed_of(load, layout, family, traffic, dims)
     return loads(load, routed, layout, family, traffic, dims)
 
 

@@ -41,8 +41,10 @@ def dims_of(model: ModelSpec) -> Dims:
 def real_choices(experts: ExpertsSpec) -> Count:
     """Experts with work that a token goes to on average, where some of what its router chooses from stand for none.
 
-    Source: choices in proportion to their number; which they are differs from token to token.
+    Source: what the model says, else choices in proportion to their number; they differ from token to token.
     """
+    if experts.real_experts_per_tok is not None:
+        return experts.real_experts_per_tok
     if not experts.zero_expert_num:
         return experts.num_experts_per_tok
     share = experts.n_routed_experts / (experts.n_routed_experts + experts.zero_expert_num)
@@ -143,11 +145,6 @@ def called(word: str, group: LayerGroupSpec) -> str:
     return word if group.attention == MAIN else f"{word}_{group.attention}"
 
 
-def draft_group(model: ModelSpec) -> LayerGroupSpec:
-    """Return the group that a draft layer is like: with the main attention, and experts where the model has any."""
-    return LayerGroupSpec(count=1, feed_forward="dense" if model.experts is None else "moe")
-
-
 def _attention(q: Quantities, family: Family, dims: Dims, model: ModelSpec, group: LayerGroupSpec) -> tuple[Op, ...]:
     return tuple(attention_ops(q, family, dims, model.attention_of(group)))
 
@@ -156,11 +153,13 @@ def _draft_layer_parts(
     q: Quantities, whole: Quantities, family: Family, model: ModelSpec, dims: Dims
 ) -> dict[str, tuple[Op, ...]]:
     """Return the parts of a draft layer; ``whole`` are the loads of all micro-batches where dense layers join them."""
-    if dims.routes:
-        return {"attention": tuple(attention_ops(q, family, dims, model.attention)), **_expert_parts(q, family, dims)}
-    name = "dense_attention" if family.joins_dense else "attention"
+    group = model.draft_group
+    if group.has_experts:
+        experts = _expert_parts(q, family, dims)
+        return {called("attention", group): _attention(q, family, dims, model, group), **experts}
+    name = called("dense_attention" if family.joins_dense else "attention", group)
     return {
-        name: tuple(attention_ops(whole, family, dims, model.attention)),
+        name: _attention(whole, family, dims, model, group),
         "dense": tuple(dense_ops(whole, family, dims)),
     }
 
@@ -201,8 +200,9 @@ def ledger_of_loads(
     drafts = model.num_nextn_predict_layers > 0
     if drafts:
         parts["draft"] = tuple(_draft_ops(together, dims))
-        if dims.routes and "attention" not in parts:
-            parts["attention"] = tuple(attention_ops(q, family, dims, model.attention))
+        lanes = _layer(model.draft_group, family, model, layout.domains)
+        if not parts.keys() >= {*lanes.attention, *lanes.experts}:  # no layer of the model is like it
+            parts = {**_draft_layer_parts(q, together, family, model, dims), **parts}
     if again is not None:
         whole = _unsplit(again, family) if family.joins_dense else again
         more = {
@@ -224,7 +224,7 @@ def _blocks(layout: Layout, family: Family, model: ModelSpec, drafts: bool, agai
         yield _layer(group, family, model, layout.domains)
     whole: Count = 0
     if drafts:
-        draft_layer = _layer(draft_group(model), family, model, layout.domains)
+        draft_layer = _layer(model.draft_group, family, model, layout.domains)
         draft_layer = replace(draft_layer, is_layer=False)
         kept = minimum(layout.draft, model.num_nextn_predict_layers)
         whole = kept if again or family.phase == "prefill" else layout.draft

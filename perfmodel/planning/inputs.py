@@ -166,7 +166,7 @@ def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], st
     tables = {table.name: table for table in model.acceptance}
     if text is None:
         if not tables:
-            return (), "no draft layer"
+            return (), "none on file" if model.num_nextn_predict_layers else "no draft layer"
         first = model.acceptance[0]
         return tuple(first.positions), f"{first.name} ({first.kind}, {first.source})"
     if text in tables:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import AliasChoices, Field, model_validator
 
 from perfmodel.specs.attention import AttentionSpec
@@ -26,6 +26,8 @@ class ExpertsSpec(Spec):
     shared_gate: bool = False
     #: choices of the router that stand for no work
     zero_expert_num: NonNegativeInt = 0
+    #: of a token's choices, those that fall on experts with work on average; without it as many as these are of all
+    real_experts_per_tok: Annotated[float, Gt(0)] | None = None
     #: width that tokens have on their way to the experts and back, where it is not that of the model
     routed_expert_hidden_size: PositiveInt | None = None
     n_group: PositiveInt = 1
@@ -36,6 +38,13 @@ class ExpertsSpec(Spec):
         if self.num_experts_per_tok > self.n_routed_experts:
             raise ValueError(
                 f"num_experts_per_tok {self.num_experts_per_tok} exceeds n_routed_experts {self.n_routed_experts}"
+            )
+        if self.real_experts_per_tok is not None and not self.zero_expert_num:
+            raise ValueError("real_experts_per_tok needs a zero_expert_num: else all choices have work")
+        if self.real_experts_per_tok is not None and self.real_experts_per_tok > self.num_experts_per_tok:
+            raise ValueError(
+                f"real_experts_per_tok {self.real_experts_per_tok:g} exceeds "
+                f"num_experts_per_tok {self.num_experts_per_tok}"
             )
         if self.n_group > self.n_routed_experts:
             raise ValueError(f"n_group {self.n_group} exceeds n_routed_experts {self.n_routed_experts}")
@@ -91,6 +100,13 @@ class LayerGroupSpec(Spec):
         return self.feed_forward != "moe"
 
 
+class DraftLayerSpec(Spec):
+    """What a draft layer is made of, where it is not the main attention and experts, if there are any."""
+
+    attention: str = MAIN
+    feed_forward: Literal["dense", "moe"] | None = None
+
+
 @cache
 def _dense_before_experts(dense: int, moe: int) -> tuple[LayerGroupSpec, ...]:
     """Return so many dense layers and so many with experts, all with the main attention."""
@@ -116,6 +132,7 @@ class ModelSpec(Spec):
     vocab_size: PositiveInt
     max_position_embeddings: PositiveInt
     num_nextn_predict_layers: NonNegativeInt = 0
+    draft_layer: DraftLayerSpec = Field(default_factory=DraftLayerSpec)
     tie_word_embeddings: bool = False
     #: streams of the residual, mixed before and after each attention and feed-forward
     hc_mult: PositiveInt = 1
@@ -138,6 +155,12 @@ class ModelSpec(Spec):
             return self.layers
         dense = self.num_hidden_layers if self.experts is None else self.first_k_dense_replace
         return _dense_before_experts(dense, self.num_hidden_layers - dense)
+
+    @property
+    def draft_group(self) -> LayerGroupSpec:
+        """Group that a draft layer is like."""
+        feed_forward = self.draft_layer.feed_forward or ("dense" if self.experts is None else "moe")
+        return LayerGroupSpec(count=1, attention=self.draft_layer.attention, feed_forward=feed_forward)
 
     @property
     def moe_layers(self) -> int:
@@ -201,12 +224,24 @@ class ModelSpec(Spec):
                     faults.append(f"feed_forward {group.feed_forward} needs experts, and there are none")
             if self.experts is not None and not any(group.has_experts for group in self.layers):
                 faults.append("experts are given and no layer has them")
-            unused = set(self.attentions) - {group.attention for group in self.layers}
+            unused = set(self.attentions) - {group.attention for group in (*self.layers, self.draft_group)}
             faults += [f"no layers have attentions.{name}" for name in sorted(unused)]
             if MAIN not in {group.attention for group in self.layers}:
                 faults.append("no layers have the attention called main")
-        elif self.attentions:
+        elif set(self.attentions) - {self.draft_layer.attention}:
             faults.append("attentions beside the main one need layers that say which have them")
-        if self.intermediate_size is None and any(group.has_dense for group in self.groups):
+        faults += self._faults_of_drafts()
+        drafts = (self.draft_group,) if self.num_nextn_predict_layers else ()
+        if self.intermediate_size is None and any(group.has_dense for group in (*self.groups, *drafts)):
             faults.append("intermediate_size is needed: there are dense feed-forwards")
+        return faults
+
+    def _faults_of_drafts(self) -> list[str]:
+        faults, known = [], [MAIN, *self.attentions]
+        if self.draft_layer.attention not in known:
+            faults.append(f"draft_layer names attention {self.draft_layer.attention!r}; allowed: {', '.join(known)}")
+        if self.draft_group.has_experts and self.experts is None:
+            faults.append("draft_layer.feed_forward moe needs experts, and there are none")
+        if self.draft_layer.model_fields_set and not self.num_nextn_predict_layers:
+            faults.append("draft_layer is given and num_nextn_predict_layers is 0")
         return faults
