@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from perfmodel.errors import MoeplanError
 from perfmodel.files import document
@@ -238,4 +238,4 @@ def _ascend(folder: Path) -> ShippedSpec | None:
         update["others"] = "bf16"
     if cache.upper().endswith("8"):
         update["cache"] = "int8"
-    return cast("ShippedSpec", record.model_copy(update=update))
+    return record.model_copy(update=update)
