@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from perfmodel.files.document import Place, shown
 from perfmodel.files.folders import as_path, file_name
-from perfmodel.files.model_configs.attentions import Kind, attention_of, kinds_of
-from perfmodel.files.model_configs.config import HOW, MOST_LAYERS, Config, cut, is_like, keys, types
+from perfmodel.files.model_configs.attentions import attention_of
+from perfmodel.files.model_configs.config import HOW, MOST_LAYERS, Config, cut, is_like, keys
 from perfmodel.files.model_configs.feed_forward import ROUTED, experts_of, routed_layers
+from perfmodel.files.model_configs.layer_lists import Kind, kinds_of
 from perfmodel.files.model_configs.stored import shipped_of
 from perfmodel.files.reader import Reader
 from perfmodel.specs.attention import AttentionSpec, CompressedSpec, LinearSpec, MlaSpec
@@ -184,20 +185,16 @@ def _spec(reader: Reader, found: dict[str, Any]) -> ModelSpec:
 def _unused(config: Config) -> list[str]:
     """Return the keys that were not used; one that says what a layer does, in a type that is not known, is a fault."""
     left = config.unused()
-    if config.known_as is None:
-        for key in left:
-            if is_like(key, keys("structural")) and not is_like(key, list(keys("uncounted"))):
-                word = (
-                    f"model_type {shown(config.type_word)} is not known"
-                    if config.type_word
-                    else "there is no model_type"
-                )
-                config.fault(
-                    key,
-                    f"found {shown(str(config.held[key]))}, which may say what a layer does, and {word}; allowed: "
-                    f"the keys of full, windowed, latent, sparse, linear and compressed attention, and {len(types())} "
-                    f"types; or {HOW}",
-                )
+    telling = [key for key in left if is_like(key, keys("structural")) and not is_like(key, list(keys("uncounted")))]
+    if config.known_as is None and telling:
+        first, *others = telling
+        word = f"model_type {shown(config.type_word)} is not known" if config.type_word else "there is no model_type"
+        also = f", and so may {', '.join(map(cut, others[:MOST_UNUSED]))}" if others else ""
+        config.fault(
+            first,
+            f"found {shown(str(config.held[first]))}, which may say what a layer does{also}, and {word}; allowed: keys "
+            f"of full, windowed, latent, sparse, linear and compressed attention, and types on file; or {HOW}",
+        )
     return left
 
 
