@@ -43,8 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout that this file stands in
 
 PHYSICS = (
-    "test_formulas_by_hand test_ledger_by_hand test_timing_by_hand test_dimensions test_by_hand test_algebra "
-    "test_terms test_kernels test_ledger test_placement test_golden"
+    "test_formulas_by_hand test_ledger_by_hand test_kinds_by_hand test_timing_by_hand test_dimensions test_by_hand "
+    "test_algebra test_terms test_kernels test_ledger test_placement test_golden"
 )
 SEARCH = (
     "test_timing_by_hand test_search_by_loops test_mixed_by_loops test_answers_by_loops test_solver test_terms "

@@ -58,8 +58,10 @@ def short(line: str) -> str:
 MOST_LISTED = 20  # names in one line of an error
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str], listed: list[str] | None = None) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, or what is known when none is near.
+
+    ``listed`` are the words to tell then, where many of those known mean the same.
 
     >>> did_you_mean("deepsek-v3", ["deepseek-v3", "qwen3-235b-a22b"])
     "; did you mean 'deepseek-v3'?"
@@ -67,6 +69,6 @@ def did_you_mean(word: str, known: list[str]) -> str:
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
-    words = sorted(set(known))
+    words = sorted(set(known if listed is None else listed))
     more = f" and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
     return f"; known: {', '.join(words[:MOST_LISTED])}{more}" if words else ""

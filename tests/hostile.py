@@ -296,6 +296,18 @@ def plan_files() -> tuple[str, ...]:
     return tuple(plan.model_dump_json(indent=2, by_alias=True, exclude_none=True) for plan in found if plan is not None)
 
 
+@lru_cache
+def config_files() -> tuple[str, ...]:
+    """Return configs of models as hubs hold them."""
+    folder = Path(__file__).parent / "data" / "model_configs"
+    return tuple(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json")))
+
+
+def changed_config(draw: random.Random) -> bytes:
+    """Return a config with a few changes."""
+    return _document(config_files, draw)
+
+
 _SHAPES, _PRODUCT = "Input Shapes|Input Data Types|Output Shapes", "8,7168;7168,2048|DT_BF16;DT_BF16|8,2048"
 _EXPERTS, _DATABASE = "tokens|hidden_size|intermediate_size|experts|topk|local_experts", "Average Duration(us)"
 _SIZES = "Num Tokens|Hidden Size|Intermediate Size|Num Experts|TopK|Local Experts"
@@ -649,6 +661,7 @@ _USED = {
 }
 READERS: dict[str, Reader] = {
     **{kind: Reader(_on_file(kind), ".yaml", partial(_kind, kind)) for kind in folders.FOLDERS},
+    "configs": Reader(changed_config, ".json", partial(_kind, "models")),
     "runs": Reader(partial(_document, run_files), ".yaml", runs.load_run),
     "plans": Reader(partial(_document, plan_files), ".json", plans.read_plan),
     "results": Reader(_on_file("deployments"), ".yaml", lambda path: results.load_results([str(path)])),

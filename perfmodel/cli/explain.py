@@ -24,7 +24,11 @@ class Sort(StrEnum):
 def command(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(help="Model; see 'moeplan list models'.", autocompletion=options.names_of("models"))
+        str | None,
+        typer.Argument(
+            help="Model; see 'moeplan list models'; or its config.json, or a plan file.",
+            autocompletion=options.names_of("models"),
+        ),
     ] = None,
     on: options.SystemOption = None,
     evidence: Annotated[
@@ -78,9 +82,7 @@ def command(
     requests: Annotated[
         int | None, typer.Option("--requests", help="Requests in all; default: 10 of each client, 20000 of a rate.")
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option("--engine", help="Engine that schedules, like sglang; default: the stack's first.")
-    ] = None,
+    engine: options.EngineOption = None,
     isl_cv: Annotated[
         float | None,
         typer.Option("--isl-cv", help="Standard deviation over mean of input lengths (mixed); default: 0.06."),
@@ -168,6 +170,8 @@ def command(
         run.ideal,
         model=run.model.name,
         system=machine.system.spec.name,
+        stack=machine.stack.spec.name,
+        engine=None if run.engine is None else run.engine.word,
         name=run.name,
         acceptance=run.acceptance,
         sensitivity=step_sensitivity(run) if view.whole_step else [],
@@ -176,7 +180,8 @@ def command(
     )
     if run.clients is not None:
         document = with_clients(document, run)
-    options.show(document, format_, [*run.remarks])
+    of_other = () if other is None else other.remarks
+    options.show(document, format_, list(dict.fromkeys((*run.remarks, *of_other))))
     if not (run.fits and run.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
 
@@ -186,23 +191,24 @@ def _run_of(context: typer.Context) -> Any:
 
     Raises ``UsageError`` for options that contradict each other, and with a line for each rule the layout breaks.
     """
+    from perfmodel.files.what import What, named
     from perfmodel.planning.pool_run import by_hand, of_evidence, of_plan
 
     given = context.params
     if given["evidence"] is not None:
         _refuse_beside(
             context,
-            ("evidence", "stack", "kernels", "site", "with_", "acceptance"),
-            "--evidence brings all conditions of its row but --stack, --kernels, --site, --acceptance and --with; "
-            "drop {words}, or drop --evidence",
+            ("evidence", "stack", "engine", "kernels", "site", "with_", "acceptance"),
+            "--evidence brings all conditions of its row but --stack, --engine, --kernels, --site, --acceptance and "
+            "--with; drop {words}, or drop --evidence",
         )
         return of_evidence(given["evidence"], given)
-    if given["model"] is not None and given["model"].lower().endswith(".json"):
+    if given["model"] is not None and named(given["model"]) is What.plan:
         _refuse_beside(
             context,
-            ("model", "phase", "stack", "kernels", "site", "with_", "acceptance"),
-            "a plan file brings all conditions but --phase, --stack, --kernels, --site and --acceptance; drop {words}; "
-            "to change one, use --with",
+            ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance"),
+            "a plan file brings all conditions but --phase, --stack, --engine, --kernels, --site and --acceptance; "
+            "drop {words}; to change one, use --with",
         )
         return of_plan(given["model"], given)
     return by_hand(given)

@@ -55,6 +55,7 @@ tpot: {tpot}  # limit on time per output token
 # kv: bf16  # or int8: precision of the KV cache
 # acceptance: 0.9,0.36  # accepted tokens per draft position, or a name of the model's table
 # stack: ideal  # software stack; by default the system's
+# engine: sglang  # what schedules; without stack, the system's newest stack that has it
 # kernels: [my-kernels.yaml]  # kernel sets that come before the stack's
 # site: [my-run.yaml]  # rows measured where it is to run
 # memory_share: 0.9  # of the memory a framework sees, which the engine takes; by default the stack's

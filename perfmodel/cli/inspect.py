@@ -92,8 +92,12 @@ def _find(name: str) -> tuple[str, Any]:
     from pathlib import Path
 
     from perfmodel.files.results import find, in_file
+    from perfmodel.files.what import What, named
 
-    return in_file(Path(name), KINDS) if name.lower().endswith((".yaml", ".yml")) else find(name, KINDS)
+    what = named(name)
+    if what is What.config:
+        return find(name, ["models"])
+    return find(name, KINDS) if what is None else in_file(Path(name), KINDS)
 
 
 def show_command(
@@ -148,7 +152,7 @@ def show_command(
         facts={"kind": kind, "name": spec.name, "values": spec.model_dump(mode="json")},
         notes=(),
     )
-    options.show(document, format_, list(loaded.notes))
+    options.show(document, format_, [*loaded.notes, *loaded.details])
 
 
 def _show_schema(kind: str | None) -> None:

@@ -91,6 +91,15 @@ StackOption = Annotated[
         autocompletion=names_of("stacks"),
     ),
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME[==VERSION]",
+        help="Engine that schedules, like sglang; without --stack the system's newest that has it, its own first. "
+        "Default: the stack's first.",
+    ),
+]
 KernelsOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -64,7 +64,12 @@ def command(
         ),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Engine that schedules, like sglang; default: the stack's first.")
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME[==VERSION]",
+            help="Engine of the plan's stack that schedules, like sglang; default: the plan's, else the stack's first.",
+        ),
     ] = None,
     ttft: Annotated[
         str | None, typer.Option("--ttft", help="Limit on time to first token: 2s (mean) or p99=2s; exit 3 if missed.")

@@ -20,21 +20,27 @@ class CachePrecision(StrEnum):
 
 #: keys that belong to the system that a key names
 SOFTWARE = {"on": ("stack", "kernels"), "prefill_on": ("prefill_stack",)}
-MODEL_HELP = "Model, see 'moeplan list models'; a run-spec, '-' for one from stdin; or a plan file, to find it again."
+MODEL_HELP = (
+    "Model, see 'moeplan list models', or its config.json; a run-spec, '-' for one from stdin; or a plan file, to find "
+    "it again."
+)
 
 
 def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
     """Return what a run-spec or plan sets and the command line does not, or None where the word is neither."""
     from pathlib import Path
 
-    if word != "-" and not word.lower().endswith((".yaml", ".yml", ".json")):
+    from perfmodel.files.what import What, named
+
+    what = What.run if word == "-" else named(word)
+    if what not in (What.run, What.plan):
         return None
-    from perfmodel.files.runs import is_run, load_run
+    from perfmodel.files.runs import load_run
     from perfmodel.planning.plan_file import load_plan
     from perfmodel.specs.run import PERCENTILES, WAITS
 
     given = {name for name in context.params if name != "model" and options.typed(context, name)}
-    if word.lower().endswith(".json"):
+    if what is What.plan:
         plan = load_plan(word)
         asked = plan.spec.run
         if asked is None:
@@ -43,11 +49,11 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
             options.remark(text)
         # software belongs to its system: another system comes with its own
         others = {key for system, keys in SOFTWARE.items() if system in given for key in keys}
+        if "engine" in given:
+            others |= _without_engine(asked, given, context.params["engine"])
         found = asked.model_dump(exclude=given | others, exclude_none=True)
     else:
         path = None if word == "-" else Path(word)
-        if path is not None and not is_run(path):
-            return None
         found = load_run(path, given).model_dump(exclude=given, exclude_none=True)
     for wait in WAITS:  # as they are typed; what is typed comes before all that a file says of the same wait
         mean = found.pop(wait, None)
@@ -60,6 +66,14 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
     if "kv" in found:
         found["kv"] = CachePrecision(found["kv"])
     return found
+
+
+def _without_engine(asked: Any, given: set[str], engine: str) -> set[str]:
+    """Return the stacks of a plan that are without an engine that is typed beside it: another is looked for."""
+    from perfmodel.planning.software import has_engine
+
+    stacks = {key: getattr(asked, key) for key in ("stack", "prefill_stack") if key not in given}
+    return {key for key, stack in stacks.items() if stack is not None and not has_engine(stack, engine)}
 
 
 def command(
@@ -147,6 +161,7 @@ def command(
     ] = CachePrecision.bf16,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
+    engine: options.EngineOption = None,
     kernels: options.KernelsOption = None,
     site: options.SiteOption = None,
     confidence: Annotated[
@@ -262,6 +277,7 @@ def command(
         kv=kv.value,
         acceptance=acceptance,
         stack=stack,
+        engine=engine,
         kernels=tuple(kernels) if kernels else None,
         site=tuple(site) if site else None,
         with_=tuple(with_) if with_ else None,

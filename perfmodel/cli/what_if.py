@@ -40,6 +40,7 @@ def command(
     ] = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
+    engine: options.EngineOption = None,
     site: options.SiteOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -59,7 +60,7 @@ def command(
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    given = named_run(plan, stack, acceptance, *limits, site=tuple(site or ()))
+    given = named_run(plan, stack, acceptance, *limits, site=tuple(site or ()), engine=engine)
     run = given.run
     if run.mixed:
         again = f"moeplan solve {plan} --with TECHNIQUE=SETTING -o OTHER.json"
@@ -87,7 +88,8 @@ def command(
         :SHOWN_PAIRS
     ]
     together = two_by_two(run, before, strongest) if pairs else []
-    document = what_if_document(run, plan, before, gains, refused, together, given.whole)
+    scheduled = None if given.engine is None else given.engine.word
+    document = what_if_document(run, plan, before, gains, refused, together, given.whole, engine=scheduled)
     options.show(document, format_, list(given.remarks))
 
 

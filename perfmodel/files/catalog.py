@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from perfmodel.files.folders import (
     names,
     root,
 )
+from perfmodel.files.model_configs.read import read_config
 from perfmodel.files.reader import Reader
+from perfmodel.files.what import config_in, is_config
 from perfmodel.specs.base import Known, Spec
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.kernels import KernelSetSpec
@@ -51,6 +53,8 @@ _SPECS: dict[str, type[Spec]] = {
 }
 #: names of files on file and of the user's own
 NAME = re.compile(r"[A-Za-z0-9].{0,99}")
+#: names that hubs give models: an owner and a name
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 #: published results of pools and of whole deployments, of which either may be named
 RESULTS = "evidence or deployments"
 #: requests of a trace or its summary, which no name on file stands for
@@ -59,7 +63,7 @@ WORKLOAD = "workload"
 REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
     "systems": {("chip",): "chips", ("default_stack",): "stacks"},
     "stacks": {("kernels",): "kernels", ("terms",): "terms"},
-    "kernels": {("chip",): "chips"},
+    "kernels": {("chip",): "chips", ("carried_from",): "chips"},
     "evidence": {
         ("conditions", "system"): "systems",
         ("conditions", "model"): "models",
@@ -92,6 +96,18 @@ REFERENCES: dict[str, dict[tuple[str, ...], str]] = {
         ("model",): "models",
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What an entry is asked for by where it has no such name of its own: a kind of part, and the key that names it."""
+
+    kind: str
+    key: str
+
+
+#: machines are known to their owners by the chip that a driver prints
+_PARTS = {"systems": _Part("chips", "chip")}
 #: below which keys of a kind every number is a record with its source; elsewhere the file cites for all
 _RECORDED: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     **dict.fromkeys(("models", "evidence", "microbenchmarks", "deployments", "peers"), lambda _: False),
@@ -173,38 +189,109 @@ def naming(kind: str, words: Iterable[Collection[str]]) -> list[str]:
 
 @lru_cache(maxsize=256)
 def load(kind: str, name: str) -> Known[Any]:
-    """Return the entry of a kind by name, alias, family or path.
+    """Return the entry of a kind by name, alias, family or path; a system by its chip as well.
 
+    Case, blanks, underscores and hyphens of a name do not count.
     Raises ``UsageError`` where there is none, ``DataError`` with one line per fault where its file has some.
     """
-    if is_path(name):
-        return load_path(kind, Path(name))
-    if is_there(Path(name)):
+    word = name.lower()
+    if _is_path(kind, name):
+        return load_path(kind, config_in(Path(name)) if kind == "models" else Path(name))
+    if is_there(Path(name)) and not (kind == "models" and (Path(name).is_dir() or word in hub_names())):
         raise UsageError(
             f"{kind.rstrip('s')}: {name!r} is no YAML file; allowed: a name on file, or a path ending in .yaml"
         )
-    word = name.lower()
-    folder = root() / FOLDERS[kind]
-    if word in names(kind):
-        return load_path(kind, folder / f"{word}.yaml")
-    variants = []
-    for known in names(kind):
-        loaded = load_path(kind, folder / f"{known}.yaml")
-        if word in getattr(loaded.spec, "aliases", ()):
-            return loaded
-        if getattr(loaded.spec, "family", None) == word:
-            variants.append(loaded)
-    if variants:
-        return _default_variant(word, variants)
-    raise UsageError(f"{kind.rstrip('s')}: {name!r} is not on file{did_you_mean(name, _all_words(kind))}")
+    found = named(kind, name)
+    part = _PARTS.get(kind)
+    if found is None and part is not None and (held := named(part.kind, name)) is not None:
+        found = _holding(kind, part, name, held)
+    if found is None and kind == "models" and is_there(Path(name)):
+        return load_path(kind, config_in(Path(name)))
+    if found is None:
+        raise UsageError(
+            f"{kind.rstrip('s')}: {name!r} is not on file{did_you_mean(name, words_of(kind), names(kind))}"
+        )
+    return found
 
 
-def _all_words(kind: str) -> list[str]:
-    words = list(names(kind))
-    for known in names(kind):
-        spec = load_path(kind, root() / FOLDERS[kind] / f"{known}.yaml").spec
-        words += [*getattr(spec, "aliases", ()), *([spec.family] if getattr(spec, "family", None) else [])]
-    return sorted(set(words))
+def named(kind: str, name: str) -> Known[Any] | None:
+    """Return the entry of a kind on file by name, alias or family; none where it has no such word."""
+    if (word := name.lower()) in names(kind):
+        return load_path(kind, root() / FOLDERS[kind] / f"{word}.yaml")
+    if not (word := _bare(name)):
+        return None
+    called: list[Known[Any]] = []
+    variants: list[Known[Any]] = []
+    for known in _on_file(kind):
+        if word == _bare(known.spec.name):
+            return known
+        if word in map(_bare, getattr(known.spec, "aliases", ())):
+            called.append(known)
+        elif word == _bare(getattr(known.spec, "family", None) or ""):
+            variants.append(known)
+    if len(called) == 1:
+        return called[0]
+    return _default_variant(name.strip(), called or variants) if called or variants else None
+
+
+def _on_file(kind: str) -> list[Known[Any]]:
+    return [load_path(kind, root() / FOLDERS[kind] / f"{name}.yaml") for name in names(kind)]
+
+
+def _bare(word: str) -> str:
+    """Return what counts of a name: tools and people write the same one with other case, blanks and hyphens.
+
+    >>> _bare("Ascend 910B4-1") == _bare("ascend910b4_1")
+    True
+    """
+    return re.sub(r"[\s_-]+", "", word.lower())
+
+
+def _holding(kind: str, part: _Part, name: str, held: Known[Any]) -> Known[Any]:
+    """Return an entry that holds a part on file: the default of its family, else the first; a remark names the others.
+
+    Raises ``UsageError`` where none holds it.
+    """
+    bins = [one for one in _on_file(part.kind) if _bare(one.spec.family or "") == _bare(name)]
+    held = _default_variant(name.strip(), bins) if bins else held  # a bin may have the name of its family
+    holding = [one for one in _on_file(kind) if getattr(one.spec, part.key) == held.spec.name]
+    one = kind.rstrip("s")
+    if not holding:
+        raise UsageError(
+            f"{one}: {name!r} is the {part.key} {held.spec.name}, which no {one} on file holds; allowed: a {one} on "
+            f"file, see 'moeplan list {kind}', or a {one}'s own .yaml that names this {part.key}"
+        )
+    taken = next((each for each in holding if getattr(each.spec, "family_default", False)), holding[0])
+    others = ", ".join(each.spec.name for each in holding if each is not taken)
+    told = f"{name.strip()} is the {part.key} {held.spec.name}: took the {one} {taken.spec.name}"
+    rest = f"; others that hold it: {others}" if others else f"; no other {one} on file holds it"
+    return replace(taken, notes=(*held.notes, told + rest))
+
+
+def words_of(kind: str) -> list[str]:
+    """Return all words that stand for an entry of a kind: names, aliases and families, and those of its part."""
+    words = set(names(kind))
+    for spec in (known.spec for known in _on_file(kind)):
+        words |= {*getattr(spec, "aliases", ()), *([spec.family] if getattr(spec, "family", None) else [])}
+    if kind in _PARTS:
+        words |= set(words_of(_PARTS[kind].kind))
+    return sorted(words)
+
+
+@lru_cache(maxsize=1)
+def hub_names() -> frozenset[str]:
+    """Return the names on file that hubs give models, an owner before a stroke, in lower case."""
+    known = [load_path("models", root() / FOLDERS["models"] / f"{name}.yaml") for name in names("models")]
+    return frozenset(alias for one in known for alias in one.spec.aliases if "/" in alias)
+
+
+def _is_path(kind: str, name: str) -> bool:
+    """Return whether a name of a kind is the path of a file of the user's; a model's may be that of a config."""
+    if kind == "models" and name.lower().endswith(".json"):
+        return True
+    if kind == "models" and _HUB.fullmatch(name) and not is_path(name.replace("/", "")):
+        return name.lower() not in hub_names() and is_there(Path(name))
+    return is_path(name)
 
 
 def _default_variant(word: str, variants: list[Known[Any]]) -> Known[Any]:
@@ -257,6 +344,8 @@ def held_by_deployments(where: Mapping[str, str]) -> dict[str, magnitudes.Held]:
 def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]:
     reader = Reader(path, recorded=_RECORDED.get(kind, lambda _: True))
     data = reader.read()
+    if kind == "models" and not is_on_file(kind, path) and is_config(data):
+        return reader, data, read_config(reader, data)
     spec_type = _SPECS[kind]
     spec: Any = None
     try:
@@ -307,9 +396,20 @@ def _totals_missed(model: ModelSpec) -> Iterator[tuple[str, str]]:
 
 def renamed(kind: str, spec: Any, change: Callable[[str], str]) -> Any:
     """Return a spec with every name of another file changed: into a path from here when read, and back when written."""
-    for where in REFERENCES.get(kind, {}):
-        spec = _renamed_at(spec, where, change)
+    for where, named in REFERENCES.get(kind, {}).items():
+        spec = _renamed_at(spec, where, _of_models(change) if named == "models" else change)
     return spec
+
+
+def _of_models(change: Callable[[str], str]) -> Callable[[str], str]:
+    """Return how the name of a model changes: a hub's name on file does not, a config is a path."""
+
+    def changed(name: str) -> str:
+        if not _is_path("models", name):
+            return name
+        return change(name if is_path(name) else as_path(Path(name)))
+
+    return changed
 
 
 def _renamed_at(spec: Any, where: tuple[str, ...], change: Callable[[str], str]) -> Any:
@@ -334,10 +434,11 @@ def check_references(reader: Reader, kind: str, spec: Any, below: tuple[str, ...
         for part in (*below, *where):
             word = getattr(word, part)
         for one in word if isinstance(word, tuple) else (word,) if word is not None else ():
-            if (kind != "runs" or below) and is_path(one) and not is_near(Path(one), reader.path):
+            a_path = _is_path(named, one)
+            if (kind != "runs" or below) and a_path and not is_near(Path(one), reader.path):
                 reader.fault((*below, *where), f"{one!r}; allowed: names on file, and files in the folder of this one")
                 continue
-            if is_path(one) and not is_there(Path(one)):
+            if a_path and not is_there(Path(one)):
                 reader.fault(
                     (*below, *where),
                     f"there is no file {Path(one).absolute()}; allowed: names on file, and paths from the folder of "

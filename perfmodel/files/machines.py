@@ -38,7 +38,13 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
         terms=load_terms(software.spec.terms),
         kernels=tuple(load_kernels(name) for name in (*kernels, *software.spec.kernels)),
     )
-    return taken, (*around.notes, *chip.notes, *software.notes)
+    carried = tuple(
+        f"kernels {known.spec.name}: carried over from {known.spec.carried_from} to {known.spec.chip}, on which none "
+        "is measured; what they are worth there is assumed"
+        for known in taken.kernels
+        if known.spec.carried_from is not None
+    )
+    return taken, (*around.notes, *chip.notes, *software.notes, *carried)
 
 
 def load_conditions(conditions: Service, stack: str | None = None, kernels: Sequence[str] = ()) -> Machine:

@@ -13,6 +13,7 @@ from perfmodel.files.catalog import check_references, held_by_deployments, load,
 from perfmodel.files.document import content
 from perfmodel.files.folders import file_name, from_folder_of, from_here, is_near, is_path, is_there, path_of
 from perfmodel.files.reader import Reader, unsourced
+from perfmodel.files.what import What, is_config
 from perfmodel.files.writing import Target
 from perfmodel.specs.plan import PlanSpec
 from perfmodel.specs.run import EITHER
@@ -92,6 +93,8 @@ def refuse_no_plan(path: Path, data: Mapping[str, Any] | None = None) -> None:
     elif data.keys() & set(EITHER) and {"model", "on"} & data.keys():
         name = "" if path.suffix.lower() in (".yaml", ".yml") else f"name it {path.stem}.yaml, then "
         found, write = "a run-spec, what solve is asked", f"{name}write one with moeplan solve {path.stem}.yaml -o"
+    elif is_config(data):
+        found, write = f"{What.config}", f"write one with moeplan solve {path} --on SYSTEM ... -o"
     else:
         return
     raise DataError(f"{path}:1: {found}; allowed: a plan file; {write} PLAN.json")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
-from perfmodel.files.catalog import load, load_path
-from perfmodel.files.folders import is_there, names
+from perfmodel.files.catalog import load, load_path, named, words_of
+from perfmodel.files.folders import is_path, is_there, names
 from perfmodel.specs.base import Known
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
 
@@ -40,13 +40,13 @@ def find(name: str, kinds: Sequence[str]) -> tuple[str, Known[Any]]:
 
     def read(kind: str) -> Known[Any] | None:
         with suppress(UsageError):
-            return load(kind, name)
+            return load(kind, name) if is_path(name) or is_there(Path(name)) else named(kind, name)
         return None
 
     found = _as_one_of(kinds, read)
     if found is None:
-        known = [word for kind in kinds for word in names(kind)]
-        raise UsageError(f"{name!r} is not on file{did_you_mean(name, known)}")
+        known, listed = ([word for kind in kinds for word in of(kind)] for of in (words_of, names))
+        raise UsageError(f"{name!r} is not on file{did_you_mean(name, known, listed)}")
     return found
 
 

@@ -6,24 +6,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from perfmodel.errors import DataError
 from perfmodel.files import magnitudes
 from perfmodel.files.catalog import REFERENCES, check_references, held_by_deployments, renamed
 from perfmodel.files.document import standard_input
 from perfmodel.files.folders import from_here
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.files.writing import Target
-from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.run import EITHER, IN_PLACE_OF, NEEDED, RunSpec
-
-
-def is_run(path: Path) -> bool:
-    """Return whether a file reads rather as a run-spec than as a model."""
-    try:
-        keys = Reader(path, recorded=unsourced).read().keys()
-    except DataError:
-        return True
-    return len(keys & RunSpec.model_fields.keys()) >= len(keys & ModelSpec.model_fields.keys())
 
 
 def load_run(path: Path | None, given: Collection[str] = ()) -> RunSpec:

@@ -1,6 +1,6 @@
 """FLOP of attention cores and bytes of their caches."""
 
-from perfmodel.algebra import ceil, greater, maximum, minimum, sqrt, where
+from perfmodel.algebra import ceil, floor, greater, maximum, minimum, sqrt, where
 from perfmodel.formulas.statistics import largest_normal
 from perfmodel.units import Bytes, Count, Dimensionless, Flop, Fraction
 
@@ -97,17 +97,18 @@ def piece_share(*, context: Count, piece: Count) -> Fraction:
 def windowed_pairs(*, before: Count, new: Count, most: Count) -> Count:
     r"""Query-key pairs of the new tokens of one prompt, each reading at most so many of those up to it.
 
-    .. math:: V(p + s) - V(p), \quad V(n) = \tfrac{u^2}{2} + m\,(n - u), \; u = \min(n, m)
+    .. math:: V(p + s) - V(p), \quad V(n) = \tfrac{u (u + 1)}{2} + m\,(n - u), \; u = \min(n, m)
 
-    s tokens behind p others.  Source: sum of the smaller of position and m.
+    s tokens behind p others; a token reads itself, as :func:`causal_pairs` has it, so a window that holds all changes
+    nothing.  Source: sum of the smaller of position and m.
 
     >>> windowed_pairs(before=0, new=100.0, most=1000), windowed_pairs(before=1000, new=100, most=10)
-    (5000.0, 1000.0)
+    (5050.0, 1000.0)
     """
 
     def up_to(length: Count) -> Count:
         full = minimum(length, most)
-        return full * full / 2 + most * (length - full)
+        return full * (full + 1) / 2 + most * (length - full)
 
     return up_to(before + new) - up_to(before)
 
@@ -115,17 +116,19 @@ def windowed_pairs(*, before: Count, new: Count, most: Count) -> Count:
 def piecewise_pairs(*, before: Count, new: Count, piece: Count) -> Count:
     r"""Query-key pairs of the new tokens of one prompt, each reading those up to it of its own piece.
 
-    .. math:: V(p + s) - V(p), \quad V(n) = n \min(n, c) / 2
+    .. math:: V(p + s) - V(p), \quad V(n) = \bigl(f c^2 + (n - f c)^2 + n\bigr) / 2, \; f = \lfloor n / c \rfloor
 
-    Whole pieces are half seen on average; what begins a last one counts as half a piece too, so errs high.
-    Source: definition of chunked attention.
+    A token reads itself too.  Of prompts of several lengths the mean stands for all, so errs either way.
+    Source: sum over positions in pieces, definition of chunked attention.
 
-    >>> piecewise_pairs(before=0, new=4096.0, piece=8192), piecewise_pairs(before=0, new=16384.0, piece=8192)
-    (8388608.0, 67108864.0)
+    >>> piecewise_pairs(before=0, new=3, piece=8192), piecewise_pairs(before=0, new=7, piece=3)
+    (6.0, 13.0)
     """
 
     def up_to(length: Count) -> Count:
-        return length * minimum(length, piece) / 2
+        whole = floor(length / piece)
+        rest = length - whole * piece
+        return (whole * piece * piece + rest * rest + length) / 2
 
     return up_to(before + new) - up_to(before)
 
@@ -172,17 +175,21 @@ def recurrent_flop(*, tokens: Count, heads: Count, key_dim: Count, value_dim: Co
 
 
 def chunkwise_flop(*, tokens: Count, heads: Count, key_dim: Count, value_dim: Count, chunk: Count) -> Flop:
-    r"""FLOP of linear attention over chunks of a prompt: the recurrence, and products inside a chunk.
+    r"""FLOP of linear attention over chunks of a prompt: products with the state, and products inside a chunk.
 
-    .. math:: F = t\,h\,\bigl(7\,d_k d_v + 2\,C\,(d_k + d_v)\bigr)
+    .. math:: F = t\,h\,\bigl(6\,d_k d_v + 2\,C\,(3\,d_k + 2\,d_v)\bigr)
 
-    Source: [yang2024gdn] section 3.3; products inside a chunk are counted whole, so errs high by their masked half.
+    With the state: what it holds for the keys of a chunk, for its queries, and what the chunk adds to it.  Inside:
+    keys with keys, queries with keys, the solved triangle with keys and with values, scores with values.
+    They are counted whole, as the cube works tiles: errs high by their masked half where a kernel skips it, low by
+    the solution of the triangle, which runs on the vector cores (2 C^2 / 3 a token and head).
+    Source: counting over the chunkwise form, [yang2024gdn] section 3.3.
 
     >>> chunkwise_flop(tokens=1, heads=1, key_dim=128, value_dim=128, chunk=64)
-    147456
+    180224
     """
-    within = 2 * tokens * heads * chunk * (key_dim + value_dim)
-    return recurrent_flop(tokens=tokens, heads=heads, key_dim=key_dim, value_dim=value_dim) + within
+    with_state, within = 6 * key_dim * value_dim, 2 * chunk * (3 * key_dim + 2 * value_dim)
+    return tokens * heads * (with_state + within)
 
 
 def state_bytes(

@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from perfmodel.algebra import minimum
+from perfmodel.ledger.caches import Cache
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
 from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
+from perfmodel.ledger.seen import needed
 from perfmodel.specs.attention import OutputGate
 from perfmodel.units import Bytes, Count
 
@@ -29,10 +32,15 @@ def output_gate(
     yield vector("attention.gated", flop=GATE_FLOP * q.tokens * width, traffic=3 * BF16 * q.tokens * width)
 
 
-def gather_context(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
-    """Yield what brings a prompt's whole context to a die that works on a part of its tokens."""
+def gather_context(q: Quantities, family: Family, cache: Cache) -> Iterator[Op]:
+    """Yield what brings a prompt's context to a die that works on a part of its tokens: all that any of them sees.
+
+    Of a window a die needs no more than its neighbours' newest tokens, so errs high.
+    """
     if family.context_parallel:
-        part = q.cached_tokens / q.cp * entry
+        part = q.cached_tokens / q.cp * cache.per_token
+        for each, most in cache.windows:
+            part = part + needed(q, most) / q.cp * each
         yield exchange_row("attention.context_gather", "all_gather", group=q.cp * q.tp, payload=part, joined=q.tp)
 
 
@@ -85,17 +93,26 @@ def output_quantisation(q: Quantities, family: Family, width: Count) -> Iterator
         )
 
 
-def load_found(q: Quantities, entry: Bytes) -> Op:
-    """Return the read of the caches of earlier prompts that new ones begin with, ``entry`` bytes a token.
+def load_found(q: Quantities, cache: Cache) -> Op:
+    """Return the read of the caches of earlier prompts that new ones begin with; ``cache`` is that of all dies.
 
-    The dies of a rank share it, whatever part of it each then keeps.
+    Every token's entries, the newest tokens' where a window looks back on these alone, and a snapshot of a state, all
+    once a prompt.  The dies of a rank share it, whatever part of it each then keeps.
     """
-    found = q.loaded_tokens * entry / (q.tp * q.cp)
+    found = q.loaded_tokens * cache.per_token
+    for each, most in cache.windows:
+        found = found + minimum(q.loaded_tokens, q.sequences * most / q.steps) * each
+    if cache.state is not None:
+        found = found + minimum(q.loaded_tokens, q.sequences / q.steps) * cache.state
+    found = found / (q.tp * q.cp)
     return Op(name="attention.prefix_load", operator="pool_read", engine="link", kv_bytes=found, kernels=0)
 
 
-def fetch_offloaded(q: Quantities, family: Family, entry: Bytes) -> Iterator[Op]:
-    """Yield the read of the part of the cache that is kept in the host's memory."""
+def fetch_offloaded(q: Quantities, family: Family, read: Bytes) -> Iterator[Op]:
+    """Yield the fetch of what a step reads of the growing cache, as far as it is kept in the host's memory.
+
+    Windows and states stay on the die.
+    """
     if family.offloads:
-        fetched = q.cached_tokens / q.dcp * (1 - q.kv_resident) * entry
+        fetched = read * (1 - q.kv_resident)
         yield Op(name="attention.kv_fetch", operator="host_read", engine="link", kv_bytes=fetched, kernels=0)

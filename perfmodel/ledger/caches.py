@@ -13,6 +13,7 @@ from perfmodel.units import Bytes, Count
 
 SCALE_BYTES = 4  # of an index key in 8 bits
 FP32 = 4
+CHUNK = 64  # tokens of linear attention that prefill works at once, as public kernels do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,8 +97,11 @@ def entry_bytes_per_die(attention: MlaSpec | GqaSpec | CompressedSpec, family: F
     return whole / minimum(tp, attention.num_key_value_heads) if isinstance(attention, GqaSpec) else whole
 
 
-def cache_of(attention: AttentionSpec, family: Family, tp: Count = 1) -> Cache:
-    """Return what one layer keeps of a sequence on one die of ``tp``, at 1 in all."""
+def cache_of(attention: AttentionSpec, family: Family, tp: Count = 1, states: Count = 1) -> Cache:
+    """Return what one layer keeps of a sequence on one die of ``tp``, at 1 in all.
+
+    Of a state of linear attention ``states``: one for each token that may turn out the last.
+    """
     match attention:
         case MlaSpec() | GqaSpec():
             entry = entry_bytes_per_die(attention, family, tp)
@@ -108,7 +112,7 @@ def cache_of(attention: AttentionSpec, family: Family, tp: Count = 1) -> Cache:
                 return Cache(per_token=kept, state=pooled_state_bytes(attention.indexer))
             return Cache(windows=((entry, most),))
         case LinearSpec():
-            return Cache(state=linear_state_bytes(attention) / tp)
+            return Cache(state=linear_state_bytes(attention) * states / tp)
         case CompressedSpec():
             entry = entry_bytes(attention, family)
             ratio, window = attention.compress_ratio, ((entry, attention.sliding_window),)
@@ -157,16 +161,23 @@ def compressor_state_bytes(attention: CompressedSpec) -> Bytes:
     return attention.compress_ratio * attention.overlap * width * FP32
 
 
-def head_width(attention: AttentionSpec) -> int:
-    """Width of all heads' queries and outputs together, for working space."""
+def head_width(attention: AttentionSpec, family: Family) -> float:
+    """Width of all heads' queries and outputs together, for working space.
+
+    A choice is worked on queries and outputs in the latent space.  Prefill of linear attention keeps a state a chunk.
+    """
     match attention:
+        case MlaSpec() if attention.indexer is not None:
+            return attention.num_attention_heads * (2 * attention.kv_lora_rank + attention.qk_rope_head_dim)
         case MlaSpec():
             head = attention.qk_nope_head_dim + attention.qk_rope_head_dim + attention.v_head_dim
             return attention.num_attention_heads * head
         case GqaSpec():
             return attention.num_attention_heads * (attention.head_dim + attention.value_dim)
         case LinearSpec():
-            return 2 * attention.key_width + 2 * attention.value_width
+            state = attention.value_width * attention.key_head_dim
+            kept = state / CHUNK if family.phase == "prefill" else 0
+            return 2 * attention.key_width + 2 * attention.value_width + kept
         case CompressedSpec():
             return 2 * attention.num_attention_heads * attention.head_dim
         case _:

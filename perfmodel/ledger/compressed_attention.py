@@ -1,6 +1,7 @@
 """Attention to the newest tokens and to compressed entries of all before: one vector is key and value for all heads."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from perfmodel.formulas.attention import shared_vector_flop
 from perfmodel.ledger.around_attention import (
@@ -10,7 +11,7 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import cache_of, entry_bytes
+from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, linear, vector
@@ -54,21 +55,32 @@ def compressed_ops(q: Quantities, family: Family, dims: Dims, spec: CompressedSp
             query_rank=spec.q_lora_rank,
             key_columns=2 * spec.overlap * spec.indexer.head_dim,
         )
-    kept = cache_of(spec, family).per_token
-    if family.phase == "decode":
-        yield from fetch_offloaded(q, family, kept)
-    else:
-        yield from gather_context(q, family, kept)
-        yield load_found(q, kept)
+    if family.phase == "prefill":
+        yield from gather_context(q, family, cache_of(spec, family, q.tp))
+        yield load_found(q, cache_of(spec, family))
+    elif spec.compress_ratio:
+        keys = 0 if spec.indexer is None else index_key_bytes(spec.indexer, family) / spec.compress_ratio
+        read = looked_at(q, family, spec)[1].cached * entry_bytes(spec, family)
+        yield from fetch_offloaded(q, family, read + q.cached_tokens * keys)
     yield _core(q, family, spec, heads)
     yield from output_quantisation(q, family, heads * spec.head_dim)
-    yield linear(
+    # one matrix a group of heads, each with its own inputs and outputs
+    groups = spec.o_groups / q.tp
+    each = linear(
         "attention.o_down",
         rows=q.tokens,
-        inner=heads * spec.head_dim,
+        inner=heads * spec.head_dim / groups,
         columns=spec.o_lora_rank,
         weight_element_bytes=weight,
         engine=engine,
+    )
+    yield replace(
+        each,
+        matrices=groups,
+        flop=each.flop * groups,
+        weight_bytes=each.weight_bytes * groups,
+        resident_bytes=each.resident_bytes * groups,
+        activation_bytes=each.activation_bytes * groups,
     )
     yield from output_projection(q, family, dims, spec.o_groups * spec.o_lora_rank / q.tp)
 

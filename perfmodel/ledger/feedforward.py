@@ -97,7 +97,8 @@ def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
 def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     """Yield the rows of the shared expert on a rank that holds one, or of a die's part of it over all tokens of a rank.
 
-    The parts' sum is joined with that of the routed experts where these end with an AllReduce, else is one of its own.
+    The parts' sum is joined with that of the routed experts where these end with an AllReduce of the same width, else
+    is one of its own.
     """
     parts = q.tp if family.splits_shared else 1
     yield from _gated(
@@ -110,7 +111,7 @@ def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         family=family,
         hidden=dims.hidden_size,
     )
-    if family.splits_shared and not family.sums_whole:
+    if family.splits_shared and (not family.sums_whole or dims.expert_hidden_size is not None):
         yield exchange_row(
             "shared.all_reduce", "all_reduce", group=parts, payload=q.shared_tokens * dims.hidden_size * BF16
         )
@@ -205,6 +206,20 @@ def gate_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
             weight_element_bytes=BF16,
             engine="cube_bf16",
         )
+        if family.disaggregated:  # what comes back is widened where it is added
+            yield _widen(q, family, dims.expert_hidden_size, hidden)
+
+
+def _widen(q: Quantities, family: Family, inner: Count, hidden: Count) -> Op:
+    """Row of the product that gives the experts' sum the width of the model."""
+    return linear(
+        "exchange.widen",
+        rows=q.tokens if family.sums_whole else q.rank_tokens,
+        inner=inner,
+        columns=hidden,
+        weight_element_bytes=BF16,
+        engine="cube_bf16",
+    )
 
 
 def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
@@ -254,15 +269,8 @@ def expert_exchange_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[O
             kernels=2,
         )
         yield _messages("exchange.combine", "bulk_combine", q, family, dims, payload=back)
-    if dims.expert_hidden_size is not None:
-        yield linear(
-            "exchange.widen",
-            rows=q.tokens if family.sums_whole else q.rank_tokens,
-            inner=dims.expert_hidden_size,
-            columns=dims.hidden_size,
-            weight_element_bytes=BF16,
-            engine="cube_bf16",
-        )
+    if dims.expert_hidden_size is not None and not family.disaggregated:
+        yield _widen(q, family, dims.expert_hidden_size, dims.hidden_size)
     if family.splits_layers and not family.sums_whole:
         back = dims.hidden_size * BF16
         yield exchange_row("exchange.rejoin", "all_gather", group=q.tp, payload=q.rank_tokens * back)

@@ -95,7 +95,8 @@ def cache_of_model(model: ModelSpec, family: Family, *, tp: Count, draft: Count)
     """Return what all layers keep of a sequence on one die of ``tp``, at 1 in all.
 
     The draft layer has a cache of its own when drafts are made.  A prefill pool fills
-    it for the decode pool, so it counts there too where the layout says drafts are made.
+    it for the decode pool, so it counts there too where the layout says drafts are made.  Decode keeps a state of
+    linear attention for each token that is verified.
     """
     layers: dict[str, Count] = {}
     for group in model.groups:
@@ -103,7 +104,8 @@ def cache_of_model(model: ModelSpec, family: Family, *, tp: Count, draft: Count)
     if model.num_nextn_predict_layers:
         of_drafts = model.draft_layer.attention
         layers[of_drafts] = layers.get(of_drafts, 0) + minimum(draft, model.num_nextn_predict_layers)
-    caches = [cache_of(model.attention_called(name), family, tp).times(count) for name, count in layers.items()]
+    states = 1 + draft if family.phase == "decode" else 1
+    caches = [cache_of(model.attention_called(name), family, tp, states).times(count) for name, count in layers.items()]
     return caches[0] if len(caches) == 1 else joined(caches)
 
 
@@ -175,7 +177,8 @@ def footprint(
             * workspace_bytes(
                 tokens=q.tokens,
                 hidden_size=dims.hidden_size,
-                head_width=_widest(head_width, model) / layout.tp,
+                head_width=_widest(lambda one: head_width(one, family), model) / layout.tp
+                + (dims.hc_mult - 1) * dims.hidden_size,
                 element_bytes=BF16,
                 context=q.cached_tokens if family.phase == "prefill" else 0,
                 unfolded_width=_widest(unfolded_width, model) / layout.tp,

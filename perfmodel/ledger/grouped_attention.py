@@ -12,11 +12,11 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import entry_bytes, entry_bytes_per_die
+from perfmodel.ledger.caches import cache_of, entry_bytes_per_die, index_key_bytes
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, linear, vector
-from perfmodel.ledger.seen import Seen, entries, newest, own_piece, whole
+from perfmodel.ledger.seen import Seen, chosen, entries, newest, own_piece, whole
 from perfmodel.specs.attention import GqaSpec
 from perfmodel.units import Bytes, Count
 
@@ -57,11 +57,13 @@ def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Ite
     decode = family.phase == "decode"
     entry = entry_bytes_per_die(spec, family, q.tp)
     seen = seen_by(q, family, spec)
-    if decode:
-        yield from fetch_offloaded(q, family, entry)
-    else:
-        yield from gather_context(q, family, entry)
-        yield load_found(q, entry_bytes(spec, family))
+    kept = cache_of(spec, family, q.tp)
+    if not decode:
+        yield from gather_context(q, family, kept)
+        yield load_found(q, cache_of(spec, family))
+    elif not kept.windows:
+        index = 0 if spec.indexer is None else q.cached_tokens * index_key_bytes(spec.indexer, family)
+        yield from fetch_offloaded(q, family, seen.cached * entry + index)
     yield grouped_query_core(
         spec,
         "attention_decode" if decode else "attention_prefill",
@@ -79,12 +81,16 @@ def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Ite
 
 
 def seen_by(q: Quantities, family: Family, spec: GqaSpec) -> Seen:
-    """Return what the cores of grouped-query attention look at."""
+    """Return what the cores of grouped-query attention look at.
+
+    A choice in prefill is worked entry by entry, all queries that chose it at once, and passes once: errs low where a
+    kernel goes query by query.
+    """
     if spec.sliding_window is not None:
         return newest(q, family, spec.sliding_window)
     if spec.attention_chunk_size is not None:
         return own_piece(q, family, spec.attention_chunk_size)
-    return whole(q) if spec.indexer is None else newest(q, family, spec.indexer.topk)
+    return whole(q) if spec.indexer is None else chosen(q, family, spec.indexer.topk)
 
 
 def grouped_query_core(

@@ -2,13 +2,21 @@
 
 from collections.abc import Iterator
 
+from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import index_flop
 from perfmodel.ledger.caches import index_key_bytes
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, linear, vector
+from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
 from perfmodel.ledger.seen import Seen
 from perfmodel.specs.attention import IndexerSpec
 from perfmodel.units import Count
+
+CANDIDATE_BYTES = 8  # a score and a position, 32 bits each
+
+
+def index_columns(spec: IndexerSpec) -> int:
+    """Columns of what makes a token's index key and its weight a head; a pooled key has a weight a channel beside."""
+    return spec.n_heads + spec.head_dim * (2 if spec.pool > 1 else 1)
 
 
 def indexer_ops(
@@ -20,11 +28,13 @@ def indexer_ops(
     *,
     query_rank: Count,
     key_columns: Count | None = None,
+    key_rows: Count | None = None,
 ) -> Iterator[Op]:
     """Yield the rows of an indexer over ``keys``; none where the choice of another layer is shared.
 
     Every die of a tensor-parallel group has all of it, as engines do.  Its query comes from ``query_rank`` numbers; a
-    key and a weight a head come from the hidden state, ``key_columns`` wide where a key is made of more.
+    key and a weight a head come from the hidden state, ``key_columns`` wide where a key is made of more, of
+    ``key_rows`` tokens where not all are at hand.  Dies that split a cache scan a part each, and join the best.
     Source: [deepseek2025v32] section 2.1.
     """
     if spec.shared:
@@ -38,12 +48,11 @@ def indexer_ops(
         weight_element_bytes=weight,
         engine=engine,
     )
-    pooling = spec.head_dim if spec.pool > 1 else 0
     yield linear(
         "attention.index_key",
-        rows=q.tokens,
+        rows=q.tokens if key_rows is None else key_rows,
         inner=dims.hidden_size,
-        columns=spec.n_heads + (spec.head_dim + pooling if key_columns is None else key_columns),
+        columns=index_columns(spec) if key_columns is None else spec.n_heads + key_columns,
         weight_element_bytes=weight,
         engine=engine,
     )
@@ -52,13 +61,16 @@ def indexer_ops(
         name="attention.index_scan",
         operator="attention_decode" if decode else "attention_prefill",
         engine="cube_bf16",
-        flop=index_flop(pairs=keys.pairs, n_heads=spec.n_heads, head_dim=spec.head_dim),
-        kv_bytes=keys.cached * index_key_bytes(spec, family) * spec.pool,
+        flop=index_flop(pairs=keys.pairs / q.dcp, n_heads=spec.n_heads, head_dim=spec.head_dim),
+        kv_bytes=keys.cached / q.dcp * index_key_bytes(spec, family) * spec.pool,
         activation_bytes=q.tokens * spec.n_heads * spec.head_dim * BF16,
         sequences=q.sequences,
-        context=keys.context,
+        context=keys.context / q.dcp,
         heads=spec.n_heads,
         query_rows=spec.n_heads * q.queries if decode else None,
     )
     # scores are compared as they come, the choice alone is written
-    yield vector("attention.top_k", flop=2 * keys.pairs, traffic=q.tokens * spec.topk * 4)
+    yield vector("attention.top_k", flop=2 * keys.pairs / q.dcp, traffic=q.tokens * spec.topk * 4)
+    if decode and family.context_parallel:
+        best = q.tokens * minimum(spec.topk / spec.pool, keys.context / q.dcp) * CANDIDATE_BYTES
+        yield exchange_row("attention.index_gather", "all_gather", group=q.dcp, payload=best)

@@ -1,6 +1,7 @@
 """Latent attention: absorbed in decode, unfolded in prefill; absorbed there too where tokens choose what they read."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from perfmodel.formulas.attention import absorbed_attention_flop, attention_flop
 from perfmodel.ledger.around_attention import (
@@ -11,11 +12,11 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import entry_bytes
-from perfmodel.ledger.indexer import indexer_ops
+from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
+from perfmodel.ledger.indexer import index_columns, indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, batched, exchange_row, linear, vector
-from perfmodel.ledger.seen import Seen, entries, newest, whole
+from perfmodel.ledger.seen import Seen, chosen, entries, newest, whole
 from perfmodel.specs.attention import MlaSpec
 from perfmodel.units import Bytes, Count
 
@@ -41,6 +42,8 @@ def latent_ops(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iter
     if early:
         # low-rank queries in the precision of the product that follows, the latent cache entry in its own
         width = low_rank * weight + (spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16
+        if spec.indexer is not None and not spec.indexer.shared:
+            width = width + index_columns(spec.indexer) * BF16
         yield exchange_row("attention.latent_gather", "all_gather", group=q.tp, payload=q.rank_tokens * width)
     yield linear(
         "attention.q_up",
@@ -63,12 +66,13 @@ def latent_ops(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iter
     if spec.indexer is not None:
         rank = dims.hidden_size if spec.q_lora_rank is None or spec.indexer.from_hidden else spec.q_lora_rank
         keys = entries(q, family, spec.indexer.pool)
-        yield from indexer_ops(q, family, dims, spec.indexer, keys, query_rank=rank)
+        key_rows = q.rank_tokens if early else None
+        yield from indexer_ops(q, family, dims, spec.indexer, keys, query_rank=rank, key_rows=key_rows)
     if family.phase == "decode":
         yield from _decode_core(q, family, spec, heads)
     else:
-        yield from gather_context(q, family, entry_bytes(spec, family))
-        yield load_found(q, entry_bytes(spec, family))
+        yield from gather_context(q, family, cache_of(spec, family, q.tp))
+        yield load_found(q, cache_of(spec, family))
         yield from _prefill_core(q, family, spec, heads)
     yield from output_gate(q, family, dims, spec.output_gate, heads=heads, head_dim=spec.v_head_dim)
     yield from output_quantisation(q, family, heads * spec.v_head_dim)
@@ -76,14 +80,10 @@ def latent_ops(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iter
 
 
 def seen_by(q: Quantities, family: Family, spec: MlaSpec) -> Seen:
-    """Return what the cores of latent attention look at.
-
-    Queries of one sequence that are verified together have a choice each, so more is read than is worked a query:
-    errs high where their choices are alike.
-    """
+    """Return what the cores of latent attention look at."""
     if spec.sliding_window is not None:
         return newest(q, family, spec.sliding_window)
-    return whole(q) if spec.indexer is None else newest(q, family, spec.indexer.topk)
+    return whole(q) if spec.indexer is None else chosen(q, family, spec.indexer.topk)
 
 
 def _absorbing(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> Iterator[Op]:
@@ -107,17 +107,16 @@ def _decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> 
     if family.context_parallel:
         query = q.tokens * heads * (spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16
         yield exchange_row("attention.query_gather", "all_gather", group=q.dcp, payload=query)
-    yield from fetch_offloaded(q, family, cache)
     seen = seen_by(q, family, spec)
-    cached = seen.cached
-    if spec.indexer is not None:  # each of the queries that are verified together has its own choice
-        cached = newest(q, family, spec.indexer.topk * q.queries).cached
+    if spec.sliding_window is None:
+        keys = 0 if spec.indexer is None else q.cached_tokens / q.dcp * index_key_bytes(spec.indexer, family)
+        yield from fetch_offloaded(q, family, seen.cached / q.dcp * cache + keys)
     # a die of a dcp group has the heads of the whole group and its part of the cache
     yield latent_decode_core(
         spec,
         pairs=seen.pairs / q.dcp,
         tokens=q.tokens,
-        cached_tokens=cached / q.dcp,
+        cached_tokens=seen.cached / q.dcp,
         sequences=q.sequences,
         queries=q.queries,
         heads=heads * q.dcp,
@@ -168,15 +167,17 @@ def _prefill_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) ->
         return
     yield linear(
         "attention.kv_up",
-        rows=q.cached_tokens,
+        rows=seen.cached,
         inner=spec.kv_lora_rank,
         columns=heads * (spec.qk_nope_head_dim + spec.v_head_dim),
         weight_element_bytes=BF16,
         engine="cube_bf16",
     )
-    yield latent_prefill_core(
-        spec, pairs=seen.pairs, tokens=q.tokens, sequences=q.sequences, heads=heads, context=q.context
+    unfolded = q.context * (seen.cached / q.cached_tokens)
+    core = latent_prefill_core(
+        spec, pairs=seen.pairs, tokens=q.tokens, sequences=q.sequences, heads=heads, context=unfolded
     )
+    yield replace(core, context=seen.context)
 
 
 def _chosen_prefill_core(
@@ -184,8 +185,8 @@ def _chosen_prefill_core(
 ) -> Op:
     """Row of latent attention in absorbed form in prefill: each token reads the entries of its own choice.
 
-    Nothing is read twice from L2, so errs high where choices are alike; there are some 240 FLOP a byte at 128 heads, so
-    arithmetic decides on most machines.
+    Nothing is read twice from L2, so errs high where choices are alike, the more so the fewer heads a die has: there
+    are some 240 FLOP a byte at 128 of them.  Absorbed for short prompts too, which engines unfold: errs high there.
     """
     return Op(
         name="attention.core",

@@ -90,9 +90,18 @@ def exchange_row(
 def streams(name: str, *, tokens: Count, dims: Dims) -> Iterator[Op]:
     """Yield the mixing of a residual of several streams before and after one part of a layer; none of one stream.
 
-    A product over all n streams gives n^2 + 2 n weights; every stream is read and written.
-    Source: [xie2025mhc] section 4.1; the normalisation of the weights is left out.
+    A product over all n streams gives n^2 + 2 n weights a token: what goes in, what comes out and where to, what goes
+    from stream to stream.  With them every stream is read and written once.
+    Source: [xie2025mhc] section 4; norm of the streams and normalisation of the weights are left out.
     """
     if dims.hc_mult > 1:
         width, weights = dims.hc_mult * dims.hidden_size, dims.hc_mult * (dims.hc_mult + 2)
-        yield vector(name, flop=2 * weights * tokens * width, traffic=2 * BF16 * tokens * width)
+        yield linear(
+            f"{name}_weights",
+            rows=tokens,
+            inner=width,
+            columns=weights,
+            weight_element_bytes=BF16,
+            engine="cube_bf16",
+        )
+        yield vector(name, flop=2 * weights * tokens * dims.hidden_size, traffic=2 * BF16 * tokens * width)

@@ -1,11 +1,11 @@
 """How much of the contexts before it an attention looks at: all, a window, a piece, a choice, compressed entries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from perfmodel.algebra import maximum, minimum
-from perfmodel.formulas.attention import piece_share, piecewise_pairs, seen_share, windowed_pairs
+from perfmodel.algebra import minimum
+from perfmodel.formulas.attention import causal_pairs, piece_share, piecewise_pairs, seen_share, windowed_pairs
 from perfmodel.ledger.records import Family, Quantities
-from perfmodel.units import Count
+from perfmodel.units import Count, Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,38 +23,66 @@ def whole(q: Quantities) -> Seen:
 
 
 def newest(q: Quantities, family: Family, most: Count) -> Seen:
-    """Return the newest ``most`` tokens of every context: of a window; of a choice, as many, wherever they stand."""
+    """Return the newest ``most`` tokens of every context.
+
+    Queries of a sequence that are verified together count as one window: errs low by a token for each draft.
+    """
     if family.phase == "decode":
-        share = seen_share(context=q.context, most=most)
-        return Seen(pairs=q.pairs * share, cached=q.cached_tokens * share, context=q.context * share)
+        return _part(q, seen_share(context=q.context, most=most))
     before, new = _of_a_prompt(q)
-    pairs = q.sequences / q.cp * windowed_pairs(before=before, new=new, most=most)
-    cached = q.sequences * minimum(q.context, new + most)
-    return Seen(
-        pairs=minimum(pairs, q.pairs), cached=minimum(cached, q.cached_tokens), context=minimum(q.context, most)
-    )
+    pairs = windowed_pairs(before=before, new=new, most=most)
+    return _of_prompts(q, pairs / causal_pairs(sequences=1, isl=new, prefix=before), most)
+
+
+def chosen(q: Quantities, family: Family, most: Count) -> Seen:
+    """Return a choice of ``most`` tokens of every context, wherever they stand.
+
+    Queries of one sequence that are verified together have a choice each, so more is read than is worked a query:
+    errs high where their choices are alike.
+    """
+    seen = newest(q, family, most)
+    if family.phase == "prefill":
+        return seen
+    return replace(newest(q, family, most * q.queries), pairs=seen.pairs)
 
 
 def own_piece(q: Quantities, family: Family, piece: Count) -> Seen:
     """Return of every context the piece of ``piece`` tokens that a query stands in, up to it."""
     if family.phase == "decode":
-        share = piece_share(context=q.context, piece=piece)
-        return Seen(pairs=q.pairs * share, cached=q.cached_tokens * share, context=q.context * share)
+        return _part(q, piece_share(context=q.context, piece=piece))
     before, new = _of_a_prompt(q)
-    pairs = q.sequences / q.cp * piecewise_pairs(before=before, new=new, piece=piece)
-    cached = q.sequences * minimum(q.context, new + piece)
-    return Seen(
-        pairs=minimum(pairs, q.pairs), cached=minimum(cached, q.cached_tokens), context=minimum(q.context, piece)
-    )
+    pairs = piecewise_pairs(before=before, new=new, piece=piece)
+    return _of_prompts(q, pairs / causal_pairs(sequences=1, isl=new, prefix=before), piece)
 
 
 def entries(q: Quantities, family: Family, ratio: Count, most: Count | None = None) -> Seen:
-    """Return the entries that each stand for ``ratio`` tokens, at most ``most`` of them where that is given."""
-    seen = whole(q) if most is None else newest(q, family, most * ratio)
+    """Return the entries that each stand for ``ratio`` tokens, of which a query chooses ``most`` where that is given.
+
+    One that is not full yet counts as its part: errs high by half an entry a query.
+    """
+    seen = whole(q) if most is None else chosen(q, family, most * ratio)
     return Seen(pairs=seen.pairs / ratio, cached=seen.cached / ratio, context=seen.context / ratio)
 
 
+def needed(q: Quantities, most: Count) -> Count:
+    """Return the tokens of all prompts that a step's new tokens look at, at most so many behind each and themselves."""
+    return minimum(q.cached_tokens, q.tokens * q.cp + q.sequences * most)
+
+
+def _part(q: Quantities, share: Fraction) -> Seen:
+    return Seen(pairs=q.pairs * share, cached=q.cached_tokens * share, context=q.context * share)
+
+
+def _of_prompts(q: Quantities, share: Fraction, most: Count) -> Seen:
+    """Return what prompts look at: a share of their pairs, and never more than ``most`` for each of their tokens.
+
+    Of several lengths the share is that of their mean, which errs high: longer ones see a smaller part.
+    """
+    pairs = minimum(q.pairs * share, q.tokens * most)
+    return Seen(pairs=pairs, cached=needed(q, most), context=minimum(q.context, most))
+
+
 def _of_a_prompt(q: Quantities) -> tuple[Count, Count]:
-    """Return the tokens of one prompt before those at hand, and these; of several lengths, the mean."""
+    """Return the tokens of one prompt that were found ready, and its new ones, of all chunks; of the busiest rank."""
     new = q.tokens * q.cp / q.sequences
-    return maximum(q.context - new, 0), new
+    return q.cached_tokens / q.sequences - new * (q.steps + 1) / 2, new * q.steps

@@ -253,7 +253,9 @@ def _layer(group: LayerGroupSpec, family: Family, model: ModelSpec, domains: Cou
         )
     shared = model.experts is not None and bool(model.experts.n_shared_experts)
     lanes = _expert_lanes(family, called("attention", group), shared=shared, domains=domains)
-    if group.has_dense:  # beside the exchange
+    if group.has_dense and family.disaggregated:  # tokens stay where their attention is
+        lanes = replace(lanes, attention=(*lanes.attention, "dense_beside"))
+    elif group.has_dense:  # beside the exchange
         lanes = replace(lanes, beside=("dense_beside", *lanes.beside))
     name = called("moe_layer", group)
     return replace(lanes, name=name, count=group.count, layers=group.count, is_layer=True)

@@ -13,10 +13,12 @@ from perfmodel.planning.compare import Instances, Whole, whole_of
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.pools import Pool, Run
 from perfmodel.planning.site import machine_of
+from perfmodel.planning.software import software_of
 from perfmodel.prediction.joined_pools import of_deployment
 from perfmodel.prediction.scenario import of_conditions, resolve
 from perfmodel.specs.conditions import Conditions, DeploymentConditions, conditions_of
 from perfmodel.specs.deployment import PHASES, Phase
+from perfmodel.specs.machine import EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec
 from perfmodel.supply.machine import Machine
@@ -31,6 +33,8 @@ class NamedRun:
     #: both pools together, and the instances of each, where there are two
     whole: Whole | None = None
     instances: Instances = field(default_factory=dict)
+    #: what schedules its decode pool, or its only one; none where the stack has no engine on file
+    engine: EngineSpec | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -81,8 +85,9 @@ def named_run(
     tpot: float | None = None,
     ttft: float | None = None,
     site: tuple[str, ...] = (),
+    engine: str | None = None,
 ) -> NamedRun:
-    """Return what a word names, with another stack, acceptance, limits and site where they are given."""
+    """Return what a word names, with another stack, engine, acceptance, limits and site where they are given."""
     read = _read(word)
     plan, model, deployment = read.plan, read.model, read.deployment
     asked = Asked() if plan is None else plan.wanted
@@ -92,19 +97,25 @@ def named_run(
         joined = of_deployment(deployment, model, rates["decode"], rates["prefill"])
         batches = {"prefill": joined.prefill.plan.layout.batch, "decode": joined.decode.plan.layout.batch}
     pools: dict[Phase, Pool] = {}
+    remarks: list[str] = []
+    scheduled: EngineSpec | None = None
     for phase, conditions in read.each.items():
         layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
         accepted = inputs.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
+        software = software_of(conditions.system, stack=stack, engine=engine, own=conditions.stack)
+        remarks += software.remarks
+        scheduled = software.engine  # decode is last
         changed = conditions.model_copy(
             update={
-                "stack": stack or conditions.stack,
+                "stack": software.stack,
                 "site": site or conditions.site,
                 "tpot": tpot or conditions.tpot,
                 "layout": layout,
                 "acceptance": accepted,
             }
         )
-        machine = read.machines[phase] if stack is None and not site else machine_of(changed)
+        same = software.stack == conditions.stack and not site
+        machine = read.machines[phase] if same else machine_of(changed)
         pools[phase] = Pool(conditions=_with_batch(changed, model, machine), machine=machine)
     first = next(iter(pools.values()))
     run = Run(
@@ -121,7 +132,14 @@ def named_run(
     counts: dict[Phase, int] = {}
     if deployment is not None:
         counts = {"prefill": deployment.prefill.instances, "decode": deployment.decode.instances}
-    return NamedRun(run=run, plan=plan, whole=whole, instances=counts, remarks=read.remarks)
+    return NamedRun(
+        run=run,
+        plan=plan,
+        whole=whole,
+        instances=counts,
+        engine=scheduled,
+        remarks=(*read.remarks, *dict.fromkeys(remarks)),
+    )
 
 
 def _with_batch(conditions: Conditions, model: ModelSpec, machine: Machine) -> Conditions:

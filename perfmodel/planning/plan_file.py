@@ -156,6 +156,9 @@ def _names(request: PlanRequest) -> dict[str, str]:
     names = {"model": request.model_word, "on": machine.system.word, "stack": machine.stack.word}
     if prefill is not machine:
         names |= {"prefill_on": prefill.system.word, "prefill_stack": prefill.stack.word}
+    if request.run.engine is not None and (engine := request.engines["decode"]) is not None:
+        words = {one.word for one in request.engines.values() if one is not None}
+        names["engine"] = engine.word if len(words) == 1 else engine.name
     if request.run.acceptance is None and request.model.acceptance:
         names["acceptance"] = request.model.acceptance[0].name
     return names
@@ -174,6 +177,7 @@ def _conditions(request: PlanRequest, best: Deployment) -> DeploymentConditions:
         system=machine.system.word,
         model=request.model_word,
         stack=machine.stack.word,
+        engine=_names(request).get("engine"),
         kernels=tuple(request.run.kernels or ()),
         site=tuple(request.run.site or ()),
         techniques=on_machine_alone(request.settings, request.techniques),

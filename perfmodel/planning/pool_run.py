@@ -19,6 +19,7 @@ from perfmodel.planning.choices import refuse_lacking, settings_in
 from perfmodel.planning.compare import OF_WEIGHTS
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.site import machine_of, strange, with_site
+from perfmodel.planning.software import Software, is_had, kept_software, software_of
 from perfmodel.prediction.layouts import usual_reduction
 from perfmodel.prediction.scenario import Resolved, of_conditions, resolve
 from perfmodel.prediction.techniques import inapplicable, with_setting
@@ -51,8 +52,9 @@ class PoolRun:
     #: conditions of the other phase, and its step, where the same dies run both in turn
     other: Conditions | None = None
     between: Resolved | None = None
-    #: of mixed serving under a load: what its clients measure, and the engine that schedules
+    #: of mixed serving under a load: what its clients measure
     clients: ClientView | None = None
+    #: what schedules; none where the stack has no engine on file
     engine: EngineSpec | None = None
     #: whether a published row vouches for the techniques it runs with
     vouched: bool = False
@@ -77,8 +79,9 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
     """Return a published row under its own conditions."""
     spec = load_evidence(name).spec
     model = load_model(spec.conditions.model)
+    software = _kept(spec.conditions, given)
     run = _set_up(
-        spec.conditions,
+        _on(spec.conditions, software, given),
         given,
         model=model,
         name=name,
@@ -87,7 +90,25 @@ def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
         measured_on=spec.measured_on,
     )
     words = [f"{name}: {one}" for one in open_words(spec.conditions, spec.open)]
-    return replace(run, remarks=(*run.remarks, *words))
+    return replace(run, remarks=(*run.remarks, *software.remarks, *words))
+
+
+def _kept(conditions: Conditions, given: Mapping[str, Any]) -> Software:
+    """Return the software of conditions, with what options give in place of theirs."""
+    return kept_software(
+        conditions.system,
+        stack=given["stack"],
+        engine=given.get("engine"),
+        own=conditions.stack,
+        own_engine=conditions.engine,
+    )
+
+
+def _on(conditions: Conditions, software: Software, given: Mapping[str, Any]) -> Conditions:
+    """Return conditions with their software; an engine is named where they, or the options, name one."""
+    named = given.get("engine") is not None or conditions.engine is not None
+    engine = software.engine.word if named and software.engine is not None else None
+    return conditions.model_copy(update={"stack": software.stack, "engine": engine})
 
 
 def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
@@ -95,9 +116,11 @@ def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
     inputs.known(given["phase"], sorted(PHASES), "--phase")
     plan, phase = load_plan(path), given["phase"]
     stated = plan.spec.conditions
-    as_written = not (given["stack"] or given["kernels"] or given.get("site"))
+    own = conditions_of(stated, phase).model_copy(update={"engine": stated.engine})
+    software = _kept(own, given)
+    as_written = not (given["stack"] or given["kernels"] or given.get("site")) and software.stack == own.stack
     run = _set_up(
-        conditions_of(stated, phase),
+        _on(own, software, given),
         given,
         model=plan.model,
         machine=plan.machines[phase] if as_written else None,
@@ -105,7 +128,7 @@ def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
         acceptance=f"plan {path}",
         other=conditions_of(stated, "prefill" if phase == "decode" else "decode") if stated.mixed else None,
     )
-    return replace(run, remarks=(*run.remarks, *plan.remarks))
+    return replace(run, remarks=(*run.remarks, *software.remarks, *plan.remarks))
 
 
 def by_hand(given: Mapping[str, Any]) -> PoolRun:
@@ -122,7 +145,8 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     osl = osl if phase == "decode" else 1
     known = load_model(model)
     positions, origin = inputs.read_acceptance(given["acceptance"], known.spec)
-    taken, remarks = load_machine(on, given["stack"], given["kernels"] or ())
+    software = software_of(on, stack=given["stack"], engine=given["engine"])
+    taken, remarks = load_machine(on, software.stack, given["kernels"] or ())
     machine = with_site(taken, given["site"] or ())
     machine = machine.with_memory_share(inputs.share(given["memory_share"], "--memory-share"))
     inputs.check_lengths(known.spec, isl, osl)
@@ -131,7 +155,8 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     conditions = checked_conditions(
         system=on,
         model=model,
-        stack=machine.stack.spec.name,
+        stack=software.stack,
+        engine=software.engine.word if given["engine"] is not None and software.engine is not None else None,
         kernels=tuple(given["kernels"] or ()),
         phase=phase,
         isl=isl,
@@ -154,7 +179,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         batch = math.ceil(conditions.concurrency / ranks_of(conditions))
         conditions = conditions.model_copy(update={"layout": conditions.layout.model_copy(update={"batch": batch})})
     run = _set_up(conditions, given, model=known, machine=machine, name="as given", acceptance=origin)
-    return replace(run, remarks=(*run.remarks, *remarks))
+    return replace(run, remarks=(*run.remarks, *remarks, *software.remarks))
 
 
 def _load(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +188,7 @@ def _load(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("concurrency", "requests"):
         if given[name] is not None:
             inputs.positive(given[name], f"--{name}")
-    load = {name: given[name] for name in ("serving", "engine", "concurrency", "requests", "isl_cv", "osl_cv")}
+    load = {name: given[name] for name in ("serving", "concurrency", "requests", "isl_cv", "osl_cv")}
     if load["serving"] == "mixed" and given["concurrency"] is None and rate is None:
         raise UsageError(
             "--serving mixed needs a load: --concurrency N, clients of a closed loop, or --rate R, requests/s"
@@ -195,7 +220,7 @@ def _set_up(
     other: Conditions | None = None,
     measured_on: MeasuredOn = "service",
 ) -> PoolRun:
-    """Return conditions with the stack, kernel sets, acceptance and techniques that options give, evaluated.
+    """Return conditions with the kernel sets, acceptance and techniques that options give, evaluated.
 
     ``machine`` is theirs where it was read already, ``other`` are those of the other phase where the same dies run both
     in turn; what both share follows.
@@ -205,7 +230,7 @@ def _set_up(
         accepted, acceptance = inputs.read_acceptance(given["acceptance"], model.spec)
         conditions = conditions.model_copy(update={"acceptance": accepted})
     update = {name: tuple(given.get(name) or getattr(conditions, name)) for name in ("kernels", "site")}
-    conditions = conditions.model_copy(update={**update, "stack": given["stack"] or conditions.stack})
+    conditions = conditions.model_copy(update=update)
     machine = machine or machine_of(conditions, measured_on=measured_on)
     chosen = inputs.settings(given["with_"], techniques)
     inputs.refuse_conflicts(chosen, techniques)
@@ -235,6 +260,7 @@ def _set_up(
         resolved=resolve(of_conditions(conditions, model.spec, rates, partner)),
         other=other,
         between=between,
+        engine=engine_of(machine.stack.spec, conditions.engine) if machine.stack.spec.engines else None,
         vouched=vouched,
         measured_on=measured_on,
         remarks=(*model.notes, *strange(machine, conditions.site)),
@@ -313,13 +339,17 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     techniques = names("techniques")
     layout: dict[str, Any] = {}
     update: dict[str, Any] = {}
+    software: dict[str, str] = {}
+    remarks: tuple[str, ...] = ()
     with_ = []
     for part in text.split(","):
         key, _, value = (piece.strip() for piece in part.partition("="))
         key = {"kv": "kv_dtype"}.get(key, key)
         if key == "on":
-            system = load_system(value).spec
-            update |= {"system": value, "stack": system.default_stack, "kernels": (), "site": ()}
+            _, remarks = load_machine(value)
+            update |= {"system": value, "kernels": (), "site": ()}
+        elif key in ("stack", "engine"):
+            software[key] = value
         elif key == "tpot":
             update[key] = inputs.quantity(value, "s", "--compare tpot")
         elif key in of_layout:
@@ -329,13 +359,14 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         elif key in techniques:
             with_.append(part.strip())
         else:
-            known = sorted({"on", "tpot", *of_layout, *of_service, *techniques})
+            known = sorted({"on", "tpot", "engine", *of_layout, *of_service, *techniques})
             raise UsageError(f"--compare: {key!r} is no key of a layout or a service{did_you_mean(key, known)}")
     values = run.conditions.model_dump()
     values["layout"] |= layout
     conditions = checked_conditions(**{**values, **update})
-    return _set_up(
-        conditions,
+    chosen = _changed_software(run, conditions.system if "system" in update else None, software)
+    found = _set_up(
+        _on(conditions, chosen, software),
         {**unchanged, "with_": with_},
         model=load_model(conditions.model),
         name=f"with {text}",
@@ -344,6 +375,21 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         other=run.other,
         measured_on=run.measured_on,
     )
+    return replace(found, remarks=(*found.remarks, *remarks, *chosen.remarks))
+
+
+def _changed_software(run: PoolRun, system: str | None, given: Mapping[str, str]) -> Software:
+    """Return the software of a run with a stack or an engine in place of its own, or on another system.
+
+    Another system comes with its own stack, but for an engine that the run names and that one of its stacks has.
+    """
+    own, stack, engine = run.conditions, given.get("stack"), given.get("engine")
+    if system is None:
+        return kept_software(own.system, stack=stack, engine=engine, own=own.stack, own_engine=own.engine)
+    if engine is None and stack is None and own.engine is not None and is_had(system, own.engine):
+        engine = own.engine
+    home = load_system(system).spec.default_stack
+    return kept_software(system, stack=stack, engine=engine, own=home, own_engine=own.engine)
 
 
 def checked_conditions(**values: Any) -> Conditions:

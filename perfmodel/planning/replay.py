@@ -15,6 +15,7 @@ from perfmodel.errors import UsageError
 from perfmodel.files.workloads import load_workload
 from perfmodel.planning import inputs
 from perfmodel.planning.plan_file import LoadedPlan, load_plan, sustained_rate
+from perfmodel.planning.software import engine_on
 from perfmodel.prediction.deployment import short_form
 from perfmodel.prediction.joined_pools import JoinedPools, joined_rates, of_deployment
 from perfmodel.service.arrivals import ClosedLoop, renewal, stamped
@@ -25,7 +26,10 @@ from perfmodel.service.results import Served
 from perfmodel.service.routing import telling_block
 from perfmodel.service.series import Window, falls_behind, stays, windows_of
 from perfmodel.service.setup import LITTLE, WAVES, cache_tokens, deployment_service, engine_of, spread_held
-from perfmodel.specs.machine import EngineSpec
+from perfmodel.specs.base import Known
+from perfmodel.specs.conditions import conditions_of
+from perfmodel.specs.deployment import Phase
+from perfmodel.specs.machine import EngineSpec, StackSpec
 from perfmodel.specs.run import PERCENTILES
 from perfmodel.specs.workload import Blocks, Workload, lognormal
 
@@ -95,6 +99,11 @@ class Replayed:
     remarks: tuple[str, ...]
 
     @property
+    def stack(self) -> Known[StackSpec]:
+        """Stack of the pool that the engine schedules prompts of."""
+        return self.plan.machines["decode" if self.joined.mixed else "prefill"].stack
+
+    @property
     def missed(self) -> list[Limit]:
         """Limits given with the question that are not kept."""
         return [one for one in self.limits if one.given and not self.met(one)]
@@ -141,7 +150,7 @@ def replayed(given: Mapping[str, Any]) -> Replayed:
     conditions = plan.spec.conditions
     rates = joined_rates({phase: machine.rates() for phase, machine in plan.machines.items()})
     joined = of_deployment(conditions, plan.model.spec, rates["decode"], rates["prefill"])
-    engine = engine_of(plan.machines["decode" if joined.mixed else "prefill"].stack.spec, given["engine"])
+    engine, remarks = _engine(given, plan, "decode" if joined.mixed else "prefill")
     load = _load(given, plan, joined)
     blocks = load.requests.blocks
     service = deployment_service(
@@ -170,8 +179,24 @@ def replayed(given: Mapping[str, Any]) -> Replayed:
         limits=kept,
         within=within,
         goodput=None if within is None else within * served.rate,
-        remarks=(*plan.remarks, *load.remarks),
+        remarks=(*plan.remarks, *remarks, *load.remarks),
     )
+
+
+def _engine(given: Mapping[str, Any], plan: LoadedPlan, phase: Phase) -> tuple[EngineSpec, tuple[str, ...]]:
+    """Return what schedules the pool that prompts come to: the engine given, else the plan's, and remarks.
+
+    Raises ``UsageError`` where the stack that the plan was made for is without it.
+    """
+    conditions, machine = plan.spec.conditions, plan.machines[phase]
+    wanted = given["engine"]
+    if wanted is None:
+        return engine_of(machine.stack.spec, conditions.engine), ()
+    own = conditions_of(conditions, phase)
+    again = f"moeplan solve {given['plan']} --engine {wanted} -o OTHER.json, and replay that plan"
+    software = engine_on(own.system, stack=own.stack, engine=wanted, whose=f"{given['plan']} was made for", again=again)
+    assert software.engine is not None
+    return software.engine, software.remarks
 
 
 def _refuse_contradictions(given: Mapping[str, Any]) -> None:

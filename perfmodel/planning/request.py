@@ -15,6 +15,7 @@ from perfmodel.planning.choices import choices_of
 from perfmodel.planning.published_layouts import published_layouts
 from perfmodel.planning.requests_asked import RequestsAsked, requests_asked
 from perfmodel.planning.site import files_of, strange, with_site
+from perfmodel.planning.software import software_of
 from perfmodel.prediction.cost import card_prices
 from perfmodel.prediction.joined_pools import joined_rates
 from perfmodel.prediction.scenario import case_of
@@ -23,7 +24,8 @@ from perfmodel.solver.given_layouts import Given
 from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.space import Choices
 from perfmodel.specs.conditions import Service
-from perfmodel.specs.deployment import Phase, Targets
+from perfmodel.specs.deployment import PHASES, Phase, Targets
+from perfmodel.specs.machine import EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.run import RunSpec, Serving
 from perfmodel.supply.machine import Machine
@@ -43,6 +45,8 @@ class PlanRequest:
     model_word: str
     #: machine and case of either pool; the same where both are on one system
     machines: Mapping[Phase, Machine]
+    #: what schedules either pool; none where its stack has no engine on file
+    engines: Mapping[Phase, EngineSpec | None]
     cases: Mapping[Phase, Case]
     search: SearchRequest
     #: technique -> setting, of those that were asked for
@@ -113,15 +117,24 @@ def _domain(rates: Rates, allow_scale_out: bool) -> int | None:
     return None if allow_scale_out else int(rates.max_packages // rates.packages_per_server)
 
 
-def _machines(run: RunSpec) -> tuple[dict[Phase, Machine], tuple[str, ...]]:
-    """Return the machines of both pools before techniques are set on them, and remarks."""
-    decode, remarks = load_machine(str(run.on), run.stack, run.kernels or ())
+def _machines(
+    run: RunSpec,
+) -> tuple[dict[Phase, Machine], dict[Phase, EngineSpec | None], tuple[str, ...]]:
+    """Return the machines of both pools before techniques are set on them, their engines, and remarks."""
+    software = software_of(str(run.on), stack=run.stack, engine=run.engine)
+    decode, remarks = load_machine(str(run.on), software.stack, run.kernels or ())
     decode = decode.with_memory_share(run.memory_share)
+    remarks = (*remarks, *software.remarks)
     if run.prefill_on is None:
-        return {"prefill": decode, "decode": decode}, remarks
-    prefill, others = load_machine(run.prefill_on, run.prefill_stack, ())
+        return dict.fromkeys(PHASES, decode), dict.fromkeys(PHASES, software.engine), remarks
+    other = software_of(
+        run.prefill_on, stack=run.prefill_stack, engine=run.engine, option="--prefill-stack", on="--prefill-on"
+    )
+    prefill, others = load_machine(run.prefill_on, other.stack, ())
     prefill = prefill.with_memory_share(run.memory_share)
-    return {"prefill": prefill, "decode": decode}, (*remarks, *others)
+    engines: dict[Phase, EngineSpec | None] = {"prefill": other.engine, "decode": software.engine}
+    told = tuple(dict.fromkeys((*remarks, *others, *other.remarks)))
+    return {"prefill": prefill, "decode": decode}, engines, told
 
 
 def _choices(
@@ -262,7 +275,7 @@ def request_of(run: RunSpec) -> PlanRequest:
     model = known.spec
     settings = inputs.settings(run.with_, techniques)
     inputs.refuse_conflicts(settings, techniques)
-    plain, remarks = _machines(run)
+    plain, engines, remarks = _machines(run)
     site = run.site or ()
     service, choices = _choices(settings, plain, model, str(run.kv), techniques)
     wanted = [(techniques[name], word) for name, word in settings.items()]
@@ -285,6 +298,7 @@ def request_of(run: RunSpec) -> PlanRequest:
         model=model,
         model_word=known.word,
         machines=machines,
+        engines=engines,
         cases=cases,
         search=_searched(run, machines, cases, choices),
         settings=settings,

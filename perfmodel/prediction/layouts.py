@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from perfmodel.algebra import as_float, greater
 from perfmodel.ledger.records import SPLIT_MODULES, Family, Layout
+from perfmodel.specs.attention import MlaSpec
 from perfmodel.specs.deployment import LARGEST_VERIFIED, LayoutShape, LayoutSpec, Overlap, Phase, Reduction
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import UNLIMITED, Rates
@@ -31,7 +32,7 @@ def layout_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rat
     faults = []
     if layout.overlap not in overlaps(phase):
         faults.append(f"overlap: {layout.overlap!r} in {phase}; allowed: {', '.join(overlaps(phase))}")
-    heads = math.gcd(*(one.num_attention_heads for one in model.kinds_of_attention))
+    heads = math.gcd(*(one.splits for one in model.kinds_of_attention))
     if heads % layout.tp:
         faults.append(f"tp: {layout.tp} does not divide {heads} heads; allowed: {_divisors(heads)}; choose one of them")
     if model.experts is None:
@@ -153,7 +154,8 @@ def _parallel_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec) -> list
         faults.append(
             f"dcp: {layout.dcp} with tp {layout.tp} in {phase}; allowed: in decode of latent attention, a divisor of tp"
         )
-    if layout.reduction == "sp_tp_sp" and not latent:
+    low_rank = all(isinstance(one, MlaSpec) and one.gathers_low_rank for one in model.kinds_of_attention)
+    if layout.reduction == "sp_tp_sp" and not low_rank:
         faults.append("reduction: 'sp_tp_sp' gathers low-rank inputs; this attention has none; allowed: all_to_all")
     swaps = layout.reduction in ("all_to_all", "sp_tp_sp")
     if layout.o_proj_sharded and not swaps:

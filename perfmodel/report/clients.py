@@ -35,8 +35,6 @@ def with_clients(document: Document, run: PoolRun) -> Document:
     facts: dict[str, Any] = {
         **document.facts,
         "serving": "mixed",
-        "engine": engine.name,
-        "stack": run.machine.stack.spec.name,
         "concurrency": run.conditions.concurrency,
         "rate_per_s": run.conditions.rate,
         "requests": len(view.served.isl),

@@ -102,3 +102,8 @@ def overlap_words(plan: LaidOut) -> str:
     layout = plan.layout
     split = f", {layout.attention_cores} cube cores for attention" if layout.overlap == "cores" else ""
     return f"{layout.overlap}{split}"
+
+
+def software_words(stack: str, engine: str | None) -> str:
+    """Return stack and engine of a run in words."""
+    return f"stack {stack}, " + ("no engine on file" if engine is None else f"engine {engine}")

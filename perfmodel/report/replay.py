@@ -5,6 +5,7 @@ from typing import Any
 
 from perfmodel.planning.replay import FEW_STAYS, Replayed
 from perfmodel.report.clients import PERCENTILE_COLUMNS, WAITS, percentiles
+from perfmodel.report.layout_words import software_words
 from perfmodel.report.table import MET, Column, Document, Table
 
 #: words of the limits
@@ -30,7 +31,8 @@ def _facts(found: Replayed) -> dict[str, Any]:
         "model": found.plan.model.spec.name,
         "deployment": found.deployment,
         "serving": "mixed" if found.joined.mixed else "disaggregated",
-        "engine": found.engine.name,
+        "stack": found.stack.spec.name,
+        "engine": found.engine.word,
         "routing": found.routing,
         "seed": found.seed,
         "requests": len(served.isl),
@@ -203,7 +205,8 @@ def _notes(found: Replayed) -> Iterator[str]:
     rule = ""
     if found.joined.mixed:
         rule = ", prompts in pieces beside decode" if found.engine.mixed == "chunked" else ", prompts before decode"
-    yield f"engine {found.engine.name}{rule}: {budget:,} tokens of a rank in a prefill step"
+    software = software_words(found.stack.spec.name, found.engine.word)
+    yield f"{software}{rule}: {budget:,} tokens of a rank in a prefill step"
     if found.joined.mixed:
         prompts = found.joined.prefill.plan.layout.batch
         yield (

@@ -13,13 +13,13 @@ FACTS = {
     "moeplan.step/1": (
         *("model", "system", "phase", "instance", "layout", "isl", "osl", "acceptance", "fits", "time_by_bound"),
         *("step_time_s", "step_time_interval_s", "tokens_per_s", "tokens_per_s_per_card"),
-        *("memory_planned_B", "memory_usable_B"),
+        *("memory_planned_B", "memory_usable_B", "stack", "engine"),
     ),
-    "moeplan.solution/1": ("status",),
+    "moeplan.solution/1": ("status", "stack", "engine"),
     "moeplan.compare/1": ("first", "second", "differences"),
     "moeplan.requests/1": ("name", "requests", "skipped", "isl_mean", "osl_mean", "isl_cv", "osl_cv", "rate"),
     "moeplan.replay/1": (
-        *("name", "model", "deployment", "serving", "engine", "routing", "seed", "requests", "requests_per_s"),
+        *("name", "model", "deployment", "serving", "stack", "engine", "routing", "seed", "requests", "requests_per_s"),
         *("running", "within_limits", "goodput_per_s", "utilisation", "ttft_s", "ttft_p99_s", "plan"),
     ),
     "moeplan.list/1": ("count",),

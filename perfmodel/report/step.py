@@ -18,7 +18,7 @@ from perfmodel.prediction.uncertainty import PoolIntervals, row_ranges
 from perfmodel.report.drawings import gantt
 from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.kernels import kernel_tables
-from perfmodel.report.layout_words import layout_words, sizes
+from perfmodel.report.layout_words import layout_words, sizes, software_words
 from perfmodel.report.memory import limits_table, longest_context, memory_sources_table, memory_table
 from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
 from perfmodel.report.quantity import ends_in_words, format_quantity
@@ -106,6 +106,8 @@ def step_document(
     *,
     model: str,
     system: str,
+    stack: str,
+    engine: str | None,
     name: str,
     acceptance: str,
     sensitivity: Sequence[Swing],
@@ -115,7 +117,7 @@ def step_document(
     """Return the explanation of one layout, ``name``, as far as a view shows it."""
     plan, case = resolved.plan, resolved.scenario.case
     parts = plan_breakdown(plan, case, ideal)
-    facts = _facts(resolved, parts, intervals, model=model, system=system)
+    facts = _facts(resolved, parts, intervals, model=model, system=system) | {"stack": stack, "engine": engine}
     shown, whole = view.taken(parts)
     rows = view.rows(shown)
     tables = [_summary(resolved, facts, acceptance)]
@@ -196,6 +198,7 @@ def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> T
     plan, point = resolved.plan, resolved.plan.point
     usable = f"{facts['memory_planned_B'] / 1e9:.1f} of {facts['memory_usable_B'] / 1e9:.1f} GB usable"
     words = {"instance": facts["instance"], "layout": layout_words(plan, resolved.scenario.case.model)}
+    words["software"] = software_words(facts["stack"], facts["engine"])
     if plan.family.phase == "decode":
         target = facts["tpot_target_s"]
         mark = "" if target is None else f"  {'✓' if facts['tpot_met'] else '✗'} target {target * 1e3:g} ms"

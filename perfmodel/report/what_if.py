@@ -9,6 +9,7 @@ from perfmodel.planning.compare import Whole
 from perfmodel.planning.pools import Run
 from perfmodel.planning.smallest_changes import Goal, Way
 from perfmodel.planning.what_if import Effect, Pair
+from perfmodel.report.layout_words import software_words
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.specs.deployment import PHASES
 
@@ -70,10 +71,11 @@ def what_if_document(
     refused: Sequence[Refusal],
     together: Sequence[Pair],
     whole: Whole | None = None,
+    engine: str | None = None,
 ) -> Document:
     """Return the changes ranked by gain, those that change nothing, those refused, and pairs where asked for.
 
-    ``whole`` is the deployment that is varied; what it does as it is comes first.
+    ``whole`` is the deployment that is varied; what it does as it is comes first.  ``engine`` is what schedules it.
     """
     both = len(run.pools) > 1
     ranked, cannot = what_if_tables(run, effects, refused)
@@ -88,6 +90,7 @@ def what_if_document(
         for pair in together
     )
     here = _rate_row(run, before)
+    stack = (run.pools.get("decode") or next(iter(run.pools.values()))).machine.stack.spec.name
     start = (
         Column("tokens_per_s_per_card", "tokens/s per card" + (", pools in proportion" if both else ""), "1/s"),
         Column("tpot", "TPOT", "s"),
@@ -131,8 +134,9 @@ def what_if_document(
             Table("Two together", pair_columns, pair_rows),
             cannot,
         ),
-        facts={"subject": name, "tpot_limit": run.tpot, "ttft_limit": wait, **here},
+        facts={"subject": name, "stack": stack, "engine": engine, "tpot_limit": run.tpot, "ttft_limit": wait, **here},
         notes=(
+            f"software: {software_words(stack, engine)}",
             f"same target for all: {limit}{within}; batch and core split chosen anew, one request of a rank at a time; "
             "size of the instances and everything else kept",
             *(proportion if both else ()),

@@ -228,16 +228,17 @@ def engine_of(stack: StackSpec, name: str | None) -> EngineSpec:
 
     Raises ``UsageError`` where the stack has no such engine.
     """
-    known = {engine.name: engine for engine in stack.engines}
-    if not known:
+    if not stack.engines:
         raise UsageError(
             f"stack {stack.name}: no engine on file; allowed: a stack with engines; see 'moeplan list stacks'"
         )
     if name is None:
         return stack.engines[0]
-    if name not in known:
-        raise UsageError(f"engine {name!r}: none of stack {stack.name}{did_you_mean(name, list(known))}")
-    return known[name]
+    for engine in stack.engines:
+        if name in (engine.word, engine.name):
+            return engine
+    known = list(dict.fromkeys(engine.word for engine in stack.engines))
+    raise UsageError(f"engine {name!r}: none of stack {stack.name}{did_you_mean(name, known)}")
 
 
 def holds_one(decode: Resolved) -> bool:

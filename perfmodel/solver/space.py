@@ -102,7 +102,7 @@ def _powers_of_two(model: ModelSpec, rates: Rates) -> list[int]:
     degrees = [1]
     while (
         degrees[-1] * 2 <= LARGEST_TP
-        and all(one.num_attention_heads % (degrees[-1] * 2) == 0 for one in model.kinds_of_attention)
+        and all(one.splits % (degrees[-1] * 2) == 0 for one in model.kinds_of_attention)
         and rates.dies_per_server % (degrees[-1] * 2) == 0
     ):
         degrees.append(degrees[-1] * 2)

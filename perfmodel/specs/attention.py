@@ -1,5 +1,6 @@
 """Kinds of attention, keys as in a config.json; how many layers have which, the model says."""
 
+from math import gcd
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -42,6 +43,23 @@ class MlaSpec(Spec):
     sliding_window: PositiveInt | None = None
     indexer: IndexerSpec | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "MlaSpec":
+        if self.sliding_window and self.indexer:
+            raise ValueError("a layer has a sliding_window or an indexer, not both")
+        return self
+
+    @property
+    def splits(self) -> int:
+        """Heads that tensor parallelism splits."""
+        return self.num_attention_heads
+
+    @property
+    def gathers_low_rank(self) -> bool:
+        """Whether all that its heads need of a token is low-rank: queries, and nothing from the hidden state."""
+        hidden = self.indexer is not None and self.indexer.from_hidden and not self.indexer.shared
+        return self.q_lora_rank is not None and self.output_gate == "none" and not hidden
+
 
 class GqaSpec(Spec):
     """Grouped-query attention; with one key-value head, multi-query, with a rank of queries, multi-matrix."""
@@ -63,9 +81,16 @@ class GqaSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> "GqaSpec":
-        if self.sliding_window and self.attention_chunk_size:
-            raise ValueError("a layer has a sliding_window or an attention_chunk_size, not both")
+        limits = ("sliding_window", "attention_chunk_size", "indexer")
+        given = [name for name in limits if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"a layer has one of {', '.join(limits)}, not {' and '.join(given)}")
         return self
+
+    @property
+    def splits(self) -> int:
+        """Heads that tensor parallelism splits."""
+        return self.num_attention_heads
 
     @property
     def value_dim(self) -> int:
@@ -90,9 +115,9 @@ class LinearSpec(Spec):
     state_bytes: PositiveInt = 4
 
     @property
-    def num_attention_heads(self) -> int:
-        """Heads that tensor parallelism splits."""
-        return self.num_value_heads
+    def splits(self) -> int:
+        """Heads that tensor parallelism splits: keys with their values."""
+        return gcd(self.num_key_heads, self.num_value_heads)
 
     @property
     def key_width(self) -> int:
@@ -130,7 +155,14 @@ class CompressedSpec(Spec):
     def _consistent(self) -> "CompressedSpec":
         if self.indexer and not self.compress_ratio:
             raise ValueError("an indexer chooses among compressed entries, and a compress_ratio of 0 makes none")
+        if self.indexer and self.indexer.pool > 1:
+            raise ValueError("compress_ratio says what an index key stands for; leave out pool")
         return self
+
+    @property
+    def splits(self) -> int:
+        """Groups of heads that tensor parallelism splits: the output has a matrix for each."""
+        return gcd(self.num_attention_heads, self.o_groups)
 
 
 AttentionSpec = Annotated[MlaSpec | GqaSpec | LinearSpec | CompressedSpec, Field(discriminator="kind")]

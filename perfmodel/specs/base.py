@@ -77,6 +77,8 @@ class Known(Generic[S]):
     file: str
     #: what was chosen in reading it that a user may want to know
     notes: tuple[str, ...] = ()
+    #: the rest of it, which is told where the file itself is shown
+    details: tuple[str, ...] = ()
 
 
 def faults_in(error: ValidationError, *, inside: str = "") -> list[str]:

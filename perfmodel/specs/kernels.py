@@ -188,8 +188,10 @@ class KernelSetSpec(Spec):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
-    #: chip that the shares were measured on
+    #: chip that the shares were measured on, or are meant for where they were carried over
     chip: str
+    #: chip that they were measured on where they are carried over from it
+    carried_from: str | None = None
     matmul_bf16: MatmulKernel | None = None
     matmul_int8: MatmulKernel | None = None
     #: first products of a latent attention in decode where they are one fused kernel of its own generation
@@ -221,7 +223,9 @@ class KernelSetSpec(Spec):
 
 
 OPERATOR_CLASSES: tuple[str, ...] = tuple(
-    name for name in KernelSetSpec.model_fields if name not in ("name", "title", "aliases", "chip", "sources")
+    name
+    for name in KernelSetSpec.model_fields
+    if name not in ("name", "title", "aliases", "chip", "carried_from", "sources")
 )
 
 

@@ -8,7 +8,7 @@ Peaks are facts of the die; efficiencies and fixed costs are facts of the stack;
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from perfmodel.algebra import as_float
 from perfmodel.specs.base import (
@@ -110,6 +110,9 @@ class ChipSpec(Spec):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
+    #: an ambiguous name that this bin is one variant of
+    family: str | None = None
+    family_default: bool = False
     die: DieSpec
     package: PackageSpec
     headline: Headline | None = None
@@ -271,6 +274,8 @@ class EngineSpec(Spec):
     """How an engine on the stack schedules, and where that is said."""
 
     name: str
+    #: of the engine, where what is said is said of one
+    version: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._+-]{0,39}$")] | None = None
     #: what instances do that run both phases: prompts in pieces beside decode, or before it
     mixed: Literal["chunked", "prefill_first"]
     #: tokens of a data-parallel rank in one step
@@ -282,6 +287,11 @@ class EngineSpec(Spec):
     source: str
     note: str | None = None
 
+    @property
+    def word(self) -> str:
+        """Name, and version where it has one, as ``--engine`` takes them."""
+        return self.name if self.version is None else f"{self.name}=={self.version}"
+
 
 class StackSpec(Spec):
     """A software stack: the kernels it uses and the overheads around them, apart from the peaks."""
@@ -289,6 +299,9 @@ class StackSpec(Spec):
     name: str
     title: str
     aliases: tuple[str, ...] = ()
+    #: year, or year and month, of the newest software that its numbers are of; of stacks that have an engine the newest
+    #: is taken
+    date: Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}(-(0[1-9]|1[0-2]))?$")] | None = None
     #: all efficiencies 1: the pin rate is then the one memory roof and links have no latency
     ideal: bool = False
     layered_kv_transfer: bool
@@ -321,3 +334,9 @@ class StackSpec(Spec):
     overhead: StepOverheads
     memory: MemorySpec
     sources: dict[str, Source]
+
+
+def links_lacking(system: SystemSpec, stack: StackSpec) -> list[str]:
+    """Return the links of a system that a stack says nothing of: it fits where there are none."""
+    links = dict.fromkeys(tier.link for tier in system.tiers)
+    return [link for link in links if getattr(stack.link_efficiency, link) is None]

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, model_validator
 from perfmodel.specs.attention import AttentionSpec
 from perfmodel.specs.base import NonNegativeInt, PositiveInt, Source, Spec
 from perfmodel.specs.deployment import LARGEST_VERIFIED
+from perfmodel.specs.shipped import ShippedSpec
 
 
 class ExpertsSpec(Spec):
@@ -140,6 +141,8 @@ class ModelSpec(Spec):
     attentions: Mapping[str, AttentionSpec] = Field(default_factory=dict)
     layers: tuple[LayerGroupSpec, ...] = ()
     experts: ExpertsSpec | None = None
+    #: what its checkpoint is stored in, where that was read
+    shipped: ShippedSpec | None = None
     #: draft acceptance tables; the first is the default
     acceptance: tuple[AcceptanceSpec, ...] = ()
     checks: ChecksSpec | None = None

@@ -131,6 +131,8 @@ class RunSpec(Spec):
     kv: Literal["bf16", "int8", "any"] | None = None
     acceptance: Acceptance = None
     stack: str | None = None
+    #: what schedules, by name, or NAME==VERSION; without a stack the one of the system that has it
+    engine: str | None = None
     kernels: Names = None
     with_: Annotated[Names, Field(alias="with")] = None
     #: rows measured where the plan is to run

@@ -8,7 +8,7 @@ from perfmodel.algebra import Num, floor
 from perfmodel.errors import UsageError
 from perfmodel.formulas.roofline import peak_rate
 from perfmodel.specs.kernels import OPERATOR_CLASSES, STAND_INS, Kernel, KernelSetSpec
-from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
+from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec, links_lacking
 from perfmodel.units import (
     Bytes,
     BytesPerSecond,
@@ -176,14 +176,14 @@ def _links_of(kernel: Kernel, inside: str) -> tuple[str, ...]:
 
 
 def _tiers(system: SystemSpec, stack: StackSpec) -> tuple[TierRates, ...]:
+    if lacking := links_lacking(system, stack):
+        raise UsageError(
+            f"stack {stack.name}: no link_efficiency for {', '.join(lacking)}, which {system.name} has; add it, or "
+            "take another stack with --stack"
+        )
     tiers = []
     for tier in system.tiers:
         share: Any = getattr(stack.link_efficiency, tier.link)
-        if share is None:
-            raise UsageError(
-                f"stack {stack.name}: no link_efficiency for {tier.link}, which {system.name} has; add it, or take "
-                "another stack with --stack"
-            )
         tiers.append(
             TierRates(
                 name=tier.name,

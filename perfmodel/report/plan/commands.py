@@ -55,8 +55,12 @@ def explain_command(
     if run.acceptance and run.acceptance not in [table.name for table in request.model.acceptance[:1]]:
         words += ["--acceptance", run.acceptance]
     stack = run.prefill_stack if apart else run.stack
+    if stack is None and run.engine is not None:
+        stack = machine.stack.word
     if stack and stack != machine.system.spec.default_stack:
         words += ["--stack", stack]
+    if run.engine is not None and (engine := request.engines[phase]) is not None:
+        words += ["--engine", engine.word]
     for name in () if apart else run.kernels or ():
         words += ["--kernels", name]
     return shlex.join(words)

@@ -7,6 +7,7 @@ from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.extrapolations import extrapolations
+from perfmodel.report.layout_words import software_words
 from perfmodel.report.memory import memory_table
 from perfmodel.report.plan.alternatives import (
     more_of_a_limit_table,
@@ -50,7 +51,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             title=f"{_title(request)}: no feasible plan",
             tables=(missed_table(solution), refused_table(solution)),
             facts=facts,
-            notes=searched,
+            notes=(*searched, *_software(request)),
         )
     facts |= plan_facts(answer, best) | sure_facts(answer)
     facts["explain"] = {
@@ -114,6 +115,18 @@ def _searched(answer: Planned) -> tuple[str, ...]:
     )
 
 
+def _software(request: PlanRequest) -> tuple[str, ...]:
+    """Return stack and engine of the deployment, and of prefill where it has others."""
+    words = {
+        phase: software_words(
+            machine.stack.spec.name, None if (engine := request.engines[phase]) is None else engine.word
+        )
+        for phase, machine in request.machines.items()
+    }
+    same = words["prefill"] == words["decode"]
+    return (f"software: {words['decode']}", *(() if same else (f"software of prefill: {words['prefill']}",)))
+
+
 def _tightened(answer: Planned) -> tuple[str, ...]:
     """Return the limits that the search was held to so that those asked for are met with the chance asked for."""
     asked, under, confidence = (
@@ -136,6 +149,7 @@ def _notes(
     """Return what a reader of the plan has to know, and how to have its pools explained."""
     search, cases = request.search, request.cases
     return (
+        *_software(request),
         *domains_in_words(search),
         *((NO_TTFT,) if search.targets.ttft is None else ()),
         *((MIXED_UNTESTED,) if best.mixed else ()),

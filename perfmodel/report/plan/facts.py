@@ -19,11 +19,15 @@ def asked_facts(answer: Planned) -> dict[str, Any]:
     """Return what was asked for, and how the search went."""
     solution, request, search = answer.solution, answer.request, answer.request.search
     names = {phase: machine.system.spec.name for phase, machine in request.machines.items()}
+    stacks = {phase: machine.stack.spec.name for phase, machine in request.machines.items()}
+    engines = {phase: None if engine is None else engine.word for phase, engine in request.engines.items()}
     return {
         "status": solution.status.value,
         "model": request.model.name,
         "system": names["decode"],
         "prefill_system": names["prefill"],
+        **{"stack": stacks["decode"], "engine": engines["decode"]},
+        **{"prefill_stack": stacks["prefill"], "prefill_engine": engines["prefill"]},
         "isl": request.case.isl,
         "osl": request.case.osl,
         "acceptance": request.acceptance,
