@@ -479,7 +479,9 @@ def kept(name: str, tp: int = 1) -> Kept:
     limit = spec.get("sliding_window") or spec.get("attention_chunk_size")
     if limit:
         return Kept(window_token=entry, window=limit)
-    return Kept(token=entry + (2 * DI / hand.index_ratio if hand.index else 0))
+    # tokens that wait to make a pooled key, and what weighs them
+    waiting = 2 * 2 * DI * hand.index_ratio if hand.index and hand.index_ratio > 1 else 0
+    return Kept(token=entry + (2 * DI / hand.index_ratio if hand.index else 0), state=waiting)
 
 
 @pytest.mark.parametrize("tp", [1, 4])
@@ -1023,7 +1025,7 @@ REAL: dict[str, tuple[int, dict[str, Any], float, float, float]] = {
         },
         124.91,
         11968 / 11,
-        0,
+        2048,  # up to 4 keys and what weighs them wait to be pooled
     ),
     "GLM-5.3-Flash, linear": (
         4096,

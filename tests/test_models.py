@@ -1,7 +1,9 @@
 """Models on file: their weights, caches and attention, counted a second time, and every one explained."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,6 +309,40 @@ def test_a_die_that_has_all_keeps_every_weight_once(model: ModelSpec, draft: int
     drafts = draft * counted.draft / max(model.num_nextn_predict_layers, 1)
     kept = sum(float(size) for _, _, size in kept_weights(ledger, family))
     assert kept / 2 == pytest.approx(counted.total + drafts, rel=1e-9)
+
+
+# What a config says
+
+CONFIGS = Path(__file__).parent / "data" / "model_configs"
+#: on no file: its layers read caches that other layers keep
+UNSAID = "deepseek-v4.1-flash"
+#: what a file has from elsewhere than a config, or from that of another release
+BESIDE = {
+    "glm-4.5": {"max_position_embeddings"},  # the config is that of 4.7
+    "qwen3-235b-a22b": {"intermediate_size"},  # which no layer has
+    "qwen3-next-80b-a3b": {"num_nextn_predict_layers"},
+}
+
+
+def layers_of(model: ModelSpec) -> Counter[tuple[str, str]]:
+    """Return how many layers there are of each attention and feed-forward, however they are grouped."""
+    layers: Counter[tuple[str, str]] = Counter()
+    for group in model.groups:
+        layers[model.attention_of(group).model_dump_json(), group.feed_forward] += group.count
+    return layers
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem != UNSAID))
+def test_files_say_what_configs_say(name: str) -> None:
+    """Two ways to a model: its file, and its config as it is read."""
+    on_file, read = catalog.load_model(name).spec, catalog.load_path("models", CONFIGS / f"{name}.json").spec
+    assert layers_of(on_file) == layers_of(read)
+    plain = {"hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings", "hc_mult"}
+    plain |= {"num_nextn_predict_layers", "tie_word_embeddings"}
+    for key in plain - BESIDE.get(on_file.name, set()):
+        assert getattr(on_file, key) == getattr(read, key), key
+    one, other = (m.experts and m.experts.model_dump(exclude={"real_experts_per_tok"}) for m in (on_file, read))
+    assert one == other
 
 
 # Counted again, from the sizes alone
