@@ -143,8 +143,9 @@ def test_cache_counted() -> None:
     latent = sum(3 for _ in range(7)) + sum(2 for _ in range(5))
     found = attention.mla_cache_bytes(kv_lora_rank=7, qk_rope_head_dim=5, latent_bytes=3, rope_bytes=2)
     assert found == latent
-    keys = values = sum(3 for _ in range(5) for _ in range(7))
-    assert attention.gqa_cache_bytes(num_key_value_heads=5, head_dim=7, element_bytes=3) == keys + values
+    keys, values = (sum(3 for _ in range(5) for _ in range(each)) for each in (7, 11))
+    found = attention.gqa_cache_bytes(num_key_value_heads=5, head_dim=7, v_head_dim=11, element_bytes=3)
+    assert found == keys + values
 
 
 # ----------------------------------------------------------------------------------------------------- collectives

@@ -14,8 +14,8 @@ from tests.builders import deepseek_case, rates_of
     ("printed_kb", "value"),
     [
         (70.272, 61 * mla_cache_bytes(kv_lora_rank=512, qk_rope_head_dim=64, latent_bytes=2, rope_bytes=2)),
-        (327.680, 80 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, element_bytes=2)),
-        (516.096, 126 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, element_bytes=2)),
+        (327.680, 80 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, v_head_dim=128, element_bytes=2)),
+        (516.096, 126 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, v_head_dim=128, element_bytes=2)),
     ],
 )
 def test_kv_bytes_per_token(printed_kb: float, value: float) -> None:

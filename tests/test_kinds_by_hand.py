@@ -444,6 +444,125 @@ def test_a_prefill_step_of_a_state(name: str, chunk: int) -> None:
     assert near(got.activation_bytes, 2 * 3 * 60 / steps * (2 * nk * dk + 2 * NV * LV + passed + passed))
 
 
+# ----------------------------------------------------------------------------------------- activations, shapes, kernels
+
+
+def vectors(found: dict[str, Op], name: str, flop: float, elements: float) -> None:
+    """Check a pass of the vector cores over BF16 elements, read or written."""
+    op = found[name]
+    assert (op.operator, op.engine) == ("vector", "vector")
+    assert near(op.flop, flop) and near(op.activation_bytes, 2 * elements), name
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_passes_over_activations(phase: str, tp: int) -> None:
+    """Elements that rows read and write: rotation 3 FLOP, gate 5, norm with a gate 8, a tap 2, a score compared 2."""
+    tokens = 3 * 2 if phase == "decode" else 3 * 60
+    axes = {"tp": tp} | ({"draft": 1} if phase == "decode" else {})
+
+    def found(name: str, precision: str = "bf16") -> dict[str, Op]:
+        return rows(ledger_of(KINDS[name].spec, family_of(phase, precision=precision), **axes))
+
+    heads, keys = HEADS / tp, G / tp
+    got = found("gqa gated by channels")
+    width = heads * DQ + keys * (DQ + GV)
+    vectors(got, "rope_cache", 3 * tokens * (heads + keys) * DQ, tokens * 2 * width)
+    vectors(got, "gated", 5 * tokens * heads * GV, tokens * 3 * heads * GV)
+    assert near(got["gate"].activation_bytes, 2 * tokens * (HIDDEN + heads * GV))
+    assert near(got["qkv"].activation_bytes, 2 * tokens * (HIDDEN + width)) and got["qkv"].prefetched
+    assert near(got["core"].activation_bytes, 2 * tokens * (heads + keys) * (DQ + GV))
+    assert near(found("gqa gated by heads")["gate"].columns, heads)
+    got = found("mfa")
+    assert near(got["qkv"].columns, QL + DQ + GV) and near(got["q_up"].columns, heads * DQ) and got["q_up"].prefetched
+    assert near(got["q_up"].activation_bytes, 2 * tokens * (QL + heads * DQ))
+
+    for name in ("mla, sparse", "gqa, sparse", "compressed, sparse", "mla, sparse, pooled keys"):
+        got, hand = found(name), KINDS[name]
+        rank = {"mla": QL, "gqa": HIDDEN, "compressed": CQL}[hand.spec["kind"]]
+        made = DI if hand.spec["kind"] != "compressed" else 4 * DI
+        made += DI if "pooled" in name else 0
+        assert near(got["index_query"].activation_bytes, 2 * tokens * (rank + NI * DI))
+        assert near(got["index_key"].activation_bytes, 2 * tokens * (HIDDEN + made + NI))
+        assert near(got["index_scan"].activation_bytes, 2 * tokens * NI * DI)
+        pairs = (tokens * 60 if phase == "decode" else 3 * 60 * 61 / 2) / hand.index_ratio
+        vectors(got, "top_k", 2 * pairs, tokens * 2 * K)
+        assert near(got["index_scan"].context, 60 / hand.index_ratio) and got["index_scan"].heads == NI
+        assert got["index_scan"].query_rows == (NI * 2 if phase == "decode" else None)
+        assert got["index_scan"].sequences == got["core"].sequences == 3
+        assert not got["index_query"].prefetched and not got["index_key"].prefetched
+    assert near(found("mla, sparse")["core"].activation_bytes, 2 * tokens * heads * (KL + DR + KL))
+    assert ("kv_up" in found("mla, sparse")) is False and "k_up" in found("mla, sparse")
+
+    for name in LINEAR[:1]:
+        got, values, mix = found(name), VD / tp, (2 * KD + VD) / tp
+        vectors(got, "convolution", 2 * 4 * tokens * mix, tokens * 2 * mix)
+        vectors(got, "gated_norm", 8 * tokens * values, tokens * 3 * values)
+        assert near(got["qkv"].columns, mix + 2 * NV / tp + values) and got["qkv"].prefetched
+        if phase == "decode":
+            assert near(got["state"].activation_bytes, 2 * tokens * (2 * KD + 2 * VD) / tp)
+        quantised = found(name, "w8a8")["output_quant"]
+        assert near(quantised.flop, 2 * tokens * values) and near(quantised.activation_bytes, 3 * tokens * values)
+    got = found("kimi delta attention")
+    assert [(got[n].columns, got[n].rows) for n in ("decay_down", "decay_up", "gate_down", "gate_up")] == [
+        (5, tokens),
+        (P / tp, tokens),
+        (5, tokens),
+        (P / tp, tokens),
+    ]
+
+    for name, overlap in (("compressed, window alone", 0), ("compressed, heavily", 1), ("compressed, sparse", 2)):
+        got, own = found(name), CH / tp * CD
+        made = 2 * overlap * CD
+        vectors(got, "rope_cache", 3 * tokens * (own + CD + made), tokens * 2 * (own + CD + made))
+        assert near(got["qkv_down"].columns, CQL + CD + made) and near(got["q_up"].columns, own)
+        assert got["qkv_down"].prefetched and got["q_up"].prefetched and not got["o_down"].prefetched
+        down, groups = got["o_down"], COG / tp  # a matrix a group: its heads in, its part out
+        assert (down.matrices, down.rows, down.columns) == (groups, tokens, COL)
+        assert near(down.flop, 2 * tokens * own * COL) and near(
+            down.activation_bytes, 2 * tokens * (own + groups * COL)
+        )
+        assert near(got["o_proj"].activation_bytes, 2 * tokens * (groups * COL + HIDDEN))
+        assert near(got["core"].activation_bytes, 2 * tokens * 2 * own)
+        assert got["core"].query_rows == (CH / tp * 2 if phase == "decode" else None)
+
+
+@pytest.mark.parametrize("name", WITH_CORE)
+def test_contexts_of_cores(name: str) -> None:
+    """What one sequence has a core read: in decode all its queries', in prefill what the last token sees."""
+    hand = KINDS[name]
+    near_by = 0 if hand.window is None else hand.window
+    decode = rows(ledger_of(hand.spec, draft=1))["core"]
+    sees = hand.sees(60) if name != "gqa in pieces" else PIECE / 2
+    read = sees if hand.choice is None else min(60, 2 * hand.choice)
+    assert near(decode.context, read / hand.ratio + near_by)
+    assert decode.sequences == 3 and near(decode.heads, hand.spec["num_attention_heads"])
+    prefill = rows(ledger_of(hand.spec, family_of("prefill")))["core"]
+    last = hand.sees(60) / hand.ratio + near_by
+    assert near(prefill.context, last) and prefill.sequences == 3
+
+
+def test_what_a_window_unfolds() -> None:
+    """Chunks of 15 behind 15 found ready: keys and values of 11 tokens before each, at most of all there are."""
+    family, traffic = family_of("prefill", chunked=True), replace(TRAFFIC, prefix_hit=0.25)
+    got = rows(ledger_of(latent(sliding_window=WINDOW), family, traffic, chunk=15))
+    assert near(got["core"].activation_bytes, 2 * HEADS * (DN + DR + DV) * (3 * 15 + 3 * (15 + WINDOW)))
+    assert near(got["core"].context, WINDOW) and near(got["kv_up"].rows, 3 * (15 + WINDOW))
+
+
+@pytest.mark.parametrize(
+    "kind", ["compressed, sparse", "compressed, heavily", "gated delta net", "gqa gated by channels"]
+)
+def test_output_projections_of_kinds(kind: str) -> None:
+    """Heads swapped for tokens: a die sends each other one a quarter of its tokens, and has the projection whole."""
+    hand = KINDS[kind]
+    inner = {"compressed": COG * COL, "linear": VD, "gqa": HEADS * GV}[hand.spec["kind"]]
+    got = rows(ledger_of(hand.spec, family_of(reduction="all_to_all"), tp=4, batch=8))
+    sent = got["swap_heads"].exchange
+    assert sent is not None and near(sent.payload, 2 * 8 / 4 * inner / 4)
+    assert near(got["o_proj"].weight_bytes, 2 * inner * HIDDEN) and near(got["o_proj"].rows, 2)
+
+
 # ------------------------------------------------------------------------------------------- caches, states, transfers
 
 

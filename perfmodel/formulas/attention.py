@@ -269,15 +269,12 @@ def mla_cache_bytes(*, kv_lora_rank: Count, qk_rope_head_dim: Count, latent_byte
     return kv_lora_rank * latent_bytes + qk_rope_head_dim * rope_bytes
 
 
-def gqa_cache_bytes(
-    *, num_key_value_heads: Count, head_dim: Count, element_bytes: Bytes, v_head_dim: Count | None = None
-) -> Bytes:
+def gqa_cache_bytes(*, num_key_value_heads: Count, head_dim: Count, v_head_dim: Count, element_bytes: Bytes) -> Bytes:
     """Bytes that grouped-query attention caches per token and layer; values may have heads of another size.
 
     Source: [deepseek2025insights] table 1.
 
-    >>> 126 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, element_bytes=2)
+    >>> 126 * gqa_cache_bytes(num_key_value_heads=8, head_dim=128, v_head_dim=128, element_bytes=2)
     516096
     """
-    both = 2 * head_dim if v_head_dim is None else head_dim + v_head_dim
-    return num_key_value_heads * both * element_bytes
+    return num_key_value_heads * (head_dim + v_head_dim) * element_bytes

@@ -76,7 +76,7 @@ def entry_bytes(attention: MlaSpec | GqaSpec | CompressedSpec, family: Family) -
             return gqa_cache_bytes(
                 num_key_value_heads=attention.num_key_value_heads,
                 head_dim=attention.head_dim,
-                v_head_dim=attention.v_head_dim,
+                v_head_dim=attention.value_dim,
                 element_bytes=element,
             )
         case CompressedSpec():

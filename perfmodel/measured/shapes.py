@@ -128,7 +128,12 @@ def _decode(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
             cache=cache,
         ), shape
     assert isinstance(attention, GqaSpec)
-    cache = gqa_cache_bytes(num_key_value_heads=row["kv_heads"], head_dim=attention.head_dim, element_bytes=BF16)
+    cache = gqa_cache_bytes(
+        num_key_value_heads=row["kv_heads"],
+        head_dim=attention.head_dim,
+        v_head_dim=attention.value_dim,
+        element_bytes=BF16,
+    )
     return grouped_query_core(
         attention,
         "attention_decode",
