@@ -18,6 +18,7 @@ from perfmodel.files.folders import (
     as_path,
     file_name,
     from_here,
+    is_folder,
     is_kept,
     is_near,
     is_on_file,
@@ -197,7 +198,7 @@ def load(kind: str, name: str) -> Known[Any]:
     word = name.lower()
     if _is_path(kind, name):
         return load_path(kind, config_in(Path(name)) if kind == "models" else Path(name))
-    if is_there(Path(name)) and not (kind == "models" and (Path(name).is_dir() or word in hub_names())):
+    if is_there(Path(name)) and not (kind == "models" and (is_folder(Path(name)) or word in hub_names())):
         raise UsageError(
             f"{kind.rstrip('s')}: {name!r} is no YAML file; allowed: a name on file, or a path ending in .yaml"
         )

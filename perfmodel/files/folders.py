@@ -38,6 +38,11 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder at a path."""
+    return is_there(path) and path.is_dir()
+
+
 def is_path(name: str) -> bool:
     """Return whether a name is the path of a file of the user's."""
     return name.endswith((".yaml", ".yml")) or "/" in name

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import UsageError, printable
-from perfmodel.files.folders import is_there
+from perfmodel.files.folders import is_folder, is_there
 from perfmodel.files.model_configs.config import nests, states_layers
 from perfmodel.files.reader import Reader, unsourced
 from perfmodel.specs.model import ModelSpec
@@ -41,7 +41,7 @@ def what_is(path: Path) -> What:
 
     Raises ``UsageError`` where it cannot be read, ``DataError`` where it is neither YAML nor JSON.
     """
-    if path.is_dir():
+    if is_folder(path):
         return What.config
     data = Reader(path, recorded=unsourced).read()
     if is_config(data):
@@ -57,12 +57,12 @@ def named(word: str) -> What | None:
     path = Path(word)
     if word.lower().endswith(SUFFIXES):
         return what_is(path)
-    return What.config if is_there(path) and path.is_dir() else None
+    return What.config if is_folder(path) else None
 
 
 def config_in(path: Path) -> Path:
     """Return the config in a folder, a file as it is.  Raises ``UsageError`` for a folder without one."""
-    if not (is_there(path) and path.is_dir()):
+    if not is_folder(path):
         return path
     for name in CONFIGS:
         if is_there(path / name):

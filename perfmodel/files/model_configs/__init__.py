@@ -1,1 +1,1 @@
-"""Models as hubs hold them: a config.json or params.json read as it is."""
+"""How is a model read as hubs hold it, in a config.json or params.json?"""
