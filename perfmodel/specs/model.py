@@ -217,6 +217,10 @@ class ModelSpec(Spec):
             if self.first_k_dense_replace:
                 faults.append("layers say which are dense; leave out first_k_dense_replace")
             known = [MAIN, *self.attentions]
+            alike = [(group.attention, group.has_experts) for group in self.layers]
+            for attention, routed in dict.fromkeys(pair for pair in alike if alike.count(pair) > 1):
+                kind = "with experts" if routed else "without experts"
+                faults.append(f"layers name attention {attention!r} {kind} twice; join these groups into one")
             for group in self.layers:
                 if group.attention not in known:
                     faults.append(f"layers name attention {group.attention!r}; allowed: {', '.join(known)}")
