@@ -98,6 +98,7 @@ def command(
     with_: options.WithOption = None,
     set_: options.SetOption = None,
     memory_share: options.MemoryShareOption = None,
+    max_context: options.MaxContextOption = None,
     sources: Annotated[
         bool,
         typer.Option(
@@ -198,16 +199,17 @@ def _run_of(context: typer.Context) -> Any:
     if given["evidence"] is not None:
         _refuse_beside(
             context,
-            ("evidence", "stack", "engine", "kernels", "site", "with_", "acceptance"),
-            "--evidence brings all conditions of its row but --stack, --engine, --kernels, --site, --acceptance and "
-            "--with; drop {words}, or drop --evidence",
+            ("evidence", "stack", "engine", "kernels", "site", "with_", "acceptance", "max_context"),
+            "--evidence brings all conditions of its row but --stack, --engine, --kernels, --site, --acceptance, "
+            "--max-context and --with; drop {words}, or drop --evidence",
         )
         return of_evidence(given["evidence"], given)
     if given["model"] is not None and named(given["model"]) is What.plan:
         _refuse_beside(
             context,
-            ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance"),
-            "a plan file brings all conditions but --phase, --stack, --engine, --kernels, --site and --acceptance; "
+            ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance", "max_context"),
+            "a plan file brings all conditions but --phase, --stack, --engine, --kernels, --site, --acceptance and "
+            "--max-context; "
             "drop {words}; to change one, use --with",
         )
         return of_plan(given["model"], given)

@@ -167,6 +167,15 @@ MemoryShareOption = Annotated[
         "stack's.",
     ),
 ]
+MaxContextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-context",
+        metavar="N",
+        help="Tokens of context the model takes at most, like 131072, 128k or 1M, as with rope scaling; default: what "
+        "its file says.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set any other key of the layout, like cp=2; may be repeated."),

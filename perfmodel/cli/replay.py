@@ -77,6 +77,7 @@ def command(
     tpot: Annotated[
         str | None, typer.Option("--tpot", help="Limit on time per output token: 50ms (mean) or p90=50ms.")
     ] = None,
+    max_context: options.MaxContextOption = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out lines that are no requests; they are counted by kind.")
     ] = False,

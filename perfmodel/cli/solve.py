@@ -63,6 +63,8 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
                 texts.append(f"{word}={limit}")
         if texts:
             found[wait] = texts
+    if "max_context" in found:
+        found["max_context"] = str(found["max_context"])
     if "kv" in found:
         found["kv"] = CachePrecision(found["kv"])
     return found
@@ -206,6 +208,7 @@ def command(
     top: Annotated[int | None, typer.Option("--top", help="Plans shown, the best included; default: 5.")] = None,
     with_: options.WithOption = None,
     memory_share: options.MemoryShareOption = None,
+    max_context: options.MaxContextOption = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the best plan to a file.")
     ] = None,
@@ -289,6 +292,7 @@ def command(
         prefill_stack=prefill_stack,
         allow_scale_out=allow_scale_out or None,
         memory_share=inputs.share(memory_share, "--memory-share"),
+        max_context=inputs.tokens(max_context, "--max-context"),
         top=top,
     )
     answer = planner.planned(run)

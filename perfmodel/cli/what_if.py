@@ -42,6 +42,7 @@ def command(
     stack: options.StackOption = None,
     engine: options.EngineOption = None,
     site: options.SiteOption = None,
+    max_context: options.MaxContextOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Rank what every technique would gain at the same target, batches and core splits chosen anew.
@@ -60,7 +61,15 @@ def command(
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    given = named_run(plan, stack, acceptance, *limits, site=tuple(site or ()), engine=engine)
+    given = named_run(
+        plan,
+        stack,
+        acceptance,
+        *limits,
+        site=tuple(site or ()),
+        engine=engine,
+        max_context=inputs.tokens(max_context, "--max-context"),
+    )
     run = given.run
     if run.mixed:
         again = f"moeplan solve {plan} --with TECHNIQUE=SETTING -o OTHER.json"

@@ -140,9 +140,12 @@ def load_terms(name: str) -> Known[TermsSpec]:
     return load("terms", name)
 
 
-def load_model(name: str) -> Known[ModelSpec]:
-    """Return a model."""
-    return load("models", name)
+def load_model(name: str, max_context: int | None = None) -> Known[ModelSpec]:
+    """Return a model; where ``max_context`` is given, that takes so many tokens of context at most."""
+    known: Known[ModelSpec] = load("models", name)
+    if max_context is None:
+        return known
+    return replace(known, spec=known.spec.model_copy(update={"max_position_embeddings": max_context}))
 
 
 def load_evidence(name: str) -> Known[EvidenceSpec]:

@@ -107,7 +107,7 @@ _AGREEING: dict[str, tuple[str | None, str]] = {
     "stack": ("stacks", "stack"),
     "prefill_on": ("systems", "prefill_system"),
     "prefill_stack": ("stacks", "prefill_stack"),
-    **{key: (None, key) for key in ("isl", "osl", "tpot", "site")},
+    **{key: (None, key) for key in ("isl", "osl", "tpot", "site", "max_context")},
 }
 
 

@@ -43,6 +43,7 @@ SHARED = (
     "running_context",
     "running_deviation",
     "memory_share",
+    "max_context",
 )
 
 

@@ -1,7 +1,6 @@
 """What a user types, read and checked: quantities, techniques, acceptance, lengths."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +8,6 @@ from perfmodel.errors import UsageError
 
 if TYPE_CHECKING:
     from perfmodel.supply.techniques import Techniques
-
-_K = 1024  # tokens of a "k", as lengths are named
-
 
 MOST_SPREAD = 10  # as files may have
 
@@ -41,14 +37,15 @@ def rate(text: str | None, option: str) -> float | None:
 
 
 def tokens(text: str | None, option: str) -> int | None:
-    """Read a length such as '4096' or '4k', which is 4 x 1024."""
+    """Read a length such as '4096', '4k', which is 4 x 1024, or '1M'."""
+    from perfmodel.units import read_tokens
+
     if text is None:
         return None
-    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kK]?)\s*", text)
-    value = float(found[1]) * (_K if found[2] else 1) if found else 0.0
-    if value < 1 or value % 1:
-        raise UsageError(f"{option}: {text!r}; allowed: whole tokens from 1, like 4096 or 4k (4 x 1024)")
-    return positive(int(value), option)
+    try:
+        return positive(read_tokens(text), option)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def limits(wait: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -193,6 +190,13 @@ def check_lengths(model: Any, isl: int, osl: int) -> None:
     positive(isl, "--isl")
     positive(osl, "--osl")
     if isl + osl > model.max_position_embeddings:
-        raise UsageError(
-            f"--isl + --osl: {isl + osl} tokens; allowed: at most {model.max_position_embeddings} for {model.name}"
-        )
+        raise UsageError(f"--isl + --osl: {isl + osl} tokens; {longest_allowed(model, isl + osl)}")
+
+
+def longest_allowed(model: Any, wanted: int) -> str:
+    """Return what a model takes at most, and the option by which it takes more."""
+    enough = 1 << (wanted - 1).bit_length()
+    return (
+        f"allowed: at most {model.max_position_embeddings:,} for {model.name}; a longer one with rope scaling: "
+        f"--max-context {enough}"
+    )

@@ -51,9 +51,9 @@ class _Read:
     remarks: tuple[str, ...] = ()
 
 
-def _read(word: str) -> _Read:
+def _read(word: str, max_context: int | None) -> _Read:
     if word.lower().endswith(".json"):
-        loaded = load_plan(word)
+        loaded = load_plan(word, max_context)
         conditions = loaded.spec.conditions
         return _Read(
             model=loaded.model.spec,
@@ -71,7 +71,7 @@ def _read(word: str) -> _Read:
         {phase: conditions_of(stated, phase) for phase in PHASES} if kind == "deployments" else {stated.phase: stated}
     )
     return _Read(
-        model=load_model(stated.model).spec,
+        model=load_model(stated.model, max_context or stated.max_context).spec,
         each=each,
         machines={phase: machine_of(one) for phase, one in each.items()},
         deployment=stated if kind == "deployments" else None,
@@ -86,9 +86,13 @@ def named_run(
     ttft: float | None = None,
     site: tuple[str, ...] = (),
     engine: str | None = None,
+    max_context: int | None = None,
 ) -> NamedRun:
-    """Return what a word names, with another stack, engine, acceptance, limits and site where they are given."""
-    read = _read(word)
+    """Return what a word names, with another stack, engine, acceptance, limits, site and context where they are given.
+
+    Raises ``UsageError`` for lengths beyond a ``max_context``.
+    """
+    read = _read(word, max_context)
     plan, model, deployment = read.plan, read.model, read.deployment
     asked = Asked() if plan is None else plan.wanted
     batches: dict[Phase, int] = {}
@@ -100,6 +104,8 @@ def named_run(
     remarks: list[str] = []
     scheduled: EngineSpec | None = None
     for phase, conditions in read.each.items():
+        if max_context is not None:
+            inputs.check_lengths(model, conditions.isl, conditions.osl)
         layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
         accepted = inputs.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
         software = software_of(conditions.system, stack=stack, engine=engine, own=conditions.stack)
@@ -109,6 +115,7 @@ def named_run(
             update={
                 "stack": software.stack,
                 "site": site or conditions.site,
+                "max_context": max_context or conditions.max_context,
                 "tpot": tpot or conditions.tpot,
                 "layout": layout,
                 "acceptance": accepted,

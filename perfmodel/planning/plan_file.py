@@ -102,14 +102,16 @@ class LoadedPlan:
     remarks: tuple[str, ...]
 
 
-def load_plan(path: str) -> LoadedPlan:
+def load_plan(path: str, max_context: int | None = None) -> LoadedPlan:
     """Return the plan in a file, its techniques checked against its layouts and its stack.
+
+    ``max_context`` is what its model takes where that is not what the plan says.
 
     Raises ``DataError`` where settings differ or the file is no plan.
     """
     plan = read_plan(Path(path))
     machines = {phase: machine_of(conditions_of(plan.conditions, phase)) for phase in PHASES}
-    model = load_model(plan.conditions.model)
+    model = load_model(plan.conditions.model, max_context or plan.conditions.max_context)
     _check_settings(plan, machines, model.spec, load_techniques(), path)
     remarks = changed_since(plan)
     if plan.version != __version__:
@@ -194,6 +196,7 @@ def _conditions(request: PlanRequest, best: Deployment) -> DeploymentConditions:
         running_deviation=None if case.running_deviation is None else as_float(case.running_deviation),
         tpot=request.search.targets.tpot,
         memory_share=request.run.memory_share,
+        max_context=request.run.max_context,
         prefill=pool(best.prefill, best.prefill_instances),
         decode=pool(best.decode, best.decode_instances),
         mixed=best.mixed,

@@ -78,10 +78,10 @@ class PoolRun:
 def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
     """Return a published row under its own conditions."""
     spec = load_evidence(name).spec
-    model = load_model(spec.conditions.model)
     software = _kept(spec.conditions, given)
+    conditions, model = _reaching(_on(spec.conditions, software, given), given)
     run = _set_up(
-        _on(spec.conditions, software, given),
+        conditions,
         given,
         model=model,
         name=name,
@@ -111,6 +111,17 @@ def _on(conditions: Conditions, software: Software, given: Mapping[str, Any]) ->
     return conditions.model_copy(update={"stack": software.stack, "engine": engine})
 
 
+def _reaching(conditions: Conditions, given: Mapping[str, Any]) -> tuple[Conditions, Known[ModelSpec]]:
+    """Return conditions and their model, of as long a context as options give; refuse lengths that are beyond it."""
+    most = inputs.tokens(given.get("max_context"), "--max-context")
+    if most is not None:
+        conditions = conditions.model_copy(update={"max_context": most})
+    model = load_model(conditions.model, conditions.max_context)
+    if most is not None:
+        inputs.check_lengths(model.spec, conditions.isl, conditions.osl)
+    return conditions, model
+
+
 def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
     """Return one pool of a plan file."""
     inputs.known(given["phase"], sorted(PHASES), "--phase")
@@ -119,10 +130,11 @@ def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
     own = conditions_of(stated, phase).model_copy(update={"engine": stated.engine})
     software = _kept(own, given)
     as_written = not (given["stack"] or given["kernels"] or given.get("site")) and software.stack == own.stack
+    conditions, model = _reaching(_on(own, software, given), given)
     run = _set_up(
-        _on(own, software, given),
+        conditions,
         given,
-        model=plan.model,
+        model=model,
         machine=plan.machines[phase] if as_written else None,
         name=path,
         acceptance=f"plan {path}",
@@ -143,7 +155,8 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     if not isl or (phase == "decode" and not osl):
         raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
     osl = osl if phase == "decode" else 1
-    known = load_model(model)
+    most = inputs.tokens(given["max_context"], "--max-context")
+    known = load_model(model, most)
     positions, origin = inputs.read_acceptance(given["acceptance"], known.spec)
     software = software_of(on, stack=given["stack"], engine=given["engine"])
     taken, remarks = load_machine(on, software.stack, given["kernels"] or ())
@@ -166,6 +179,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         kv_dtype=given["kv"].value,
         tpot=inputs.quantity(given["tpot"], "s", "--tpot"),
         memory_share=inputs.share(given["memory_share"], "--memory-share"),
+        max_context=most,
         **load,
         layout={
             "dies": _dies(given, machine.rates()),
@@ -368,7 +382,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     found = _set_up(
         _on(conditions, chosen, software),
         {**unchanged, "with_": with_},
-        model=load_model(conditions.model),
+        model=load_model(conditions.model, conditions.max_context),
         name=f"with {text}",
         acceptance=run.acceptance,
         vouched=run.vouched,

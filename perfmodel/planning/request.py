@@ -271,7 +271,7 @@ def request_of(run: RunSpec) -> PlanRequest:
     """
     _check(run)
     run = run.filled()
-    known, techniques = catalog.load_model(str(run.model)), catalog.load_techniques()
+    known, techniques = catalog.load_model(str(run.model), run.max_context), catalog.load_techniques()
     model = known.spec
     settings = inputs.settings(run.with_, techniques)
     inputs.refuse_conflicts(settings, techniques)

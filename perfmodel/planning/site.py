@@ -23,7 +23,10 @@ def _rows(name: str) -> tuple[str, str, tuple[SiteRow, ...]]:
     if kind == "evidence":
         row = published(spec)
         return known.file, row.machine.system.spec.name, tuple(rows_of_pool(row))
-    model, machine = catalog.load_model(spec.conditions.model).spec, load_conditions(spec.conditions)
+    model, machine = (
+        catalog.load_model(spec.conditions.model, spec.conditions.max_context).spec,
+        load_conditions(spec.conditions),
+    )
     rows = rows_of_deployment(deployed(spec, model, machine), machine)
     return known.file, machine.system.spec.name, tuple(rows)
 

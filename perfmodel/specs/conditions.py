@@ -50,6 +50,8 @@ class Service(Spec):
     site: tuple[str, ...] = ()
     #: share of the memory that a framework sees which the engine takes, where it is not the stack's
     memory_share: Annotated[float, Gt(0), Ge(LEAST), Le(1)] | None = None
+    #: tokens of context that the model takes at most, where it is not what its file says
+    max_context: PositiveInt | None = None
     #: seconds; the target that fixed the batch of decode where it is not published
     tpot: Annotated[float, Gt(0)] | None = None
 
