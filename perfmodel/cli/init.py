@@ -60,6 +60,7 @@ tpot: {tpot}  # limit on time per output token
 # site: [my-run.yaml]  # rows measured where it is to run
 # memory_share: 0.9  # of the memory a framework sees, which the engine takes; by default the stack's
 # max_context: 128k  # tokens of context that the model takes at most; by default what its file says
+# set: {{hbm: +50%}}  # numbers of a hypothetical machine
 # confidence: 0.9  # least chance of meeting tpot, and ttft
 # top: 5  # plans shown
 # with: [mtp=1]  # techniques, see moeplan list techniques

@@ -122,6 +122,8 @@ def _check_agreement(reader: Reader, plan: PlanSpec) -> None:
             reader.fault(
                 ("run", key), f"{asked!r}, but conditions.{name} is {held!r}; allowed: the same; change either"
             )
+    if (plan.run.set_ or {}) != plan.conditions.set:
+        reader.fault(("run", "set"), "differs from conditions.set; allowed: the same; change either")
     if plan.asked is not None and plan.asked != plan.wanted:
         reader.fault(("asked",), "differs from what run says; allowed: the same; leave it out, run alone counts")
 

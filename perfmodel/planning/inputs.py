@@ -1,6 +1,7 @@
 """What a user types, read and checked: quantities, techniques, acceptance, lengths."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -131,18 +132,51 @@ def refuse_conflicts(chosen: Mapping[str, str], techniques: "Techniques") -> Non
             held[key] = (name, value)
 
 
-def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
-    """Read 'key=value' words of a layout; values are checked where the layout is made."""
+_NEXT = re.compile(r",(?=\s*[\w.-]+\s*=)")  # before another key; values may have commas of their own
+LONGEST_VALUE = 100  # letters of what a number is set to
+
+
+def set_keys(words: Sequence[str] | None) -> dict[str, str]:
+    """Read 'key=value' words, several in one apart by commas; raise ``UsageError`` where one has two values."""
+    found: dict[str, str] = {}
+    for part in (part for word in words or () for part in _NEXT.split(word)):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key or not value:
+            raise UsageError(f"--set: {part.strip()!r}; allowed: a key and a value, like tp=8, hbm=+50% or ub=400GB/s")
+        before = found.setdefault(key, value)
+        if before != value:
+            raise UsageError(f"--set {key}: {before} and {value}; allowed: one value; drop the other")
+    return found
+
+
+def set_apart(words: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return keys of a layout with their values, and numbers of the machine with what they are set to.
+
+    Values are checked where the layout, and the machine, are made.
+    """
     from perfmodel.specs.deployment import LayoutShape
 
-    values: dict[str, Any] = {}
-    for word in words or ():
-        key, equals, value = word.partition("=")
-        known(key, sorted(LayoutShape.model_fields), "--set")
-        if not equals:
-            raise UsageError(f"--set: {word!r}; allowed: a key and a value, like {key}=1")
-        values[key] = word_or_number(value)
-    return values
+    given = set_keys(words)
+    layout = {key: word_or_number(value) for key, value in given.items() if key in LayoutShape.model_fields}
+    return layout, _short_enough({key: value for key, value in given.items() if key not in layout})
+
+
+def set_numbers(words: Sequence[str] | None) -> dict[str, str]:
+    """Return numbers of the machine with what they are set to; refuse keys of a layout."""
+    layout, numbers = set_apart(words)
+    if layout:
+        raise UsageError(
+            f"--set: {', '.join(layout)}: keys of a layout, which is chosen here; allowed: numbers of the machine; "
+            "drop them, or use moeplan explain"
+        )
+    return numbers
+
+
+def _short_enough(numbers: dict[str, str]) -> dict[str, str]:
+    for key, value in numbers.items():
+        if len(value) > LONGEST_VALUE:
+            raise UsageError(f"--set {key}: {len(value)} letters; allowed: up to {LONGEST_VALUE}")
+    return numbers
 
 
 def word_or_number(text: str) -> Any:

@@ -10,6 +10,7 @@ from perfmodel.files.results import find
 from perfmodel.planning import inputs
 from perfmodel.planning.best_batches import as_it_is
 from perfmodel.planning.compare import Instances, Whole, whole_of
+from perfmodel.planning.hypothetical import asked_numbers, refuse_two_shares, told
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.pools import Pool, Run
 from perfmodel.planning.site import machine_of
@@ -22,6 +23,7 @@ from perfmodel.specs.machine import EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec
 from perfmodel.supply.machine import Machine
+from perfmodel.supply.set_numbers import refuse_unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +89,11 @@ def named_run(
     site: tuple[str, ...] = (),
     engine: str | None = None,
     max_context: int | None = None,
+    numbers: Mapping[str, str] | None = None,
 ) -> NamedRun:
-    """Return what a word names, with another stack, engine, acceptance, limits, site and context where they are given.
+    """Return what a word names, with others of what a user may give.
 
-    Raises ``UsageError`` for lengths beyond a ``max_context``.
+    ``numbers`` of its machine are set by hand.  Raises ``UsageError`` for lengths beyond a ``max_context``.
     """
     read = _read(word, max_context)
     plan, model, deployment = read.plan, read.model, read.deployment
@@ -116,14 +119,20 @@ def named_run(
                 "stack": software.stack,
                 "site": site or conditions.site,
                 "max_context": max_context or conditions.max_context,
+                "set": asked_numbers(conditions.set, numbers or {}),
                 "tpot": tpot or conditions.tpot,
                 "layout": layout,
                 "acceptance": accepted,
             }
         )
-        same = software.stack == conditions.stack and not site
+        same = software.stack == conditions.stack and not site and not numbers
         machine = read.machines[phase] if same else machine_of(changed)
         pools[phase] = Pool(conditions=_with_batch(changed, model, machine), machine=machine)
+    machines = [pool.machine for pool in pools.values()]
+    if numbers:
+        refuse_unknown(numbers, machines)
+        refuse_two_shares(numbers, next(iter(pools.values())).conditions.memory_share)
+    remarks += told(machines)
     first = next(iter(pools.values()))
     run = Run(
         model=model,
@@ -145,7 +154,7 @@ def named_run(
         whole=whole,
         instances=counts,
         engine=scheduled,
-        remarks=(*read.remarks, *dict.fromkeys(remarks)),
+        remarks=tuple(dict.fromkeys((*read.remarks, *remarks))),
     )
 
 

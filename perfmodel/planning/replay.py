@@ -14,6 +14,7 @@ from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.files.workloads import load_workload
 from perfmodel.planning import inputs
+from perfmodel.planning.hypothetical import told
 from perfmodel.planning.plan_file import LoadedPlan, load_plan, sustained_rate
 from perfmodel.planning.software import engine_on
 from perfmodel.prediction.deployment import short_form
@@ -179,7 +180,7 @@ def replayed(given: Mapping[str, Any]) -> Replayed:
         limits=kept,
         within=within,
         goodput=None if within is None else within * served.rate,
-        remarks=(*plan.remarks, *remarks, *load.remarks),
+        remarks=(*plan.remarks, *told(plan.machines.values()), *remarks, *load.remarks),
     )
 
 
