@@ -50,7 +50,8 @@ def read_plan(path: Path) -> PlanSpec:
     for name in spec.files:
         if not is_near(path_of(name), path):
             reader.fault(
-                ("files",), f"{name!r}; allowed: files below the data's root, and files in the folder of the plan"
+                ("files",),
+                f"{name!r}; allowed: files below the data's root and below --data, and files in the folder of the plan",
             )
     check_references(reader, "deployments", spec)
     if spec.run is not None:
