@@ -123,6 +123,24 @@ class Unit:
 
 HOUR = 3600.0  # s
 
+#: tokens of a "k" and an "M", as lengths are named
+TOKENS = {"": 1, "k": 1024, "M": 1024**2}
+_TOKENS = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kKmM]?)\s*")
+
+
+def read_tokens(text: str) -> int:
+    """Return a length such as '4096', '4k' or '1M' in tokens; raise ``ValueError`` where it is none.
+
+    >>> read_tokens("128k"), read_tokens("1M")
+    (131072, 1048576)
+    """
+    found = _TOKENS.fullmatch(text)
+    value = float(found[1]) * TOKENS[found[2].lower() if found[2] in "kK" else "M"] if found else 0.0
+    if value < 1 or value % 1:
+        raise ValueError(f"{text!r}; allowed: whole tokens from 1, like 4096, 4k (4 x 1024) or 1M (1024 x 1024)")
+    return int(value)
+
+
 Dimensionless = Annotated[Num, Unit("1")]
 Count = Annotated[Num, Unit("1")]
 Fraction = Annotated[Num, Unit("1")]

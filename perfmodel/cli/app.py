@@ -69,6 +69,19 @@ def _spoken(context: typer.Context, param: typer.CallbackParam, given: options.L
     return given
 
 
+def _with_data(context: typer.Context, param: typer.CallbackParam, given: list[str] | None) -> Any:
+    """Use the folders of --data, which stands before the command or after it; without it those of before are left."""
+    from perfmodel.files.folders import use
+
+    if context.resilient_parsing:
+        return given
+    told = context.find_root().meta.setdefault("data", [])
+    told += given or ()
+    if given or context.parent is None:
+        use(told)
+    return given
+
+
 @app.callback(help=HELP)
 def root(
     version: Annotated[
@@ -83,6 +96,17 @@ def root(
             "--verbose", "-v", callback=_told, expose_value=False, help="Say on stderr which files are read, and when."
         ),
     ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            callback=_with_data,
+            expose_value=False,
+            help="Folder of your own data beside what is on file, with chips, systems, models, ...; may be repeated; "
+            "~/.local/share/moeplan, or moeplan in $XDG_DATA_HOME, is used where it is there.",
+        ),
+    ] = None,
     lang: Annotated[
         options.Language | None,
         typer.Option(
@@ -120,7 +144,7 @@ for _command in app.registered_commands:
 def program() -> Any:
     """Return the program with all its commands; --quiet and --verbose may stand after a command as well."""
     group: Any = typer.main.get_command(app)
-    everywhere = [param for param in group.params if param.name in ("quiet", "verbose", "lang")]
+    everywhere = [param for param in group.params if param.name in ("quiet", "verbose", "data", "lang")]
     for command in group.commands.values():
         command.params += everywhere
     return group

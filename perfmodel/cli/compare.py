@@ -20,6 +20,7 @@ def command(
     """
     from perfmodel.planning.compare import differences, row_differences, shared_phases
     from perfmodel.planning.named_run import named_run
+    from perfmodel.report.hypothetical import hypothetical
     from perfmodel.report.plan_compare import compare_document
 
     one, two = (named_run(word, site=tuple(site or ())) for word in (first, second))
@@ -36,4 +37,5 @@ def command(
         differences(one.run, two.run, (one.instances, two.instances)),
         row_differences(one.run, two.run),
     )
-    options.show(found, format_, [*one.remarks, *two.remarks])
+    machines = [pool.machine for named in (one, two) for pool in named.run.pools.values()]
+    options.show(hypothetical(found, machines), format_, [*one.remarks, *two.remarks])

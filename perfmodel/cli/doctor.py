@@ -26,12 +26,13 @@ def _files() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     faults: list[dict[str, Any]] = []
     for kind, where in folders.FOLDERS.items():
         folder = folders.root() / where
-        names = folders.names(kind)
+        entries = folders.entries(kind)
+        names = sorted(entries)
         before = len(faults)
         bad = 0
         for name in names:
             try:
-                load_path(kind, folder / f"{name}.yaml")
+                load_path(kind, entries[name])
             except MoeplanError as error:
                 bad += 1
                 faults += [{"kind": kind, "file": name, "fault": line} for line in str(error).splitlines()]

@@ -98,6 +98,7 @@ def command(
     with_: options.WithOption = None,
     set_: options.SetOption = None,
     memory_share: options.MemoryShareOption = None,
+    max_context: options.MaxContextOption = None,
     sources: Annotated[
         bool,
         typer.Option(
@@ -148,6 +149,7 @@ def command(
     from perfmodel.planning.pool_run import other_than
     from perfmodel.planning.step_uncertainty import step_intervals, step_sensitivity
     from perfmodel.report.clients import with_clients
+    from perfmodel.report.hypothetical import hypothetical
     from perfmodel.report.step import View, step_document
 
     run = _run_of(context)
@@ -180,6 +182,7 @@ def command(
     )
     if run.clients is not None:
         document = with_clients(document, run)
+    document = hypothetical(document, [machine])
     of_other = () if other is None else other.remarks
     options.show(document, format_, list(dict.fromkeys((*run.remarks, *of_other))))
     if not (run.fits and run.meets_tpot):
@@ -198,16 +201,17 @@ def _run_of(context: typer.Context) -> Any:
     if given["evidence"] is not None:
         _refuse_beside(
             context,
-            ("evidence", "stack", "engine", "kernels", "site", "with_", "acceptance"),
-            "--evidence brings all conditions of its row but --stack, --engine, --kernels, --site, --acceptance and "
-            "--with; drop {words}, or drop --evidence",
+            ("evidence", "stack", "engine", "kernels", "site", "with_", "acceptance", "max_context", "set_"),
+            "--evidence brings all conditions of its row but --stack, --engine, --kernels, --site, --acceptance, "
+            "--max-context, --set and --with; drop {words}, or drop --evidence",
         )
         return of_evidence(given["evidence"], given)
     if given["model"] is not None and named(given["model"]) is What.plan:
         _refuse_beside(
             context,
-            ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance"),
-            "a plan file brings all conditions but --phase, --stack, --engine, --kernels, --site and --acceptance; "
+            ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance", "max_context", "set_"),
+            "a plan file brings all conditions but --phase, --stack, --engine, --kernels, --site, --acceptance, "
+            "--max-context and --set; "
             "drop {words}; to change one, use --with",
         )
         return of_plan(given["model"], given)
@@ -229,6 +233,7 @@ def _formula(names: list[str], run: Any, format_: options.Format) -> None:
     """Show closed forms of numbers of the report."""
     from perfmodel.prediction.scenario import resolve
     from perfmodel.report.closed_form import formula_document
+    from perfmodel.report.hypothetical import hypothetical
 
     resolved, notes = run.resolved, tuple[str, ...]()
     if run.between is not None:
@@ -236,5 +241,5 @@ def _formula(names: list[str], run: Any, format_: options.Format) -> None:
         alone = f"{run.name}: mixed serving; the forms are of a {run.conditions.phase} step alone, without the "
         notes = (alone + "steps of the other phase in between: TPOT, rate and memory are not the plan's",)
     title = f"{run.model.name} {run.conditions.phase} on {run.machine.system.spec.name}"
-    document = formula_document(names, resolved, run.machine, title=title)
+    document = hypothetical(formula_document(names, resolved, run.machine, title=title), [run.machine])
     options.show(replace(document, notes=(*document.notes, *notes)), format_, [*run.remarks])

@@ -59,6 +59,8 @@ tpot: {tpot}  # limit on time per output token
 # kernels: [my-kernels.yaml]  # kernel sets that come before the stack's
 # site: [my-run.yaml]  # rows measured where it is to run
 # memory_share: 0.9  # of the memory a framework sees, which the engine takes; by default the stack's
+# max_context: 128k  # tokens of context that the model takes at most; by default what its file says
+# set: {{hbm: +50%}}  # numbers of a hypothetical machine
 # confidence: 0.9  # least chance of meeting tpot, and ttft
 # top: 5  # plans shown
 # with: [mtp=1]  # techniques, see moeplan list techniques

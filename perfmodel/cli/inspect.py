@@ -58,24 +58,35 @@ def list_command(
                 title="On file: techniques",
                 tables=(catalogue_table(specs),),
                 facts={"count": len(specs)},
-                notes=("set one with --with NAME=SETTING; see what each is worth with: moeplan what-if",),
+                notes=(
+                    "set one with --with NAME=SETTING; see what each is worth with: moeplan what-if",
+                    *(f"yours: {name}" for name in folders.own_names("techniques")),
+                ),
             ),
             format_,
             [],
         )
         return
     rows = []
+    yours = {each: folders.own_names(each) for each in KINDS if folders.own_names(each)}
     for each in [_kind(kind)] if kind else KINDS:
         for name in folders.names(each):
             spec = catalog.load(each, name).spec
             rows.append(
-                {"kind": each, "name": name, "title": spec.title, "aliases": ", ".join(getattr(spec, "aliases", ()))}
+                {
+                    "kind": each,
+                    "name": name,
+                    "title": spec.title,
+                    "aliases": ", ".join(getattr(spec, "aliases", ())),
+                    "whose": "yours" if name in yours.get(each, ()) else "",
+                }
             )
     columns = (
         Column("kind", "kind", spare=1 if kind else 0),
         Column("name", "name"),
         Column("title", "what it is"),
         Column("aliases", "also"),
+        *((Column("whose", "whose"),) if yours else ()),
     )
     document = Document(
         schema="moeplan.list/1",

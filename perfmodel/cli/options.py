@@ -167,9 +167,32 @@ MemoryShareOption = Annotated[
         "stack's.",
     ),
 ]
+MaxContextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-context",
+        metavar="N",
+        help="Tokens of context the model takes at most, like 131072, 128k or 1M, as with rope scaling; default: what "
+        "its file says.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set any other key of the layout, like cp=2; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a number of the machine, like hbm=+50%, ub=400GB/s or overhead.request_path=5ms, or any other key of "
+        "the layout, like cp=2; several with commas; may be repeated.",
+    ),
+]
+SetNumberOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a number of the machine, like hbm=+50%, ub=400GB/s or overhead.request_path=5ms; several with "
+        "commas; may be repeated.",
+    ),
 ]
 
 

@@ -77,6 +77,7 @@ def command(
     tpot: Annotated[
         str | None, typer.Option("--tpot", help="Limit on time per output token: 50ms (mean) or p90=50ms.")
     ] = None,
+    max_context: options.MaxContextOption = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out lines that are no requests; they are counted by kind.")
     ] = False,
@@ -91,9 +92,11 @@ def command(
     Without WORKLOAD, requests are drawn: lengths of the plan, or those given, that come at random at the plan's rate.
     """
     from perfmodel.planning.replay import replayed
+    from perfmodel.report.hypothetical import hypothetical
     from perfmodel.report.replay import replay_document
 
     found = replayed(context.params)
-    options.show(replay_document(found), format_, list(found.remarks))
+    document = hypothetical(replay_document(found), found.plan.machines.values())
+    options.show(document, format_, list(found.remarks))
     if found.missed:
         raise typer.Exit(EXIT_INFEASIBLE)

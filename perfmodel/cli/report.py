@@ -90,6 +90,8 @@ def _solving(run: Any) -> list[str]:
         if value is True:
             words.append(option)
             continue
+        if isinstance(value, dict):
+            value = tuple(f"{key}={one}" for key, one in value.items())
         for one in value if isinstance(value, tuple) else (value,):
             words += [option, f"{one}".removesuffix(".0")]
     return words

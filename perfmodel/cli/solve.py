@@ -63,6 +63,10 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
                 texts.append(f"{word}={limit}")
         if texts:
             found[wait] = texts
+    if "max_context" in found:
+        found["max_context"] = str(found["max_context"])
+    if "set_" in found:
+        found["set_"] = [f"{word}={text}" for word, text in found["set_"].items()]
     if "kv" in found:
         found["kv"] = CachePrecision(found["kv"])
     return found
@@ -206,6 +210,8 @@ def command(
     top: Annotated[int | None, typer.Option("--top", help="Plans shown, the best included; default: 5.")] = None,
     with_: options.WithOption = None,
     memory_share: options.MemoryShareOption = None,
+    max_context: options.MaxContextOption = None,
+    set_: options.SetNumberOption = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the best plan to a file.")
     ] = None,
@@ -251,6 +257,7 @@ def command(
             raise UsageError(f"{name}: {money:g}; allowed: more than zero")
     from perfmodel.files.writing import target
     from perfmodel.planning import plan_file, planner
+    from perfmodel.report.hypothetical import hypothetical
     from perfmodel.report.plan.document import plan_document
     from perfmodel.solver.solution import Status
 
@@ -289,6 +296,8 @@ def command(
         prefill_stack=prefill_stack,
         allow_scale_out=allow_scale_out or None,
         memory_share=inputs.share(memory_share, "--memory-share"),
+        max_context=inputs.tokens(max_context, "--max-context"),
+        set_=inputs.set_numbers(set_) or None,
         top=top,
     )
     answer = planner.planned(run)
@@ -297,7 +306,7 @@ def command(
         if front and answer.solution.best
         else ((), None)
     )
-    document = plan_document(answer, *looked)
+    document = hypothetical(plan_document(answer, *looked), answer.request.machines.values())
     options.show(document, format_, list(answer.request.remarks))
     if to is not None:
         for text in _written(to, plan_file.plan_of(answer)):

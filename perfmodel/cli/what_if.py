@@ -42,6 +42,8 @@ def command(
     stack: options.StackOption = None,
     engine: options.EngineOption = None,
     site: options.SiteOption = None,
+    max_context: options.MaxContextOption = None,
+    set_: options.SetNumberOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Rank what every technique would gain at the same target, batches and core splits chosen anew.
@@ -56,12 +58,22 @@ def command(
     from perfmodel.planning.smallest_changes import ways
     from perfmodel.planning.what_if import Effect, effects
     from perfmodel.planning.what_if import pairs as two_by_two
+    from perfmodel.report.hypothetical import hypothetical
     from perfmodel.report.what_if import reach_document, what_if_document
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    given = named_run(plan, stack, acceptance, *limits, site=tuple(site or ()), engine=engine)
-    run = given.run
+    given = named_run(
+        plan,
+        stack,
+        acceptance,
+        *limits,
+        site=tuple(site or ()),
+        engine=engine,
+        max_context=inputs.tokens(max_context, "--max-context"),
+        numbers=inputs.set_numbers(set_),
+    )
+    run, machines = given.run, [pool.machine for pool in given.run.pools.values()]
     if run.mixed:
         again = f"moeplan solve {plan} --with TECHNIQUE=SETTING -o OTHER.json"
         fix = "" if given.plan is None else f"; search again with a change, {again}, and see moeplan compare"
@@ -74,7 +86,9 @@ def command(
         changes += hardware_changes(run, load_chips())
     if goal is not None:
         sets, nearest = ways(run, goal, changes)
-        options.show(reach_document(run, plan, goal, sets, nearest), format_, list(given.remarks))
+        options.show(
+            hypothetical(reach_document(run, plan, goal, sets, nearest), machines), format_, list(given.remarks)
+        )
         if not sets:
             raise typer.Exit(EXIT_INFEASIBLE)
         return
@@ -90,7 +104,7 @@ def command(
     together = two_by_two(run, before, strongest) if pairs else []
     scheduled = None if given.engine is None else given.engine.word
     document = what_if_document(run, plan, before, gains, refused, together, given.whole, engine=scheduled)
-    options.show(document, format_, list(given.remarks))
+    options.show(hypothetical(document, machines), format_, list(given.remarks))
 
 
 def _techniques(only: str | None, every: Mapping[str, Any]) -> list[Any]:

@@ -16,16 +16,18 @@ from perfmodel.files.document import content
 from perfmodel.files.folders import (
     FOLDERS,
     as_path,
+    entries,
     file_name,
     from_here,
     is_folder,
     is_kept,
     is_near,
     is_on_file,
+    is_own,
     is_path,
     is_there,
     names,
-    root,
+    of_roots,
 )
 from perfmodel.files.model_configs.read import read_config
 from perfmodel.files.reader import Reader
@@ -116,6 +118,10 @@ _RECORDED: dict[str, Callable[[tuple[Any, ...]], bool]] = {
 }
 
 
+class AmbiguousError(UsageError):
+    """A word that stands for an entry of the user's own and for another one."""
+
+
 def load_chip(name: str) -> Known[ChipSpec]:
     """Return a chip."""
     return load("chips", name)
@@ -141,9 +147,12 @@ def load_terms(name: str) -> Known[TermsSpec]:
     return load("terms", name)
 
 
-def load_model(name: str) -> Known[ModelSpec]:
-    """Return a model."""
-    return load("models", name)
+def load_model(name: str, max_context: int | None = None) -> Known[ModelSpec]:
+    """Return a model; where ``max_context`` is given, that takes so many tokens of context at most."""
+    known: Known[ModelSpec] = load("models", name)
+    if max_context is None:
+        return known
+    return replace(known, spec=known.spec.model_copy(update={"max_position_embeddings": max_context}))
 
 
 def load_evidence(name: str) -> Known[EvidenceSpec]:
@@ -183,11 +192,12 @@ def naming(kind: str, words: Iterable[Collection[str]]) -> list[str]:
 
     What names them otherwise than in words may be among them: whoever loads them looks.
     """
-    texts = {name: content(root() / FOLDERS[kind] / f"{name}.yaml") for name in names(kind)}
+    texts = {name: content(path) for name, path in sorted(entries(kind).items())}
     wanted = [[word.encode() for word in each] for each in words]
     return [name for name, text in texts.items() if all(any(word in text for word in each) for each in wanted)]
 
 
+@of_roots
 @lru_cache(maxsize=256)
 def load(kind: str, name: str) -> Known[Any]:
     """Return the entry of a kind by name, alias, family or path; a system by its chip as well.
@@ -217,8 +227,11 @@ def load(kind: str, name: str) -> Known[Any]:
 
 def named(kind: str, name: str) -> Known[Any] | None:
     """Return the entry of a kind on file by name, alias or family; none where it has no such word."""
-    if (word := name.lower()) in names(kind):
-        return load_path(kind, root() / FOLDERS[kind] / f"{word}.yaml")
+    if (path := entries(kind).get(name.lower())) is not None:
+        found: Known[Any] = load_path(kind, path)
+        if is_own(path):
+            _refuse_ambiguous(kind, name, found)
+        return found
     if not (word := _bare(name)):
         return None
     called: list[Known[Any]] = []
@@ -232,11 +245,26 @@ def named(kind: str, name: str) -> Known[Any] | None:
             variants.append(known)
     if len(called) == 1:
         return called[0]
+    if any(is_own(Path(one.file)) for one in called):
+        raise AmbiguousError(_ambiguous(kind, name, called))
     return _default_variant(name.strip(), called or variants) if called or variants else None
 
 
+def _refuse_ambiguous(kind: str, name: str, own: Known[Any]) -> None:
+    """Refuse the name of an entry of the user's own that another one has among its aliases."""
+    word = _bare(name)
+    others = [one for one in _on_file(kind) if word in map(_bare, getattr(one.spec, "aliases", ())) and one != own]
+    if others:
+        raise AmbiguousError(_ambiguous(kind, name, [own, *others]))
+
+
+def _ambiguous(kind: str, name: str, found: Iterable[Known[Any]]) -> str:
+    listed = ", ".join(f"{one.spec.name} ({one.file})" for one in found)
+    return f"{kind.rstrip('s')}: {name!r} is ambiguous: {listed}; allowed: one of these names, or names of your own"
+
+
 def _on_file(kind: str) -> list[Known[Any]]:
-    return [load_path(kind, root() / FOLDERS[kind] / f"{name}.yaml") for name in names(kind)]
+    return [load_path(kind, path) for _, path in sorted(entries(kind).items())]
 
 
 def _bare(word: str) -> str:
@@ -279,11 +307,11 @@ def words_of(kind: str) -> list[str]:
     return sorted(words)
 
 
+@of_roots
 @lru_cache(maxsize=1)
 def hub_names() -> frozenset[str]:
     """Return the names on file that hubs give models, an owner before a stroke, in lower case."""
-    known = [load_path("models", root() / FOLDERS["models"] / f"{name}.yaml") for name in names("models")]
-    return frozenset(alias for one in known for alias in one.spec.aliases if "/" in alias)
+    return frozenset(alias for one in _on_file("models") for alias in one.spec.aliases if "/" in alias)
 
 
 def _is_path(kind: str, name: str) -> bool:
@@ -301,6 +329,7 @@ def _default_variant(word: str, variants: list[Known[Any]]) -> Known[Any]:
     return replace(taken, notes=(f"{word} is ambiguous: {listed}; took {taken.spec.name}",))
 
 
+@of_roots
 @lru_cache(maxsize=256)
 def load_path(kind: str, path: Path) -> Known[Any]:
     """Return the spec in a file, or raise ``DataError`` with one line per fault.
@@ -308,7 +337,7 @@ def load_path(kind: str, path: Path) -> Known[Any]:
     Remarks on numbers of a file of the user's that lie far beyond those on file.
     """
     reader, data, known = _checked(kind, path)
-    if not is_on_file(kind, path):
+    if not is_on_file(kind, path) or is_own(path):
         magnitudes.remark_on(reader, data, known.spec, held_on_file(kind))
     return known
 
@@ -318,13 +347,15 @@ def check_path(kind: str, path: Path) -> None:
     _checked(kind, path)
 
 
+@of_roots
 @lru_cache(maxsize=len(FOLDERS))
 def held_on_file(kind: str) -> dict[str, magnitudes.Held]:
     """Return what the files of a kind on file hold for each key; a file with faults holds nothing."""
     files = []
-    for name in names(kind):
+    for path in entries(kind).values():
         with suppress(MoeplanError):
-            files.append(_checked(kind, root() / FOLDERS[kind] / f"{name}.yaml")[2])
+            if not is_own(path):
+                files.append(_checked(kind, path)[2])
     return magnitudes.held(files)
 
 

@@ -16,6 +16,7 @@ from perfmodel.specs.base import Known
 from perfmodel.specs.conditions import Service
 from perfmodel.specs.machine import ChipSpec
 from perfmodel.supply.machine import Machine
+from perfmodel.supply.set_numbers import with_numbers
 from perfmodel.supply.techniques import on_machine
 
 
@@ -48,9 +49,10 @@ def load_machine(system: str, stack: str | None = None, kernels: Sequence[str] =
 
 
 def load_conditions(conditions: Service, stack: str | None = None, kernels: Sequence[str] = ()) -> Machine:
-    """Return the machine of a run with its techniques set, with another stack or kernel sets where they are given."""
+    """Return the machine of a run with its techniques and numbers set, with another stack or kernels where given."""
     machine, _ = load_machine(conditions.system, stack or conditions.stack, kernels or conditions.kernels)
-    return set_techniques(machine.with_memory_share(conditions.memory_share), conditions.techniques)
+    machine = set_techniques(machine.with_memory_share(conditions.memory_share), conditions.techniques)
+    return with_numbers(machine, conditions.set)
 
 
 def set_techniques(machine: Machine, wanted: Mapping[str, str]) -> Machine:
@@ -64,4 +66,4 @@ def ideal(machine: Machine) -> Machine:
     """Return the same machine under the stack on file that has all efficiencies 1 and no fixed costs."""
     best = next(known for known in map(load_stack, names("stacks")) if known.spec.ideal)
     sets = tuple(load_kernels(name) for name in best.spec.kernels)
-    return replace(machine, stack=best, terms=load_terms(best.spec.terms), kernels=sets, site=None)
+    return replace(machine, stack=best, terms=load_terms(best.spec.terms), kernels=sets, site=None, set_numbers=())

@@ -50,7 +50,8 @@ def read_plan(path: Path) -> PlanSpec:
     for name in spec.files:
         if not is_near(path_of(name), path):
             reader.fault(
-                ("files",), f"{name!r}; allowed: files below the data's root, and files in the folder of the plan"
+                ("files",),
+                f"{name!r}; allowed: files below the data's root and below --data, and files in the folder of the plan",
             )
     check_references(reader, "deployments", spec)
     if spec.run is not None:
@@ -107,7 +108,7 @@ _AGREEING: dict[str, tuple[str | None, str]] = {
     "stack": ("stacks", "stack"),
     "prefill_on": ("systems", "prefill_system"),
     "prefill_stack": ("stacks", "prefill_stack"),
-    **{key: (None, key) for key in ("isl", "osl", "tpot", "site")},
+    **{key: (None, key) for key in ("isl", "osl", "tpot", "site", "max_context")},
 }
 
 
@@ -122,6 +123,8 @@ def _check_agreement(reader: Reader, plan: PlanSpec) -> None:
             reader.fault(
                 ("run", key), f"{asked!r}, but conditions.{name} is {held!r}; allowed: the same; change either"
             )
+    if (plan.run.set_ or {}) != plan.conditions.set:
+        reader.fault(("run", "set"), "differs from conditions.set; allowed: the same; change either")
     if plan.asked is not None and plan.asked != plan.wanted:
         reader.fault(("asked",), "differs from what run says; allowed: the same; leave it out, run alone counts")
 

@@ -1,13 +1,12 @@
 """Published results by name or file: rows of pools, and of whole deployments."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import DataError, UsageError, did_you_mean
-from perfmodel.files.catalog import load, load_path, named, words_of
+from perfmodel.files.catalog import AmbiguousError, load, load_path, named, words_of
 from perfmodel.files.folders import is_path, is_there, names
 from perfmodel.specs.base import Known
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec
@@ -39,9 +38,12 @@ def find(name: str, kinds: Sequence[str]) -> tuple[str, Known[Any]]:
     """
 
     def read(kind: str) -> Known[Any] | None:
-        with suppress(UsageError):
+        try:
             return load(kind, name) if is_path(name) or is_there(Path(name)) else named(kind, name)
-        return None
+        except AmbiguousError:
+            raise
+        except UsageError:
+            return None
 
     found = _as_one_of(kinds, read)
     if found is None:

@@ -14,6 +14,7 @@ from perfmodel.specs.deployment import Phase
 from perfmodel.specs.machine import ChipSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import Setting
+from perfmodel.supply.set_numbers import with_chip
 from perfmodel.supply.techniques import BETWEEN, Technique, lacking
 
 #: hardware figures that are raised by a tenth, and where they stand
@@ -167,4 +168,4 @@ def _raised(pool: Pool, part: str, paths: tuple[str, ...]) -> Pool:
 
 
 def _with_chip(pool: Pool, chip: Known[ChipSpec]) -> Pool:
-    return replace(pool, machine=replace(pool.machine, chip=chip))
+    return replace(pool, machine=with_chip(pool.machine, chip))

@@ -29,7 +29,7 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "instance and experts": ("dies", "shared_ranks", "redundant", "expert_tp"),
     "overlap": ("overlap", "attention_cores", "expert_dies", "domains", "micro_batches"),
 }
-MACHINE = ("system", "stack", "kernels", "techniques")
+MACHINE = ("system", "stack", "kernels", "techniques", "set")
 SHARED = (
     "isl",
     "osl",
@@ -43,6 +43,7 @@ SHARED = (
     "running_context",
     "running_deviation",
     "memory_share",
+    "max_context",
 )
 
 

@@ -10,9 +10,6 @@ from perfmodel.errors import UsageError
 if TYPE_CHECKING:
     from perfmodel.supply.techniques import Techniques
 
-_K = 1024  # tokens of a "k", as lengths are named
-
-
 MOST_SPREAD = 10  # as files may have
 
 
@@ -41,14 +38,15 @@ def rate(text: str | None, option: str) -> float | None:
 
 
 def tokens(text: str | None, option: str) -> int | None:
-    """Read a length such as '4096' or '4k', which is 4 x 1024."""
+    """Read a length such as '4096', '4k', which is 4 x 1024, or '1M'."""
+    from perfmodel.units import read_tokens
+
     if text is None:
         return None
-    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kK]?)\s*", text)
-    value = float(found[1]) * (_K if found[2] else 1) if found else 0.0
-    if value < 1 or value % 1:
-        raise UsageError(f"{option}: {text!r}; allowed: whole tokens from 1, like 4096 or 4k (4 x 1024)")
-    return positive(int(value), option)
+    try:
+        return positive(read_tokens(text), option)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def limits(wait: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -134,18 +132,51 @@ def refuse_conflicts(chosen: Mapping[str, str], techniques: "Techniques") -> Non
             held[key] = (name, value)
 
 
-def layout_keys(words: Sequence[str] | None) -> dict[str, Any]:
-    """Read 'key=value' words of a layout; values are checked where the layout is made."""
+_NEXT = re.compile(r",(?=\s*[\w.-]+\s*=)")  # before another key; values may have commas of their own
+LONGEST_VALUE = 100  # letters of what a number is set to
+
+
+def set_keys(words: Sequence[str] | None) -> dict[str, str]:
+    """Read 'key=value' words, several in one apart by commas; raise ``UsageError`` where one has two values."""
+    found: dict[str, str] = {}
+    for part in (part for word in words or () for part in _NEXT.split(word)):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key or not value:
+            raise UsageError(f"--set: {part.strip()!r}; allowed: a key and a value, like tp=8, hbm=+50% or ub=400GB/s")
+        before = found.setdefault(key, value)
+        if before != value:
+            raise UsageError(f"--set {key}: {before} and {value}; allowed: one value; drop the other")
+    return found
+
+
+def set_apart(words: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return keys of a layout with their values, and numbers of the machine with what they are set to.
+
+    Values are checked where the layout, and the machine, are made.
+    """
     from perfmodel.specs.deployment import LayoutShape
 
-    values: dict[str, Any] = {}
-    for word in words or ():
-        key, equals, value = word.partition("=")
-        known(key, sorted(LayoutShape.model_fields), "--set")
-        if not equals:
-            raise UsageError(f"--set: {word!r}; allowed: a key and a value, like {key}=1")
-        values[key] = word_or_number(value)
-    return values
+    given = set_keys(words)
+    layout = {key: word_or_number(value) for key, value in given.items() if key in LayoutShape.model_fields}
+    return layout, _short_enough({key: value for key, value in given.items() if key not in layout})
+
+
+def set_numbers(words: Sequence[str] | None) -> dict[str, str]:
+    """Return numbers of the machine with what they are set to; refuse keys of a layout."""
+    layout, numbers = set_apart(words)
+    if layout:
+        raise UsageError(
+            f"--set: {', '.join(layout)}: keys of a layout, which is chosen here; allowed: numbers of the machine; "
+            "drop them, or use moeplan explain"
+        )
+    return numbers
+
+
+def _short_enough(numbers: dict[str, str]) -> dict[str, str]:
+    for key, value in numbers.items():
+        if len(value) > LONGEST_VALUE:
+            raise UsageError(f"--set {key}: {len(value)} letters; allowed: up to {LONGEST_VALUE}")
+    return numbers
 
 
 def word_or_number(text: str) -> Any:
@@ -193,6 +224,13 @@ def check_lengths(model: Any, isl: int, osl: int) -> None:
     positive(isl, "--isl")
     positive(osl, "--osl")
     if isl + osl > model.max_position_embeddings:
-        raise UsageError(
-            f"--isl + --osl: {isl + osl} tokens; allowed: at most {model.max_position_embeddings} for {model.name}"
-        )
+        raise UsageError(f"--isl + --osl: {isl + osl} tokens; {longest_allowed(model, isl + osl)}")
+
+
+def longest_allowed(model: Any, wanted: int) -> str:
+    """Return what a model takes at most, and the option by which it takes more."""
+    enough = 1 << (wanted - 1).bit_length()
+    return (
+        f"allowed: at most {model.max_position_embeddings:,} for {model.name}; a longer one with rope scaling: "
+        f"--max-context {enough}"
+    )

@@ -10,6 +10,7 @@ from perfmodel.files.results import find
 from perfmodel.planning import inputs
 from perfmodel.planning.best_batches import as_it_is
 from perfmodel.planning.compare import Instances, Whole, whole_of
+from perfmodel.planning.hypothetical import asked_numbers, refuse_two_shares, told
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.pools import Pool, Run
 from perfmodel.planning.site import machine_of
@@ -22,6 +23,7 @@ from perfmodel.specs.machine import EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec
 from perfmodel.supply.machine import Machine
+from perfmodel.supply.set_numbers import refuse_unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +53,9 @@ class _Read:
     remarks: tuple[str, ...] = ()
 
 
-def _read(word: str) -> _Read:
+def _read(word: str, max_context: int | None) -> _Read:
     if word.lower().endswith(".json"):
-        loaded = load_plan(word)
+        loaded = load_plan(word, max_context)
         conditions = loaded.spec.conditions
         return _Read(
             model=loaded.model.spec,
@@ -71,7 +73,7 @@ def _read(word: str) -> _Read:
         {phase: conditions_of(stated, phase) for phase in PHASES} if kind == "deployments" else {stated.phase: stated}
     )
     return _Read(
-        model=load_model(stated.model).spec,
+        model=load_model(stated.model, max_context or stated.max_context).spec,
         each=each,
         machines={phase: machine_of(one) for phase, one in each.items()},
         deployment=stated if kind == "deployments" else None,
@@ -86,9 +88,14 @@ def named_run(
     ttft: float | None = None,
     site: tuple[str, ...] = (),
     engine: str | None = None,
+    max_context: int | None = None,
+    numbers: Mapping[str, str] | None = None,
 ) -> NamedRun:
-    """Return what a word names, with another stack, engine, acceptance, limits and site where they are given."""
-    read = _read(word)
+    """Return what a word names, with others of what a user may give.
+
+    ``numbers`` of its machine are set by hand.  Raises ``UsageError`` for lengths beyond a ``max_context``.
+    """
+    read = _read(word, max_context)
     plan, model, deployment = read.plan, read.model, read.deployment
     asked = Asked() if plan is None else plan.wanted
     batches: dict[Phase, int] = {}
@@ -100,6 +107,8 @@ def named_run(
     remarks: list[str] = []
     scheduled: EngineSpec | None = None
     for phase, conditions in read.each.items():
+        if max_context is not None:
+            inputs.check_lengths(model, conditions.isl, conditions.osl)
         layout = conditions.layout.model_copy(update={"batch": batches.get(phase, conditions.layout.batch)})
         accepted = inputs.read_acceptance(acceptance, model)[0] if acceptance else conditions.acceptance
         software = software_of(conditions.system, stack=stack, engine=engine, own=conditions.stack)
@@ -109,14 +118,21 @@ def named_run(
             update={
                 "stack": software.stack,
                 "site": site or conditions.site,
+                "max_context": max_context or conditions.max_context,
+                "set": asked_numbers(conditions.set, numbers or {}),
                 "tpot": tpot or conditions.tpot,
                 "layout": layout,
                 "acceptance": accepted,
             }
         )
-        same = software.stack == conditions.stack and not site
+        same = software.stack == conditions.stack and not site and not numbers
         machine = read.machines[phase] if same else machine_of(changed)
         pools[phase] = Pool(conditions=_with_batch(changed, model, machine), machine=machine)
+    machines = [pool.machine for pool in pools.values()]
+    if numbers:
+        refuse_unknown(numbers, machines)
+        refuse_two_shares(numbers, next(iter(pools.values())).conditions.memory_share)
+    remarks += told(machines)
     first = next(iter(pools.values()))
     run = Run(
         model=model,
@@ -138,7 +154,7 @@ def named_run(
         whole=whole,
         instances=counts,
         engine=scheduled,
-        remarks=(*read.remarks, *dict.fromkeys(remarks)),
+        remarks=tuple(dict.fromkeys((*read.remarks, *remarks))),
     )
 
 

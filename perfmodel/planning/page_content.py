@@ -39,7 +39,7 @@ def _deployed_on(run: Run) -> Iterator[Deployed]:
     for spec in deployments_on_file():
         machine = load_conditions(spec.conditions)
         if not spec.conditions.prefill_system and machine.chip.spec.name in chips:
-            yield deployed(spec, catalog.load_model(spec.conditions.model).spec, machine)
+            yield deployed(spec, catalog.load_model(spec.conditions.model, spec.conditions.max_context).spec, machine)
 
 
 def _front(plan: PlanSpec) -> Sequence[FrontPoint]:

@@ -23,6 +23,7 @@ from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec, Predicted
 from perfmodel.supply.machine import Machine
+from perfmodel.supply.set_numbers import NotSetError, refuse_unknown
 from perfmodel.supply.techniques import Technique
 
 
@@ -102,14 +103,16 @@ class LoadedPlan:
     remarks: tuple[str, ...]
 
 
-def load_plan(path: str) -> LoadedPlan:
+def load_plan(path: str, max_context: int | None = None) -> LoadedPlan:
     """Return the plan in a file, its techniques checked against its layouts and its stack.
+
+    ``max_context`` is what its model takes where that is not what the plan says.
 
     Raises ``DataError`` where settings differ or the file is no plan.
     """
     plan = read_plan(Path(path))
-    machines = {phase: machine_of(conditions_of(plan.conditions, phase)) for phase in PHASES}
-    model = load_model(plan.conditions.model)
+    machines = _machines(plan, path)
+    model = load_model(plan.conditions.model, max_context or plan.conditions.max_context)
     _check_settings(plan, machines, model.spec, load_techniques(), path)
     remarks = changed_since(plan)
     if plan.version != __version__:
@@ -120,6 +123,16 @@ def load_plan(path: str) -> LoadedPlan:
         machines=machines,
         remarks=(*remarks, *_changed_predictions(plan, machines, model.spec, path)),
     )
+
+
+def _machines(plan: PlanSpec, path: str) -> dict[Phase, Machine]:
+    """Return the machine of each pool; raise ``DataError`` where numbers that are set by hand cannot be."""
+    try:
+        machines = {phase: machine_of(conditions_of(plan.conditions, phase)) for phase in PHASES}
+        refuse_unknown(plan.conditions.set, machines.values())
+    except NotSetError as error:
+        raise DataError("\n".join(f"{path}: conditions.set: {line}" for line in str(error).splitlines())) from None
+    return machines
 
 
 def plan_of(found: Planned) -> PlanSpec | None:
@@ -194,6 +207,8 @@ def _conditions(request: PlanRequest, best: Deployment) -> DeploymentConditions:
         running_deviation=None if case.running_deviation is None else as_float(case.running_deviation),
         tpot=request.search.targets.tpot,
         memory_share=request.run.memory_share,
+        max_context=request.run.max_context,
+        set=dict(request.run.set_ or {}),
         prefill=pool(best.prefill, best.prefill_instances),
         decode=pool(best.decode, best.decode_instances),
         mixed=best.mixed,

@@ -17,6 +17,7 @@ from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import refuse_lacking, settings_in
 from perfmodel.planning.compare import OF_WEIGHTS
+from perfmodel.planning.hypothetical import asked_numbers, refuse_two_shares, told, with_layout_or_given
 from perfmodel.planning.plan_file import load_plan
 from perfmodel.planning.site import machine_of, strange, with_site
 from perfmodel.planning.software import Software, is_had, kept_software, software_of
@@ -34,6 +35,7 @@ from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import open_words
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
+from perfmodel.supply.set_numbers import refuse_unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +80,10 @@ class PoolRun:
 def of_evidence(name: str, given: Mapping[str, Any]) -> PoolRun:
     """Return a published row under its own conditions."""
     spec = load_evidence(name).spec
-    model = load_model(spec.conditions.model)
     software = _kept(spec.conditions, given)
+    conditions, model = _asked(_on(spec.conditions, software, given), given)
     run = _set_up(
-        _on(spec.conditions, software, given),
+        conditions,
         given,
         model=model,
         name=name,
@@ -111,6 +113,26 @@ def _on(conditions: Conditions, software: Software, given: Mapping[str, Any]) ->
     return conditions.model_copy(update={"stack": software.stack, "engine": engine})
 
 
+def _asked(conditions: Conditions, given: Mapping[str, Any]) -> tuple[Conditions, Known[ModelSpec]]:
+    """Return conditions with the numbers and the context that options give, and their model.
+
+    Raises ``UsageError`` for lengths beyond that context.
+    """
+    most = inputs.tokens(given.get("max_context"), "--max-context")
+    if most is not None:
+        conditions = conditions.model_copy(update={"max_context": most})
+    layout, numbers = inputs.set_apart(given.get("set_"))
+    if layout or numbers:
+        refuse_two_shares(numbers, conditions.memory_share)
+        values = conditions.model_dump()
+        values["layout"] |= layout
+        conditions = checked_conditions(**{**values, "set": asked_numbers(conditions.set, numbers)})
+    model = load_model(conditions.model, conditions.max_context)
+    if most is not None:
+        inputs.check_lengths(model.spec, conditions.isl, conditions.osl)
+    return conditions, model
+
+
 def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
     """Return one pool of a plan file."""
     inputs.known(given["phase"], sorted(PHASES), "--phase")
@@ -118,11 +140,13 @@ def of_plan(path: str, given: Mapping[str, Any]) -> PoolRun:
     stated = plan.spec.conditions
     own = conditions_of(stated, phase).model_copy(update={"engine": stated.engine})
     software = _kept(own, given)
-    as_written = not (given["stack"] or given["kernels"] or given.get("site")) and software.stack == own.stack
+    changed = any(given.get(name) for name in ("stack", "kernels", "site", "set_"))
+    as_written = not changed and software.stack == own.stack
+    conditions, model = _asked(_on(own, software, given), given)
     run = _set_up(
-        _on(own, software, given),
+        conditions,
         given,
-        model=plan.model,
+        model=model,
         machine=plan.machines[phase] if as_written else None,
         name=path,
         acceptance=f"plan {path}",
@@ -143,12 +167,14 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
     if not isl or (phase == "decode" and not osl):
         raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
     osl = osl if phase == "decode" else 1
-    known = load_model(model)
+    most = inputs.tokens(given["max_context"], "--max-context")
+    known = load_model(model, most)
     positions, origin = inputs.read_acceptance(given["acceptance"], known.spec)
     software = software_of(on, stack=given["stack"], engine=given["engine"])
     taken, remarks = load_machine(on, software.stack, given["kernels"] or ())
     machine = with_site(taken, given["site"] or ())
     machine = machine.with_memory_share(inputs.share(given["memory_share"], "--memory-share"))
+    machine, of_layout, numbers = with_layout_or_given(machine, given["set_"], given["memory_share"])
     inputs.check_lengths(known.spec, isl, osl)
     plain = ("tp", "shared_ranks", "redundant", "batch", "draft", "attention_cores")
     load = _load(given)
@@ -166,13 +192,15 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         kv_dtype=given["kv"].value,
         tpot=inputs.quantity(given["tpot"], "s", "--tpot"),
         memory_share=inputs.share(given["memory_share"], "--memory-share"),
+        max_context=most,
+        set=numbers,
         **load,
         layout={
             "dies": _dies(given, machine.rates()),
             **{name: given[name] for name in plain},
             **{name: given[name].value for name in ("overlap", "exchange")},
             "reduction": given["reduction"].value if given["reduction"] else usual_reduction(known.spec),
-            **inputs.layout_keys(given["set_"]),
+            **of_layout,
         },
     )
     if conditions.concurrency is not None and conditions.layout.batch is None and conditions.serving != "mixed":
@@ -232,6 +260,8 @@ def _set_up(
     update = {name: tuple(given.get(name) or getattr(conditions, name)) for name in ("kernels", "site")}
     conditions = conditions.model_copy(update=update)
     machine = machine or machine_of(conditions, measured_on=measured_on)
+    if given.get("set_"):
+        refuse_unknown(conditions.set, [machine], sorted(LayoutConditions.model_fields))
     chosen = inputs.settings(given["with_"], techniques)
     inputs.refuse_conflicts(chosen, techniques)
     for word, setting in chosen.items():
@@ -263,7 +293,7 @@ def _set_up(
         engine=engine_of(machine.stack.spec, conditions.engine) if machine.stack.spec.engines else None,
         vouched=vouched,
         measured_on=measured_on,
-        remarks=(*model.notes, *strange(machine, conditions.site)),
+        remarks=(*model.notes, *strange(machine, conditions.site), *told([machine])),
     )
 
 
@@ -296,7 +326,7 @@ def _of_clients(
         engine=engine,
         vouched=vouched,
         measured_on=measured_on,
-        remarks=(*model.notes, *strange(machine, conditions.site)),
+        remarks=(*model.notes, *strange(machine, conditions.site), *told([machine])),
     )
 
 
@@ -335,7 +365,7 @@ def other_than(run: PoolRun, word: str) -> PoolRun:
 def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     """Return a run with keys of its layout, of its service, its system or techniques changed."""
     of_layout = set(LayoutConditions.model_fields)
-    of_service = set(Service.model_fields) - {"system", "techniques", "kernels", "acceptance", "tpot"}
+    of_service = set(Service.model_fields) - {"set", "system", "techniques", "kernels", "acceptance", "tpot"}
     techniques = names("techniques")
     layout: dict[str, Any] = {}
     update: dict[str, Any] = {}
@@ -368,7 +398,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     found = _set_up(
         _on(conditions, chosen, software),
         {**unchanged, "with_": with_},
-        model=load_model(conditions.model),
+        model=load_model(conditions.model, conditions.max_context),
         name=f"with {text}",
         acceptance=run.acceptance,
         vouched=run.vouched,

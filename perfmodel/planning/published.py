@@ -17,7 +17,7 @@ from perfmodel.supply.techniques import Technique, Techniques
 
 def published(spec: EvidenceSpec, stack: str | None = None, kernels: Sequence[str] = ()) -> Published:
     """Return a row set up, under another stack or kernel sets where they are given."""
-    model = catalog.load_model(spec.conditions.model).spec
+    model = catalog.load_model(spec.conditions.model, spec.conditions.max_context).spec
     machines: dict[str, Machine] = {}  # cases that differ in their layout alone run on one
 
     def row(conditions: Conditions) -> Published:
@@ -52,6 +52,6 @@ def scored_gains(chosen: Iterable[Technique], techniques: Techniques) -> list[Sc
     for technique in chosen:
         for gain in technique.spec.gains:
             base = merged(catalog.load_evidence(gain.base).spec.conditions, gain.change)
-            model = catalog.load_model(base.model).spec
+            model = catalog.load_model(base.model, base.max_context).spec
             found.append(score(technique, gain, base, model, load_conditions(base), techniques))
     return found

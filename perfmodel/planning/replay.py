@@ -14,6 +14,7 @@ from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.files.workloads import load_workload
 from perfmodel.planning import inputs
+from perfmodel.planning.hypothetical import told
 from perfmodel.planning.plan_file import LoadedPlan, load_plan, sustained_rate
 from perfmodel.planning.software import engine_on
 from perfmodel.prediction.deployment import short_form
@@ -146,7 +147,7 @@ def replayed(given: Mapping[str, Any]) -> Replayed:
     """
     _refuse_contradictions(given)
     limits = [_limit(given["ttft"], "ttft"), _limit(given["tpot"], "tpot")]
-    plan = load_plan(given["plan"])
+    plan = load_plan(given["plan"], inputs.tokens(given["max_context"], "--max-context"))
     conditions = plan.spec.conditions
     rates = joined_rates({phase: machine.rates() for phase, machine in plan.machines.items()})
     joined = of_deployment(conditions, plan.model.spec, rates["decode"], rates["prefill"])
@@ -179,7 +180,7 @@ def replayed(given: Mapping[str, Any]) -> Replayed:
         limits=kept,
         within=within,
         goodput=None if within is None else within * served.rate,
-        remarks=(*plan.remarks, *remarks, *load.remarks),
+        remarks=(*plan.remarks, *told(plan.machines.values()), *remarks, *load.remarks),
     )
 
 
@@ -299,11 +300,14 @@ def _holdable(workload: Workload, plan: LoadedPlan, joined: JoinedPools) -> tupl
     remarks = []
     tokens = workload.isl + workload.osl
     held = cache_tokens(joined.decode.point)
-    for most, whose in ((plan.model.spec.max_position_embeddings, "the model"), (held, "the cache of a rank")):
+    for most, whose, more in (
+        (plan.model.spec.max_position_embeddings, "the model", ", or with rope scaling --max-context"),
+        (held, "the cache of a rank", ""),
+    ):
         over = int((tokens > most).sum())
         if over == len(tokens):
             raise UsageError(
-                f"{workload.name}: every request is longer than {whose} takes, {most:,} tokens; give shorter ones"
+                f"{workload.name}: every request is longer than {whose} takes, {most:,} tokens; give shorter ones{more}"
             )
         if over:
             remarks.append(f"left out {over:,} requests longer than {whose} takes, {most:,} tokens")

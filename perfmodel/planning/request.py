@@ -12,6 +12,7 @@ from perfmodel.files.folders import file_name
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
 from perfmodel.planning.choices import choices_of
+from perfmodel.planning.hypothetical import told, with_given
 from perfmodel.planning.published_layouts import published_layouts
 from perfmodel.planning.requests_asked import RequestsAsked, requests_asked
 from perfmodel.planning.site import files_of, strange, with_site
@@ -271,11 +272,12 @@ def request_of(run: RunSpec) -> PlanRequest:
     """
     _check(run)
     run = run.filled()
-    known, techniques = catalog.load_model(str(run.model)), catalog.load_techniques()
+    known, techniques = catalog.load_model(str(run.model), run.max_context), catalog.load_techniques()
     model = known.spec
     settings = inputs.settings(run.with_, techniques)
     inputs.refuse_conflicts(settings, techniques)
-    plain, engines, remarks = _machines(run)
+    bare, engines, remarks = _machines(run)
+    plain = with_given(bare, run.set_ or {}, run.memory_share)
     site = run.site or ()
     service, choices = _choices(settings, plain, model, str(run.kv), techniques)
     wanted = [(techniques[name], word) for name, word in settings.items()]
@@ -315,6 +317,7 @@ def request_of(run: RunSpec) -> PlanRequest:
             *remarks,
             *(() if asked is None else asked.remarks),
             *strange(plain["decode"], site),
+            *told(machines.values()),
             *(f"{name}={settings[name]} is a bound: it cannot be set up" for name in bounds),
         ),
     )

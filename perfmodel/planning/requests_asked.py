@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from perfmodel.errors import UsageError
 from perfmodel.files.workloads import load_workload
 from perfmodel.formulas.decode_queue import running_context, running_context_variance
+from perfmodel.planning.inputs import longest_allowed
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.run import WAITS, Routing, RunSpec
 from perfmodel.specs.workload import Workload, equal, lognormal
@@ -133,8 +134,8 @@ def _workload(run: RunSpec, model: ModelSpec) -> tuple[Workload, tuple[str, ...]
         return found, remarks
     if not fits.any():
         raise UsageError(
-            f"all {found.requests:,} requests are longer than {model.name} takes, {model.max_position_embeddings:,} "
-            "tokens; give shorter ones, or another model"
+            f"all {found.requests:,} requests are longer than {model.name} takes; "
+            f"{longest_allowed(model, int((found.isl + found.osl).max()))}"
         )
     long = found.requests - int(fits.sum())
     kept = replace(

@@ -57,7 +57,7 @@ def scores(
     joined = []
     for spec in deployments:
         model, machine = (
-            catalog.load_model(spec.conditions.model).spec,
+            catalog.load_model(spec.conditions.model, spec.conditions.max_context).spec,
             load_conditions(spec.conditions, stack, kernels),
         )
         there, unread_machine = (
@@ -77,7 +77,7 @@ def spreads_left_out() -> dict[str, FittedSpread]:
     told = [one for row in rows for one in rows_of_pool(row.on(known[row.source]))]
     for spec in deployments:
         model, machine = (
-            catalog.load_model(spec.conditions.model).spec,
+            catalog.load_model(spec.conditions.model, spec.conditions.max_context).spec,
             known[spec.source](load_conditions(spec.conditions)),
         )
         told += rows_of_deployment(deployed(spec, model, machine), machine)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from perfmodel.files import catalog
+from perfmodel.files.folders import of_roots
 from perfmodel.files.machines import load_conditions
 from perfmodel.files.results import find
 from perfmodel.planning.published import published
@@ -15,6 +16,7 @@ from perfmodel.supply.machine import Machine
 KINDS = ("evidence", "deployments")
 
 
+@of_roots
 @lru_cache(maxsize=256)
 def _rows(name: str) -> tuple[str, str, tuple[SiteRow, ...]]:
     """Return the file of a row, the system it ran on, and what it tells."""
@@ -23,7 +25,10 @@ def _rows(name: str) -> tuple[str, str, tuple[SiteRow, ...]]:
     if kind == "evidence":
         row = published(spec)
         return known.file, row.machine.system.spec.name, tuple(rows_of_pool(row))
-    model, machine = catalog.load_model(spec.conditions.model).spec, load_conditions(spec.conditions)
+    model, machine = (
+        catalog.load_model(spec.conditions.model, spec.conditions.max_context).spec,
+        load_conditions(spec.conditions),
+    )
     rows = rows_of_deployment(deployed(spec, model, machine), machine)
     return known.file, machine.system.spec.name, tuple(rows)
 

@@ -1,7 +1,8 @@
 """What fills the memory of a die, and the batch at which each limit is reached."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 from perfmodel.algebra import Num, as_float
 from perfmodel.ledger.footprint import kept_weights
@@ -15,6 +16,7 @@ from perfmodel.report.quantity import range_in_words
 from perfmodel.report.table import Column, Table
 from perfmodel.specs.base import MOST, Known
 from perfmodel.specs.machine import ChipSpec, StackSpec
+from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
 
 #: what of a die's memory is not the plan's
@@ -110,7 +112,24 @@ def limits_table(plan: PoolPlan, limits: Sequence[Limit]) -> Table:
     return Table("What limits the batch", columns, rows, (note,))
 
 
-def longest_context(plan: PoolPlan) -> float:
+def longest_context_facts(plan: PoolPlan, model: ModelSpec) -> dict[str, Any]:
+    """Return the longest context of one request, what memory alone would hold, and which of memory and model it is."""
+    held, most = longest_context_by_memory(plan), model.max_position_embeddings
+    return {
+        "longest_context": min(held, float(most)),
+        "longest_context_by_memory": held,
+        "longest_context_set_by": "memory" if held < most else "model",
+    }
+
+
+def longest_context_by(facts: Mapping[str, Any], model: ModelSpec) -> str:
+    """Return what sets the longest context of one request, and what the other would allow."""
+    if facts["longest_context_set_by"] == "memory":
+        return f"by memory; the model takes {model.max_position_embeddings:,}"
+    return f"by the model; memory holds {facts['longest_context_by_memory']:,.0f}"
+
+
+def longest_context_by_memory(plan: PoolPlan) -> float:
     """Longest context of one request that still fits with the rest of the batch as planned.
 
     The largest count there is where nothing that is kept grows with it.

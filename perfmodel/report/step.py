@@ -19,7 +19,13 @@ from perfmodel.report.drawings import gantt
 from perfmodel.report.extrapolations import extrapolations
 from perfmodel.report.kernels import kernel_tables
 from perfmodel.report.layout_words import layout_words, sizes, software_words
-from perfmodel.report.memory import limits_table, longest_context, memory_sources_table, memory_table
+from perfmodel.report.memory import (
+    limits_table,
+    longest_context_by,
+    longest_context_facts,
+    memory_sources_table,
+    memory_table,
+)
 from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
 from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.sensitivity import assumption_table
@@ -189,7 +195,7 @@ def _facts(
         facts["tpot_interval_s"] = intervals.tpot.as_dict()
         if tpot is not None:
             facts["tpot_chance"] = intervals.chance(tpot, as_float(point.tokens_per_step))
-        facts["longest_context"] = longest_context(plan)
+        facts |= longest_context_facts(plan, case.model)
     return facts
 
 
@@ -207,7 +213,8 @@ def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> T
         if target is not None:
             words["chance of meeting it"] = f"{100 * facts['tpot_chance']:.0f} %"
         words["acceptance"] = acceptance
-        words["longest context of one request"] = f"{facts['longest_context']:,.0f} tokens"
+        by = longest_context_by(facts, resolved.scenario.case.model)
+        words["longest context of one request"] = f"{facts['longest_context']:,.0f} tokens, {by}"
     step_ends = ends_in_words(facts["step_time_interval_s"], 1e3, " ms")
     words["step time"] = f"{point.step_time * 1e3:.2f} ms  ({step_ends})"
     if facts["site_factor"] != 1:

@@ -50,12 +50,16 @@ class Service(Spec):
     site: tuple[str, ...] = ()
     #: share of the memory that a framework sees which the engine takes, where it is not the stack's
     memory_share: Annotated[float, Gt(0), Ge(LEAST), Le(1)] | None = None
+    #: tokens of context that the model takes at most, where it is not what its file says
+    max_context: PositiveInt | None = None
+    #: numbers of the machine that are set by hand, as a command takes them: hbm: +50%
+    set: dict[str, Annotated[str, Field(max_length=100)]] = Field(default_factory=dict)
     #: seconds; the target that fixed the batch of decode where it is not published
     tpot: Annotated[float, Gt(0)] | None = None
 
 
 #: keys of a run that choose its machine
-OF_MACHINE = ("system", "stack", "kernels", "techniques", "memory_share")
+OF_MACHINE = ("system", "stack", "kernels", "techniques", "memory_share", "set")
 
 
 #: whether each pool runs one phase, or every instance runs both on the same dies

@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field, PlainSerializer, Strict, model_validator
 
 from perfmodel.specs.base import MOST, Spec
-from perfmodel.units import Unit
+from perfmodel.units import Unit, read_tokens
 
 Objective = Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"]
 Serving = Literal["disaggregated", "mixed", "any"]
@@ -58,6 +58,22 @@ Names = Annotated[tuple[str, ...] | None, BeforeValidator(_listed, json_schema_i
 Acceptance = Annotated[
     str | None, BeforeValidator(_joined, json_schema_input_type=str | float | tuple[float, ...] | None)
 ]
+
+
+def _texts(value: Any) -> Any:
+    """Numbers stand in a file as they are, on the command line as texts."""
+    if not isinstance(value, dict):
+        return value
+    texts = {True: "true", False: "false"}
+    return {
+        key: texts[one] if isinstance(one, bool) else f"{one!r}" if isinstance(one, (int, float)) else one
+        for key, one in value.items()
+    }
+
+
+def _tokens(value: Any) -> Any:
+    """Take lengths as options have them: ``128k``."""
+    return read_tokens(value) if isinstance(value, str) else value
 
 
 def _path(value: Any) -> Any:
@@ -139,6 +155,14 @@ class RunSpec(Spec):
     site: Names = None
     #: of the memory that a framework sees, which the engine takes; left out: the stack's
     memory_share: Annotated[Share, Gt(0), Le(1)] | None = None
+    #: tokens of context that the model takes at most, like 131072 or 128k; left out: what its file says
+    max_context: Annotated[Count | None, BeforeValidator(_tokens, json_schema_input_type=int | str | None)] = None
+    #: numbers of the machine that are set by hand, like hbm: +50%
+    set_: Annotated[
+        dict[str, Annotated[str, Field(max_length=100)]] | None,
+        Field(alias="set"),
+        BeforeValidator(_texts, json_schema_input_type=dict[str, str | float | bool] | None),
+    ] = None
     confidence: Annotated[Share, Ge(0.5), Le(0.99)] | None = None
     top: Count | None = None
 

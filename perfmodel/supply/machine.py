@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from perfmodel.specs.base import Known, with_value
+from perfmodel.specs.base import Figure, Known, with_value
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
 from perfmodel.supply.rates import Rates, chosen_kernels, rates_of
@@ -36,11 +36,29 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetNumber:
+    """A number of a machine that was set by hand: by which word and text, where, and what it was before."""
+
+    word: str
+    text: str
+    #: chip, system, stack, terms, or kernels and the place of the set
+    part: str
+    #: dotted key as people write it, and as it is found
+    key: str
+    path: str
+    unit: str
+    before: Any
+    after: Any
+    figure: Figure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What a machine is made of: its kernel sets in the order in which they are asked for a class.
 
     ``plain`` is its software as the files have it, where techniques were set, and ``settings`` what was set.
-    ``site`` is what rows measured at the user's site tell of its luck.
+    ``site`` is what rows measured at the user's site tell of its luck.  ``set_numbers`` are those that were set by
+    hand, over all techniques, as ``given_numbers`` says: the machine is then a hypothetical one.
     """
 
     chip: Known[ChipSpec]
@@ -51,6 +69,8 @@ class Machine:
     plain: Software | None = None
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     site: Site | None = None
+    set_numbers: tuple[SetNumber, ...] = ()
+    given_numbers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Known[Any], ...]:

@@ -9,6 +9,7 @@ from perfmodel.specs.base import Known, with_value
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.technique import Setting, TechniqueSpec
 from perfmodel.supply.machine import Machine, Software
+from perfmodel.supply.set_numbers import again, without_numbers
 
 #: of a technique that none of its settings describes as it is; plan files hold the word
 BETWEEN = "mixed"
@@ -53,13 +54,18 @@ def on_machine(machine: Machine, techniques: Iterable[tuple[Technique, str]]) ->
 
 
 def with_technique(machine: Machine, technique: Technique, name: str) -> Machine:
-    """Return the machine as its files have it with all that was set, this technique anew, set on it again."""
+    """Return the machine as its files have it with all that was set, this technique anew, set on it again.
+
+    Numbers that were set by hand come last: they are over what techniques say.
+    """
+    numbers = machine.given_numbers
+    machine = without_numbers(machine)
     plain = machine.plain or Software(stack=machine.stack, terms=machine.terms, kernels=machine.kernels)
     settings = {**machine.settings, technique.spec.name: (technique, name)}
     bare = replace(machine, stack=plain.stack, terms=plain.terms, kernels=plain.kernels)
     for one, chosen in settings.values():
         bare = _changed_by(bare, one, chosen)
-    return replace(bare, plain=plain, settings=settings)
+    return again(replace(bare, plain=plain, settings=settings), numbers)
 
 
 def _changed_by(machine: Machine, technique: Technique, name: str) -> Machine:

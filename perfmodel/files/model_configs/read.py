@@ -16,10 +16,12 @@ from perfmodel.files.model_configs.layer_lists import Kind, kinds_of
 from perfmodel.files.model_configs.stored import shipped_of
 from perfmodel.files.reader import Reader
 from perfmodel.specs.attention import AttentionSpec, CompressedSpec, LinearSpec, MlaSpec
-from perfmodel.specs.base import Known, Source
+from perfmodel.specs.base import MOST, Known, Source
 from perfmodel.specs.model import MAIN, FeedForward, LayerGroupSpec, ModelSpec
 from perfmodel.specs.shipped import ShippedSpec
 
+#: key of the tokens that a model was trained on before its positions were stretched
+TRAINED = "original_max_position_embeddings"
 #: names of files that say nothing of what is in them: their folder does
 PLAIN = ("config", "params")
 NAME = re.compile(r"[A-Za-z0-9][\w.+ -]{0,59}")  # what a model is called by what is around it
@@ -97,7 +99,7 @@ def _stated(config: Config, each: Sequence[Layer]) -> dict[str, Any]:
         "num_hidden_layers": len(each),
         "hidden_size": config.needed("width"),
         "vocab_size": config.needed("vocabulary"),
-        "max_position_embeddings": config.needed("context"),
+        "max_position_embeddings": _context(config),
         "num_nextn_predict_layers": _drafts(config),
         "tie_word_embeddings": bool(config.flag("tied")),
         "hc_mult": _streams(config),
@@ -113,6 +115,28 @@ def _stated(config: Config, each: Sequence[Layer]) -> dict[str, Any]:
     elif config.find("experts") not in (None, (config.stated.get("experts"), 0)):
         config.fault(config.key_of("experts"), "no layer has experts; allowed: layers that have them, or 0; correct it")
     return found
+
+
+def _context(config: Config) -> int:
+    """Return the tokens of context that a model takes: as stated, or as many as its stretched positions reach."""
+    stated = config.needed("context")
+    found = config.find("rope")
+    held = found[1] if found is not None and isinstance(found[1], dict) else {}
+    factor, trained = _number(held.get("factor")), _number(held.get(TRAINED, config.held.get(TRAINED)))
+    reached = min(int(factor * trained), MOST)
+    if found is None or reached <= stated:
+        return stated
+    config.taken["context"] = (
+        f"{reached:,} tokens, {found[0]} stretches {trained:,.0f} by {factor:g}; "
+        f"{config.stated.get('context', 'the file')} says {stated:,}"
+    )
+    return reached
+
+
+def _number(value: Any) -> float:
+    """Return a number above zero and not beyond reason; 0 where a value is none."""
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MOST
+    return float(value) if is_one else 0.0
 
 
 def _drafts(config: Config) -> int:
@@ -212,6 +236,7 @@ def _notes(
         "" if known else f"; model_type {cut(config.type_word or 'none')} is not known, all that follows is inferred"
     )
     lines = [f"{file}: {form}{type_}", *_of_attention(config, spec, kinds, names), _of_layers(config, spec)]
+    lines += [f"context: {text}" for concept, text in config.taken.items() if concept == "context"]
     lines.append(_of_stored(spec.shipped))
     cost = {words for key in unused for pattern, words in keys("uncounted").items() if is_like(key, [pattern])}
     left = [key for key in unused if not is_like(key, list(keys("uncounted")))]

@@ -61,6 +61,12 @@ def explain_command(
         words += ["--stack", stack]
     if run.engine is not None and (engine := request.engines[phase]) is not None:
         words += ["--engine", engine.word]
+    if run.memory_share is not None:
+        words += ["--memory-share", f"{run.memory_share:g}"]
+    if run.max_context is not None:
+        words += ["--max-context", str(run.max_context)]
+    for one in dict.fromkeys((number.word, number.text) for number in machine.set_numbers):
+        words += ["--set", "=".join(one)]
     for name in () if apart else run.kernels or ():
         words += ["--kernels", name]
     return shlex.join(words)

@@ -7,7 +7,7 @@ from perfmodel.algebra import as_float
 from perfmodel.planning.planner import Planned
 from perfmodel.prediction.cost import card_prices, cost_of, power_of
 from perfmodel.prediction.deployment import Deployment
-from perfmodel.report.memory import longest_context
+from perfmodel.report.memory import longest_context_facts
 from perfmodel.report.operators import time_by_bound
 from perfmodel.report.plan.budget import cards_allowed
 from perfmodel.report.plan.larger_batch import stopped_by
@@ -75,7 +75,7 @@ def plan_facts(answer: Planned, best: Deployment) -> dict[str, Any]:
         "cards_of_pool": cards,
         "cost": _cost(answer, best),
         "unrounded_requests_per_s": answer.solution.relaxed_rate,
-        "longest_context": longest_context(best.decode),
+        **longest_context_facts(best.decode, decode.model),
         "prefill": _pool_facts(answer, best, "prefill"),
         "decode": _pool_facts(answer, best, "decode"),
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import Case
+from perfmodel.report.memory import longest_context_by
 from perfmodel.report.plan.size import size_in_words
 from perfmodel.report.quantity import format_quantity, span_in_words
 from perfmodel.report.table import Column, Table
@@ -36,6 +37,7 @@ def totals_table(facts: dict[str, Any], best: Deployment, cases: Mapping[Phase, 
         ("  per card of the decode pool, at full batch", facts["tokens_per_s_per_card_of_decode_pool"], "1/s"),
         ("  per card of the whole deployment, sustained", facts["tokens_per_s_per_card_of_deployment"], "1/s"),
         ("longest context of one request, tokens", facts["longest_context"], "1"),
+        ("  limited", longest_context_by(facts, cases["decode"].model), None),
     ]
     start, end = (format_quantity(facts["tpot_at_context_s"][name], "s") for name in ("start", "end"))
     rows.append(("TPOT with all requests at their first, last token", f"{start}, {end}", None))
