@@ -217,9 +217,7 @@ def _system_facts(one: Outcome) -> dict[str, Any]:
         },
         "prefill_layout": None if best is None else best.prefill.layout.model_dump(),
         "decode_layout": None if best is None else best.decode.layout.model_dump(),
-        "nearest": None
-        if one.near is None
-        else {"row": one.near.name, "distance": one.near.far, "slow": one.near.slow},
+        "nearest": None if near is None else {"row": near.name, "distance": near.far, "slow": near.slow},
         "constraint": None if lack is None else lack.constraint,
         "why_not": None if lack is None else why_not(lack),
     }

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from perfmodel.algebra import Num
+from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.prediction.scenario import Resolved
 from perfmodel.prediction.serving import Case
@@ -34,17 +34,19 @@ def place_of(conditions: Conditions, machine: Machine, resolved: Resolved) -> Pl
         conditions.phase,
         (machine, resolved.scenario.case.model, conditions.precision),
         resolved.plan.layout,
-        (conditions.isl, conditions.osl),
+        (as_float(conditions.isl), as_float(conditions.osl)),
     )
 
 
 def place_of_pool(pool: PoolPlan, machine: Machine, case: Case) -> Place:
     """Return where a pool of a plan lies."""
     family = pool.family
-    return _place(family.phase, (machine, case.model, family.precision), pool.layout, (case.isl, case.osl))
+    return _place(
+        family.phase, (machine, case.model, family.precision), pool.layout, (as_float(case.isl), as_float(case.osl))
+    )
 
 
-def _place(phase: Phase, of: tuple[Machine, ModelSpec, str], layout: LayoutSpec, lengths: tuple[Num, Num]) -> Place:
+def _place(phase: Phase, of: tuple[Machine, ModelSpec, str], layout: LayoutSpec, lengths: tuple[float, float]) -> Place:
     (machine, model, precision), (isl, osl) = of, lengths
     decode = phase == "decode"
     each = 1 + layout.draft if decode else isl
