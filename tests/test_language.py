@@ -36,6 +36,8 @@ COMMANDS = {
     "explain-roofline": f"explain --evidence {CORES} --roofline",
     "explain-compare": f"explain --evidence {CORES} --compare draft=0,batch=64",
     "compare": f"compare {CORES} xds-colocated-decode",
+    "compare-systems": "compare-systems qwen3-30b-a3b --on cm384,atlas-800t-a3,atlas-850,atlas-350 --isl 1k --osl 512",
+    "compare-none": "compare-systems kimi-k3 --on cm384,atlas-800i-a3 --isl 1k --osl 512 --cards 32 --ttft 2s",
     "what-if": f"what-if {CORES} --pairs",
     "reach": f"what-if {CORES} --reach tpot=46ms,batch=48",
     "validate": "validate",

@@ -15,6 +15,7 @@ from perfmodel.specs.run import RunSpec
 
 SOLVE = "solve deepseek-v3 --on cm384 --cards 32 --isl 1024 --osl 512 --tpot".split()
 ROW = "cm384-decode-4k-b96"
+PRICED = ("--price", "cm384=2.5")
 COMMANDS = [
     (*SOLVE, "50ms"),
     (*SOLVE, "1ms"),
@@ -25,6 +26,7 @@ COMMANDS = [
     ("what-if", "seed-cm384-decode", "--only", "mtp,amla"),
     ("what-if", "seed-cm384-decode", "--only", "mtp,amla", "--reach", "tpot=30ms"),
     ("compare", ROW, "xds-colocated-decode"),
+    (*"compare-systems qwen3-30b-a3b --on cm384,atlas-800i-a3 --isl 1k --osl 512 --cards 16".split(), *PRICED),
     ("gains", "amla"),
     ("validate", "seed-cm384-decode", "va-qwen235-1p2d"),
     ("accuracy", "cm384-table7"),

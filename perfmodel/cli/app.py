@@ -11,6 +11,7 @@ from perfmodel.cli import (
     accuracy,
     calibrate,
     compare,
+    compare_systems,
     doctor,
     explain,
     gains,
@@ -114,8 +115,8 @@ def root(
             callback=_spoken,
             expose_value=False,
             envvar="MOEPLAN_LANG",
-            help="Language of what solve, explain, compare, what-if, validate, replay and report show; the rest stays "
-            "English.",
+            help="Language of what solve, explain, compare, compare-systems, what-if, validate, replay and report "
+            "show; the rest stays English.",
         ),
     ] = None,
 ) -> None:
@@ -126,6 +127,7 @@ app.command("solve")(solve.command)
 app.command("explain")(explain.command)
 app.command("what-if")(what_if.command)
 app.command("compare")(compare.command)
+app.command("compare-systems")(compare_systems.command)
 app.command("report")(report.command)
 app.command("gains")(gains.command)
 app.command("validate")(validate.command)

@@ -80,13 +80,17 @@ class Planned:
 
 
 def planned(run: RunSpec) -> Planned:
-    """Return the best plan for a run-spec, or why there is none, and how sure it is.
+    """Return the best plan for a run-spec, or why there is none, and how sure it is."""
+    return answered(request_of(run))
+
+
+def answered(request: PlanRequest) -> Planned:
+    """Return the best plan for what was asked, or why there is none, and how sure it is.
 
     With a confidence the limits on TPOT and TTFT are tightened below the plan's own until the plan found meets each
     real one that often.  Raises ``UsageError`` where no plan does.
     """
-    request = request_of(run)
-    searched, targets = request.search, request.search.targets
+    run, searched, targets = request.run, request.search, request.search.targets
     for _ in range(TIGHTENINGS):
         solution, clients = solve(request.case, searched, request.cases["prefill"], request.given), None
         if solution.best is None:

@@ -99,6 +99,11 @@ def _most_cards(rates: Rates) -> int:
     return int(as_float(rates.tiers[-1].dies) / rates.dies_per_package)
 
 
+def most_servers(rates: Rates) -> int:
+    """Return the whole servers of the largest budget that a system takes."""
+    return int(max(rates.max_packages, _most_cards(rates)) // rates.packages_per_server)
+
+
 def _servers(cards: int | None, rates: Rates, system: str, option: str, pools: int) -> int:
     """Return the budget of ``pools`` pools in whole servers."""
     most, each = max(rates.max_packages, _most_cards(rates)), rates.packages_per_server

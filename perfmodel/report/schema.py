@@ -17,6 +17,9 @@ FACTS = {
     ),
     "moeplan.solution/1": ("status", "stack", "engine"),
     "moeplan.compare/1": ("first", "second", "differences"),
+    "moeplan.compare-systems/1": (
+        *("model", "isl", "osl", "tpot_target_s", "ttft_target_s", "best", "verdict", "within_doubt", "systems"),
+    ),
     "moeplan.requests/1": ("name", "requests", "skipped", "isl_mean", "osl_mean", "isl_cv", "osl_cv", "rate"),
     "moeplan.replay/1": (
         *("name", "model", "deployment", "serving", "stack", "engine", "routing", "seed", "requests", "requests_per_s"),

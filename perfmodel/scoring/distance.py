@@ -3,8 +3,13 @@
 import math
 from dataclasses import dataclass
 
+from perfmodel.algebra import as_float
+from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.prediction.scenario import Resolved
+from perfmodel.prediction.serving import Case
 from perfmodel.specs.conditions import Conditions
+from perfmodel.specs.deployment import LayoutSpec, Phase
+from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 
 
@@ -25,16 +30,33 @@ class Place:
 
 def place_of(conditions: Conditions, machine: Machine, resolved: Resolved) -> Place:
     """Return where a run lies: tokens are those of a die in a step, context the mean that a token attends to."""
-    layout = resolved.plan.layout
-    decode, isl, osl = conditions.phase == "decode", conditions.isl, conditions.osl
+    return _place(
+        conditions.phase,
+        (machine, resolved.scenario.case.model, conditions.precision),
+        resolved.plan.layout,
+        (as_float(conditions.isl), as_float(conditions.osl)),
+    )
+
+
+def place_of_pool(pool: PoolPlan, machine: Machine, case: Case) -> Place:
+    """Return where a pool of a plan lies."""
+    family = pool.family
+    return _place(
+        family.phase, (machine, case.model, family.precision), pool.layout, (as_float(case.isl), as_float(case.osl))
+    )
+
+
+def _place(phase: Phase, of: tuple[Machine, ModelSpec, str], layout: LayoutSpec, lengths: tuple[float, float]) -> Place:
+    (machine, model, precision), (isl, osl) = of, lengths
+    decode = phase == "decode"
     each = 1 + layout.draft if decode else isl
     return Place(
-        phase=conditions.phase,
+        phase=phase,
         chip=machine.chip.spec.name,
-        model=resolved.scenario.case.model.name,
+        model=model.name,
         overlap=layout.overlap,
         exchange=layout.exchange,
-        precision=conditions.precision,
+        precision=precision,
         dies=layout.dies,
         tokens=layout.batch * each / layout.tp,
         context=isl + osl / 2 if decode else isl / 2,

@@ -32,8 +32,18 @@ def nearest(name: str, at: Place, anchors: Iterable[Anchor]) -> tuple[Anchor, fl
     return min(found, key=lambda pair: (pair[1], pair[0].name), default=None)
 
 
+def placed(rows: Iterable[Published]) -> list[tuple[Published, Place]]:
+    """Return rows with their places, which take a prediction each: for many runs that are held against the same."""
+    return [(row, place(row, row.resolved)) for row in rows]
+
+
+def nearest_rows(at: Place, rows: Iterable[tuple[Published, Place]], count: int) -> list[tuple[Published, float]]:
+    """Return the rows nearest to a place, and how far each is; of its phase alone."""
+    found = [(distance(at, there), row.name, row) for row, there in rows]
+    near = sorted((one for one in found if math.isfinite(one[0])), key=lambda one: one[:2])[:count]
+    return [(row, far) for far, _, row in near]
+
+
 def neighbours(at: Place, rows: Iterable[Published], count: int) -> list[tuple[Result, float]]:
     """Return the published rows nearest to a place, scored, and how far each is; of its phase alone."""
-    found = [(distance(at, place(row, row.resolved)), row.name, row) for row in rows]
-    near = sorted((one for one in found if math.isfinite(one[0])), key=lambda one: one[:2])[:count]
-    return [(scored(row), far) for far, _, row in near]
+    return [(scored(row), far) for row, far in nearest_rows(at, placed(rows), count)]
