@@ -1,7 +1,7 @@
 """What a search goes over: what techniques fix for it, and what the stacks leave it to choose."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from perfmodel.errors import UsageError
 from perfmodel.files.catalog import load_stack
@@ -9,8 +9,9 @@ from perfmodel.files.folders import names
 from perfmodel.prediction.techniques import setting_of, unsupported
 from perfmodel.solver.space import Choices
 from perfmodel.specs.conditions import Conditions
-from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
+from perfmodel.specs.deployment import LayoutShape, Phase
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.precision import KvDtype
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.techniques import BETWEEN, Techniques, lacking, named
 
@@ -88,7 +89,7 @@ def _cache_precisions(
     having = tuple(dtype for dtype, setting in names_of.items() if not lacking(technique, setting, machine))
     if kv_dtype == "any":
         return having
-    wanted = cast(KvDtype, kv_dtype)
+    wanted = kv_dtype
     refuse_lacking({technique.spec.name: names_of[wanted]}, machine, techniques)
     return (wanted,)
 

@@ -17,9 +17,10 @@ from perfmodel.prediction.mixed import mixed_footprint, mixed_rate, mixed_time
 from perfmodel.prediction.serving import Case, PoolPoint
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.conditions import Conditions, Service
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
+from perfmodel.specs.deployment import LayoutSpec, Overlap, Phase
 from perfmodel.specs.evidence import EvidenceSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.precision import ExpertWeights, KvDtype, Precision
 from perfmodel.supply.rates import Rates
 from perfmodel.units import Fraction, PerSecond, Seconds
 

@@ -17,8 +17,9 @@ from perfmodel.prediction.layouts import (
     structure_faults,
     usual_reduction,
 )
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, LayoutSpec, Phase, Precision
+from perfmodel.specs.deployment import LayoutShape, LayoutSpec, Phase
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.precision import ExpertWeights, KvDtype, Precision
 from perfmodel.specs.technique import SLOTS, replicas, share_of_dies
 from perfmodel.supply.rates import Rates
 
