@@ -38,6 +38,7 @@ def command(
     ttft: Annotated[
         str | None, typer.Option("--ttft", help="Limit on time to first token; default: the plan's.")
     ] = None,
+    precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     engine: options.EngineOption = None,
@@ -60,7 +61,9 @@ def command(
 
     limits = (inputs.quantity(tpot, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     goal = _goal(reach)
-    given = named_run(plan, stack, acceptance, *limits, site=tuple(site or ()), engine=engine)
+    given = named_run(
+        plan, stack, acceptance, *limits, site=tuple(site or ()), engine=engine, precision=inputs.precision(precision)
+    )
     run = given.run
     if run.mixed:
         again = f"moeplan solve {plan} --with TECHNIQUE=SETTING -o OTHER.json"

@@ -210,6 +210,10 @@ Precision = Annotated[
     str, AfterValidator(_one_of(PRECISIONS)), WithJsonSchema({"type": "string", "enum": list(PRECISIONS)})
 ]
 KvDtype = Annotated[str, AfterValidator(_one_of(CACHES)), WithJsonSchema({"type": "string", "enum": list(CACHES)})]
+#: a cache, or the better of those that a stack has
+CacheChoice = Annotated[
+    str, AfterValidator(_one_of([*CACHES, "any"])), WithJsonSchema({"type": "string", "enum": [*CACHES, "any"]})
+]
 #: of routed experts: as the precision has them, or narrower
 ExpertWeights = Literal["int8", "int4"]
 #: a form whose unit takes the scales of its blocks
