@@ -65,7 +65,7 @@ def command(
     kv: Annotated[
         CachePrecision, typer.Option("--kv", help="KV cache precision; any: the better of those the stack has.")
     ] = CachePrecision.bf16,
-    precision: Annotated[str, typer.Option("--precision", help="w8a8 or bf16.")] = "w8a8",
+    precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
     engine: options.EngineOption = None,
     allow_scale_out: Annotated[
@@ -93,13 +93,13 @@ def command(
     limits = (inputs.quantity(tpot or TPOT, "s", "--tpot"), inputs.quantity(ttft, "s", "--ttft"))
     wanted_rate = inputs.rate(rate, "--rate")
     from perfmodel.files.catalog import load_model
-    from perfmodel.planning.compare_systems import compared, systems_named, with_precision
+    from perfmodel.planning.compare_systems import compared, systems_named
     from perfmodel.report.compare_systems import compared_document
     from perfmodel.specs.run import RunSpec, Serving
 
     if serving is not None:
         inputs.known(serving, list(get_args(Serving)), "--serving")
-    technique = with_precision(precision)
+    inputs.precision(precision)
     known = load_model(model)
     inputs.check_lengths(known.spec, *lengths)
     inputs.read_acceptance(acceptance, known.spec)
@@ -116,7 +116,7 @@ def command(
         kv=kv.value,
         acceptance=acceptance,
         engine=engine,
-        with_=technique,
+        precision=precision,
         allow_scale_out=allow_scale_out or None,
     )
     found = compared(run, systems, servers=servers, prices=prices)

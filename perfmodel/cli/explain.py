@@ -90,7 +90,7 @@ def command(
     osl_cv: Annotated[float | None, typer.Option("--osl-cv", help="The same of output lengths.")] = None,
     tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, like 50ms.")] = None,
     kv: Annotated[options.KvDtype, typer.Option("--kv", help="KV cache precision.")] = options.KvDtype.bf16,
-    precision: Annotated[str, typer.Option("--precision", help="w8a8 or bf16.")] = "w8a8",
+    precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     kernels: options.KernelsOption = None,

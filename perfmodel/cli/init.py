@@ -52,7 +52,8 @@ tpot: {tpot}  # limit on time per output token
 # prefill_stack: ideal
 # allow_scale_out: true  # let an instance leave its supernode or server group
 # utilisation: 0.8  # highest load of either pool
-# kv: bf16  # or int8: precision of the KV cache
+# precision: w8a8  # or bf16, w4a8, fp8, ...: of weights and activations, as the chip has units for
+# kv: bf16  # or int8, fp8: precision of the KV cache
 # acceptance: 0.9,0.36  # accepted tokens per draft position, or a name of the model's table
 # stack: ideal  # software stack; by default the system's
 # engine: sglang  # what schedules; without stack, the system's newest stack that has it

@@ -28,10 +28,11 @@ class Language(StrEnum):
 
 
 class KvDtype(StrEnum):
-    """Precision of the KV cache; INT8 leaves the rope part in BF16."""
+    """Precision of the KV cache; those of eight bits leave the rope part in BF16."""
 
     bf16 = "bf16"
     int8 = "int8"
+    fp8 = "fp8"
 
 
 class Overlap(StrEnum):
@@ -128,6 +129,15 @@ MessagesOption = Annotated[
 ColdOption = Annotated[
     bool,
     typer.Option("--cold", help="The calls come from serving: no weights were left in L2 from the call before."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="w8a8, bf16, w4a8, w4a16, fp8, mxfp8, mxfp4 or nvfp4, as the die has units for. Default: w8a8, or what "
+        "--with sets.",
+    ),
 ]
 AcceptanceOption = Annotated[
     str | None,

@@ -15,6 +15,7 @@ class CachePrecision(StrEnum):
 
     bf16 = "bf16"
     int8 = "int8"
+    fp8 = "fp8"
     any = "any"
 
 
@@ -163,6 +164,7 @@ def command(
     kv: Annotated[
         CachePrecision, typer.Option("--kv", help="KV cache precision; any: the better of those the stack has.")
     ] = CachePrecision.bf16,
+    precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     engine: options.EngineOption = None,
@@ -249,6 +251,7 @@ def command(
     ):
         if word is not None:
             inputs.known(word, list(get_args(allowed)), f"--{name}")
+    inputs.precision(precision)
     inputs.positive(top, "--top")
     if confidence is not None and not 0.5 <= confidence <= 0.99:
         raise UsageError(f"--confidence: {confidence:g}; allowed: from 0.5 to 0.99")
@@ -282,6 +285,7 @@ def command(
         utilisation=utilisation,
         serving=serving,
         kv=kv.value,
+        precision=precision,
         acceptance=acceptance,
         stack=stack,
         engine=engine,

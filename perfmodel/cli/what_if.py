@@ -38,6 +38,7 @@ def command(
     ttft: Annotated[
         str | None, typer.Option("--ttft", help="Limit on time to first token; default: the plan's.")
     ] = None,
+    precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     engine: options.EngineOption = None,
@@ -70,6 +71,7 @@ def command(
         *limits,
         site=tuple(site or ()),
         engine=engine,
+        precision=inputs.precision(precision),
         max_context=inputs.tokens(max_context, "--max-context"),
         numbers=inputs.set_numbers(set_),
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from perfmodel.algebra import minimum
 from perfmodel.ledger.caches import Cache
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
+from perfmodel.ledger.rows import BF16, exchange_row, quantised, vector
 from perfmodel.ledger.seen import needed
 from perfmodel.specs.attention import OutputGate
 from perfmodel.units import Bytes, Count
@@ -20,13 +20,12 @@ def output_gate(
     """Yield what makes the gate of an attention's output from its input, and multiplies with it."""
     if gate == "none":
         return
-    yield linear(
+    yield quantised(
         "attention.gate",
+        family,
         rows=q.tokens,
         inner=dims.hidden_size,
         columns=heads if gate == "head" else heads * head_dim,
-        weight_element_bytes=family.weight_element_bytes,
-        engine=family.linear_engine,
     )
     width = heads * head_dim
     yield vector("attention.gated", flop=GATE_FLOP * q.tokens * width, traffic=3 * BF16 * q.tokens * width)
@@ -46,50 +45,47 @@ def gather_context(q: Quantities, family: Family, cache: Cache) -> Iterator[Op]:
 
 def output_projection(q: Quantities, family: Family, dims: Dims, inner: Count) -> Iterator[Op]:
     """Yield the projection of a die's heads, ``inner`` wide together, and the exchanges of its parallel form."""
-    weight, engine, hidden = family.weight_element_bytes, family.linear_engine, dims.hidden_size
+    element, hidden = family.input_element_bytes, dims.hidden_size
     if family.swaps_heads:
         # each die gets all heads of its own tokens, so nothing is left to sum
-        yield exchange_row("attention.swap_heads", "all_to_all", group=q.tp, payload=q.rank_tokens * inner * weight)
-        whole = linear(
+        yield exchange_row("attention.swap_heads", "all_to_all", group=q.tp, payload=q.rank_tokens * inner * element)
+        whole = quantised(
             "attention.o_proj",
+            family,
             rows=q.rank_tokens,
             inner=inner * q.tp,
             columns=hidden,
-            weight_element_bytes=weight,
-            engine=engine,
         )
         yield replace(whole, resident_bytes=whole.weight_bytes / q.tp) if family.o_proj_sharded else whole
         return
     if "o_proj" not in family.split:
-        yield linear(
+        yield quantised(
             "attention.o_proj",
+            family,
             rows=q.tokens,
             inner=inner,
             columns=hidden,
-            weight_element_bytes=weight,
-            engine=engine,
         )
         return
     parts = q.o_proj_tp
-    yield exchange_row("attention.swap_heads", "all_to_all", group=parts, payload=q.tokens * inner / parts * weight)
-    yield linear(
+    yield exchange_row("attention.swap_heads", "all_to_all", group=parts, payload=q.tokens * inner / parts * element)
+    yield quantised(
         "attention.o_proj",
+        family,
         rows=q.tokens * parts,
         inner=inner / parts,
         columns=hidden,
-        weight_element_bytes=weight,
-        engine=engine,
     )
     yield exchange_row("attention.o_proj_scatter", "reduce_scatter", group=parts, payload=q.tokens * hidden * BF16)
 
 
 def output_quantisation(q: Quantities, family: Family, width: Count) -> Iterator[Op]:
     """Yield the dynamic quantisation of the attention's output, which no norm comes before."""
-    if family.precision == "w8a8":
+    if family.form.quantises:
         yield vector(
             "attention.output_quant",
             flop=2 * q.tokens * width,
-            traffic=q.tokens * width * (BF16 + family.weight_element_bytes),
+            traffic=q.tokens * width * (BF16 + family.input_element_bytes),
         )
 
 

@@ -15,7 +15,7 @@ from perfmodel.specs.attention import AttentionSpec, CompressedSpec, GqaSpec, Li
 def _reshard(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     """Yield the exchanges of hidden states that tensor parallelism adds; all cost nothing at tp 1."""
 
-    def row(name: str, collective: Collective, element_bytes: int) -> Op:
+    def row(name: str, collective: Collective, element_bytes: int | float) -> Op:
         return exchange_row(name, collective, group=q.tp, payload=q.rank_tokens * dims.hidden_size * element_bytes)
 
     match family.reduction:
@@ -23,9 +23,9 @@ def _reshard(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
             yield row("attention.all_reduce", "all_reduce", BF16)
         case "scatter_gather":
             yield row("attention.reduce_scatter", "reduce_scatter", BF16)
-            yield row("attention.gather", "all_gather", family.weight_element_bytes)
+            yield row("attention.gather", "all_gather", family.input_element_bytes)
         case "all_to_all":
-            yield row("attention.gather", "all_gather", family.weight_element_bytes)
+            yield row("attention.gather", "all_gather", family.input_element_bytes)
         case "sp_tp_sp":
             pass  # the low-rank inputs were gathered in their place
         case _:
@@ -36,7 +36,7 @@ def attention_ops(q: Quantities, family: Family, dims: Dims, spec: AttentionSpec
     """Yield the rows of one attention layer on one die."""
     own = q.tokens if family.reduction == "all_reduce" else q.rank_tokens
     yield from streams("attention.streams", tokens=own, dims=dims)
-    yield norm_quant("attention.norm_quant", tokens=own, width=dims.hidden_size, out_bytes=family.weight_element_bytes)
+    yield norm_quant("attention.norm_quant", tokens=own, width=dims.hidden_size, out_bytes=family.input_element_bytes)
     match spec:
         case MlaSpec():
             yield from latent_ops(q, family, dims, spec)

@@ -57,21 +57,24 @@ def index_key_bytes(indexer: IndexerSpec, family: Family) -> Bytes:
     """
     if indexer.shared:
         return 0
-    key = indexer.head_dim * BF16 if family.kv_dtype == "bf16" else indexer.head_dim + SCALE_BYTES
+    form = family.cache_form
+    key = indexer.head_dim * form.bytes if form.bytes == BF16 else indexer.head_dim + SCALE_BYTES
     return key / indexer.pool
 
 
 def entry_bytes(attention: MlaSpec | GqaSpec | CompressedSpec, family: Family) -> Bytes:
-    """Bytes of one cached entry of a layer over all heads; INT8 leaves a latent's rope part in BF16."""
-    element = BF16 if family.kv_dtype == "bf16" else 1
+    """Bytes of one cached entry of a layer over all heads; a latent's rope part is in BF16 whatever the rest is."""
+    form = family.cache_form
+    element = form.bytes
     match attention:
         case MlaSpec():
-            return mla_cache_bytes(
+            latent = mla_cache_bytes(
                 kv_lora_rank=attention.kv_lora_rank,
                 qk_rope_head_dim=attention.qk_rope_head_dim,
                 latent_bytes=element,
                 rope_bytes=BF16,
             )
+            return latent + attention.kv_lora_rank * form.latent_scale if form.latent_scale else latent
         case GqaSpec():
             return gqa_cache_bytes(
                 num_key_value_heads=attention.num_key_value_heads,
@@ -81,12 +84,13 @@ def entry_bytes(attention: MlaSpec | GqaSpec | CompressedSpec, family: Family) -
             )
         case CompressedSpec():
             rope = attention.qk_rope_head_dim
-            return mla_cache_bytes(
+            entry = mla_cache_bytes(
                 kv_lora_rank=attention.head_dim - rope,
                 qk_rope_head_dim=rope,
                 latent_bytes=element,
                 rope_bytes=BF16,
             )
+            return entry + form.entry_scales if form.entry_scales else entry
         case _:
             assert_never(attention)
 

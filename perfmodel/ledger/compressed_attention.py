@@ -14,7 +14,7 @@ from perfmodel.ledger.around_attention import (
 from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, ROPE_FLOP, linear, vector
+from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
 from perfmodel.ledger.seen import Seen, entries, newest
 from perfmodel.specs.attention import CompressedSpec
 from perfmodel.units import Count
@@ -22,25 +22,23 @@ from perfmodel.units import Count
 
 def compressed_ops(q: Quantities, family: Family, dims: Dims, spec: CompressedSpec) -> Iterator[Op]:
     """Yield the rows of compressed attention between its norm and the exchange of hidden states."""
-    weight, engine, hidden = family.weight_element_bytes, family.linear_engine, dims.hidden_size
+    hidden = dims.hidden_size
     heads = spec.num_attention_heads / q.tp
     made = 2 * spec.overlap * spec.head_dim if spec.compress_ratio else 0  # content and weight of an entry's vectors
-    yield linear(
+    yield quantised(
         "attention.qkv_down",
+        family,
         rows=q.tokens,
         inner=hidden,
         columns=spec.q_lora_rank + spec.head_dim + made,
-        weight_element_bytes=weight,
-        engine=engine,
         prefetched=True,
     )
-    yield linear(
+    yield quantised(
         "attention.q_up",
+        family,
         rows=q.tokens,
         inner=spec.q_lora_rank,
         columns=heads * spec.head_dim,
-        weight_element_bytes=weight,
-        engine=engine,
         prefetched=True,
     )
     width = heads * spec.head_dim + spec.head_dim + made
@@ -66,13 +64,12 @@ def compressed_ops(q: Quantities, family: Family, dims: Dims, spec: CompressedSp
     yield from output_quantisation(q, family, heads * spec.head_dim)
     # one matrix a group of heads, each with its own inputs and outputs
     groups = spec.o_groups / q.tp
-    each = linear(
+    each = quantised(
         "attention.o_down",
+        family,
         rows=q.tokens,
         inner=heads * spec.head_dim / groups,
         columns=spec.o_lora_rank,
-        weight_element_bytes=weight,
-        engine=engine,
     )
     yield replace(
         each,
@@ -81,6 +78,7 @@ def compressed_ops(q: Quantities, family: Family, dims: Dims, spec: CompressedSp
         weight_bytes=each.weight_bytes * groups,
         resident_bytes=each.resident_bytes * groups,
         activation_bytes=each.activation_bytes * groups,
+        unpacked=None if each.unpacked is None else each.unpacked * groups,
     )
     yield from output_projection(q, family, dims, spec.o_groups * spec.o_lora_rank / q.tp)
 

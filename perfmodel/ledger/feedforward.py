@@ -8,17 +8,14 @@ from perfmodel.ledger.records import Collective, Dims, Exchange, Family, Op, Ope
 from perfmodel.ledger.rows import BF16, exchange_row, linear, norm_quant, streams, vector
 from perfmodel.units import Bytes, Count
 
-SCALE_SLOT_BYTES = 512  # a dispatched INT8 token carries its scale in a slot of its own
-HALF_A_BYTE = 0.5  # of a weight of four bits
 ACTIVATION_FLOP = 8  # sigmoid, product and scale of one gated element
 ROUTER_FLOP = 10  # score, bias, group choice and normalisation of one expert's logit
 
 
 def dispatch_message_bytes(family: Family, dims: Dims) -> Bytes:
     """Bytes of one token on its way to one expert: 7.5 KB for 7168 INT8 values and their scale."""
-    if family.precision == "bf16":
-        return dims.routed_hidden * BF16
-    return dims.routed_hidden + SCALE_SLOT_BYTES
+    values, slot = dims.routed_hidden * family.input_element_bytes, family.form.message_slot
+    return values + slot if slot else values
 
 
 def combine_message_bytes(dims: Dims) -> Bytes:
@@ -36,16 +33,16 @@ def _gated(
     width: Count,
     family: Family,
     hidden: Count,
-    four_bit: bool = False,
+    routed: bool = False,
 ) -> Iterator[Op]:
     """Yield gate-up, activation and down of ``stored`` experts, of which ``touched`` are read.
 
-    Four-bit weights are widened on the vector cores inside the products; scales of the weights are left out.
+    Weights narrower than what they meet are widened on the vector cores inside the products.
     """
-    element = family.weight_element_bytes
+    form, element = family.form, family.input_element_bytes
     flop = gated_feed_forward_flop(tokens=1, hidden_size=hidden, intermediate_size=width)
-    stored_bytes = HALF_A_BYTE if four_bit else element
-    weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=stored_bytes)
+    stored_as, widened = (form.experts, form.widens_experts) if routed else (form.weights, form.widens_weights)
+    weight = gated_feed_forward_bytes(hidden_size=hidden, intermediate_size=width, element_bytes=stored_as.bytes)
     yield Op(
         name=f"{prefix}.gate_up",
         operator=operator,
@@ -57,7 +54,7 @@ def _gated(
         matrices=touched,
         rows=tokens / touched,
         columns=2 * width,
-        unpacked=touched * (2 * hidden * width) if four_bit else None,
+        unpacked=touched * (2 * hidden * width) if widened else None,
     )
     yield vector(
         f"{prefix}.activation",
@@ -75,7 +72,7 @@ def _gated(
         matrices=touched,
         rows=tokens / touched,
         columns=hidden,
-        unpacked=touched * (hidden * width) if four_bit else None,
+        unpacked=touched * (hidden * width) if widened else None,
     )
 
 
@@ -90,7 +87,7 @@ def routed_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
         width=dims.moe_intermediate_size / q.expert_tp,
         family=family,
         hidden=dims.routed_hidden,
-        four_bit=family.expert_weights == "int4",
+        routed=True,
     )
 
 
@@ -123,7 +120,7 @@ def dense_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     It is copied on every die, each working on its own tokens; split over dies of its own, which gather theirs; or
     split as attention is, where every die has all tokens of its rank and the sum is whole.
     """
-    element, hidden = family.weight_element_bytes, dims.hidden_size
+    element, hidden = family.input_element_bytes, dims.hidden_size
     parts = q.tp if family.splits_layers else q.dense_tp if "dense" in family.split else 1
     own = q.tokens if family.splits_layers else q.rank_tokens
     yield from streams("dense.streams", tokens=own, dims=dims)
@@ -183,7 +180,7 @@ def gate_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     tokens = q.tokens if family.sums_whole else q.rank_tokens
     normed = q.tokens if family.splits_layers else q.rank_tokens
     yield from streams("router.streams", tokens=normed, dims=dims)
-    yield norm_quant("router.norm_quant", tokens=normed, width=hidden, out_bytes=family.weight_element_bytes)
+    yield norm_quant("router.norm_quant", tokens=normed, width=hidden, out_bytes=family.input_element_bytes)
     yield linear(
         "router.logits",
         rows=tokens,

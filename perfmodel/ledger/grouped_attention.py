@@ -15,7 +15,7 @@ from perfmodel.ledger.around_attention import (
 from perfmodel.ledger.caches import cache_of, entry_bytes_per_die, index_key_bytes
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
-from perfmodel.ledger.rows import BF16, ROPE_FLOP, linear, vector
+from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
 from perfmodel.ledger.seen import Seen, chosen, entries, newest, own_piece, whole
 from perfmodel.specs.attention import GqaSpec
 from perfmodel.units import Bytes, Count
@@ -23,27 +23,24 @@ from perfmodel.units import Bytes, Count
 
 def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Iterator[Op]:
     """Yield the rows of grouped-query attention between its norm and the exchange of hidden states."""
-    weight, engine = family.weight_element_bytes, family.linear_engine
     heads = spec.num_attention_heads / q.tp
     key_value_heads = spec.num_key_value_heads / minimum(q.tp, spec.num_key_value_heads)
     direct = heads * spec.head_dim if spec.q_lora_rank is None else spec.q_lora_rank
-    yield linear(
+    yield quantised(
         "attention.qkv",
+        family,
         rows=q.tokens,
         inner=dims.hidden_size,
         columns=direct + key_value_heads * (spec.head_dim + spec.value_dim),
-        weight_element_bytes=weight,
-        engine=engine,
         prefetched=True,
     )
     if spec.q_lora_rank is not None:
-        yield linear(
+        yield quantised(
             "attention.q_up",
+            family,
             rows=q.tokens,
             inner=spec.q_lora_rank,
             columns=heads * spec.head_dim,
-            weight_element_bytes=weight,
-            engine=engine,
             prefetched=True,
         )
     yield vector(

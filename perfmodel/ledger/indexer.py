@@ -6,7 +6,7 @@ from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import index_flop
 from perfmodel.ledger.caches import index_key_bytes
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
+from perfmodel.ledger.rows import BF16, exchange_row, quantised, vector
 from perfmodel.ledger.seen import Seen
 from perfmodel.specs.attention import IndexerSpec
 from perfmodel.units import Count
@@ -39,22 +39,19 @@ def indexer_ops(
     """
     if spec.shared:
         return
-    weight, engine = family.weight_element_bytes, family.linear_engine
-    yield linear(
+    yield quantised(
         "attention.index_query",
+        family,
         rows=q.tokens,
         inner=query_rank,
         columns=spec.n_heads * spec.head_dim,
-        weight_element_bytes=weight,
-        engine=engine,
     )
-    yield linear(
+    yield quantised(
         "attention.index_key",
+        family,
         rows=q.tokens if key_rows is None else key_rows,
         inner=dims.hidden_size,
         columns=index_columns(spec) if key_columns is None else spec.n_heads + key_columns,
-        weight_element_bytes=weight,
-        engine=engine,
     )
     decode = family.phase == "decode"
     yield Op(

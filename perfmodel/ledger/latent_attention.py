@@ -15,7 +15,7 @@ from perfmodel.ledger.around_attention import (
 from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
 from perfmodel.ledger.indexer import index_columns, indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
-from perfmodel.ledger.rows import BF16, ROPE_FLOP, batched, exchange_row, linear, vector
+from perfmodel.ledger.rows import BF16, ROPE_FLOP, batched, exchange_row, linear, quantised, vector
 from perfmodel.ledger.seen import Seen, chosen, entries, newest, whole
 from perfmodel.specs.attention import MlaSpec
 from perfmodel.units import Bytes, Count
@@ -23,35 +23,32 @@ from perfmodel.units import Bytes, Count
 
 def latent_ops(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iterator[Op]:
     """Yield the rows of latent attention between its norm and the exchange of hidden states."""
-    weight, engine = family.weight_element_bytes, family.linear_engine
     prolog: OperatorClass = "prolog_matmul" if family.phase == "decode" else "matmul"
     heads = spec.num_attention_heads / q.tp
     qk_width = spec.qk_nope_head_dim + spec.qk_rope_head_dim
     early = family.reduction == "sp_tp_sp"
     low_rank = 0 if spec.q_lora_rank is None else spec.q_lora_rank
-    yield linear(
+    yield quantised(
         "attention.qkv_down",
+        family,
         rows=q.rank_tokens if early else q.tokens,
         inner=dims.hidden_size,
         columns=low_rank + spec.kv_lora_rank + spec.qk_rope_head_dim,
-        weight_element_bytes=weight,
-        engine=engine,
         operator=prolog,
         prefetched=True,
     )
     if early:
         # low-rank queries in the precision of the product that follows, the latent cache entry in its own
-        width = low_rank * weight + (spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16
+        width = low_rank * family.input_element_bytes + (spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16
         if spec.indexer is not None and not spec.indexer.shared:
             width = width + index_columns(spec.indexer) * BF16
         yield exchange_row("attention.latent_gather", "all_gather", group=q.tp, payload=q.rank_tokens * width)
-    yield linear(
+    yield quantised(
         "attention.q_up",
+        family,
         rows=q.tokens,
         inner=dims.hidden_size if spec.q_lora_rank is None else spec.q_lora_rank,
         columns=heads * qk_width,
-        weight_element_bytes=weight,
-        engine=engine,
         kernels=0 if family.phase == "decode" else 1,
         operator=prolog,
         prefetched=True,

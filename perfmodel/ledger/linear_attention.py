@@ -6,7 +6,7 @@ from perfmodel.formulas.attention import chunkwise_flop, recurrent_flop
 from perfmodel.ledger.around_attention import load_found, output_projection, output_quantisation
 from perfmodel.ledger.caches import CHUNK, cache_of, linear_state_bytes
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, exchange_row, linear, vector
+from perfmodel.ledger.rows import BF16, exchange_row, quantised, vector
 from perfmodel.specs.attention import LinearSpec
 from perfmodel.units import Count
 
@@ -15,18 +15,17 @@ GATED_NORM_FLOP = 8  # per element: norm, sigmoid and product
 
 def linear_attention_ops(q: Quantities, family: Family, dims: Dims, spec: LinearSpec) -> Iterator[Op]:
     """Yield the rows of linear attention between its norm and the exchange of hidden states."""
-    weight, engine, hidden = family.weight_element_bytes, family.linear_engine, dims.hidden_size
+    hidden = dims.hidden_size
     heads, values = spec.num_value_heads / q.tp, spec.value_width / q.tp
     mixed = (2 * spec.key_width + spec.value_width) / q.tp
 
     def product(name: str, inner: Count, columns: Count, *, ahead: bool = False) -> Op:
-        return linear(
+        return quantised(
             f"attention.{name}",
+            family,
             rows=q.tokens,
             inner=inner,
             columns=columns,
-            weight_element_bytes=weight,
-            engine=engine,
             prefetched=ahead,
         )
 

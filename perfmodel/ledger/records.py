@@ -6,10 +6,29 @@ from typing import Literal
 from perfmodel.algebra import as_float, maximum
 from perfmodel.formulas.statistics import length_spread
 from perfmodel.specs.deployment import Exchange as ExchangeForm
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision, Reduction
+from perfmodel.specs.deployment import LayoutSpec, Overlap, Phase, Reduction
+from perfmodel.specs.precision import (
+    CACHES,
+    USUAL,
+    CacheForm,
+    ExpertWeights,
+    KvDtype,
+    Precision,
+    PrecisionForm,
+    form_of,
+)
 from perfmodel.units import Bytes, Count, Dimensionless, Flop, Fraction
 
-Engine = Literal["cube_bf16", "cube_int8", "vector", "link"]
+Engine = Literal["cube_bf16", "cube_int8", "cube_fp8", "cube_fp4", "vector", "link"]
+#: whose kernels run a product on an engine: those of INT8 stand in for all that is as narrow or narrower
+KERNELS_OF: dict[Engine, str] = {"cube_bf16": "bf16", "cube_int8": "int8", "cube_fp8": "int8", "cube_fp4": "int8"}
+#: engine of each unit of the cube
+ENGINE_OF: dict[str, Engine] = {
+    "bf16": "cube_bf16",
+    "int8": "cube_int8",
+    "fp8": "cube_fp8",
+    "fp4": "cube_fp4",
+}
 OperatorClass = Literal[
     "matmul",
     "prolog_matmul",
@@ -83,7 +102,7 @@ class Family:
     overlap: Overlap
     exchange: ExchangeForm
     reduction: Reduction = "scatter_gather"
-    precision: Precision = "w8a8"
+    precision: Precision = USUAL
     kv_dtype: KvDtype = "bf16"
     expert_weights: ExpertWeights = "int8"
     #: modules that are split over dies of their own inside data-parallel attention
@@ -102,7 +121,7 @@ class Family:
         layout: LayoutSpec,
         phase: Phase,
         *,
-        precision: Precision = "w8a8",
+        precision: Precision = USUAL,
         kv_dtype: KvDtype = "bf16",
         expert_weights: ExpertWeights = "int8",
     ) -> "Family":
@@ -167,14 +186,24 @@ class Family:
         return self.overlap in ("cores", "link")
 
     @property
-    def weight_element_bytes(self) -> int:
-        """Bytes of one weight of a linear layer."""
-        return 1 if self.precision == "w8a8" else 2
+    def form(self) -> PrecisionForm:
+        """What its precision says of each component."""
+        return form_of(self.precision, self.expert_weights)
+
+    @property
+    def cache_form(self) -> CacheForm:
+        """What its cache is stored in."""
+        return CACHES[self.kv_dtype]
+
+    @property
+    def input_element_bytes(self) -> int | float:
+        """Bytes of one number that goes into a linear layer."""
+        return self.form.activations.bytes
 
     @property
     def linear_engine(self) -> Engine:
         """Engine of the linear layers."""
-        return "cube_int8" if self.precision == "w8a8" else "cube_bf16"
+        return ENGINE_OF[self.form.unit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -354,7 +383,7 @@ class Op:
     matrices: Count = 1
     rows: Count = 1
     columns: Count = 1
-    #: weights that the vector cores widen on their way to it, where any are stored in half a byte
+    #: weights that the vector cores widen on their way to it, where any are stored narrower than it takes them
     unpacked: Count | None = None
     #: sequences of an attention, tokens of one sequence's cache or prompt, and its heads on this die
     sequences: Count = 1
@@ -379,7 +408,7 @@ class Op:
         if self.exchange is not None:
             joint = self.exchange.collective in ("all_gather", "reduce_scatter", "all_reduce")
             return "collective" if joint else self.exchange.collective
-        return f"{self.operator}_{self.engine.removeprefix('cube_')}" if "matmul" in self.operator else self.operator
+        return f"{self.operator}_{KERNELS_OF[self.engine]}" if "matmul" in self.operator else self.operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

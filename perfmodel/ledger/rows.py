@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from perfmodel.formulas.linear import matmul_flop, matrix_bytes
-from perfmodel.ledger.records import Collective, Dims, Engine, Exchange, Op, OperatorClass
+from perfmodel.ledger.records import Collective, Dims, Engine, Exchange, Family, Op, OperatorClass
 from perfmodel.units import Bytes, Count, Flop
 
 BF16 = 2
@@ -16,13 +16,16 @@ def linear(
     rows: Count,
     inner: Count,
     columns: Count,
-    weight_element_bytes: int,
+    weight_element_bytes: int | float,
     engine: Engine,
+    input_element_bytes: int | float | None = None,
+    widened: bool = False,
     kernels: Count = 1,
     operator: OperatorClass = "matmul",
     prefetched: bool = False,
 ) -> Op:
-    """Row of a dense layer: its weights, its inputs in their precision and its BF16 outputs."""
+    """Row of a dense layer: its weights, its inputs, as wide as these unless it is said, and its BF16 outputs."""
+    taken = weight_element_bytes if input_element_bytes is None else input_element_bytes
     weight = matrix_bytes(rows=inner, columns=columns, element_bytes=weight_element_bytes)
     return Op(
         name=name,
@@ -32,10 +35,39 @@ def linear(
         flop=matmul_flop(rows=rows, inner=inner, columns=columns),
         weight_bytes=weight,
         resident_bytes=weight,
-        activation_bytes=rows * (inner * weight_element_bytes + columns * BF16),
+        activation_bytes=rows * (inner * taken + columns * BF16),
         kernels=kernels,
         rows=rows,
         columns=columns,
+        unpacked=inner * columns if widened else None,
+    )
+
+
+def quantised(
+    name: str,
+    family: Family,
+    *,
+    rows: Count,
+    inner: Count,
+    columns: Count,
+    kernels: Count = 1,
+    operator: OperatorClass = "matmul",
+    prefetched: bool = False,
+) -> Op:
+    """Row of a dense layer in the precision of the run."""
+    form = family.form
+    return linear(
+        name,
+        rows=rows,
+        inner=inner,
+        columns=columns,
+        weight_element_bytes=form.weights.bytes,
+        engine=family.linear_engine,
+        input_element_bytes=form.activations.bytes,
+        widened=form.widens_weights,
+        kernels=kernels,
+        operator=operator,
+        prefetched=prefetched,
     )
 
 
@@ -72,7 +104,7 @@ def vector(name: str, *, flop: Flop, traffic: Bytes, kernels: Count = 1) -> Op:
     return Op(name=name, operator="vector", engine="vector", flop=flop, activation_bytes=traffic, kernels=kernels)
 
 
-def norm_quant(name: str, *, tokens: Count, width: Count, out_bytes: int, kernels: Count = 1) -> Op:
+def norm_quant(name: str, *, tokens: Count, width: Count, out_bytes: int | float, kernels: Count = 1) -> Op:
     """Row of a residual add, RMS norm and dynamic quantisation in one pass."""
     return vector(
         name, flop=8 * tokens * width, traffic=tokens * width * (2 * BF16 + BF16 + out_bytes), kernels=kernels

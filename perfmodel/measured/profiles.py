@@ -3,11 +3,11 @@
 import csv
 from collections.abc import Iterator
 
-from perfmodel.ledger.feedforward import SCALE_SLOT_BYTES
 from perfmodel.ledger.rows import BF16
 from perfmodel.measured.reading import MICRO, Reader, Reading, Row
 from perfmodel.measured.shape_columns import UNREADABLE, batched_of, grouped_of, precision_of, product_of, shapes_in
 from perfmodel.measured.shapes import Measurement
+from perfmodel.specs.precision import SCALE_SLOT_BYTES
 
 PAGED = "a paged cache does not show its context; give these in a table with 'operator'"
 NO_EP = "their shapes do not show the expert-parallel group; add --ep DIES"

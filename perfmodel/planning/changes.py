@@ -22,7 +22,7 @@ RAISED = 0.1
 FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory rate, with what the cores stream": ("chip", ("die.hbm.bandwidth", "die.hbm.core_bytes_per_cycle")),
     "memory size": ("chip", ("die.hbm.capacity",)),
-    "cube peak": ("chip", ("die.cube_flop_per_cycle.bf16", "die.cube_flop_per_cycle.int8")),
+    "cube peak": ("chip", tuple(f"die.cube_flop_per_cycle.{unit}" for unit in ("bf16", "int8", "fp8", "fp4"))),
     "vector peak": ("chip", ("die.vector_flop_per_cycle.fp32",)),
     "L2 rate": ("chip", ("die.l2.core_read_bytes_per_cycle",)),
     "link rates": ("system", ("tiers",)),
@@ -130,14 +130,16 @@ def hardware_changes(run: Run, chips: Iterable[Known[ChipSpec]]) -> Iterator[Cha
     """Yield each hardware figure raised by a tenth, and each other chip of as many dies with as much memory."""
     phases = tuple(run.pools)
     for name, (part, paths) in FIGURES.items():
+        specs = [getattr(pool.machine, part).spec for pool in run.pools.values()]
+        had = [path for path in paths if any(value_at(spec, path) is not None for spec in specs)]
         yield Change(
             name=name,
             setting=f"+{RAISED:.0%}",
             now="as it is",
-            acts_on=f"{part}: {', '.join(paths)}",
+            acts_on=f"{part}: {', '.join(had)}",
             phases=phases,
             by="hardware",
-            apply=partial(_raised, part=part, paths=paths),
+            apply=partial(_raised, part=part, paths=tuple(had)),
         )
     heres = {pool.machine.chip.spec.name: pool.machine.chip.spec for pool in run.pools.values()}
     for chip, here in product(chips, heres.values()):
@@ -163,7 +165,8 @@ def _raised(pool: Pool, part: str, paths: tuple[str, ...]) -> Pool:
             tiers = [tier.model_copy(update={"bandwidth": tier.bandwidth * (1 + RAISED)}) for tier in spec.tiers]
             spec = spec.model_copy(update={"tiers": tuple(tiers)})
             continue
-        spec = with_value(spec, path.split("."), as_float(value_at(spec, path)) * (1 + RAISED))
+        if (value := value_at(spec, path)) is not None:
+            spec = with_value(spec, path.split("."), as_float(value) * (1 + RAISED))
     return replace(pool, machine=replace(pool.machine, **{part: replace(known, spec=spec)}))
 
 

@@ -1,16 +1,18 @@
 """What a search goes over: what techniques fix for it, and what the stacks leave it to choose."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from perfmodel.errors import UsageError
 from perfmodel.files.catalog import load_stack
 from perfmodel.files.folders import names
+from perfmodel.prediction.precisions import precision_faults, stand_ins, stored_otherwise
 from perfmodel.prediction.techniques import setting_of, unsupported
 from perfmodel.solver.space import Choices
 from perfmodel.specs.conditions import Conditions
-from perfmodel.specs.deployment import KvDtype, LayoutShape, Phase
+from perfmodel.specs.deployment import LayoutShape, Phase
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.precision import USUAL, KvDtype, form_of, keys_of
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.techniques import BETWEEN, Techniques, lacking, named
 
@@ -43,15 +45,21 @@ def settings_in(conditions: Conditions, machine: Machine, model: ModelSpec, tech
 
 
 def choices_of(
-    wanted: Mapping[str, str], machine: Machine, model: ModelSpec, kv_dtype: str, techniques: Techniques
+    wanted: Mapping[str, str],
+    machine: Machine,
+    model: ModelSpec,
+    kv_dtype: str,
+    techniques: Techniques,
+    precision: str | None = None,
 ) -> tuple[dict[str, Any], Choices]:
     """Return what techniques set for all pools of a search, and the choices that they and the stack leave it.
 
-    ``kv_dtype`` "any" leaves both precisions open where the stack has both.  Raises ``UsageError`` where the stack
-    lacks a technique, or a search does not go over what it sets.
+    ``kv_dtype`` "any" leaves both precisions open where the stack has both; a ``precision`` asked for is as the
+    techniques that set the same.  Raises ``UsageError`` where the stack lacks a technique, the die a unit, or a search
+    does not go over what is set.
     """
-    refuse_lacking(wanted, machine, techniques)
-    service: dict[str, Any] = {}
+    service: dict[str, Any] = {} if precision is None else keys_of(precision)
+    refuse_lacking({**that_set(service, techniques), **wanted}, machine, techniques)
     fixed: dict[Phase, dict[str, Any]] = {"prefill": {}, "decode": {}}
     for name, word in wanted.items():
         technique = named(techniques, name)
@@ -67,14 +75,44 @@ def choices_of(
         for phase, reason in reasons.items():
             if reason is None:
                 fixed[phase] |= setting.layout
+    refuse_another(precision, service)
     choices = Choices(
-        precision=service.get("precision", "w8a8"),
+        precision=service.get("precision", USUAL),
         kv_dtypes=_cache_precisions(service, machine, kv_dtype, techniques),
         expert_weights=service.get("expert_weights", "int8"),
         fixed=fixed,
         offered={phase: _offered(machine, model, phase, techniques) for phase in fixed},
     )
+    rates = machine.rates()
+    for cache in choices.kv_dtypes:
+        if faults := precision_faults(choices.precision, cache, choices.expert_weights, rates):
+            raise UsageError("\n".join(faults))
     return service, choices
+
+
+def that_set(keys: Mapping[str, Any], techniques: Techniques) -> dict[str, str]:
+    """Return the techniques that set what some keys of a service say."""
+    return {
+        name: word
+        for name, one in techniques.items()
+        for word, setting in one.spec.settings.items()
+        if setting.service and not setting.on_machine and setting.service.items() <= keys.items()
+    }
+
+
+def refuse_another(precision: str | None, service: Mapping[str, Any]) -> None:
+    """Refuse a precision that is asked for beside techniques that set another; raises ``UsageError``.
+
+    Experts may be narrower than the precision has them, and not wider than a name of their own says.
+    """
+    if precision is None:
+        return
+    asked, found = form_of(**keys_of(precision)), (service["precision"], service["expert_weights"])
+    if form_of(*found) != asked and (asked.stands_for is not None or service["precision"] != precision):
+        raise UsageError(
+            f"--precision {precision} beside techniques that set {form_of(*found).name}; allowed: one of them; drop "
+            "the other"
+        )
 
 
 def _cache_precisions(
@@ -85,12 +123,13 @@ def _cache_precisions(
         return (service["kv_dtype"],)
     names_of: dict[KvDtype, str] = {"bf16": "off", "int8": "on"}
     technique = named(techniques, "c8-cache")
+    if kv_dtype != "any" and kv_dtype not in names_of:  # no technique sets it: the die alone has to have it
+        return (kv_dtype,)
     having = tuple(dtype for dtype, setting in names_of.items() if not lacking(technique, setting, machine))
     if kv_dtype == "any":
         return having
-    wanted = cast(KvDtype, kv_dtype)
-    refuse_lacking({technique.spec.name: names_of[wanted]}, machine, techniques)
-    return (wanted,)
+    refuse_lacking({technique.spec.name: names_of[kv_dtype]}, machine, techniques)
+    return (kv_dtype,)
 
 
 def _offered(machine: Machine, model: ModelSpec, phase: Phase, techniques: Techniques) -> dict[str, tuple[Any, ...]]:
@@ -119,3 +158,15 @@ def beyond_layout(wanted: Mapping[str, str], techniques: Techniques) -> dict[str
 def on_machine_alone(wanted: Mapping[str, str], techniques: Techniques) -> dict[str, str]:
     """Return those of some settings that a machine holds and not a layout or the precisions."""
     return {name: word for name, word in wanted.items() if techniques[name].setting(word).on_machine}
+
+
+def precision_remarks(
+    model: ModelSpec, precision: str, expert_weights: str, machines: Iterable[Machine]
+) -> tuple[str, ...]:
+    """Return what a user may want to know of the precision of a run on its machines."""
+    form, remarks = form_of(precision, expert_weights), []
+    for machine in machines:
+        rates = machine.rates()
+        stored = stored_otherwise(model, form, rates)
+        remarks += [*([] if stored is None else [stored]), *stand_ins(form, rates)]
+    return tuple(dict.fromkeys(remarks))

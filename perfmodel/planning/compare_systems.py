@@ -3,13 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
-from perfmodel.files.catalog import load_system, load_techniques
+from perfmodel.files.catalog import load_system
 from perfmodel.files.folders import names
-from perfmodel.planning import inputs
 from perfmodel.planning.planner import Planned, answered
 from perfmodel.planning.published import rows_on_file
 from perfmodel.planning.request import SERVERS_SEARCHED, PlanRequest, most_servers, request_of
@@ -21,8 +19,7 @@ from perfmodel.scoring.neighbours import Anchor, anchor, nearest_rows, placed
 from perfmodel.scoring.validation import Published
 from perfmodel.solver.smallest import smallest_instance
 from perfmodel.solver.solution import Solution
-from perfmodel.solver.space import Choices
-from perfmodel.specs.deployment import PHASES, Phase, Precision
+from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.machine import SystemSpec
 from perfmodel.specs.run import RunSpec
 from perfmodel.units import HOUR
@@ -200,20 +197,6 @@ def systems_named(text: str, prices: Sequence[str]) -> tuple[dict[str, SystemSpe
     if faults:
         raise UsageError("\n".join(faults))
     return found, priced, tuple(remarks)
-
-
-def with_precision(word: str) -> tuple[str, ...] | None:
-    """Return the technique that sets a precision, as it is asked for; none for what is searched without one."""
-    inputs.known(word, list(get_args(Precision)), "--precision")
-    if word == Choices().precision:
-        return None
-    each = ((name, one.spec.settings) for name, one in load_techniques().items())
-    return tuple(
-        f"{name}={setting}"
-        for name, settings in each
-        for setting, held in settings.items()
-        if dict(held.service) == {"precision": word}
-    )
 
 
 def _prices(texts: Iterable[str], systems: Sequence[str], faults: list[str]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import UsageError
+from perfmodel.specs.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from perfmodel.supply.techniques import Techniques
@@ -81,6 +82,13 @@ def positive(value: int | None, option: str) -> int | None:
     if value is not None and value > MOST:
         raise UsageError(f"{option}: {value}; allowed: at most {MOST}")
     return value
+
+
+def precision(name: str | None) -> str | None:
+    """Return a precision as it is named, or raise for one that is none."""
+    if name is not None:
+        known(name, list(PRECISIONS), "--precision")
+    return name
 
 
 def share(value: float | None, option: str) -> float | None:

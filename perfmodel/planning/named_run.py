@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from perfmodel.files.catalog import load_model
 from perfmodel.files.plans import refuse_no_plan
 from perfmodel.files.results import find
 from perfmodel.planning import inputs
 from perfmodel.planning.best_batches import as_it_is
+from perfmodel.planning.choices import precision_remarks
 from perfmodel.planning.compare import Instances, Whole, whole_of
 from perfmodel.planning.hypothetical import asked_numbers, refuse_two_shares, told
 from perfmodel.planning.plan_file import load_plan
@@ -22,6 +24,7 @@ from perfmodel.specs.deployment import PHASES, Phase
 from perfmodel.specs.machine import EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.plan import Asked, PlanSpec
+from perfmodel.specs.precision import keys_of
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.set_numbers import refuse_unknown
 
@@ -51,6 +54,12 @@ class _Read:
     deployment: DeploymentConditions | None
     plan: PlanSpec | None = None
     remarks: tuple[str, ...] = ()
+
+    def with_keys(self, keys: Mapping[str, Any]) -> "_Read":
+        """Return it with keys that all pools share set otherwise."""
+        each = {phase: one.model_copy(update=keys) for phase, one in self.each.items()}
+        deployment = None if self.deployment is None else self.deployment.model_copy(update=keys)
+        return replace(self, each=each, deployment=deployment)
 
 
 def _read(word: str, max_context: int | None) -> _Read:
@@ -90,12 +99,15 @@ def named_run(
     engine: str | None = None,
     max_context: int | None = None,
     numbers: Mapping[str, str] | None = None,
+    precision: str | None = None,
 ) -> NamedRun:
-    """Return what a word names, with others of what a user may give.
+    """Return what a word names, with what is given of stack, engine, acceptance, limits, site and precision.
 
     ``numbers`` of its machine are set by hand.  Raises ``UsageError`` for lengths beyond a ``max_context``.
     """
     read = _read(word, max_context)
+    if precision is not None:
+        read = read.with_keys(keys_of(precision))
     plan, model, deployment = read.plan, read.model, read.deployment
     asked = Asked() if plan is None else plan.wanted
     batches: dict[Phase, int] = {}
@@ -154,8 +166,16 @@ def named_run(
         whole=whole,
         instances=counts,
         engine=scheduled,
-        remarks=tuple(dict.fromkeys((*read.remarks, *remarks))),
+        remarks=tuple(dict.fromkeys((*read.remarks, *remarks, *_precision_remarks(run)))),
     )
+
+
+def _precision_remarks(run: Run) -> tuple[str, ...]:
+    told = (
+        precision_remarks(run.model, pool.conditions.precision, pool.conditions.expert_weights, (pool.machine,))
+        for pool in run.pools.values()
+    )
+    return tuple(dict.fromkeys(text for texts in told for text in texts))
 
 
 def _with_batch(conditions: Conditions, model: ModelSpec, machine: Machine) -> Conditions:

@@ -15,7 +15,7 @@ from perfmodel.files.catalog import load_evidence, load_model, load_system, load
 from perfmodel.files.folders import names
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
-from perfmodel.planning.choices import refuse_lacking, settings_in
+from perfmodel.planning.choices import precision_remarks, refuse_another, refuse_lacking, settings_in
 from perfmodel.planning.compare import OF_WEIGHTS
 from perfmodel.planning.hypothetical import asked_numbers, refuse_two_shares, told, with_layout_or_given
 from perfmodel.planning.plan_file import load_plan
@@ -33,6 +33,7 @@ from perfmodel.specs.evidence import MeasuredOn
 from perfmodel.specs.machine import EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import open_words
+from perfmodel.specs.precision import PRECISIONS, USUAL, keys_of
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 from perfmodel.supply.set_numbers import refuse_unknown
@@ -163,7 +164,8 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
             "explain needs MODEL and --on SYSTEM, a plan file, or --evidence NAME; see 'moeplan list evidence'"
         )
     inputs.known(phase, sorted(PHASES), "--phase")
-    inputs.known(given["precision"], ["w8a8", "bf16"], "--precision")
+    asked = given["precision"] or USUAL
+    inputs.precision(asked)
     if not isl or (phase == "decode" and not osl):
         raise UsageError("explain needs --isl, and --osl for decode; for example --isl 4096 --osl 1024")
     osl = osl if phase == "decode" else 1
@@ -188,7 +190,7 @@ def by_hand(given: Mapping[str, Any]) -> PoolRun:
         isl=isl,
         osl=osl,
         acceptance=positions,
-        precision=given["precision"],
+        **keys_of(asked),
         kv_dtype=given["kv"].value,
         tpot=inputs.quantity(given["tpot"], "s", "--tpot"),
         memory_share=inputs.share(given["memory_share"], "--memory-share"),
@@ -270,6 +272,7 @@ def _set_up(
         if reason is not None and setting != next(iter(technique.spec.settings)):
             raise UsageError(f"--with {word}={setting}: {conditions.phase}: {reason}")
         conditions, machine = with_setting(technique, setting, conditions, machine, model.spec)
+    refuse_another(given.get("precision"), conditions.model_dump())
     held = {} if vouched else settings_in(conditions, machine, model.spec, techniques)
     refuse_lacking({**held, **chosen}, machine, techniques)
     conditions = checked_conditions(**conditions.model_dump())
@@ -293,8 +296,14 @@ def _set_up(
         engine=engine_of(machine.stack.spec, conditions.engine) if machine.stack.spec.engines else None,
         vouched=vouched,
         measured_on=measured_on,
-        remarks=(*model.notes, *strange(machine, conditions.site), *told([machine])),
+        remarks=_remarks(conditions, machine, model),
     )
+
+
+def _remarks(conditions: Conditions, machine: Machine, model: Known[ModelSpec]) -> tuple[str, ...]:
+    """Return what a user may want to know of a model, a site, a precision and numbers set by hand."""
+    of_precision = precision_remarks(model.spec, conditions.precision, conditions.expert_weights, (machine,))
+    return (*model.notes, *strange(machine, conditions.site), *of_precision, *told([machine]))
 
 
 def _of_clients(
@@ -326,7 +335,7 @@ def _of_clients(
         engine=engine,
         vouched=vouched,
         measured_on=measured_on,
-        remarks=(*model.notes, *strange(machine, conditions.site), *told([machine])),
+        remarks=_remarks(conditions, machine, model),
     )
 
 
@@ -369,6 +378,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     techniques = names("techniques")
     layout: dict[str, Any] = {}
     update: dict[str, Any] = {}
+    named: dict[str, str] = {}
     software: dict[str, str] = {}
     remarks: tuple[str, ...] = ()
     with_ = []
@@ -384,6 +394,8 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
             update[key] = inputs.quantity(value, "s", "--compare tpot")
         elif key in of_layout:
             layout[key] = inputs.word_or_number(value)
+        elif key == "precision" and value in PRECISIONS:
+            named = keys_of(value)
         elif key in of_service:
             update[key] = inputs.word_or_number(value)
         elif key in techniques:
@@ -393,7 +405,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
             raise UsageError(f"--compare: {key!r} is no key of a layout or a service{did_you_mean(key, known)}")
     values = run.conditions.model_dump()
     values["layout"] |= layout
-    conditions = checked_conditions(**{**values, **update})
+    conditions = checked_conditions(**{**values, **named, **update})
     chosen = _changed_software(run, conditions.system if "system" in update else None, software)
     found = _set_up(
         _on(conditions, chosen, software),

@@ -11,7 +11,7 @@ from perfmodel.files import catalog
 from perfmodel.files.folders import file_name
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
-from perfmodel.planning.choices import choices_of
+from perfmodel.planning.choices import choices_of, precision_remarks
 from perfmodel.planning.hypothetical import told, with_given
 from perfmodel.planning.published_layouts import published_layouts
 from perfmodel.planning.requests_asked import RequestsAsked, requests_asked
@@ -144,13 +144,18 @@ def _machines(
 
 
 def _choices(
-    settings: Mapping[str, str], machines: Mapping[Phase, Machine], model: ModelSpec, kv: str, techniques: Techniques
+    settings: Mapping[str, str],
+    machines: Mapping[Phase, Machine],
+    model: ModelSpec,
+    run: RunSpec,
+    techniques: Techniques,
 ) -> tuple[dict[str, Any], Choices]:
     """Return what techniques set for both pools, and what is left to the search of each."""
-    service, choices = choices_of(settings, machines["decode"], model, kv, techniques)
+    kv = str(run.kv)
+    service, choices = choices_of(settings, machines["decode"], model, kv, techniques, run.precision)
     if machines["prefill"] is machines["decode"]:
         return service, choices
-    _, other = choices_of(settings, machines["prefill"], model, kv, techniques)
+    _, other = choices_of(settings, machines["prefill"], model, kv, techniques, run.precision)
     caches = tuple(dtype for dtype in choices.kv_dtypes if dtype in other.kv_dtypes)
     if not caches:
         raise UsageError("--kv: the two stacks have no cache precision in common; give --stack or --prefill-stack")
@@ -284,7 +289,7 @@ def request_of(run: RunSpec) -> PlanRequest:
     bare, engines, remarks = _machines(run)
     plain = with_given(bare, run.set_ or {}, run.memory_share)
     site = run.site or ()
-    service, choices = _choices(settings, plain, model, str(run.kv), techniques)
+    service, choices = _choices(settings, plain, model, run, techniques)
     wanted = [(techniques[name], word) for name, word in settings.items()]
     decode = with_site(on_machine(plain["decode"], wanted), site)
     same = plain["prefill"] is plain["decode"]
@@ -321,6 +326,7 @@ def request_of(run: RunSpec) -> PlanRequest:
             *known.notes,
             *remarks,
             *(() if asked is None else asked.remarks),
+            *precision_remarks(model, choices.precision, choices.expert_weights, machines.values()),
             *strange(plain["decode"], site),
             *told(machines.values()),
             *(f"{name}={settings[name]} is a bound: it cannot be set up" for name in bounds),

@@ -14,12 +14,14 @@ from perfmodel.prediction.breakdown import Breakdown, breakdown
 from perfmodel.prediction.deployment import ROUND_OFF, PoolPlan, exact_pool
 from perfmodel.prediction.layouts import LARGEST_BATCH, attention_core_options, layout_faults
 from perfmodel.prediction.mixed import mixed_footprint, mixed_rate, mixed_time
+from perfmodel.prediction.precisions import precision_faults
 from perfmodel.prediction.serving import Case, PoolPoint
 from perfmodel.specs.base import faults_in
 from perfmodel.specs.conditions import Conditions, Service
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutSpec, Overlap, Phase, Precision
+from perfmodel.specs.deployment import LayoutSpec, Overlap, Phase
 from perfmodel.specs.evidence import EvidenceSpec
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.precision import USUAL, ExpertWeights, KvDtype, Precision
 from perfmodel.supply.rates import Rates
 from perfmodel.units import Fraction, PerSecond, Seconds
 
@@ -35,7 +37,7 @@ class Scenario:
     phase: Phase
     layout: dict[str, Any]
     tpot: float | None
-    precision: Precision = "w8a8"
+    precision: Precision = USUAL
     kv_dtype: KvDtype = "bf16"
     expert_weights: ExpertWeights = "int8"
     #: a step of the other phase, where the same dies run both in turn
@@ -202,8 +204,7 @@ def resolve(scenario: Scenario) -> Resolved:
             f"draft: {layout.draft}, but acceptance is known for {len(scenario.case.acceptance)} position(s); "
             "give --acceptance with one value per position"
         )
-    if scenario.expert_weights == "int4" and scenario.precision != "w8a8":
-        faults.append(f"expert_weights: int4 with precision {scenario.precision}; allowed: with w8a8")
+    faults += precision_faults(scenario.precision, scenario.kv_dtype, scenario.expert_weights, scenario.case.rates)
     if faults:
         raise UsageError("\n".join(faults))
     family = _family(scenario, layout)

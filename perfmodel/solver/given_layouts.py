@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from perfmodel.solver.search import best_decode, undominated
 from perfmodel.solver.solution import REFUSING, GivenOutcome, Refused
 from perfmodel.solver.space import AXES, PREFILL_BATCHES, ExpertLayouts, Structure
 from perfmodel.solver.tally import Tally
-from perfmodel.specs.deployment import PHASES, KvDtype, LayoutShape, LayoutSpec, Phase
+from perfmodel.specs.deployment import PHASES, LayoutShape, LayoutSpec, Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +180,7 @@ def _tried(
     found = joined(decodes, prefills, request, tally)
     if not found and "decode" not in pools and (request.targets.ttft is not None or not decodes):
         # the search kept decode instances for its own prefill candidates: others may leave another time for a step
-        choices = replace(request.choices, kv_dtypes=(cast(KvDtype, kv_dtype),))
+        choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         sizes = sizes_of(cases.decode, most_of_decode(request), request.domains[1])
         searched = Tally()
         decodes = best_decode(cases.decode, sizes, request.targets.tpot, steps, choices, searched)
@@ -238,7 +237,7 @@ def _mesh(layout: LayoutShape, phase: Phase, kv_dtype: str, case: Case, request:
         spec,
         phase,
         precision=choices.precision,
-        kv_dtype=cast(KvDtype, kv_dtype),
+        kv_dtype=kv_dtype,
         expert_weights=choices.expert_weights,
     )
     structure = Structure(family=family, keys={k: one for k, one in spec.model_dump().items() if k not in AXES})

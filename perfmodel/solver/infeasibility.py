@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from perfmodel.solver.mesh import meshes
 from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally, describe
-from perfmodel.specs.deployment import KvDtype
 
 
 def _shortest_steps(
@@ -70,6 +68,6 @@ def tally_infeasibility(cases: Cases, request: SearchRequest, columns: dict[str,
     sizes = sizes_of(cases.decode, most_of_decode(request), request.domains[1])
     for kv_dtype, prefills in columns.items():
         if prefills.plans:
-            choices = replace(request.choices, kv_dtypes=(cast(KvDtype, kv_dtype),))
+            choices = replace(request.choices, kv_dtypes=(kv_dtype,))
             found = _shortest_steps(cases.decode, sizes, request.targets.tpot, choices)
             _tally(*found, prefills, cases.decode, request, tally)

@@ -17,8 +17,9 @@ from perfmodel.prediction.layouts import (
     structure_faults,
     usual_reduction,
 )
-from perfmodel.specs.deployment import ExpertWeights, KvDtype, LayoutShape, LayoutSpec, Phase, Precision
+from perfmodel.specs.deployment import LayoutShape, LayoutSpec, Phase
 from perfmodel.specs.model import ModelSpec
+from perfmodel.specs.precision import USUAL, ExpertWeights, KvDtype, Precision
 from perfmodel.specs.technique import SLOTS, replicas, share_of_dies
 from perfmodel.supply.rates import Rates
 
@@ -51,7 +52,7 @@ class Choices:
     choice of software (``reduction``, ``shared_stream``, ``expert_tp``), its plain value first.
     """
 
-    precision: Precision = "w8a8"
+    precision: Precision = USUAL
     kv_dtypes: tuple[KvDtype, ...] = ("bf16",)
     expert_weights: ExpertWeights = "int8"
     fixed: Mapping[Phase, Mapping[str, Any]] = field(default_factory=dict)

@@ -6,7 +6,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
 from perfmodel.specs.base import LEAST, MOST, PositiveInt, Spec
-from perfmodel.specs.deployment import LARGEST_VERIFIED, ExpertWeights, KvDtype, LayoutShape, Overlap, Phase, Precision
+from perfmodel.specs.deployment import LARGEST_VERIFIED, LayoutShape, Overlap, Phase
+from perfmodel.specs.precision import USUAL, ExpertWeights, KvDtype, Precision, keys_of, stands_for
 
 
 class LayoutConditions(LayoutShape):
@@ -31,7 +32,7 @@ class Service(Spec):
     techniques: dict[str, str] = Field(default_factory=dict)
     isl: PositiveInt
     osl: PositiveInt
-    precision: Precision = "w8a8"
+    precision: Precision = USUAL
     kv_dtype: KvDtype = "bf16"
     expert_weights: ExpertWeights = "int8"
     #: accepted tokens added by each draft position
@@ -56,6 +57,20 @@ class Service(Spec):
     set: dict[str, Annotated[str, Field(max_length=100)]] = Field(default_factory=dict)
     #: seconds; the target that fixed the batch of decode where it is not published
     tpot: Annotated[float, Gt(0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _precision_by_any_name(cls, values: Any) -> Any:
+        """Take a precision that is a name of two keys as those two, so that techniques find what they set."""
+        if not isinstance(values, dict) or not stands_for(values.get("precision")):
+            return values
+        meant = keys_of(values["precision"])
+        if values.get("expert_weights", meant["expert_weights"]) != meant["expert_weights"]:
+            raise ValueError(
+                f"precision: {values['precision']} with expert_weights {values['expert_weights']}; allowed: "
+                f"{meant['expert_weights']}, or leave it out"
+            )
+        return {**values, **meant}
 
 
 #: keys of a run that choose its machine

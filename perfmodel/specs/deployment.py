@@ -12,9 +12,6 @@ PHASES: tuple[Phase, ...] = ("prefill", "decode")  # in the order of a request
 Overlap = Literal["none", "link", "cores", "stages"]
 Exchange = Literal["dispatch", "gather"]
 Reduction = Literal["all_reduce", "scatter_gather", "all_to_all", "sp_tp_sp"]
-Precision = Literal["w8a8", "bf16"]
-KvDtype = Literal["bf16", "int8"]
-ExpertWeights = Literal["int8", "int4"]
 LARGEST_VERIFIED = 16  # tokens of a sequence in one step: vLLM-Ascend, speculative_decoding.md
 
 

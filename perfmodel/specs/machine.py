@@ -25,6 +25,7 @@ from perfmodel.specs.base import (
     Spec,
 )
 from perfmodel.specs.kernels import Link
+from perfmodel.specs.precision import BlockForm
 from perfmodel.units import Bytes, Dimensionless, Fraction, PerSecond, Seconds, Unit
 
 Share = Annotated[Fraction, Le(1.0)]
@@ -40,6 +41,9 @@ class CubeWork(Spec):
 
     bf16: PositiveFlop
     int8: PositiveFlop
+    #: left out where the core has no unit of the kind
+    fp8: PositiveFlop | None = None
+    fp4: PositiveFlop | None = None
 
 
 class VectorWork(Spec):
@@ -86,6 +90,8 @@ class DieSpec(Spec):
     clock: PositiveHertz
     cube_flop_per_cycle: CubeWork
     vector_flop_per_cycle: VectorWork
+    #: forms with scales of blocks that its units multiply as they are
+    block_forms: tuple[BlockForm, ...] = ()
     hbm: Hbm
     l2: L2
     buffers: Buffers | None = None

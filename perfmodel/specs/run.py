@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, Field, PlainSerializer, Strict, model_validator
 
 from perfmodel.specs.base import MOST, Spec
+from perfmodel.specs.precision import CacheChoice, Precision
 from perfmodel.units import Unit, read_tokens
 
 Objective = Literal["throughput", "per-card", "cards", "cost", "energy", "tpot"]
@@ -144,7 +145,9 @@ class RunSpec(Spec):
     #: whether an instance may leave its supernode or server group
     allow_scale_out: Annotated[bool, Strict()] | None = None
     utilisation: Annotated[Share, Gt(0), Le(1)] | None = None
-    kv: Literal["bf16", "int8", "any"] | None = None
+    #: a precision, by any of its names; left out: w8a8, or what techniques set
+    precision: Precision | None = None
+    kv: CacheChoice | None = None
     acceptance: Acceptance = None
     stack: str | None = None
     #: what schedules, by name, or NAME==VERSION; without a stack the one of the system that has it

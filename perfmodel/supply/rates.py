@@ -45,6 +45,12 @@ class Rates:
     cube_cores: Count
     cube_bf16: FlopPerSecond
     cube_int8: FlopPerSecond
+    #: none where the die has no such unit
+    cube_fp8: FlopPerSecond | None = None
+    cube_fp4: FlopPerSecond | None = None
+    #: name of the die, and forms with scales of blocks that its units multiply as they are
+    die: str = ""
+    block_forms: tuple[str, ...] = ()
     vector: FlopPerSecond
     #: the same on 16 bits
     vector_half: FlopPerSecond
@@ -134,8 +140,15 @@ class Rates:
         return kernel
 
     def peak(self, engine: str) -> FlopPerSecond:
-        """Peak rate of an engine on all cores of the die."""
-        return {"cube_bf16": self.cube_bf16, "cube_int8": self.cube_int8, "vector": self.vector}[engine]
+        """Peak rate of an engine on all cores of the die, which must have it."""
+        peaks = {**self.cubes, "vector": self.vector}
+        return peaks[engine]
+
+    @property
+    def cubes(self) -> dict[str, FlopPerSecond]:
+        """Peak rates of the units of the cube that the die has, by engine."""
+        rates = {"bf16": self.cube_bf16, "int8": self.cube_int8, "fp8": self.cube_fp8, "fp4": self.cube_fp4}
+        return {f"cube_{unit}": rate for unit, rate in rates.items() if rate is not None}
 
 
 def _open(value: Num | None) -> Num:
@@ -212,6 +225,10 @@ def rates_of(
         cube_cores=die.cube_cores,
         cube_bf16=cube(die.cube_flop_per_cycle.bf16),
         cube_int8=cube(die.cube_flop_per_cycle.int8),
+        cube_fp8=None if die.cube_flop_per_cycle.fp8 is None else cube(die.cube_flop_per_cycle.fp8),
+        cube_fp4=None if die.cube_flop_per_cycle.fp4 is None else cube(die.cube_flop_per_cycle.fp4),
+        die=chip.name,
+        block_forms=die.block_forms,
         vector=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp32, clock=die.clock),
         vector_half=peak_rate(cores=die.vector_cores, flop_per_cycle=die.vector_flop_per_cycle.fp16, clock=die.clock),
         hbm_bandwidth=die.hbm.bandwidth,

@@ -19,7 +19,7 @@ from perfmodel.timing.exchanges import exchange_time
 from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
 
 WHOLE = 1.0
-ELEMENT_BYTES = {"cube_int8": 1, "cube_bf16": 2}  # of an operand of the cube
+ELEMENT_BYTES = {"cube_int8": 1, "cube_bf16": 2}  # of an operand of the cube that weights are widened to
 NOTHING_KEPT = 0.0
 ALL_KEPT = 1.0
 
@@ -158,8 +158,9 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         bandwidth=rates.hbm_bandwidth,
     )
     hidden = formulas.hidden_share(rows=op.rows, overlap_rows=kernel.overlap_rows)
-    unpack = _unpacking(op, kernel, rates)
-    beside = 0.0 if kernel.unpack_overlap is None else kernel.unpack_overlap
+    widening = _widening(op, kernel, rates)
+    unpack = _unpacking(op, widening, rates)
+    beside = 0.0 if widening.unpack_overlap is None else widening.unpack_overlap
     timed = OpTime(
         op=op,
         whole_compute=compute,
@@ -193,6 +194,13 @@ def _matmul(op: Op, kernel: MatmulKernel, rates: Rates, core_share: Fraction, re
         brought = formulas.overlapped_time(first=stream, second=unpack / core_share, hidden=beside)
     work = formulas.overlapped_time(first=brought, second=compute / core_share, hidden=hidden) + passes / core_share
     return replace(timed, stream_time=stream, work=work)
+
+
+def _widening(op: Op, kernel: MatmulKernel, rates: Rates) -> MatmulKernel:
+    """Return the kernel whose widening of weights a product has: its own, or that of the same product in INT8."""
+    if op.unpacked is None or kernel.unpack_operations is not None:
+        return kernel
+    return rates.kernel(rates.class_of(f"{op.operator}_int8"), MatmulKernel)
 
 
 def _unpacking(op: Op, kernel: MatmulKernel, rates: Rates) -> Seconds | None:

@@ -45,7 +45,7 @@ def explain_command(
         words += ["--osl", str(case.osl)]
         if tpot is not None:
             words += ["--tpot", f"{tpot * 1e3:g}ms"]
-    words += ["--kv", pool.family.kv_dtype, "--precision", pool.family.precision]
+    words += ["--kv", pool.family.kv_dtype, "--precision", pool.family.form.name]
     words += ["--reduction", pool.family.reduction]
     for key, value in layout.model_dump(exclude=set(_OPTIONS)).items():
         if value != _PLAIN[key]:
