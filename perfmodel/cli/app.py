@@ -10,6 +10,7 @@ from perfmodel import __version__
 from perfmodel.cli import (
     accuracy,
     calibrate,
+    check,
     compare,
     compare_systems,
     doctor,
@@ -135,6 +136,7 @@ app.command("accuracy")(accuracy.command)
 app.command("calibrate")(calibrate.command)
 app.command("workload")(workload.command)
 app.command("replay")(replay.command)
+app.command("check")(check.command)
 app.command("list")(inspect.list_command)
 app.command("show")(inspect.show_command)
 app.command("init")(init.command)

@@ -31,8 +31,8 @@ from perfmodel.files.folders import (
 )
 from perfmodel.files.model_configs.read import read_config
 from perfmodel.files.reader import Reader
-from perfmodel.files.what import config_in, is_config
-from perfmodel.specs.base import Known, Spec
+from perfmodel.files.what import SPECS, config_in, is_config
+from perfmodel.specs.base import Known
 from perfmodel.specs.evidence import DeploymentSpec, EvidenceSpec, PeerSpec
 from perfmodel.specs.kernels import KernelSetSpec
 from perfmodel.specs.machine import ChipSpec, StackSpec, SystemSpec, TermsSpec
@@ -41,19 +41,6 @@ from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.technique import TechniqueSpec
 from perfmodel.supply.techniques import Technique
 
-_SPECS: dict[str, type[Spec]] = {
-    "chips": ChipSpec,
-    "systems": SystemSpec,
-    "stacks": StackSpec,
-    "kernels": KernelSetSpec,
-    "terms": TermsSpec,
-    "techniques": TechniqueSpec,
-    "models": ModelSpec,
-    "evidence": EvidenceSpec,
-    "microbenchmarks": MicrobenchmarkSpec,
-    "deployments": DeploymentSpec,
-    "peers": PeerSpec,
-}
 #: names of files on file and of the user's own
 NAME = re.compile(r"[A-Za-z0-9].{0,99}")
 #: names that hubs give models: an owner and a name
@@ -378,7 +365,7 @@ def _checked(kind: str, path: Path) -> tuple[Reader, dict[str, Any], Known[Any]]
     data = reader.read()
     if kind == "models" and not is_on_file(kind, path) and is_config(data):
         return reader, data, read_config(reader, data)
-    spec_type = _SPECS[kind]
+    spec_type = SPECS[kind]
     spec: Any = None
     try:
         spec = spec_type.model_validate(data)
