@@ -38,7 +38,10 @@ def command(
     ttft: Annotated[
         str | None, typer.Option("--ttft", help="Limit on time to first token; default: the plan's.")
     ] = None,
-    precision: options.PrecisionOption = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="NAME", help="Another precision, as for solve; default: the plan's."),
+    ] = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,
     engine: options.EngineOption = None,

@@ -196,6 +196,11 @@ class Family:
         return CACHES[self.kv_dtype]
 
     @property
+    def weight_element_bytes(self) -> int | float:
+        """Bytes of one weight of a linear layer, with its part of a scale."""
+        return self.form.weights.bytes
+
+    @property
     def input_element_bytes(self) -> int | float:
         """Bytes of one number that goes into a linear layer."""
         return self.form.activations.bytes

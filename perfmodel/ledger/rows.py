@@ -55,16 +55,15 @@ def quantised(
     prefetched: bool = False,
 ) -> Op:
     """Row of a dense layer in the precision of the run."""
-    form = family.form
     return linear(
         name,
         rows=rows,
         inner=inner,
         columns=columns,
-        weight_element_bytes=form.weights.bytes,
+        weight_element_bytes=family.weight_element_bytes,
         engine=family.linear_engine,
-        input_element_bytes=form.activations.bytes,
-        widened=form.widens_weights,
+        input_element_bytes=family.input_element_bytes,
+        widened=family.form.widens_weights,
         kernels=kernels,
         operator=operator,
         prefetched=prefetched,

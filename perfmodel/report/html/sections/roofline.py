@@ -19,6 +19,9 @@ from perfmodel.report.html.words import Words
 from perfmodel.report.operators import operator_table, work_of
 from perfmodel.report.quantity import format_quantity
 
+#: engines whose roofs are drawn whether an operator runs on them or not
+ALWAYS = ("cube_int8", "cube_bf16", "vector")
+
 
 def roofline_section(report: PlanReport, words: Words) -> Section:
     """Return the operators of each pool under the roofs of their dies."""
@@ -52,10 +55,12 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
     several = len(report.sites) > 1
     data: list[dict[str, Any]] = []
     best, count = 0.0, 0
+    used: set[str] = set()
     for phase in site.phases:
         pool = report.pools[phase]
         rows = worked(pool)
         count += len(rows)
+        used |= {row.timed.op.engine for row in rows}
         shares = [row.total / pool.parts.step_time for row in rows]
         points = [_work(row) for row in rows]
         best = max(
@@ -97,7 +102,7 @@ def roofline(report: PlanReport, site: Site, words: Words) -> Figure:
     low, high = (end(value for trace in data for value in trace["x"]) for end in (min, max))
     low, high = low / 2, high * 2
     streamed = {"memory": as_float(rates.hbm_bandwidth), "l2": as_float(rates.l2_rate)}
-    peaks = {name: as_float(rates.peak(name)) for name in ("cube_int8", "cube_bf16", "vector")}
+    peaks = {name: as_float(rates.peak(name)) for name in (*sorted(used - {*ALWAYS}), *ALWAYS)}
     lines = [_roof([peak / streamed["l2"], high], [peak, peak]) for peak in peaks.values()]
     tops = [max(peaks.values()) / rate for rate in streamed.values()]
     lines += [_roof([low, top], [rate * low, rate * top]) for rate, top in zip(streamed.values(), tops, strict=True)]
