@@ -68,9 +68,16 @@ def command(
             "experts all_reduce.",
         ),
     ] = None,
-    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.", show_default=False)] = 0,
+    isl: options.IslOption = 0,
     osl: Annotated[
-        int, typer.Option("--osl", help="Output tokens of a request (prefill: ignored).", show_default=False)
+        int,
+        typer.Option(
+            "--osl",
+            parser=options.tokens,
+            metavar="TOKENS",
+            help="Output tokens of a request (prefill: ignored).",
+            show_default=False,
+        ),
     ] = 0,
     serving: Annotated[
         str, typer.Option("--serving", metavar="disaggregated|mixed", help="mixed: these dies run prefill too.")

@@ -77,6 +77,28 @@ def names_of(*kinds: str) -> Completed:
     return Completed(kinds)
 
 
+def tokens(text: str | int) -> int:
+    """Return a length as it is typed, like 4096 or 4k; what is a whole number at all is judged with the rest."""
+    from perfmodel.units import read_tokens
+
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return read_tokens(str(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+IslOption = Annotated[
+    int,
+    typer.Option(
+        "--isl", parser=tokens, metavar="TOKENS", help="Input tokens of a request, like 4096 or 4k.", show_default=False
+    ),
+]
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
 SystemOption = Annotated[
     str | None,

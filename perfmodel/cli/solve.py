@@ -90,8 +90,13 @@ def command(
     on: options.SystemOption = None,
     cards: Annotated[int | None, typer.Option("--cards", help="Budget in cards (packages).")] = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Requests per second, like '20 req/s' or 20.")] = None,
-    isl: Annotated[int, typer.Option("--isl", help="Input tokens of a request.", show_default=False)] = 0,
-    osl: Annotated[int, typer.Option("--osl", help="Output tokens of a request.", show_default=False)] = 0,
+    isl: options.IslOption = 0,
+    osl: Annotated[
+        int,
+        typer.Option(
+            "--osl", parser=options.tokens, metavar="TOKENS", help="Output tokens of a request.", show_default=False
+        ),
+    ] = 0,
     workload: Annotated[
         str | None,
         typer.Option(
