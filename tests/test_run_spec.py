@@ -85,7 +85,7 @@ def test_all_faults_of_a_run_spec_are_told_at_once(moeplan, tmp_path) -> None:
         ("model", "did you mean 'deepseek-v3'?"),
         ("on", "did you mean 'cloudmatrix384'?"),
         ("tpot", "50 has no unit; write it like '50 ms'"),
-        ("kv", "found 'int9'; allowed: 'bf16', 'int8' or 'any'"),
+        ("kv", "found 'int9'; allowed: 'bf16', 'int8', 'fp8' or 'any'"),
         ("ttfd", "unknown key; did you mean 'ttft'?"),
     ):
         assert any(f": {key}: " in line and line.endswith(says) for line in told), key

@@ -5,7 +5,7 @@ Bytes are counted, not measured: bits of a number and the scales beside it.  A p
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, WithJsonSchema
@@ -170,13 +170,17 @@ CACHES: dict[str, CacheForm] = {
 
 
 def form_of(precision: str, expert_weights: str = "int8") -> PrecisionForm:
-    """Return what a run's precision and expert weights say of each component; experts in INT4 of any but its own name
-    are refused elsewhere.
+    """Return what a run's precision and expert weights say of each component.
 
-    >>> form_of("w8a8", "int4").name, form_of("bf16").name
-    ('w4a8', 'bf16')
+    Experts in INT4 of a precision that has no name for it are counted too; whoever runs it is refused elsewhere.
+
+    >>> form_of("w8a8", "int4").name, form_of("bf16").name, form_of("bf16", "int4").experts.name
+    ('w4a8', 'bf16', 'int4')
     """
-    return _NAMED.get((precision, expert_weights), PRECISIONS[precision])
+    plain = PRECISIONS[precision]
+    if expert_weights == "int8":
+        return plain
+    return _NAMED.get((precision, expert_weights)) or replace(plain, experts=FORMS[expert_weights])
 
 
 def stands_for(name: Any) -> bool:
@@ -199,7 +203,8 @@ def _one_of(known: Iterable[str]) -> Callable[[str], str]:
 
     def check(name: str) -> str:
         if name not in known:
-            expected = ", ".join(map(repr, known))
+            *others, last = map(repr, known)
+            expected = f"{', '.join(others)} or {last}" if others else last
             raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
         return name
 
