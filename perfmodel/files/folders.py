@@ -48,9 +48,14 @@ def is_on_file(kind: str, path: Path) -> bool:
     return path.absolute().parent == root() / FOLDERS[kind]
 
 
+@lru_cache(maxsize=1)
+def _kept() -> frozenset[Path]:
+    return frozenset(root() / folder for folder in FOLDERS.values())
+
+
 def is_kept(path: Path) -> bool:
     """Return whether a path is that of an entry on file of any kind, as names on file are found."""
-    return path.parent in {root() / folder for folder in FOLDERS.values()}
+    return path.parent in _kept()
 
 
 def is_near(path: Path, beside: Path) -> bool:
