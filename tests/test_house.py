@@ -61,6 +61,7 @@ SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "32", "--i
 SOLVE += ("--tpot", "50ms", "-o", "plan.json")
 EXPLAIN = ("explain", "--evidence", "seed-cm384-decode")
 VALIDATE = ("validate",)
+COMPARE = ("compare-systems", "qwen3-30b-a3b", "--on", "cloudmatrix384,atlas-800t-a3", "--isl", "1024", "--osl", "512")
 
 
 def record_of(script: str, words: tuple[str, ...], folder: Path) -> dict[str, list[str]]:
@@ -92,7 +93,10 @@ def way_of(command: str) -> list[tuple[str, ...]]:
     return way
 
 
-@pytest.mark.parametrize(("command", "words"), [("solve", SOLVE), ("explain", EXPLAIN), ("validate", VALIDATE)])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("solve", SOLVE), ("explain", EXPLAIN), ("validate", VALIDATE), ("compare-systems", COMPARE)],
+)
 def test_a_real_run_goes_the_way_that_is_drawn(command: str, words: tuple[str, ...], tmp_path: Path) -> None:
     """Every name is called from the one above it, and beside each other they are first called in the order drawn."""
     calls = [tuple(path) for path in record_of(CALLS, words, tmp_path)["calls"]]
@@ -110,7 +114,7 @@ def _in_order(names: tuple[str, ...], path: tuple[str, ...]) -> bool:
     return all(name in rest for name in names)
 
 
-@pytest.mark.parametrize("words", [SOLVE, EXPLAIN], ids=["solve", "explain"])
+@pytest.mark.parametrize("words", [SOLVE, EXPLAIN, COMPARE], ids=["solve", "explain", "compare-systems"])
 def test_a_run_opens_each_data_file_once(words: tuple[str, ...], tmp_path: Path) -> None:
     opened = Counter(record_of(OPENS, words, tmp_path)["opened"])
     assert len(opened) > 20

@@ -735,8 +735,7 @@ def remarks(read: Callable[..., Any], *given: Any) -> list[str]:
         ("chips", CHIP, ("die", "l2", "capacity", "value"), "192 KiB", "die.l2.capacity: found 192 KiB; "),
         ("kernels", KERNELS, ("matmul_int8", "start", "value"), "5 s", "matmul_int8.start: found 5 s; "),
         ("terms", TERMS, ("decode_gap", "value"), 1e5, "decode_gap: found 100000.0; "),
-        ("models", MODEL, ("hidden_size",), 71_680_000, "hidden_size: found 71680000; "),
-        ("models", MODEL, ("checks", "parameters"), 671, "checks.parameters: found 671; "),
+        ("models", MODEL, ("vocab_size",), 129_280_000, "vocab_size: found 129280000; "),
     ],
 )
 def test_a_number_far_beyond_those_on_file_is_remarked_on(
@@ -750,14 +749,14 @@ def test_a_number_far_beyond_those_on_file_is_remarked_on(
 
 
 def test_the_ends_are_those_on_file(tmp_path: Path) -> None:
-    """Of tiers: 25 GB/s over RoCE, 450 GB/s of NVLink; a hundredth and a hundred times of them are within."""
+    """Of tiers: 25 GB/s over RoCE, 900 GB/s of NVLink; a hundredth and a hundred times of them are within."""
     place = ("tiers", 1, "bandwidth", "value")
-    for value, beyond in (("250 MB/s", 0), ("249 MB/s", 1), ("45 TB/s", 0), ("46 TB/s", 1), ("196 TB/s", 1)):
+    for value, beyond in (("250 MB/s", 0), ("249 MB/s", 1), ("90 TB/s", 0), ("91 TB/s", 1), ("196 TB/s", 1)):
         (tmp_path / value[:3]).mkdir(exist_ok=True)
         path = changed(tmp_path / value[:3], data_of(SYSTEM), (place, value), ends=f"{value[:3]}.yaml")
         told = remarks(catalog.load_path, "systems", path)
         assert len(told) == beyond, told
-        assert all("files on hand have 25 GB/s to 450 GB/s" in one for one in told)
+        assert all("files on hand have 25 GB/s to 900 GB/s" in one for one in told)
 
 
 def test_a_file_on_file_may_be_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
@@ -772,7 +771,6 @@ def test_a_file_on_file_may_be_a_link(tmp_path: Path, monkeypatch: pytest.Monkey
         (kept / file.name).write_bytes(file.read_bytes())
         (here / "hardware" / "chips" / file.name).symlink_to(kept / file.name)
     monkeypatch.setattr(folders, "root", lambda: here)
-    monkeypatch.setattr(catalog, "root", lambda: here)
     clear = (catalog.load, catalog.load_path, catalog.held_on_file)
     try:
         for one in clear:

@@ -152,6 +152,11 @@ def is_on_file(kind: str, path: Path) -> bool:
     return path.absolute().parent in homes
 
 
+@lru_cache(maxsize=4)
+def _folders_below(base: Path) -> frozenset[Path]:
+    return frozenset(base / folder for folder in FOLDERS.values())
+
+
 def is_kept(path: Path) -> bool:
     """Return whether a path is that of an entry on file of any kind, as names on file are found."""
     return is_shipped(path) or is_own(path)
@@ -159,7 +164,7 @@ def is_kept(path: Path) -> bool:
 
 def is_shipped(path: Path) -> bool:
     """Return whether a path is that of an entry that comes with the program."""
-    return path.parent in {root() / folder for folder in FOLDERS.values()}
+    return path.parent in _folders_below(root())
 
 
 def is_near(path: Path, beside: Path) -> bool:

@@ -87,6 +87,8 @@ class Outcome:
     budget: int | None
     #: what a card costs an hour
     price: float | None = None
+    #: cards of the smallest instance that decodes and holds the model; none where that was not looked for, or none does
+    smallest: float | None = None
     planned: Planned | None = None
     lack: Lack | None = None
     near: Near | None = None
@@ -236,7 +238,7 @@ def compared(
     """
     plain = run.model_copy(update={"top": 1})
     free = servers is None and run.cards is None and run.rate is None
-    sizes = _size_for_all(plain, systems) if free else _Sizes(size=None, most={}, lacks={})
+    sizes = _size_for_all(plain, systems) if free else _Sizes(size=None, most={}, lacks={}, instances={})
     outcomes: list[Outcome] = []
     remarks: dict[str, None] = {}
     for word, system in systems.items():
@@ -244,7 +246,9 @@ def compared(
         budget = run.cards if servers is None else servers * each
         if sizes.size is not None:
             budget = sizes.most.get(word, sizes.size.cards)
-        outcome = Outcome(system=system, word=word, budget=budget, price=prices.get(system.name))
+        outcome = Outcome(
+            system=system, word=word, budget=budget, price=prices.get(system.name), smallest=sizes.instances.get(word)
+        )
         if word in sizes.lacks:
             outcomes.append(replace(outcome, lack=sizes.lacks[word]))
             continue
@@ -302,6 +306,8 @@ class _Sizes:
     size: Size | None
     most: Mapping[str, int]
     lacks: Mapping[str, Lack]
+    #: cards of the smallest instance that decodes
+    instances: Mapping[str, float]
 
 
 def _size_for_all(run: RunSpec, systems: Mapping[str, SystemSpec]) -> _Sizes:
@@ -313,6 +319,7 @@ def _size_for_all(run: RunSpec, systems: Mapping[str, SystemSpec]) -> _Sizes:
     smallest: dict[str, int] = {}
     most: dict[str, int] = {}
     lacks: dict[str, Lack] = {}
+    instances: dict[str, float] = {}
     for word in systems:
         try:
             request, dies = sized(run, word)
@@ -320,13 +327,15 @@ def _size_for_all(run: RunSpec, systems: Mapping[str, SystemSpec]) -> _Sizes:
             lacks[word] = Lack(words="; ".join(str(error).splitlines()))
             continue
         rates = request.case.rates
+        if dies["decode"] is not None:
+            instances[word] = dies["decode"] / rates.dies_per_package
         if (servers := smallest_servers(request, dies)) is None:
             lacks[word] = Lack(constraint="memory" if dies["decode"] is None else "prefill memory")
             continue
         smallest[word] = int(servers * rates.packages_per_server)
         most[word] = int(most_servers(rates) * rates.packages_per_server)
     if not smallest:
-        return _Sizes(size=None, most={}, lacks=lacks)
+        return _Sizes(size=None, most={}, lacks=lacks, instances=instances)
     largest = max(smallest, key=lambda word: smallest[word])
     whole = math.lcm(*(int(as_float(systems[word].packages_per_server)) for word in smallest))
     size = Size(
@@ -334,7 +343,12 @@ def _size_for_all(run: RunSpec, systems: Mapping[str, SystemSpec]) -> _Sizes:
         system=systems[largest].name,
         smallest=smallest[largest],
     )
-    return _Sizes(size=size, most={word: cards for word, cards in most.items() if cards < size.cards}, lacks=lacks)
+    return _Sizes(
+        size=size,
+        most={word: cards for word, cards in most.items() if cards < size.cards},
+        lacks=lacks,
+        instances=instances,
+    )
 
 
 def _lack(answer: Planned) -> Lack:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from perfmodel.files import catalog
-from perfmodel.files.folders import names
 from perfmodel.planning.choices import settings_in
 from perfmodel.prediction.layouts import overlaps
 from perfmodel.prediction.scenario import FASTEST
@@ -59,7 +58,7 @@ def _rows(model: ModelSpec, machines: Mapping[Phase, Machine]) -> list[Row]:
     same: list[Row] = []
     alike: list[Row] = []
     chips = {machine.system.spec.chip for machine in machines.values()}
-    systems = [name for name in names("systems") if catalog.load_system(name).spec.chip in chips]
+    systems = [name for name in catalog.naming("systems", (chips,)) if catalog.load_system(name).spec.chip in chips]
     words = ((model.name,), systems)
     rows: list[Row] = [catalog.load_evidence(name).spec for name in catalog.naming("evidence", words)]
     rows += [catalog.load_deployment(name).spec for name in catalog.naming("deployments", words)]

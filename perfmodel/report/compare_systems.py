@@ -196,6 +196,7 @@ def _system_facts(one: Outcome) -> dict[str, Any]:
         "stack": None if search is None else search.machine.stack.spec.name,
         "engine": None if search is None or (engine := search.engines["decode"]) is None else engine.word,
         "cards_allowed": one.budget,
+        "smallest_instance_cards": one.smallest,
         "cards": one.cards,
         "servers": one.servers,
         "plan": None if best is None else best.short_form,
