@@ -33,6 +33,7 @@ COMMANDS = [
     ("calibrate", "--evidence"),
     ("workload",),
     ("replay", "--requests", "20"),
+    ("check", "models/deepseek-v3.yaml"),
     ("list",),
     ("list", "techniques"),
     ("show", "cloudmatrix384"),
