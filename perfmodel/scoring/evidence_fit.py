@@ -13,6 +13,7 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.serving import pool_point
 from perfmodel.scoring.validation import Published, predicted_values
+from perfmodel.specs.attention import AttentionSpec, GqaSpec, MlaSpec
 from perfmodel.specs.base import Figure
 from perfmodel.specs.evidence import RATE, RATES
 from perfmodel.supply.machine import Machine
@@ -56,15 +57,22 @@ def priors_of(machine: Machine) -> dict[str, Figure]:
     return {path.removeprefix(head): figure for path, figure in machine.terms.figures.items() if path.startswith(head)}
 
 
+def _of_measured_kernels(attention: AttentionSpec) -> bool:
+    """Return whether an attention reads all that it keeps, as those do that tables of kernels on file are of."""
+    return isinstance(attention, (MlaSpec, GqaSpec)) and attention.indexer is None
+
+
 def fitted_to(row: Published) -> bool:
     """Return whether a row takes part: golden, its batch published, its terms with priors, a step measured.
 
     Where even routing is assumed and not stated, the row would vouch for what it was given.
-    A rate at a TPOT limit with an open batch hardly feels the step, and says nothing of it.
+    A rate at a TPOT limit with an open batch hardly feels the step, and says nothing of it.  Of attention that chooses,
+    compresses or keeps a state no kernel is measured alone, so what such a row is off by need not be in the terms.
     """
     spec = row.spec
     return (
         spec.role == "golden"
+        and all(map(_of_measured_kernels, row.model.kinds_of_attention))
         and spec.conditions.serving != "mixed"
         and spec.conditions.layout.batch is not None
         and "balanced" not in spec.assumed
