@@ -13,7 +13,6 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.serving import pool_point
 from perfmodel.scoring.validation import Published, predicted_values
-from perfmodel.specs.attention import AttentionSpec, GqaSpec, MlaSpec
 from perfmodel.specs.base import Figure
 from perfmodel.specs.evidence import RATE, RATES
 from perfmodel.supply.machine import Machine
@@ -57,11 +56,6 @@ def priors_of(machine: Machine) -> dict[str, Figure]:
     return {path.removeprefix(head): figure for path, figure in machine.terms.figures.items() if path.startswith(head)}
 
 
-def _of_measured_kernels(attention: AttentionSpec) -> bool:
-    """Return whether an attention reads all that it keeps, as those do that tables of kernels on file are of."""
-    return isinstance(attention, (MlaSpec, GqaSpec)) and attention.indexer is None
-
-
 def fitted_to(row: Published) -> bool:
     """Return whether a row takes part: golden, its batch published, its terms with priors, a step measured.
 
@@ -72,7 +66,7 @@ def fitted_to(row: Published) -> bool:
     spec = row.spec
     return (
         spec.role == "golden"
-        and all(map(_of_measured_kernels, row.model.kinds_of_attention))
+        and row.model.reads_all_it_keeps
         and spec.conditions.serving != "mixed"
         and spec.conditions.layout.batch is not None
         and "balanced" not in spec.assumed
