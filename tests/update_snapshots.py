@@ -13,7 +13,6 @@ from pathlib import Path
 
 from perfmodel.files import folders
 from perfmodel.planning.published import row_on_file
-from perfmodel.prediction.quantities import predicted
 
 FOLDER = Path(__file__).parent / "snapshots"
 SNAPSHOT = FOLDER / "steps.json"
@@ -51,10 +50,11 @@ def texts() -> Iterator[tuple[Path, str]]:
 
 
 def predictions(name: str) -> dict[str, float]:
-    """Return what a published row's quantities are predicted to be today."""
+    """Return what a published row's quantities are predicted to be today, of mixed instances as clients see them."""
     row = row_on_file(name)
-    values = predicted(row.resolved)
-    return {measured.quantity: values[measured.quantity] for measured in row.spec.measured}
+    wanted = [measured.quantity for measured in row.spec.measured]
+    values = row.predicted(wanted)
+    return {quantity: values[quantity] for quantity in wanted}
 
 
 def main() -> None:

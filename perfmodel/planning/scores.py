@@ -71,16 +71,20 @@ def scores(
 
 
 def spreads_left_out() -> dict[str, FittedSpread]:
-    """Return what the model leaves out, as all that is on file tells it when predicted without its source."""
+    """Return what the model leaves out, as all that is on file tells it when predicted without its source.
+
+    Rows of attention of which no kernel is measured have a spread of their own besides, and tell nothing of this one.
+    """
     rows, deployments = rows_on_file(), deployments_on_file()
     known = _known(rows, deployments, rows)
-    told = [one for row in rows for one in rows_of_pool(row.on(known[row.source]))]
+    told = [one for row in rows if row.model.reads_all_it_keeps for one in rows_of_pool(row.on(known[row.source]))]
     for spec in deployments:
         model, machine = (
             catalog.load_model(spec.conditions.model, spec.conditions.max_context).spec,
             known[spec.source](load_conditions(spec.conditions)),
         )
-        told += rows_of_deployment(deployed(spec, model, machine), machine)
+        if model.reads_all_it_keeps:
+            told += rows_of_deployment(deployed(spec, model, machine), machine)
     return fit_spreads([row.miss for row in told])
 
 

@@ -66,6 +66,7 @@ def client_intervals(run: PoolRun) -> dict[str, Interval]:
                 run.machine,
                 left_out_of(run.measured_on, name, loaded=True),
                 "prefill" if name.startswith("ttft") else "decode",
+                run.resolved.scenario.case.model,
             )
         )
         found[name] = interval_of(run.clients.times(name, by) * luck, name, run.clients.values[name])

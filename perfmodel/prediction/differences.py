@@ -89,7 +89,7 @@ class Sampled:
         steps = np.broadcast_to(
             as_array(step_time(ledger, family, layout.attention_cores, rates)), (len(layouts), SAMPLES)
         )
-        found: Values = steps * np.exp(left_out(machine, "service", phase))
+        found: Values = steps * np.exp(left_out(machine, "service", phase, case.model))
         return found
 
     def pool_rates(self, phase: Phase, pool: PoolPlan) -> Values:

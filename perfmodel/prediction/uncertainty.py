@@ -17,6 +17,7 @@ from perfmodel.prediction.breakdown import WAITS, Row
 from perfmodel.prediction.serving import Case, FirstToken, pool_point
 from perfmodel.specs.base import Figure, Known, with_value
 from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import time_op
@@ -123,11 +124,11 @@ def luck_of(phase: str) -> Values:
     return _strata_of(f"left out of {phase}")
 
 
-def left_out(machine: Machine, measured_on: str | None, phase: str) -> Values:
+def left_out(machine: Machine, measured_on: str | None, phase: str, model: ModelSpec | None) -> Values:
     """Return samples of the logarithm of what the model leaves out of a step: of the source and of the row in one.
 
     Student's t with six degrees of freedom, or what rows measured at the machine's site leave of it; nothing where
-    ``measured_on`` is nothing.
+    ``measured_on`` is nothing.  Wider where no kernel of the model's attention is measured.
     """
     if measured_on is None:
         return np.zeros(SAMPLES)
@@ -137,10 +138,14 @@ def left_out(machine: Machine, measured_on: str | None, phase: str) -> Values:
         return samples
     spread = getattr(machine.terms.spec.left_out, measured_on)
     scale = float(np.hypot(as_float(spread.source), as_float(spread.row)))
+    if model is not None and not model.reads_all_it_keeps:
+        scale = float(np.hypot(scale, as_float(machine.terms.spec.left_out.unmeasured_attention)))
     return as_array(student_quantile(probability=luck_of(phase))) * scale
 
 
-def sampled_rates(machine: Machine, measured_on: str | None, phase: str) -> tuple[Rates, Values]:
+def sampled_rates(
+    machine: Machine, measured_on: str | None, phase: str, model: ModelSpec | None = None
+) -> tuple[Rates, Values]:
     """Return the rates of a machine with every ranged number an array of samples, and factors on a step.
 
     Numbers move independently, each over its stated range; besides, the time of each operator class scatters about
@@ -164,7 +169,7 @@ def sampled_rates(machine: Machine, measured_on: str | None, phase: str) -> tupl
         name: np.exp(_normals(f"form of {name}")[order] * _form_spread(known.spec.classes()[name]))
         for name, known in chosen.items()
     }
-    return replace(rates, scatter=scatter), np.exp(left_out(machine, measured_on, phase))
+    return replace(rates, scatter=scatter), np.exp(left_out(machine, measured_on, phase, model))
 
 
 def path_over(machine: Machine, rates: Rates) -> Values:
@@ -208,7 +213,7 @@ def pool_intervals(
     ``ranges`` are the ends of lengths that are not known (``isl``, ``osl``): anything between them is as likely,
     in logarithms, and the layout stays.  ``sampled`` are the machine's samples where they were drawn already.
     """
-    rates, factors = sampled_rates(machine, measured_on, family.phase) if sampled is None else sampled
+    rates, factors = sampled_rates(machine, measured_on, family.phase, case.model) if sampled is None else sampled
     middle = pool_point(Layout.of(layout), family, case)
     point = pool_point(Layout.of(layout), family, replace(case, rates=rates))
     steps = np.broadcast_to(np.asarray(point.step_time, dtype=np.float64), (SAMPLES,)) * factors

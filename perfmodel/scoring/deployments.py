@@ -103,7 +103,7 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
     cases = list(cases_of(spec.conditions, spec.open))
     weights = [weight for weight, _, _ in cases]
     sampled = sampled_rates(machine, None, "decode")
-    luck = {phase: np.exp(left_out(machine, spec.measured_on, phase)) for phase in PHASES}
+    luck = {phase: np.exp(left_out(machine, spec.measured_on, phase, model)) for phase in PHASES}
     path = path_over(machine, sampled[0])
     moved = None
     if spec.conditions.loaded:
@@ -127,9 +127,9 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
             values = values_of(clients_of(service_of(case, joined, machine), case), joined)
             times = {name: moved.times(name, {**steps, "path": path}) for name in wanted}
             lucky = {
-                name: samples
-                * np.exp(left_out(machine, left_out_of(spec.measured_on, name, loaded=True), _phase_of(name, joined)))
+                name: samples * np.exp(left_out(machine, kind, _phase_of(name, joined), model))
                 for name, samples in times.items()
+                for kind in [left_out_of(spec.measured_on, name, loaded=True)]
             }
             values = {name: values[name] for name in wanted}
         alone.append((values, times))

@@ -60,11 +60,13 @@ def fitted_to(row: Published) -> bool:
     """Return whether a row takes part: golden, its batch published, its terms with priors, a step measured.
 
     Where even routing is assumed and not stated, the row would vouch for what it was given.
-    A rate at a TPOT limit with an open batch hardly feels the step, and says nothing of it.
+    A rate at a TPOT limit with an open batch hardly feels the step, and says nothing of it.  Of attention that chooses,
+    compresses or keeps a state no kernel is measured alone, so what such a row is off by need not be in the terms.
     """
     spec = row.spec
     return (
         spec.role == "golden"
+        and row.model.reads_all_it_keeps
         and spec.conditions.serving != "mixed"
         and spec.conditions.layout.batch is not None
         and "balanced" not in spec.assumed

@@ -238,9 +238,9 @@ def predictive(row: Published) -> Predictive:
         found.append((values, {name: times(name) for name in quantities}))
     values, ranges = mixture([weight for weight, _, _ in row.each], found, row.name)
     relative = {
-        name: one
-        * np.exp(left_out(row.machine, left_out_of(row.spec.measured_on, name, loaded=row.mixed), phase_of(row, name)))
+        name: one * np.exp(left_out(row.machine, kind, phase_of(row, name), row.model))
         for name, one in ranges.items()
+        for kind in [left_out_of(row.spec.measured_on, name, loaded=row.mixed)]
     }
     return Predictive(values=values, ranges=ranges, relative=relative, each=found)
 

@@ -222,6 +222,8 @@ class LeftOutBy(Spec):
     driver: LeftOut
     service: LeftOut
     first_token: LeftOut
+    #: besides, of a source whose model has attention of which no kernel is measured
+    unmeasured_attention: Spread = 0.0
 
 
 class TermsSpec(Spec):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import AliasChoices, Field, model_validator
 
-from perfmodel.specs.attention import AttentionSpec
+from perfmodel.specs.attention import AttentionSpec, GqaSpec, MlaSpec
 from perfmodel.specs.base import NonNegativeInt, PositiveInt, Source, Spec
 from perfmodel.specs.deployment import LARGEST_VERIFIED
 from perfmodel.specs.shipped import ShippedSpec
@@ -176,6 +176,11 @@ class ModelSpec(Spec):
     def n_shared_experts(self) -> int:
         """Shared experts of a layer; 0 where there are none."""
         return 0 if self.experts is None else self.experts.n_shared_experts
+
+    @property
+    def reads_all_it_keeps(self) -> bool:
+        """Whether no layer chooses, compresses or keeps a state: tables of kernels on file are of such attention."""
+        return all(isinstance(one, (MlaSpec, GqaSpec)) and one.indexer is None for one in self.kinds_of_attention)
 
     @property
     def kinds_of_attention(self) -> tuple[AttentionSpec, ...]:
