@@ -1,5 +1,6 @@
 """`moeplan check`: what files are, whether they can be read, and what they say."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ def command(
             "file": one.file,
             "kind": one.kind,
             "valid": "✗" if one.faults else "✓",
-            "means": f"{len(one.faults)} faults" if one.faults else one.means,
+            "means": _counted(one.faults) or one.means,
         }
         for one in found
     )
@@ -44,3 +45,8 @@ def command(
     options.show(document, format_, [remark for one in found for remark in one.remarks])
     if faults:
         raise (UsageError if all(one.unread for one in found if one.faults) else DataError)("\n".join(faults))
+
+
+def _counted(faults: Sequence[str]) -> str:
+    """Return how many faults there are, in words; nothing where there are none."""
+    return f"{len(faults)} fault{'' if len(faults) == 1 else 's'}" if faults else ""
