@@ -35,13 +35,8 @@ Written by `benchmarks/models_page.py` from the models on file; do not edit.
 
 Each model at {tpot:.0f} ms a token, {isl:,} tokens in and {osl:,} out, as `moeplan compare-systems` says it
 without a size: every system of a model has the same number of cards, twice the smallest deployment of that which
-<<<<<<< HEAD
 needs most. The systems follow from the files: of each family of chips the system that the family's name stands
 for, and of chips without a family the one with most published rows. Here: {systems}.
-=======
-needs most. The systems follow from the files: of each family of chips the system that the family's name stands for,
-and of chips without a family the one with most published rows. Here: {systems}.
->>>>>>> wt-compare
 
 - **fits on**: cards of the smallest instance whose memory holds the weights and one request a rank; below a server's
   where several share one.
