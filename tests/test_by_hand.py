@@ -50,7 +50,7 @@ def contexts() -> float:
 def routed_tokens() -> float:
     mean = BATCH * (1 + DRAFT) / MICRO * DIES * 8 / (DIES - SHARED)
     ranks, sequences = DIES - SHARED, BATCH * DIES / MICRO
-    skew = exp(0.117**2) * (1 + (exp(1.59**2) - 1) / sequences) - 1  # of one slot; the draw of experts is beside it
+    skew = exp(0.1149**2) * (1 + (exp(1.59**2) - 1) / sequences) - 1  # of one slot; the draw of experts is beside it
     spread = log(1 + (1 - 1 / ranks) * (skew + 1 / mean))
     return mean * exp(z(ranks) * sqrt(spread) - spread / 2)
 

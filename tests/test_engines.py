@@ -25,6 +25,8 @@ STACKS = {
     **{(system, engine): "deepseek-h800" for system in NVIDIA for engine in ("vllm", "sglang", "trtllm", "deepseek")},
 }
 
+WITH_TRTLLM = "systems that have it: b200, b300, gb200-nvl72, gb300-nvl72, h100, h20, h200, h800"
+
 
 def facts_of(moeplan: Run, *words: str) -> dict[str, Any]:
     done = moeplan(*words, "--format", "json")
@@ -101,12 +103,12 @@ REFUSED = [
     ("atlas-800i-a3", "sglang --stack cann-2025", "write --stack vllm-ascend-2025, or leave --stack out"),
     ("atlas-800i-a3", "sglang --stack cann-recipe-2025", "which has no engine on file"),
     ("atlas-800i-a3", "sglang --stack deepseek-h800", "stack deepseek-h800 does not fit atlas-800i-a3"),
-    ("atlas-800i-a3", "trtllm", "systems that have it: h100, h20, h200, h800"),
-    ("atlas-800i-a3", "trtllm --stack cann-2025", "systems that have it: h100, h20, h200, h800"),
-    ("atlas-800i-a3", "trtllm --stack ideal", "systems that have it: h100, h20, h200, h800"),
+    ("atlas-800i-a3", "trtllm", WITH_TRTLLM),
+    ("atlas-800i-a3", "trtllm --stack cann-2025", WITH_TRTLLM),
+    ("atlas-800i-a3", "trtllm --stack ideal", WITH_TRTLLM),
     ("atlas-800i-a3", "vllm", "nearest first: vllm-ascend, mindie, sglang, cann"),
-    ("atlas-800i-a3", "vllm", "write --engine vllm-ascend, or --on h100"),
-    ("h200", "mindie", "systems that have it: atlas-800i-a2-32gb-hccs"),
+    ("atlas-800i-a3", "vllm", "write --engine vllm-ascend, or --on b200"),
+    ("h200", "mindie", "systems that have it: atlas-350-112g"),
     ("atlas-800i-a3", "sglnag", "nearest first: sglang, vllm-ascend, cann, mindie; did you mean 'sglang'?"),
     ("atlas-800i-a3", "nginx", "engine 'nginx' is not on file"),
     ("atlas-800i-a3", "sglang=", "--engine: 'sglang='; allowed: NAME or NAME==VERSION"),
@@ -175,7 +177,8 @@ def test_a_pool_of_prefill_has_the_engine_on_its_own_system(moeplan: Run) -> Non
     assert done.returncode == 2 and "no stack that fits h200 has it" in done.stderr
     assert "or --prefill-on atlas" in done.stderr
     done = moeplan(*words.split(), "--prefill-stack", "cann-2025")
-    assert done.returncode == 2 and "write --prefill-stack deepseek-h800" in done.stderr
+    assert done.returncode == 2
+    assert "allowed on h200: stack blackwell, deepseek-h800; write --prefill-stack blackwell" in done.stderr
 
 
 def test_replay_has_the_engine_of_the_plan(plans: dict[str, str], moeplan: Run) -> None:
@@ -200,7 +203,7 @@ def test_replay_has_the_engine_of_the_plan(plans: dict[str, str], moeplan: Run) 
             "sglang",
             "allowed, nearest first: cann, mindie; or search again with it, moeplan solve {plan} --engine sglang",
         ),
-        ("trtllm", "systems that have it: h100, h20, h200, h800"),
+        ("trtllm", WITH_TRTLLM),
         ("mindei", "did you mean 'mindie'?"),
     ],
 )
@@ -252,7 +255,7 @@ def test_what_if_takes_an_engine(plans: dict[str, str], moeplan: Run) -> None:
     facts = facts_of(moeplan, *words, "--engine", "sglang")
     assert (facts["stack"], facts["engine"]) == ("vllm-ascend-2025", "sglang")
     done = moeplan(*words, "--engine", "trtllm")
-    assert done.returncode == 2 and "systems that have it: h100" in done.stderr
+    assert done.returncode == 2 and "systems that have it: b200" in done.stderr
 
 
 def test_the_engine_of_a_row_gives_way_to_a_stack_without_it() -> None:

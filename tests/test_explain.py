@@ -77,7 +77,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 # --- the timeline ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "layout"), CASES)
+#: stages whose experts take longer than attention are drawn as if each waited for its own exchange: not mended yet
+OVERLAPPING = pytest.mark.xfail(strict=True, reason="stages of experts that do not wait are drawn over each other")
+SLOW_EXPERTS = ("step3-hopper-bf16", "step3-hopper-fp8")
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [pytest.param(*case, marks=OVERLAPPING if case[0] in SLOW_EXPERTS else ()) for case in CASES],
+)
 def test_a_stream_does_one_thing_at_a_time_within_the_layer(name: str, layout: dict[str, Any]) -> None:
     for found in timelines(resolved_of(name, **layout)):
         rounding = 1e-9 * found.layer

@@ -36,14 +36,12 @@ def test_new_systems_are_planned(moeplan, system: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_kernels_are_carried_over_to_chips_without_a_published_row_alone() -> None:
-    rows = (
-        *map(catalog.load_evidence, folders.names("evidence")),
-        *map(catalog.load_deployment, folders.names("deployments")),
-    )
-    published = {catalog.load_system(row.spec.conditions.system).spec.chip for row in rows}
+def test_kernels_are_carried_over_to_chips_without_a_measured_operator_alone() -> None:
+    """Whole steps may be published of them: those are what carried kernels are held against."""
+    benches = map(catalog.load_microbenchmark, folders.names("microbenchmarks"))
+    measured = {catalog.load_system(bench.spec.system).spec.chip for bench in benches}
     assert CARRIED
-    assert not published & {catalog.load_system(name).spec.chip for name in CARRIED}
+    assert not measured & {catalog.load_system(name).spec.chip for name in CARRIED}
 
 
 @pytest.mark.parametrize("system", CARRIED)

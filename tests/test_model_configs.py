@@ -13,6 +13,7 @@ import yaml
 
 from perfmodel.errors import DataError, MoeplanError, UsageError
 from perfmodel.files import catalog
+from perfmodel.files.folders import root
 from perfmodel.files.what import What, named
 from perfmodel.specs.attention import AttentionSpec, CompressedSpec, GqaSpec, LinearSpec, MlaSpec
 from perfmodel.specs.base import Known
@@ -503,7 +504,7 @@ def test_what_a_file_is_told_by_its_keys(tmp_path: Path) -> None:
     assert named(str(tmp_path)) is What.config
     assert named("deepseek-v3") is named("deepseek-ai/DeepSeek-V3.1") is None
     ours = tmp_path / "ours.yaml"
-    ours.write_text((catalog.root() / "models" / "deepseek-v3.yaml").read_text())
+    ours.write_text((root() / "models" / "deepseek-v3.yaml").read_text())
     assert named(str(ours)) is What.model
     (tmp_path / "run.yaml").write_text("model: deepseek-v3\non: cloudmatrix384\n")
     assert named(str(tmp_path / "run.yaml")) is What.run

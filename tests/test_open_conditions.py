@@ -105,6 +105,9 @@ def test_a_row_is_fitted_to_with_the_error_of_its_mixture(tmp_path: Path) -> Non
 
 def test_the_measurement_says_which_case_it_favours_and_the_score_does_not_follow_it(tmp_path: Path) -> None:
     row = row_of(tmp_path, OVERLAP.replace("cores, weight: 0.75", "cores, weight: 0.5").replace("0.25", "0.5"))
+    split = predictive(row.each[0][2]).values  # what is measured is what one of the cases is predicted to be
+    found = tuple(one.model_copy(update={"value": split[one.quantity]}) for one in row.spec.measured)
+    row = replace(row, spec=row.spec.model_copy(update={"measured": found}))
     cases = list(favoured(row, predictive(row)))
     assert sum(one.given for one in cases) == pytest.approx(1)
     nearest = min(cases, key=lambda one: abs(math.log1p(one.error)))

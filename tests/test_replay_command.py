@@ -21,7 +21,7 @@ SOLVE = "solve deepseek-v3 --on cm384 --cards 32 --isl 1024 --osl 256 --tpot 50m
 DRAWN = ("--requests", "1500")
 UNASKED: dict[str, Any] = dict.fromkeys(
     ("workload", "isl", "isl_cv", "osl", "osl_cv", "rate", "cv", "concurrency", "requests", "prefix_cache", "engine")
-    + ("ttft", "tpot")
+    + ("ttft", "tpot", "max_context")
 ) | {"skip_bad": False, "seed": 0, "routing": "round_robin"}
 
 

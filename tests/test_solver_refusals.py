@@ -79,7 +79,7 @@ NONSENSE = [
     (("--cards", "4"), "--cards: 4; allowed: at least 16"),
     (("--rate", "0"), "--rate: '0 req/s'; allowed: more than zero"),
     (("--rate", "3 req/h"), "is not in 1/s; allowed: /s, 1/s, req/s"),
-    (("--isl", "200000"), "200512 tokens; allowed: at most 163840"),
+    (("--isl", "200000"), "200512 tokens; allowed: at most 163,840"),
     (("--isl", "0"), "--isl: 0; allowed: 1 or more"),
     (("--tpot", "50"), "'50' has no unit; allowed: s, ms"),
     (("--ttft", "nan s"), "'nan s' is not 'number unit'; write it like"),

@@ -820,7 +820,7 @@ def test_a_key_is_told_once_and_few_keys_are(tmp_path: Path, monkeypatch: pytest
 def test_runs_and_plans_are_held_to_deployments_on_file(tmp_path: Path, plan: dict[str, Any]) -> None:
     told = remarks(runs.load_run, asked(tmp_path, ASKED.replace("50ms", "50000 s")))
     assert len(told) == 1
-    assert "r.yaml:6: tpot: found 50000 s; files on hand have 0.0189 s to " in told[0]
+    assert "r.yaml:6: tpot: found 50000 s; files on hand have 0.00738 s to " in told[0]
     assert remarks(runs.load_run, asked(tmp_path, ASKED)) == []
     path = changed(tmp_path, plan, (("predicted", "tpot"), 60.5), ends=".json")
     told = remarks(plans.read_plan, path)

@@ -219,7 +219,7 @@ def test_ctrl_c_exits_130_and_says_so() -> None:
         ("moeplan solve --cat", ""),
         ("moeplan solve --ca", "--cards"),
         ("moeplan solve deepseek-v3 --on cloud", "cloudmatrix384"),
-        ("moeplan solve deep", "deepseek-v3"),
+        ("moeplan solve deepseek-v4-p", "deepseek-v4-pro"),
         ("moeplan solve deepseek-v3 --stack id", "ideal"),
         ("moeplan explain --evidence seed-cm", "seed-cm384-decode"),
         ("moeplan show ascend-910b4-", "ascend-910b4-1"),

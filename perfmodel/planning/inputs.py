@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import UsageError
-from perfmodel.specs.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from perfmodel.supply.techniques import Techniques
@@ -86,6 +85,8 @@ def positive(value: int | None, option: str) -> int | None:
 
 def precision(name: str | None) -> str | None:
     """Return a precision as it is named, or raise for one that is none."""
+    from perfmodel.specs.precision import PRECISIONS
+
     if name is not None:
         known(name, list(PRECISIONS), "--precision")
     return name
