@@ -1,6 +1,7 @@
 """What can go wrong by a user's hand, and the exit code each kind carries."""
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -58,6 +59,11 @@ def short(line: str) -> str:
 MOST_LISTED = 20  # names in one line of an error
 
 
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known word that another was meant for, as spelling goes; none where none is near."""
+    return next(iter(get_close_matches(word.lower(), known, n=1, cutoff=0.6)), None)
+
+
 def did_you_mean(word: str, known: list[str], listed: list[str] | None = None) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, or what is known when none is near.
 
@@ -66,9 +72,9 @@ def did_you_mean(word: str, known: list[str], listed: list[str] | None = None) -
     >>> did_you_mean("deepsek-v3", ["deepseek-v3", "qwen3-235b-a22b"])
     "; did you mean 'deepseek-v3'?"
     """
-    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
+    near = nearest(word, known)
+    if near is not None:
+        return f"; did you mean '{near}'?"
     words = sorted(set(known if listed is None else listed))
     more = f" and {len(words) - MOST_LISTED} more" if len(words) > MOST_LISTED else ""
     return f"; known: {', '.join(words[:MOST_LISTED])}{more}" if words else ""

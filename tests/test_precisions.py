@@ -16,8 +16,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from perfmodel.cli.app import app
-from perfmodel.cli.options import KvDtype
-from perfmodel.cli.solve import CachePrecision
+from perfmodel.cli.options import CachePrecision, KvDtype
 from perfmodel.errors import DataError, UsageError
 from perfmodel.files import catalog, machines
 from perfmodel.files.folders import names

@@ -1,6 +1,5 @@
 """`moeplan check`: what files are, whether they can be read, and what they say."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -22,31 +21,10 @@ def command(
     Exit code 4 where a file has faults.
     """
     from perfmodel.planning.check import checked
-    from perfmodel.report.table import Column, Document, Table
+    from perfmodel.report.check import check_document
 
     found = [checked(word) for word in files]
-    rows = tuple(
-        {
-            "file": one.file,
-            "kind": one.kind,
-            "valid": "✗" if one.faults else "✓",
-            "means": _counted(one.faults) or one.means,
-        }
-        for one in found
-    )
-    columns = (Column("file", "file"), Column("kind", "is"), Column("valid", ""), Column("means", "what it says"))
+    options.show(check_document(found), format_, [remark for one in found for remark in one.remarks])
     faults = [fault for one in found for fault in one.faults]
-    document = Document(
-        schema="moeplan.check/1",
-        title="Files",
-        tables=(Table("Files", columns, rows),),
-        facts={"files": len(found), "valid": sum(not one.faults for one in found), "faults": faults},
-    )
-    options.show(document, format_, [remark for one in found for remark in one.remarks])
     if faults:
         raise (UsageError if all(one.unread for one in found if one.faults) else DataError)("\n".join(faults))
-
-
-def _counted(faults: Sequence[str]) -> str:
-    """Return how many faults there are, in words; nothing where there are none."""
-    return f"{len(faults)} fault{'' if len(faults) == 1 else 's'}" if faults else ""

@@ -5,7 +5,6 @@ from typing import Annotated, get_args
 import typer
 
 from perfmodel.cli import options
-from perfmodel.cli.solve import CachePrecision
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 from perfmodel.planning import inputs
 
@@ -54,17 +53,8 @@ def command(
             help="What a card of a system costs an hour, in one money for all; may be repeated.",
         ),
     ] = None,
-    serving: Annotated[
-        str | None,
-        typer.Option(
-            "--serving",
-            metavar="disaggregated|mixed|any",
-            help="Pools apart (default), mixed on the same dies in turn, or the better of them.",
-        ),
-    ] = None,
-    kv: Annotated[
-        CachePrecision, typer.Option("--kv", help="KV cache precision; any: the better of those the stack has.")
-    ] = CachePrecision.bf16,
+    serving: options.ServingOption = None,
+    kv: options.CacheOption = options.CachePrecision.bf16,
     precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
     engine: options.EngineOption = None,

@@ -68,17 +68,8 @@ def command(
             "experts all_reduce.",
         ),
     ] = None,
-    isl: options.IslOption = 0,
-    osl: Annotated[
-        int,
-        typer.Option(
-            "--osl",
-            parser=options.tokens,
-            metavar="TOKENS",
-            help="Output tokens of a request (prefill: ignored).",
-            show_default=False,
-        ),
-    ] = 0,
+    isl: Annotated[int, options.length("--isl", options.INPUT)] = 0,
+    osl: Annotated[int, options.length("--osl", "Output tokens of a request (prefill: ignored).")] = 0,
     serving: Annotated[
         str, typer.Option("--serving", metavar="disaggregated|mixed", help="mixed: these dies run prefill too.")
     ] = "disaggregated",

@@ -35,6 +35,15 @@ class KvDtype(StrEnum):
     fp8 = "fp8"
 
 
+class CachePrecision(StrEnum):
+    """Precision of the KV cache, or the better of those the stack has."""
+
+    bf16 = "bf16"
+    int8 = "int8"
+    fp8 = "fp8"
+    any = "any"
+
+
 class Overlap(StrEnum):
     """How two micro-batches overlap."""
 
@@ -91,12 +100,12 @@ def tokens(text: str | int) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
-IslOption = Annotated[
-    int,
-    typer.Option(
-        "--isl", parser=tokens, metavar="TOKENS", help="Input tokens of a request, like 4096 or 4k.", show_default=False
-    ),
-]
+INPUT = "Input tokens of a request, like 4096 or 4k."
+
+
+def length(name: str, text: str) -> Any:
+    """Return an option that takes a length."""
+    return typer.Option(name, parser=tokens, metavar="TOKENS", help=text, show_default=False)
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
@@ -105,6 +114,17 @@ SystemOption = Annotated[
     typer.Option(
         "--on", metavar="SYSTEM", help="System; see 'moeplan list systems'.", autocompletion=names_of("systems")
     ),
+]
+ServingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--serving",
+        metavar="disaggregated|mixed|any",
+        help="Pools apart (default), mixed on the same dies in turn, or the better of them.",
+    ),
+]
+CacheOption = Annotated[
+    CachePrecision, typer.Option("--kv", help="KV cache precision; any: the better of those the stack has.")
 ]
 StackOption = Annotated[
     str | None,
@@ -208,24 +228,16 @@ MaxContextOption = Annotated[
         "its file says.",
     ),
 ]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set a number of the machine, like hbm=+50%, ub=400GB/s or overhead.request_path=5ms, or any other key of "
-        "the layout, like cp=2; several with commas; may be repeated.",
-    ),
-]
-SetNumberOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set a number of the machine, like hbm=+50%, ub=400GB/s or overhead.request_path=5ms; several with "
-        "commas; may be repeated.",
-    ),
-]
+
+
+def _to_set(more: str = "") -> Any:
+    """Return the option that sets numbers of a machine, and ``more``."""
+    text = f"Set a number of the machine, like hbm=+50%, ub=400GB/s or overhead.request_path=5ms{more}"
+    return typer.Option("--set", metavar="KEY=VALUE", help=f"{text}; several with commas; may be repeated.")
+
+
+SetOption = Annotated[list[str] | None, _to_set(", or any other key of the layout, like cp=2")]
+SetNumberOption = Annotated[list[str] | None, _to_set()]
 
 
 def context_of(

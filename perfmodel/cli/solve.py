@@ -1,6 +1,5 @@
 """`moeplan solve`: the best deployment on a budget or for a rate."""
 
-from enum import StrEnum
 from typing import Annotated, Any, get_args
 
 import typer
@@ -8,16 +7,6 @@ import typer
 from perfmodel.cli import options
 from perfmodel.errors import EXIT_INFEASIBLE, UsageError
 from perfmodel.planning import inputs
-
-
-class CachePrecision(StrEnum):
-    """Precision of the KV cache, or the better of those the stack has."""
-
-    bf16 = "bf16"
-    int8 = "int8"
-    fp8 = "fp8"
-    any = "any"
-
 
 #: keys that belong to the system that a key names
 SOFTWARE = {"on": ("stack", "kernels"), "prefill_on": ("prefill_stack",)}
@@ -69,7 +58,7 @@ def _from_file(context: typer.Context, word: str) -> dict[str, Any] | None:
     if "set_" in found:
         found["set_"] = [f"{word}={text}" for word, text in found["set_"].items()]
     if "kv" in found:
-        found["kv"] = CachePrecision(found["kv"])
+        found["kv"] = options.CachePrecision(found["kv"])
     return found
 
 
@@ -90,13 +79,8 @@ def command(
     on: options.SystemOption = None,
     cards: Annotated[int | None, typer.Option("--cards", help="Budget in cards (packages).")] = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Requests per second, like '20 req/s' or 20.")] = None,
-    isl: options.IslOption = 0,
-    osl: Annotated[
-        int,
-        typer.Option(
-            "--osl", parser=options.tokens, metavar="TOKENS", help="Output tokens of a request.", show_default=False
-        ),
-    ] = 0,
+    isl: Annotated[int, options.length("--isl", options.INPUT)] = 0,
+    osl: Annotated[int, options.length("--osl", "Output tokens of a request.")] = 0,
     workload: Annotated[
         str | None,
         typer.Option(
@@ -158,17 +142,8 @@ def command(
     utilisation: Annotated[
         float | None, typer.Option("--utilisation", help="Highest load of either pool; default: 0.8.")
     ] = None,
-    serving: Annotated[
-        str | None,
-        typer.Option(
-            "--serving",
-            metavar="disaggregated|mixed|any",
-            help="Pools apart (default), mixed on the same dies in turn, or the better of them.",
-        ),
-    ] = None,
-    kv: Annotated[
-        CachePrecision, typer.Option("--kv", help="KV cache precision; any: the better of those the stack has.")
-    ] = CachePrecision.bf16,
+    serving: options.ServingOption = None,
+    kv: options.CacheOption = options.CachePrecision.bf16,
     precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
     stack: options.StackOption = None,

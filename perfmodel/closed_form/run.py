@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, partial, reduce
 from itertools import count
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from perfmodel.ledger.step import ledger_of_loads, loads_of_redrafts, redrafts
 from perfmodel.prediction.breakdown import runs_of
 from perfmodel.prediction.serving import Case, pool_of
 from perfmodel.specs.base import Spec
+from perfmodel.specs.numbers import unit_in
 from perfmodel.supply.rates import Rates
 from perfmodel.timing.operators import NOTHING_KEPT, WHOLE, OpTime, time_op
 from perfmodel.timing.step import (
@@ -31,7 +32,6 @@ from perfmodel.timing.step import (
     reused_weights,
     without_weights,
 )
-from perfmodel.units import Unit
 
 #: what decides which rows exist or how often a loop runs stays a number
 STRUCTURE = (
@@ -93,11 +93,6 @@ def _with(record: Any, update: Mapping[str, Any]) -> Any:
     return record.model_copy(update=update) if isinstance(record, Spec) else replace(record, **update)
 
 
-def _unit_in(annotation: Any) -> str | None:
-    inner = (item for item in (*getattr(annotation, "__metadata__", ()), *get_args(annotation)))
-    return next((u for item in inner if (u := item.symbol if isinstance(item, Unit) else _unit_in(item))), None)
-
-
 def units_of(record: Any) -> dict[str, str]:
     """Return the unit of each field of a record or a spec."""
     kind: Any = type(record)
@@ -107,7 +102,7 @@ def units_of(record: Any) -> dict[str, str]:
 @cache
 def _units_in(kind: Any) -> dict[str, str]:
     hints = get_type_hints(kind, include_extras=True)
-    return {name: _unit_in(hint) or "1" for name, hint in hints.items()}
+    return {name: unit_in(hint) or "1" for name, hint in hints.items()}
 
 
 class Run:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from perfmodel.errors import DataError, did_you_mean, printable, short
 from perfmodel.files import document
 from perfmodel.files.document import Place, content, dotted, shown
-from perfmodel.specs.base import MOST, Figure, Spec
+from perfmodel.specs.base import MOST, Figure, Spec, said
 from perfmodel.specs.machine import StackSpec, TermsSpec
 from perfmodel.units import Unit
 
@@ -40,7 +40,7 @@ def fault_in_words(fault: Any, spec_type: type[Spec]) -> str:
         case "literal_error":
             return f"found {found!r}; allowed: {fault['ctx']['expected']}"
         case _:
-            text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
+            text = said(fault)
             return text if repr(found) in text else f"found {found!r}; {text}"
 
 

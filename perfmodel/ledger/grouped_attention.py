@@ -16,7 +16,7 @@ from perfmodel.ledger.caches import cache_of, entry_bytes_per_die, index_key_byt
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
-from perfmodel.ledger.seen import Seen, chosen, entries, newest, own_piece, whole
+from perfmodel.ledger.seen import Seen, entries, visible
 from perfmodel.specs.attention import GqaSpec
 from perfmodel.units import Bytes, Count
 
@@ -83,11 +83,8 @@ def seen_by(q: Quantities, family: Family, spec: GqaSpec) -> Seen:
     A choice in prefill is worked entry by entry, all queries that chose it at once, and passes once: errs low where a
     kernel goes query by query.
     """
-    if spec.sliding_window is not None:
-        return newest(q, family, spec.sliding_window)
-    if spec.attention_chunk_size is not None:
-        return own_piece(q, family, spec.attention_chunk_size)
-    return whole(q) if spec.indexer is None else chosen(q, family, spec.indexer.topk)
+    topk = None if spec.indexer is None else spec.indexer.topk
+    return visible(q, family, window=spec.sliding_window, piece=spec.attention_chunk_size, topk=topk)
 
 
 def grouped_query_core(

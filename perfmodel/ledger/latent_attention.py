@@ -16,7 +16,7 @@ from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
 from perfmodel.ledger.indexer import index_columns, indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, batched, exchange_row, linear, quantised, vector
-from perfmodel.ledger.seen import Seen, chosen, entries, newest, whole
+from perfmodel.ledger.seen import Seen, entries, visible
 from perfmodel.specs.attention import MlaSpec
 from perfmodel.units import Bytes, Count
 
@@ -78,9 +78,8 @@ def latent_ops(q: Quantities, family: Family, dims: Dims, spec: MlaSpec) -> Iter
 
 def seen_by(q: Quantities, family: Family, spec: MlaSpec) -> Seen:
     """Return what the cores of latent attention look at."""
-    if spec.sliding_window is not None:
-        return newest(q, family, spec.sliding_window)
-    return whole(q) if spec.indexer is None else chosen(q, family, spec.indexer.topk)
+    topk = None if spec.indexer is None else spec.indexer.topk
+    return visible(q, family, window=spec.sliding_window, topk=topk)
 
 
 def _absorbing(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> Iterator[Op]:
@@ -137,9 +136,34 @@ def latent_decode_core(
     cache: Bytes,
 ) -> Op:
     """Row of latent attention in absorbed form: all heads of the die read one cache of ``cache`` bytes a token."""
+    return _absorbed_core(
+        spec,
+        "attention_decode",
+        pairs=pairs,
+        tokens=tokens,
+        kv_bytes=cached_tokens * cache,
+        sequences=sequences,
+        context=cached_tokens / sequences,
+        heads=heads,
+        query_rows=heads * queries,
+    )
+
+
+def _absorbed_core(
+    spec: MlaSpec,
+    operator: OperatorClass,
+    *,
+    pairs: Count,
+    tokens: Count,
+    kv_bytes: Bytes,
+    sequences: Count,
+    context: Count,
+    heads: Count,
+    query_rows: Count | None = None,
+) -> Op:
     return Op(
         name="attention.core",
-        operator="attention_decode",
+        operator=operator,
         engine="cube_bf16",
         flop=absorbed_attention_flop(
             query_context_pairs=pairs,
@@ -147,12 +171,12 @@ def latent_decode_core(
             kv_lora_rank=spec.kv_lora_rank,
             qk_rope_head_dim=spec.qk_rope_head_dim,
         ),
-        kv_bytes=cached_tokens * cache,
+        kv_bytes=kv_bytes,
         activation_bytes=tokens * heads * (2 * spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16,
         sequences=sequences,
-        context=cached_tokens / sequences,
+        context=context,
         heads=heads,
-        query_rows=heads * queries,
+        query_rows=query_rows,
     )
 
 
@@ -185,18 +209,12 @@ def _chosen_prefill_core(
     Nothing is read twice from L2, so errs high where choices are alike, the more so the fewer heads a die has: there
     are some 240 FLOP a byte at 128 of them.  Absorbed for short prompts too, which engines unfold: errs high there.
     """
-    return Op(
-        name="attention.core",
-        operator="attention_prefill",
-        engine="cube_bf16",
-        flop=absorbed_attention_flop(
-            query_context_pairs=seen.pairs,
-            heads=heads,
-            kv_lora_rank=spec.kv_lora_rank,
-            qk_rope_head_dim=spec.qk_rope_head_dim,
-        ),
+    return _absorbed_core(
+        spec,
+        "attention_prefill",
+        pairs=seen.pairs,
+        tokens=tokens,
         kv_bytes=seen.pairs * entry_bytes(spec, family),
-        activation_bytes=tokens * heads * (2 * spec.kv_lora_rank + spec.qk_rope_head_dim) * BF16,
         sequences=sequences,
         context=seen.context,
         heads=heads,

@@ -55,6 +55,17 @@ def own_piece(q: Quantities, family: Family, piece: Count) -> Seen:
     return _of_prompts(q, pairs / causal_pairs(sequences=1, isl=new, prefix=before), piece)
 
 
+def visible(
+    q: Quantities, family: Family, *, window: Count | None, topk: Count | None, piece: Count | None = None
+) -> Seen:
+    """Return what a kind of attention sees of every context: a window, its own piece, a choice, or all of it."""
+    if window is not None:
+        return newest(q, family, window)
+    if piece is not None:
+        return own_piece(q, family, piece)
+    return whole(q) if topk is None else chosen(q, family, topk)
+
+
 def entries(q: Quantities, family: Family, ratio: Count, most: Count | None = None) -> Seen:
     """Return the entries that each stand for ``ratio`` tokens, of which a query chooses ``most`` where that is given.
 

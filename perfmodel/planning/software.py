@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 
-from perfmodel.errors import UsageError
+from perfmodel.errors import UsageError, nearest
 from perfmodel.files.catalog import load_stack, load_system
 from perfmodel.files.folders import is_path, names
 from perfmodel.specs.base import Known
@@ -69,14 +69,14 @@ def software_of(
     asked = _asked(engine, around, on)
     fitting = _fitting(around, (home,))
     if stack is None:
-        having = [one for one in fitting if one.engine.name.lower() == asked.name]
+        having = _called(asked.name, fitting)
         if not having:
             raise UsageError(_nowhere(asked, fitting))
     else:
         known = load_stack(stack)
         if (why := _refused(asked, known, fitting, option)) is not None:
             raise UsageError(why)
-        having = [one for one in _engines(known.word, known.spec) if one.engine.name.lower() == asked.name]
+        having = _called(asked.name, _engines(known.word, known.spec))
     of_version, remarks = _of_version(asked, having)
     taken, others = _best(of_version, load_stack(home).word)
     if stack is None:
@@ -114,7 +114,7 @@ def _name(text: str) -> str:
 
 def is_had(system: str, engine: str) -> bool:
     """Return whether a stack that fits a system has an engine, whatever its version."""
-    return any(one.engine.name.lower() == _name(engine) for one in _fitting(load_system(system).spec))
+    return bool(_called(_name(engine), _fitting(load_system(system).spec)))
 
 
 def engine_on(system: str, *, stack: str, engine: str, whose: str, again: str) -> Software:
@@ -124,7 +124,7 @@ def engine_on(system: str, *, stack: str, engine: str, whose: str, again: str) -
     """
     known = load_stack(stack)
     held = _engines(known.word, known.spec)
-    if any(one.engine.name.lower() == _name(engine) for one in held):
+    if _called(_name(engine), held):
         return software_of(system, stack=stack, engine=engine)
     asked = _asked(engine, load_system(system).spec, "--on")
     words = _nearest_first(asked.name, held)
@@ -134,8 +134,8 @@ def engine_on(system: str, *, stack: str, engine: str, whose: str, again: str) -
     )
     if is_had(system, engine):
         raise UsageError(f"{says}; or search again with it, {again}")
-    near = get_close_matches(asked.name, words, n=1, cutoff=0.6)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(asked.name, words)
+    guess = f"; did you mean {near!r}?" if near else ""
     others = _systems_with(asked.name)
     raise UsageError(f"{says}{guess}" + (f"; systems that have it: {', '.join(others)}" if others else ""))
 
@@ -159,6 +159,10 @@ def _asked(text: str, system: SystemSpec, on: str) -> _Asked:
 
 def _engines(word: str, stack: StackSpec) -> list[_Having]:
     return [_Having(word=word, stack=stack, engine=engine) for engine in stack.engines]
+
+
+def _called(name: str, having: Iterable[_Having]) -> list[_Having]:
+    return [one for one in having if one.engine.name.lower() == name]
 
 
 def _fitting(system: SystemSpec, beside: Iterable[str] = ()) -> list[_Having]:
@@ -199,8 +203,8 @@ def _nowhere(asked: _Asked, fitting: list[_Having]) -> str:
             f"engine {asked.name!r}: no stack that fits {here} has it; {listed}; systems that have it: "
             f"{', '.join(systems)}; write --engine {known[0] if known else asked.name}, or {asked.on} {systems[0]}"
         )
-    near = get_close_matches(asked.name, known, n=1, cutoff=0.6)
-    fix = f"did you mean {near[0]!r}?" if near else "write --engine with one of these"
+    near = nearest(asked.name, known)
+    fix = f"did you mean {near!r}?" if near else "write --engine with one of these"
     return f"engine {asked.name!r} is not on file; {listed}; {fix}"
 
 
@@ -211,9 +215,9 @@ def _refused(asked: _Asked, known: Known[StackSpec], fitting: list[_Having], opt
     """
     stack, word, here = known.spec, known.word, asked.system.name
     held = _engines(word, stack)
-    having = _stacks(one for one in fitting if one.engine.name.lower() == asked.name)
+    having = _stacks(_called(asked.name, fitting))
     lacking = links_lacking(asked.system, stack)
-    if any(one.engine.name.lower() == asked.name for one in held):
+    if _called(asked.name, held):
         if not lacking and (having or not stack.ideal or not fitting):
             return None
         if not having:

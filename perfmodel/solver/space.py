@@ -150,8 +150,10 @@ def _shared_options(dies: int, own: bool, fixed: object) -> tuple[int, ...]:
 
 def _replicas(ranks: int, experts: int, fixed: object) -> list[int]:
     """Return the replicas that fill every rank with the fewest slots that hold all experts, and with one more."""
-    if isinstance(fixed, int) or not experts:
-        return [fixed if isinstance(fixed, int) else 0]
+    if isinstance(fixed, int):
+        return [fixed]
+    if not experts:
+        return [0]
     both = [replicas(ranks, experts, more) for more in range(len(SLOTS))]
     return both if fixed is None else [both[SLOTS.index(str(fixed))]]
 

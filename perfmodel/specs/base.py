@@ -81,14 +81,22 @@ class Known(Generic[S]):
     details: tuple[str, ...] = ()
 
 
+def said(fault: Any) -> str:
+    """Return what validation says is wrong with a value, in the words that errors have here."""
+    return str(fault["msg"]).removeprefix("Value error, ").replace("Input should be", "allowed:")
+
+
+def found_and_said(fault: Any) -> str:
+    """Return the value that validation found, where its words do not name it already, and what it says of it."""
+    return said(fault) if fault["type"] == "value_error" else f"{fault['input']!r}; {said(fault)}"
+
+
 def faults_in(error: ValidationError, *, inside: str = "") -> list[str]:
     """Return what validation found in values given by hand, a line for each: key: found; allowed."""
     lines = []
     for fault in error.errors():
         where = ".".join(str(part) for part in fault["loc"] if part != inside) or inside
-        found = "" if fault["type"] == "value_error" else f"{fault['input']!r}; "
-        text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
-        lines.append(f"{where}: {found}{text}")
+        lines.append(f"{where}: {found_and_said(fault)}")
     return lines
 
 

@@ -114,6 +114,11 @@ def _dense_before_experts(dense: int, moe: int) -> tuple[LayerGroupSpec, ...]:
     return tuple(LayerGroupSpec(count=count, feed_forward=kind) for count, kind in both if count)
 
 
+@cache
+def _one_layer(attention: str, feed_forward: FeedForward) -> LayerGroupSpec:
+    return LayerGroupSpec(count=1, attention=attention, feed_forward=feed_forward)
+
+
 class ModelSpec(Spec):
     """One model: groups of layers that are alike.
 
@@ -160,7 +165,7 @@ class ModelSpec(Spec):
     def draft_group(self) -> LayerGroupSpec:
         """Group that a draft layer is like."""
         feed_forward = self.draft_layer.feed_forward or ("dense" if self.experts is None else "moe")
-        return LayerGroupSpec(count=1, attention=self.draft_layer.attention, feed_forward=feed_forward)
+        return _one_layer(self.draft_layer.attention, feed_forward)
 
     @property
     def moe_layers(self) -> int:

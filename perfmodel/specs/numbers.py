@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from perfmodel.specs.base import Spec
+from perfmodel.specs.base import Spec, found_and_said
 from perfmodel.units import Unit
 
 #: unit of what is true or false
@@ -65,13 +65,7 @@ def with_texts(spec: Spec, texts: Mapping[str, str]) -> Any:
     try:
         return type(spec).model_validate(written)
     except ValidationError as error:
-        raise ValueError("\n".join(map(_in_words, error.errors(include_url=False)))) from None
-
-
-def _in_words(fault: Any) -> str:
-    """Return what was found and what is allowed."""
-    text = str(fault["msg"]).removeprefix("Value error, ").replace("Input should be", "allowed:")
-    return text if fault["type"] == "value_error" else f"{fault['input']!r}; {text}"
+        raise ValueError("\n".join(map(found_and_said, error.errors(include_url=False)))) from None
 
 
 def _written(spec: Spec) -> dict[str, Any]:

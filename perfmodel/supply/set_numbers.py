@@ -101,8 +101,12 @@ def with_chip(machine: Machine, chip: Known[ChipSpec]) -> Machine:
 def _with(machine: Machine, given: Mapping[str, str], is_meant: Any) -> Machine:
     """Return a machine with numbers of some of its parts set."""
     chosen: dict[tuple[str, str], tuple[str, str, Number]] = {}
+    several: set[str] = set()
     for word, text in given.items():
-        for part, number in _meant(machine, word):
+        meant = _meant(machine, word)
+        if len(meant) > 1 and word in WORDS:
+            several.add(word)
+        for part, number in meant:
             if not is_meant(part):
                 continue
             other = chosen.get((part, number.path))
@@ -119,8 +123,7 @@ def _with(machine: Machine, given: Mapping[str, str], is_meant: Any) -> Machine:
         for (where, path), (word, text, number) in chosen.items():
             if where != part:
                 continue
-            several = len(_meant(machine, word)) > 1 and word in WORDS
-            written = _as_written(word, text, number, several)
+            written = _as_written(word, text, number, word in several)
             try:
                 spec = with_texts(spec, {path: written})
             except ValueError as error:

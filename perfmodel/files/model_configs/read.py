@@ -16,7 +16,7 @@ from perfmodel.files.model_configs.layer_lists import Kind, kinds_of
 from perfmodel.files.model_configs.stored import shipped_of
 from perfmodel.files.reader import Reader
 from perfmodel.specs.attention import AttentionSpec, CompressedSpec, LinearSpec, MlaSpec
-from perfmodel.specs.base import MOST, Known, Source
+from perfmodel.specs.base import MOST, Known, Source, said
 from perfmodel.specs.model import MAIN, FeedForward, LayerGroupSpec, ModelSpec
 from perfmodel.specs.shipped import ShippedSpec
 
@@ -72,8 +72,7 @@ def _refused(reader: Reader, place: Place, error: ValidationError) -> None:
     """Note what keys say together that cannot be."""
     for fault in error.errors(include_url=False):
         where = ".".join(map(str, fault["loc"]))
-        text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
-        reader.fault(place, f"{where}{': ' * bool(where)}{text}; allowed: keys that agree; correct them")
+        reader.fault(place, f"{where}{': ' * bool(where)}{said(fault)}; allowed: keys that agree; correct them")
 
 
 def _layers(config: Config) -> tuple[int, int]:
