@@ -106,6 +106,24 @@ def test_money_and_watts(moeplan: Run) -> None:
     assert each["h200"]["tokens_per_joule_at_least"] is None
 
 
+def test_a_system_that_refuses_the_question_is_not_said_to_have_no_plan(moeplan: Run) -> None:
+    """INT8 caches: of the H200's stack, and not of the stack that the A3 server has by itself."""
+    words = (
+        "compare-systems",
+        "qwen3-30b-a3b",
+        "--on",
+        "h200,atlas-800i-a3",
+        *LENGTHS,
+        "--cards",
+        "16",
+        "--kv",
+        "int8",
+    )
+    verdict = facts_of(moeplan, *words)["verdict"]
+    assert "no other system" not in str(verdict)
+    assert "not compared, as the question is refused there: atlas-800i-a3" in str(verdict)
+
+
 def test_a_system_without_a_plan_says_what_works(moeplan: Run) -> None:
     """Memory, the budget and TPOT each refuse; the nearest thing that works is told, and works."""
     words = ("compare-systems", "deepseek-v3", "--on", "h200,atlas-800i-a2-32gb-hccs", *LENGTHS)

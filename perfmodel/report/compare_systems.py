@@ -41,7 +41,16 @@ def compared_document(found: Comparison, *, tpot_given: bool) -> Document:
 
 
 def _verdict(found: Comparison) -> list[str]:
-    """Return which system serves most a card, and from which others it cannot be told."""
+    """Return which system serves most a card, from which others it cannot be told, and which were not asked.
+
+    A system that refuses the question, as its stack lacks what is asked for, says nothing of what it could serve.
+    """
+    refusing = [one.system.name for one in found.outcomes if one.lack is not None and one.lack.words]
+    unasked = [f"not compared, as the question is refused there: {', '.join(refusing)}"] if refusing else []
+    return [*_of_those_asked(found), *unasked]
+
+
+def _of_those_asked(found: Comparison) -> list[str]:
     best = found.best
     if best is None:
         return ["no system has a plan"]
@@ -53,7 +62,8 @@ def _verdict(found: Comparison) -> list[str]:
     )
     others = [one for one in found.outcomes[1:] if one.against is not None]
     if not others:
-        return [first, "no other system has a plan"]
+        lacking = any(one.lack is not None and not one.lack.words for one in found.outcomes)
+        return [first, "no other system has a plan"] if lacking else [first]
     sentences = [first]
     ties = [one for one in others if one.against is not None and one.against.tie]
     alike = [one for one in ties if one.against is not None and one.against.doubt is not None]
