@@ -45,6 +45,7 @@ def command(
             "--held-out/--no-held-out", help="Also cross-validate over whole shapes, and links over numbers of dies."
         ),
     ] = True,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Compare predicted times of single operators and collectives with measured ones.
@@ -73,7 +74,7 @@ def command(
             rows, left_out = read_measurements(path, context)
             remarks += left_out
             found.append((path.name, *_scores(machine, rows, held_out, cold)))
-        return options.show(accuracy_document(found, ()), format_, remarks)
+        return options.show(accuracy_document(found, ()), format_, remarks, show)
     if on or stack or kernels or model or messages or ep or cold:
         raise UsageError("--on, --stack, --kernels, --model, --messages, --ep and --cold go with a .csv table")
     if measurements is not None and not measurements.is_dir():
@@ -90,4 +91,4 @@ def command(
         found.append((spec, *_scores(machine, rows, held_out and bool(spec.files))))
     if not found:
         raise UsageError("\n".join(remarks))
-    return options.show(accuracy_document(found, () if what else (MADE_BY,)), format_, remarks)
+    return options.show(accuracy_document(found, () if what else (MADE_BY,)), format_, remarks, show)

@@ -12,6 +12,7 @@ def command(
     first: Annotated[str, typer.Argument(help="Plan file, or the name or file of a published row or deployment.")],
     second: Annotated[str, typer.Argument(help="The other: plan file, name or file.")],
     site: options.SiteOption = None,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show what differs between two plans and what each difference is worth.
@@ -38,4 +39,4 @@ def command(
         row_differences(one.run, two.run),
     )
     machines = [pool.machine for named in (one, two) for pool in named.run.pools.values()]
-    options.show(hypothetical(found, machines), format_, [*one.remarks, *two.remarks])
+    options.show(hypothetical(found, machines), format_, [*one.remarks, *two.remarks], show)

@@ -61,6 +61,7 @@ def command(
     allow_scale_out: Annotated[
         bool, typer.Option("--allow-scale-out", help="Let an instance leave its supernode or server group.")
     ] = False,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Compare what systems serve of a model at the same targets: the best plan on each, and how sure the order is.
@@ -111,6 +112,6 @@ def command(
     )
     found = compared(run, systems, servers=servers, prices=prices)
     document = compared_document(found, tpot_given=tpot is not None)
-    options.show(document, format_, list(dict.fromkeys((*remarks, *found.remarks))))
+    options.show(document, format_, list(dict.fromkeys((*remarks, *found.remarks))), show)
     if found.best is None:
         raise typer.Exit(EXIT_INFEASIBLE)

@@ -133,6 +133,7 @@ def command(
             autocompletion=options.names_of("evidence"),
         ),
     ] = None,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show every operator of one step: time, share, bound, distance from the speed of light.
@@ -144,6 +145,7 @@ def command(
 
     Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
+    from perfmodel.planning.known_errors import trust_of
     from perfmodel.planning.pool_run import other_than
     from perfmodel.planning.step_uncertainty import step_intervals, step_sensitivity
     from perfmodel.report.clients import with_clients
@@ -177,12 +179,13 @@ def command(
         sensitivity=step_sensitivity(run) if view.whole_step else [],
         intervals=step_intervals(run),
         view=view,
+        trust=trust_of(resolved.plan, machine, resolved.scenario.case, deployment=False) if view.whole_step else None,
     )
     if run.clients is not None:
         document = with_clients(document, run)
     document = hypothetical(document, [machine])
     of_other = () if other is None else other.remarks
-    options.show(document, format_, list(dict.fromkeys((*run.remarks, *of_other))))
+    options.show(document, format_, list(dict.fromkeys((*run.remarks, *of_other))), show)
     if not (run.fits and run.meets_tpot):
         raise typer.Exit(EXIT_INFEASIBLE)
 
@@ -217,7 +220,7 @@ def _run_of(context: typer.Context) -> Any:
 
 
 #: options that say how an answer is shown, whatever it is about
-VIEWS = ("sources", "layer", "op", "sort", "tree", "roofline", "compare", "formula", "format_")
+VIEWS = ("sources", "layer", "op", "sort", "tree", "roofline", "compare", "formula", "format_", "show")
 
 
 def _refuse_beside(context: typer.Context, allowed: tuple[str, ...], says: str) -> None:

@@ -12,6 +12,7 @@ def command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="TECHNIQUE", help="Techniques; default: all with a published number.")
     ] = None,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Compare what techniques are predicted to gain with what was published for them.
@@ -26,4 +27,4 @@ def command(
     for name in names or ():
         inputs.known(name, sorted(every), "TECHNIQUE")
     chosen = [every[name] for name in names] if names else list(every.values())
-    options.show(gains_document(scored_gains(chosen, every), [one.spec for one in chosen]), format_, [])
+    options.show(gains_document(scored_gains(chosen, every), [one.spec for one in chosen]), format_, [], show)

@@ -209,6 +209,14 @@ SiteOption = Annotated[
         autocompletion=names_of("evidence", "deployments"),
     ),
 ]
+ShowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--show",
+        metavar="PARTS",
+        help="Sections to show, like plan,memory; all: everything; an unknown one lists them. Default: the answer.",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
 MemoryShareOption = Annotated[
     float | None,
@@ -270,11 +278,12 @@ def context_of(
     )
 
 
-def show(document: Any, format_: Format, remarks: list[str]) -> None:
-    """Write the document to stdout and remarks to stderr."""
+def show(document: Any, format_: Format, remarks: list[str], parts: Sequence[str] | None = None) -> None:
+    """Write the document, or the parts asked for, to stdout and remarks to stderr."""
     from perfmodel.report.terminal import Terminal
 
-    terminal = Terminal(format=format_.value)
+    words = [word.strip() for text in parts or () for word in text.split(",")]
+    terminal = Terminal(format=format_.value, parts=tuple(filter(None, words)))
     for text in remarks:
         terminal.remark(text)
     terminal.result(document)

@@ -81,6 +81,7 @@ def command(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out lines that are no requests; they are counted by kind.")
     ] = False,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Show what clients of a plan wait for, request by request: percentiles, goodput, the load of pools.
@@ -97,6 +98,6 @@ def command(
 
     found = replayed(context.params)
     document = hypothetical(replay_document(found), found.plan.machines.values())
-    options.show(document, format_, list(found.remarks))
+    options.show(document, format_, list(found.remarks), show)
     if found.missed:
         raise typer.Exit(EXIT_INFEASIBLE)

@@ -198,6 +198,7 @@ def command(
         str | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the best plan to a file.")
     ] = None,
     force: options.ForceOption = False,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Find the best prefill and decode layout, batch and server counts.
@@ -291,7 +292,7 @@ def command(
         else ((), None)
     )
     document = hypothetical(plan_document(answer, *looked), answer.request.machines.values())
-    options.show(document, format_, list(answer.request.remarks))
+    options.show(document, format_, list(answer.request.remarks), show)
     if to is not None:
         for text in _written(to, plan_file.plan_of(answer)):
             options.remark(text)

@@ -22,6 +22,7 @@ def command(
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", hidden=True, help="Always done; kept so that older commands run.")
     ] = False,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Compare predictions with published results, on file or in files of your own.
@@ -64,4 +65,4 @@ def command(
     over = [one.spec.name for one in results if not one.fits]
     remarks = [f"{name}: its layout does not fit the memory of a die; the prediction ignores that" for name in over]
     remarks += [told for one in results for told in one.strange]
-    options.show(document, format_, remarks)
+    options.show(document, format_, remarks, show)

@@ -48,6 +48,7 @@ def command(
     site: options.SiteOption = None,
     max_context: options.MaxContextOption = None,
     set_: options.SetNumberOption = None,
+    show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
     """Rank what every technique would gain at the same target, batches and core splits chosen anew.
@@ -92,7 +93,7 @@ def command(
     if goal is not None:
         sets, nearest = ways(run, goal, changes)
         options.show(
-            hypothetical(reach_document(run, plan, goal, sets, nearest), machines), format_, list(given.remarks)
+            hypothetical(reach_document(run, plan, goal, sets, nearest), machines), format_, list(given.remarks), show
         )
         if not sets:
             raise typer.Exit(EXIT_INFEASIBLE)
@@ -109,7 +110,7 @@ def command(
     together = two_by_two(run, before, strongest) if pairs else []
     scheduled = None if given.engine is None else given.engine.word
     document = what_if_document(run, plan, before, gains, refused, together, given.whole, engine=scheduled)
-    options.show(hypothetical(document, machines), format_, list(given.remarks))
+    options.show(hypothetical(document, machines), format_, list(given.remarks), show)
 
 
 def _techniques(only: str | None, every: Mapping[str, Any]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.planning.doubts import Doubts, doubts_of
+from perfmodel.planning.known_errors import Trust, trust_of
 from perfmodel.planning.referee import Verdict, refereed
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
@@ -42,6 +43,8 @@ class Planned:
     doubts: Doubts | None = None
     #: what clients see of the best plan, where that was asked for
     clients: Verdict | None = None
+    #: how wrong such predictions are known to be
+    trust: Trust | None = None
 
     @property
     def tpot_chance(self) -> float | None:
@@ -123,6 +126,7 @@ def answered(request: PlanRequest) -> Planned:
                 ),
                 doubts=doubts_of(solution, request.machines, request.cases),
                 clients=clients,
+                trust=trust_of(best.decode, request.machine, request.case, deployment=True),
             )
         searched = replace(searched, targets=searched.targets.model_copy(update=tighter))
     raise UsageError(

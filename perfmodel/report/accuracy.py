@@ -5,7 +5,7 @@ from typing import Any
 
 from perfmodel.report.operator_errors import HELD_OUT, spread_cells, spread_columns
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import MET, Column, Document, Table
+from perfmodel.report.table import MET, Column, Document, Table, in_part
 from perfmodel.scoring.operator_scores import DieScore, Score
 
 MADE_BY = (
@@ -116,7 +116,11 @@ def accuracy_document(found: Sequence[tuple[Any, list[Score], list[DieScore]]], 
     return Document(
         schema="moeplan.accuracy/1",
         title="Operators and links alone, predicted against measured",
-        tables=(Table("Operators and links alone", columns, tuple(rows)), *dies),
+        tables=in_part(
+            "accuracy",
+            operators=Table("Operators and links alone", columns, tuple(rows)),
+            links=dies[0] if dies else None,
+        ),
         facts={"rows": rows},
         notes=notes,
     )

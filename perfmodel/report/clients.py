@@ -7,7 +7,9 @@ from typing import Any
 from perfmodel.algebra import as_float
 from perfmodel.planning.pool_run import PoolRun
 from perfmodel.planning.step_uncertainty import client_intervals
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.limit_words import time_line
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part
 from perfmodel.specs.run import PERCENTILES
 
 WAITS = {
@@ -54,8 +56,29 @@ def with_clients(document: Document, run: PoolRun) -> Document:
         facts["tpot_met"] = facts["tpot_s"] <= limit
         facts["tpot_verdict"] = "met" if facts["tpot_met"] else "missed"
     tables = list(document.tables)
-    tables.insert(1, _waits_table(run, ends))
-    return replace(document, facts=facts, tables=tuple(tables), notes=(*_notes(run), *document.notes))
+    tables[1:1] = in_part("clients", waits=_waits_table(run, ends))
+    return replace(
+        document,
+        facts=facts,
+        tables=tuple(tables),
+        notes=(*_notes(run), *document.notes),
+        answer=None if document.answer is None else _told(document.answer, run, facts),
+        opening=("clients", *document.opening),
+    )
+
+
+def _told(answer: Table, run: PoolRun, facts: dict[str, Any]) -> Table:
+    """Return the answer with what clients see in place of what full batches give."""
+    rate = format_quantity(facts["requests_per_s"], "1/s")
+    each = format_quantity(facts["tokens_per_s_per_card"], "1/s")
+    rows = [("clients", f"{rate} requests/s, {each} output tokens/s a card, {facts['running']:,.0f} in the service")]
+    rows += [
+        (name, time_line(facts[f"{key}_s"], limit, None, facts.get(f"{key}_interval_s")))
+        for name, key, limit in (("TPOT", "tpot", run.conditions.tpot), ("TTFT", "ttft", None))
+        if f"{key}_s" in facts
+    ]
+    others = [(row["what"], row["answer"]) for row in answer.rows if row["what"] != "TPOT"]
+    return answer_table([others[0], *rows, *others[1:]])
 
 
 def _tokens_a_card(run: PoolRun) -> float:

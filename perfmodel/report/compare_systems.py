@@ -7,7 +7,7 @@ from perfmodel.planning.compare_systems import Comparison, Lack, Outcome
 from perfmodel.report.plan.alternatives import percent
 from perfmodel.report.plan.document import CHANCES, NO_TTFT
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part
 
 #: limit that binds -> what no plan does, and what the nearest does instead
 LIMITS = {
@@ -31,12 +31,16 @@ def compared_document(found: Comparison, *, tpot_given: bool) -> Document:
         schema="moeplan.compare-systems/1",
         title=f"{found.model} on {len(found.outcomes)} systems: isl {run.isl}, osl {run.osl}, {limits}",
         tables=(
-            Table("Verdict", (Column("verdict", ""),), tuple({"verdict": text} for text in sentences)),
-            Table("The best plan on each", _columns(found), tuple(_row(one, found) for one in found.outcomes)),
-            _without_plan(found),
+            *in_part(
+                "systems",
+                best=Table("The best plan on each", _columns(found), tuple(_row(one, found) for one in found.outcomes)),
+                without=_without_plan(found),
+            ),
         ),
         facts=_facts(found, sentences),
         notes=(*_size_notes(found), *_notes(found, tpot_given)),
+        answer=answer_table(("answer" if not number else "", text) for number, text in enumerate(sentences)),
+        opening=("systems",),
     )
 
 

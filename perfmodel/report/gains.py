@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part
 from perfmodel.scoring.gains import SIZE, ScoredGain
 from perfmodel.specs.technique import Applies, Gain, TechniqueSpec
+
+FEW = 3  # techniques that are all shown
 
 
 def _conditions(gain: Gain) -> str:
@@ -78,6 +80,14 @@ def catalogue_table(techniques: Sequence[TechniqueSpec]) -> Table:
     return Table("Techniques", columns, rows)
 
 
+def _answer(signs: int, every: int, right: int, counted: int) -> Table:
+    """Return how many published gains are predicted with the right sign, and within a third."""
+    rows = [("answer", f"{every} published gains, {signs} predicted with the right sign")]
+    if counted:
+        rows.append(("size", f"{right} of {counted} that count within {SIZE:.0%} of the published value"))
+    return answer_table([*rows, ("next", "moeplan gains NAME, moeplan what-if PLAN, --show gains")])
+
+
 def gains_document(scored: Sequence[ScoredGain], techniques: Sequence[TechniqueSpec]) -> Document:
     """Return every published gain with its prediction, the share that is right, and the catalogue."""
     counted = [one for one in scored if one.gain.scored]
@@ -102,8 +112,8 @@ def gains_document(scored: Sequence[ScoredGain], techniques: Sequence[TechniqueS
         schema="moeplan.gains/1",
         title="Techniques: predicted against published gain",
         tables=(
-            Table("Gains with a published number", columns, tuple(_row(one) for one in scored)),
-            catalogue_table(techniques),
+            *in_part("gains", published=Table("Gains with a published number", columns, tuple(map(_row, scored)))),
+            *in_part("techniques", catalogue=catalogue_table(techniques)),
         ),
         facts={
             "gains": len(scored),
@@ -112,6 +122,8 @@ def gains_document(scored: Sequence[ScoredGain], techniques: Sequence[TechniqueS
             "sizes_right": right,
             "share_right": share,
         },
+        answer=_answer(signs, len(scored), right, len(counted)),
+        opening=("gains", "techniques") if len(techniques) <= FEW else (),
         notes=(
             f"sign right: {signs} of {len(scored)}; within a third: {right} of {len(counted)} counted"
             + (f" ({share:.0%})" if share is not None else ""),

@@ -125,6 +125,7 @@ def spoken(document: Document, say: Say) -> Document:
     return replace(
         document,
         title=say(document.title),
+        answer=None if document.answer is None else spoken_table(document.answer, say),
         tables=tuple(spoken_table(table, say) for table in document.tables),
         notes=tuple(map(say, document.notes)),
     )

@@ -6,9 +6,11 @@ from typing import Any
 from perfmodel.algebra import as_float
 from perfmodel.planning.compare import Difference, RowDifference, Whole, served_otherwise, shared_phases
 from perfmodel.planning.pools import Run, resolved_pools
+from perfmodel.report.quantity import format_quantity
 from perfmodel.report.side_by_side import side_columns, side_row
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part
 
+SAID = 4  # of what stands beside each other and of the differences, in the answer
 SHOWN_ROWS = 12  # of each pool; the others are summed
 BESIDE = side_columns("first", "second", "second over first")
 
@@ -122,16 +124,45 @@ def compare_document(
         for phase in shared_phases(first, second)
         for words in served_otherwise(first.pools[phase].conditions, second.pools[phase].conditions)
     )
+    both, pools = _wholes(*wholes), _pools(first, second, None not in wholes)
     warned = f"; rates do not compare: {'; '.join(otherwise)}" if otherwise else ""
     return Document(
         schema="moeplan.compare/1",
         title=f"{names[0]} against {names[1]}{warned}",
         tables=(
-            _wholes(*wholes),
-            _pools(first, second, None not in wholes),
-            Table("What differs, and what it is worth", columns, differing),
-            Table("Where the time of a token goes", row_columns, tuple(_largest(rows))),
+            *in_part("sides", deployments=both, pools=pools),
+            *in_part(
+                "differences",
+                worth=Table("What differs, and what it is worth", columns, differing),
+                operators=Table("Where the time of a token goes", row_columns, tuple(_largest(rows))),
+            ),
         ),
         facts={"first": names[0], "second": names[1], "differences": len(differing), "comparable": not otherwise},
         notes=notes,
+        answer=_answer((both if both.rows else pools).rows, differences, warned),
+        opening=("sides",),
     )
+
+
+def _answer(beside: Sequence[dict[str, Any]], differences: Sequence[Difference], warned: str) -> Table:
+    """Return how the second stands to the first, and what of that its largest differences are worth alone."""
+    moved = [row for row in beside if row["change"] is not None]
+    rows = [
+        (
+            "answer" if not number else "",
+            f"{row['what']}: second {100 * row['change']:+.1f} % ({format_quantity(row['first'], row['unit'])} to "
+            f"{format_quantity(row['second'], row['unit'])})",
+        )
+        for number, row in enumerate(moved[:SAID])
+    ]
+    worth = sorted((one for one in differences if one.alone), key=lambda one: -abs(one.alone or 0.0))
+    rows += [
+        (
+            "most by" if not number else "",
+            f"{one.name}: {one.first} to {one.second}, {100 * (one.alone or 0.0):+.1f} % alone",
+        )
+        for number, one in enumerate(worth[:SAID])
+    ]
+    if warned:
+        rows.append(("careful", warned.removeprefix("; ")))
+    return answer_table(rows or [("answer", "nothing differs")])

@@ -62,9 +62,11 @@ def to_json(document: Document, width: int) -> str:
         }
         for table in document.tables
     ]
+    answer = () if document.answer is None else document.answer.rows
     content = {
         "schema": document.schema,
         "title": document.title,
+        "answer": [{"what": row["what"], "answer": row["answer"]} for row in answer],
         "facts": document.facts,
         "tables": tables,
         "notes": list(document.notes),
@@ -86,11 +88,16 @@ def _cell(value: Any) -> Any:
 
 
 def to_csv(document: Document, width: int) -> str:
-    """Return one CSV block per table, SI numbers, notes as comments."""
+    """Return one CSV block per table, SI numbers, notes as comments; of one table alone without any comment."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    alone = len(document.tables) == 1 and not document.notes and document.answer is None
+    for table in () if document.answer is None else (document.answer,):
+        out.writelines(f"# {printable(': '.join(filter(None, row.values())))}\n" for row in table.rows)
+        out.write("\n")
     for table in document.tables:
-        out.write(f"# {printable(table.title)}\n")
+        if not alone:
+            out.write(f"# {printable(table.title)}\n")
         writer.writerow([f"{c.key} [{unit}]" if (unit := _exported(c.unit)) else c.key for c in _shown(table)])
         for row in table.rows:
             writer.writerow(["" if (v := _raw(row, c)) is None else _cell(v) for c in _shown(table)])
@@ -104,6 +111,11 @@ def to_markdown(document: Document, width: int, say: Say = in_english) -> str:
     """Return pipe tables with formatted numbers, no drawings."""
     document = spoken(document, say)
     lines = [f"# {printable(document.title)}", ""]
+    if document.answer is not None:
+        for row in document.answer.rows:
+            about = f"**{printable(row['what'])}**: " if row["what"] else ""
+            lines.append(f"- {about}{printable(row['answer'])}")
+        lines.append("")
     for table in document.tables:
         lines += [f"## {printable(table.title)}", ""]
         columns = _told(table)

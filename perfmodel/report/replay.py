@@ -6,7 +6,9 @@ from typing import Any
 from perfmodel.planning.replay import FEW_STAYS, Replayed
 from perfmodel.report.clients import PERCENTILE_COLUMNS, WAITS, percentiles
 from perfmodel.report.layout_words import software_words
-from perfmodel.report.table import MET, Column, Document, Table
+from perfmodel.report.limit_words import verdict
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.table import MET, Column, Document, Table, answer_table, in_part
 
 #: words of the limits
 _LIMITED = {"ttft": "TTFT", "tpot": "TPOT"}
@@ -15,12 +17,46 @@ _WHOLE = "service"
 
 def replay_document(found: Replayed) -> Document:
     """Return the document of a replayed plan."""
-    tables = [_waits_table(found)]
-    if found.limits:
-        tables.append(_limits_table(found))
-    tables += [_plan_table(found), _pools_table(found), _series_table(found)]
+    tables = (
+        *in_part("waits", clients=_waits_table(found), limits=_limits_table(found) if found.limits else None),
+        *in_part("plan", beside=_plan_table(found)),
+        *in_part("pools", busy=_pools_table(found)),
+        *in_part("time", windows=_series_table(found)),
+    )
     title = f"Replay of {found.load.name} on {found.plan.model.spec.name}, {found.deployment}"
-    return Document("moeplan.replay/1", title, tuple(tables), _facts(found), tuple(_notes(found)))
+    return Document(
+        schema="moeplan.replay/1",
+        title=title,
+        tables=tables,
+        facts=_facts(found),
+        notes=tuple(_notes(found)),
+        answer=_answer(found),
+        opening=("waits", "plan"),
+    )
+
+
+def _answer(found: Replayed) -> Table:
+    """Return what was served, the waits with their limits, and which pool is the busiest."""
+    values, inside = found.values, found.served.parts[_WHOLE].mean_inside
+    rows = [
+        (
+            "answer",
+            f"{format_quantity(values['requests_per_s'], '1/s')} requests/s served, {inside:,.0f} in the service",
+        )
+    ]
+    for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")):
+        if key in values:
+            tails = [f"{word} {format_quantity(values[f'{key}_{word}'], 's')}" for word in ("p50", "p90", "p99")]
+            rows.append((name, ", ".join([f"mean {format_quantity(values[key], 's')}", *tails])))
+    for one in found.limits:
+        sign, word = verdict(found.met(one), None)
+        said = f"{sign} {_LIMITED[one.quantity]} {one.statistic} within {format_quantity(one.seconds, 's')}: {word}"
+        rows.append(("limit", said))
+    if found.limits and found.within is not None:
+        rows.append(("goodput", f"{100 * found.within:.1f} % of the requests within all limits"))
+    busy = ", ".join(f"{name} {100 * part.utilisation:.0f} %" for name, part in _pools(found))
+    rows.append(("busy", busy))
+    return answer_table(rows)
 
 
 def _facts(found: Replayed) -> dict[str, Any]:

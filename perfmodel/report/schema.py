@@ -61,6 +61,7 @@ def document_schema() -> dict[str, Any]:
         **_closed(
             schema=form,
             title=text,
+            answer=_listed(_closed(what=text, answer=text)),
             facts={"type": "object", "properties": {"tpot_met": met}},
             tables=_listed(table),
             notes=_listed(text),

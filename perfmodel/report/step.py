@@ -7,6 +7,7 @@ from typing import Any
 
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError, did_you_mean
+from perfmodel.planning.known_errors import Trust
 from perfmodel.prediction.breakdown import Breakdown, Row, breakdown
 from perfmodel.prediction.deployment import PoolPlan, exact_pool
 from perfmodel.prediction.headroom import batch_limits
@@ -29,7 +30,8 @@ from perfmodel.report.memory import (
 from perfmodel.report.operators import block_table, operator_table, roofline_table, time_by_bound, tree_table
 from perfmodel.report.quantity import ends_in_words, format_quantity
 from perfmodel.report.sensitivity import assumption_table
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.step_answer import step_answer
+from perfmodel.report.table import Column, Document, Table, in_part
 from perfmodel.report.waterfall import totals_table, waterfall_table
 from perfmodel.specs.base import Known
 from perfmodel.specs.kernels import KernelSetSpec
@@ -119,6 +121,7 @@ def step_document(
     sensitivity: Sequence[Swing],
     intervals: PoolIntervals,
     view: View,
+    trust: Trust | None = None,
 ) -> Document:
     """Return the explanation of one layout, ``name``, as far as a view shows it."""
     plan, case = resolved.plan, resolved.scenario.case
@@ -126,35 +129,44 @@ def step_document(
     facts = _facts(resolved, parts, intervals, model=model, system=system) | {"stack": stack, "engine": engine}
     shown, whole = view.taken(parts)
     rows = view.rows(shown)
-    tables = [_summary(resolved, facts, acceptance)]
+    tables = [*in_part("serves", layout=_summary(resolved, facts, acceptance))]
     if view.whole_step:
-        tables.append(block_table(parts))
+        tables += in_part("blocks", of_step=block_table(parts))
     if view.whole_step or (view.layer and not view.op):
-        tables.append(_timeline_table(resolved, shown))
+        tables += in_part("timeline", layer=_timeline_table(resolved, shown))
     if view.tree:
-        tables.append(tree_table(shown, rows, whole))
+        tables += in_part("tree", step=tree_table(shown, rows, whole))
     if view.roofline:
-        tables.append(roofline_table(rows, case.rates, whole))
+        tables += in_part("roofline", step=roofline_table(rows, case.rates, whole))
     if view.other is not None:
         other_name, other = view.other
         second, _ = view.taken(breakdown_of(other))
-        tables += [totals_table(resolved, other, (name, other_name)), waterfall_table(shown, second, view.takes, whole)]
+        tables += in_part(
+            "difference",
+            totals=totals_table(resolved, other, (name, other_name)),
+            waterfall=waterfall_table(shown, second, view.takes, whole),
+        )
         facts["compared_with"] = other_name
         facts["difference_s"] = second.step_time - shown.step_time
     if not (view.tree or view.roofline or view.other):
-        tables.append(operator_table(shown, rows, row_ranges(rows, intervals.rates), sort=view.sort, whole=whole))
+        ends = row_ranges(rows, intervals.rates)
+        tables += in_part("operators", step=operator_table(shown, rows, ends, sort=view.sort, whole=whole))
     if view.whole_step:
-        tables += [memory_table(plan, case), limits_table(plan, batch_limits(resolved)), assumption_table(sensitivity)]
+        tables += in_part("memory", die=memory_table(plan, case), batch=limits_table(plan, batch_limits(resolved)))
+        tables += in_part("inputs", assumed=assumption_table(sensitivity))
     if view.kernels:
-        tables += kernel_tables(rows, view.kernels)
+        which, parameters = kernel_tables(rows, view.kernels)
+        tables += in_part("sources", kernels=which, parameters=parameters)
     if view.memory and view.whole_step:
-        tables.append(memory_sources_table(*view.memory))
+        tables += in_part("sources", memory=memory_sources_table(*view.memory))
     return Document(
         schema="moeplan.step/1",
         title=f"Explanation of {model} {plan.family.phase} on {system}",
         tables=tuple(tables),
         facts=facts,
         notes=_notes(resolved),
+        answer=step_answer(resolved, parts, facts, trust) if view.whole_step else None,
+        opening=("operators" if view.sort else "blocks", "sources"),
     )
 
 

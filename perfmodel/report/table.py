@@ -1,7 +1,7 @@
 """What a report is: columns with units, rows of raw SI numbers, notes; no drawing."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 
@@ -44,7 +44,10 @@ Drawing = Callable[[int, Say], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under columns; on a terminal a ``drawing`` stands above them, or in place of rows that ``are_drawn``."""
+    """Rows under columns; on a terminal a ``drawing`` stands above them, or in place of rows that ``are_drawn``.
+
+    ``part`` is what --show calls it: a section, like "plan", or one table of a section, like "plan.totals".
+    """
 
     title: str
     columns: tuple[Column, ...]
@@ -52,14 +55,31 @@ class Table:
     notes: tuple[str, ...] = ()
     drawing: Drawing | None = None
     are_drawn: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A whole answer: its schema, tables for people, facts for programs, notes for both."""
+    """A whole result: its schema, the answer, tables for people, facts for programs, notes for both.
+
+    ``answer`` says in a screen's third what was found.  People who ask for no parts see it and the parts ``opening``.
+    """
 
     schema: str
     title: str
     tables: tuple[Table, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    answer: Table | None = None
+    opening: tuple[str, ...] = ()
+
+
+def answer_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """Return an answer: what each line is about, and the line."""
+    columns = (Column("what", ""), Column("answer", ""))
+    return Table("Answer", columns, tuple({"what": what, "answer": text} for what, text in rows), part="answer")
+
+
+def in_part(section: str, **tables: Table | None) -> tuple[Table, ...]:
+    """Return tables under the names that --show knows them by: their section's, and each its own; none is left out."""
+    return tuple(replace(table, part=f"{section}.{name}") for name, table in tables.items() if table is not None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from perfmodel.errors import UsageError, printable
 from perfmodel.report.language import Glossary
+from perfmodel.report.parts import asked_for, opened
 from perfmodel.report.render import RENDERERS, to_markdown
 from perfmodel.report.table import Document, Say, in_english
 from perfmodel.report.text_table import to_table
@@ -56,16 +57,20 @@ def write(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """A terminal in one format."""
+    """A terminal in one format, and the parts that were asked for; where none were, people see those of opening."""
 
     format: str = "table"
+    parts: tuple[str, ...] = ()
 
     def result(self, document: Document) -> None:
         """Write a document to stdout."""
         LOG.debug("worked out; drawing as %s", self.format)
         width = shutil.get_terminal_size((100 if sys.stdout.isatty() else PIPED, 24)).columns
+        if self.parts:
+            document = asked_for(document, self.parts)
         if self.format == "table":
-            write(to_table(document, width, coloured(sys.stdout), VOICE.say))
+            shown, kept = (document, ()) if self.parts else opened(document)
+            write(to_table(shown, width, coloured(sys.stdout), VOICE.say, kept))
         elif self.format == "markdown":
             write(to_markdown(document, width, VOICE.say))
         else:

@@ -13,6 +13,7 @@ from perfmodel.report.table import Column, Document, Say, Table, in_english
 from perfmodel.report.wrap import cells, longest, wrap
 
 GAPS = (3, 2, 1)  # between columns of an aligned table; the narrower ones before the columns are given up
+SCREEN = 45  # lines
 _TRAILING = re.compile(r"(?: |\x1b\[[0-9;]*m)+$")
 
 
@@ -168,10 +169,14 @@ def _marked(text: str, style: str = "") -> Any:
     return marked
 
 
-def to_table(document: Document, width: int, coloured: bool = False, say: Say = in_english) -> str:
+def to_table(
+    document: Document, width: int, coloured: bool = False, say: Say = in_english, kept: Sequence[str] = ()
+) -> str:
     """Return aligned text that wraps at spaces to the width, on a very narrow terminal one block per row.
 
-    ``coloured`` adds bold headings and the colour of ticks and crosses, nothing else; ``say`` translates.
+    The answer stands first, and again at the end of what is longer than a screen; ``kept`` names the sections that
+    are not shown.  ``coloured`` adds bold headings and the colour of ticks and crosses, nothing else; ``say``
+    translates.
     """
     from rich.console import Console
     from rich.text import Text
@@ -192,8 +197,15 @@ def to_table(document: Document, width: int, coloured: bool = False, say: Say = 
         for line in wrap(printable(text), width, hang):
             console.print(Text(line, style=style))
 
+    def put_answer(answer: Table) -> None:
+        for drawn in _drawing(answer, list(answer.columns), width):
+            console.print(drawn)
+
     document = spoken(document, say)
     put(document.title, "bold")
+    if document.answer is not None:
+        console.print()
+        put_answer(document.answer)
     for table in document.tables:
         if not table.rows:
             continue
@@ -218,6 +230,14 @@ def to_table(document: Document, width: int, coloured: bool = False, say: Say = 
             console.print(Text(f"- {printable(note)}"))
         else:
             put(f"- {note}", hang="  ")
+    if kept:
+        console.print()
+        put(say("more: --show {}, or all").format(",".join(kept)))
+    if document.answer is not None and out.getvalue().count("\n") > SCREEN:
+        console.print()
+        put(document.title, "bold")
+        console.print()
+        put_answer(document.answer)
     return "\n".join(
         _TRAILING.sub(lambda found: found[0].replace(" ", ""), line) for line in out.getvalue().splitlines()
     )

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.trust import off
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.favoured import FavouredCase
 from perfmodel.scoring.given_one import GivenOne
@@ -50,6 +51,18 @@ INTERVALS = (
     Column("low90", "90 % low", "row", spare=1),
     Column("high90", "90 % high", "row", spare=1),
 )
+
+FEW = 6  # rows that are all shown
+#: group of a summary -> how the answer calls it
+_GROUPS = {
+    "all": "all, each without its source",
+    "service": "clients of engines",
+    "driver": "loops at full batch",
+    "rate": "rates",
+    "step or TPOT": "steps and TPOT",
+    "first token": "first tokens",
+    "deployment": "whole deployments",
+}
 
 
 def _numbers(score: Scored) -> dict[str, Any]:
@@ -267,10 +280,16 @@ def validation_document(
     ``first`` are notes that come before the others.
     """
     rows = [row for result, near in results for row in _result_rows(result, near)]
-    tables = [_summary_table(LEFT_OUT, summaries), _given_one_table(given_one)]
-    tables += [_rows_table(role, rows) for role in ("golden", "reference")]
-    tables += [_deployed_table(deployed), _summary_table(IN_SAMPLE, summaries)]
-    tables += [_cases_table(cases), _parts_table(result for result, _ in results), _peer_table(peers)]
+    tables = [
+        *in_part("scores", left_out=_summary_table(LEFT_OUT, summaries)),
+        *in_part("site", one_row=_given_one_table(given_one)),
+        *in_part("rows", golden=_rows_table("golden", rows), reference=_rows_table("reference", rows)),
+        *in_part("deployments", scored=_deployed_table(deployed)),
+        *in_part("in_sample", scores=_summary_table(IN_SAMPLE, summaries)),
+        *in_part("open", cases=_cases_table(cases)),
+        *in_part("parts", steps=_parts_table(result for result, _ in results)),
+        *in_part("peers", beside=_peer_table(peers)),
+    ]
     whole = next((one for one in summaries if one.by == "all"), None)
     facts = {
         "rows": len(rows),
@@ -286,6 +305,28 @@ def validation_document(
         tables=tuple(table for table in tables if table.rows),
         facts=facts,
         notes=notes,
+        answer=_answer(summaries, rows, deployed),
+        opening=("rows", "deployments") if len(rows) + len(deployed) <= FEW else (),
+    )
+
+
+def _answer(summaries: Sequence[Summary], rows: Sequence[dict[str, Any]], deployed: Sequence[Deployed]) -> Table:
+    """Return the score of all numbers, and of each kind of them, as if their source had never been read."""
+    kept = [one for one in summaries if one.predicted == LEFT_OUT] or list(summaries)
+    groups = [one for one in kept if one.by in ("all", "measured on", "quantity", "phase")]
+    told = [
+        ("answer" if not number else "", f"{_GROUPS.get(one.group, one.group)}: {_score_words(one)}")
+        for number, one in enumerate(groups)
+    ]
+    if not told:
+        told = [("answer", f"{len(rows) + len(deployed)} published results; none counts in a score")]
+    return answer_table([*told, ("next", "--show scores, rows, deployments or all; moeplan validate MY-RUN.yaml")])
+
+
+def _score_words(one: Summary) -> str:
+    return (
+        f"{one.results} numbers, {100 * one.mean:.1f} % off, bias {off(one.bias)}, "
+        f"{100 * one.inside90:.0f} % inside 90 %"
     )
 
 

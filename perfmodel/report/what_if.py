@@ -10,8 +10,13 @@ from perfmodel.planning.pools import Run
 from perfmodel.planning.smallest_changes import Goal, Way
 from perfmodel.planning.what_if import Effect, Pair
 from perfmodel.report.layout_words import software_words
-from perfmodel.report.table import Column, Document, Table
+from perfmodel.report.quantity import format_quantity
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part
 from perfmodel.specs.deployment import PHASES
+
+BEST = 6  # changes that the answer names
+FEW = 5  # changes that are all shown
+NEXT = "--show changes, --reach tpot=30ms, --only NAME"
 
 
 def _batches(found: Outcome) -> str:
@@ -128,11 +133,13 @@ def what_if_document(
         schema="moeplan.what-if/1",
         title=f"What if: {name}",
         tables=(
-            Table("As it is", (*(stands if whole is not None else ()), *start), (as_given,)),
-            Table("Without any change, at its best batch", start, (here,)),
-            ranked,
-            Table("Two together", pair_columns, pair_rows),
-            cannot,
+            *in_part(
+                "now",
+                given=Table("As it is", (*(stands if whole is not None else ()), *start), (as_given,)),
+                best_batch=Table("Without any change, at its best batch", start, (here,)),
+            ),
+            *in_part("changes", alone=ranked, pairs=Table("Two together", pair_columns, pair_rows)),
+            *in_part("refused", rules=cannot),
         ),
         facts={"subject": name, "stack": stack, "engine": engine, "tpot_limit": run.tpot, "ttft_limit": wait, **here},
         notes=(
@@ -145,7 +152,29 @@ def what_if_document(
             "by: layout and stack can be set today; to build: the stack lacks it ('moeplan show STACK'); bound: no "
             "more than this; traffic: your requests decide",
         ),
+        answer=_answer(here, effects, together),
+        opening=("changes", "refused") if len(effects) <= FEW else (),
     )
+
+
+def _answer(here: dict[str, Any], effects: Sequence[Effect], together: Sequence[Pair]) -> Table:
+    """Return what it does, the changes that gain most, and the best two together."""
+    now = f"{format_quantity(here['tokens_per_s_per_card'], '1/s')} tokens/s a card"
+    now += "" if here["tpot"] is None else f" at {format_quantity(here['tpot'], 's')} a token"
+    gaining = [one for one in effects if one.gain > 0]
+    if not gaining:
+        return answer_table([("answer", now), ("gains", "nothing that was tried gains"), ("next", NEXT)])
+    rows = [("answer", f"{now}; {_gain(gaining[0])}")]
+    rows += [("then" if not number else "", _gain(one)) for number, one in enumerate(gaining[1:BEST])]
+    if together:
+        pair = max(together, key=lambda one: one.gain)
+        rows.append(("two at once", f"{pair.first.label} and {pair.second.label}: {100 * pair.gain:+.1f} %"))
+    return answer_table([*rows, ("next", NEXT)])
+
+
+def _gain(one: Effect) -> str:
+    ends = f"90 %: {100 * one.gain_interval.low90:+.1f} to {100 * one.gain_interval.high90:+.1f} %"
+    return f"{one.change.label} {100 * one.gain:+.1f} % ({ends}), by {one.change.by}"
 
 
 def reach_document(run: Run, name: str, goal: Goal, sets: Sequence[Way], nearest: Way | None) -> Document:
@@ -177,12 +206,30 @@ def reach_document(run: Run, name: str, goal: Goal, sets: Sequence[Way], nearest
         schema="moeplan.reach/1",
         title=f"What reaches {asked}: {name}",
         tables=(
-            Table("Smallest sets of changes that reach it", columns, rows),
-            Table("Nothing reaches it; the nearest that was tried", columns, short),
+            *in_part(
+                "sets",
+                smallest=Table("Smallest sets of changes that reach it", columns, rows),
+                nearest=Table("Nothing reaches it; the nearest that was tried", columns, short),
+            ),
         ),
         facts={"subject": name, "reached": bool(rows), "tpot": goal.tpot, "ttft": goal.ttft, "batch": goal.batch},
         notes=(
             "batch is per attention data-parallel rank; sets of up to three changes, of those that help alone",
             "memory holds in every row",
         ),
+        answer=_reach_answer(asked, rows, short),
+        opening=("sets",),
     )
+
+
+def _reach_answer(asked: str, rows: Sequence[dict[str, Any]], short: Sequence[dict[str, Any]]) -> Table:
+    """Return the smallest set that reaches a goal, or the nearest."""
+    if not (rows or short):
+        return answer_table([("answer", f"✗ nothing tried reaches {asked}")])
+    one = (*rows, *short)[0]
+    times = [
+        f"{name} {format_quantity(one[key], 's')}" for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")) if one[key]
+    ]
+    does = ", ".join([f"{format_quantity(one['rate'], '1/s')} tokens/s a card", *times])
+    said = f"✓ {asked}" if rows else f"✗ nothing tried reaches {asked}; nearest"
+    return answer_table([("answer", f"{said}: {one['changes']}"), ("then", does)])

@@ -15,6 +15,7 @@ from perfmodel.report.plan.alternatives import (
     optimal_range_notes,
     other_choices_table,
 )
+from perfmodel.report.plan.answer import no_plan_answer, plan_answer
 from perfmodel.report.plan.budget import cards_allowed, domains_in_words
 from perfmodel.report.plan.clients import client_facts, client_notes, clients_table
 from perfmodel.report.plan.commands import explain_command
@@ -28,7 +29,7 @@ from perfmodel.report.plan.targets import targets_table
 from perfmodel.report.plan.totals import totals_table
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.sensitivity import assumption_table
-from perfmodel.report.table import Document
+from perfmodel.report.table import Document, in_part
 from perfmodel.solver.solution import FrontPoint, OptimalRange
 
 NO_TTFT = "no --ttft given: prefill batches grow as long as they gain rate, and prompts wait for them; give one"
@@ -49,7 +50,8 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         return Document(
             schema="moeplan.solution/1",
             title=f"{_title(request)}: no feasible plan",
-            tables=(missed_table(solution), refused_table(solution)),
+            answer=no_plan_answer(answer),
+            tables=in_part("limits", missed=missed_table(solution), refused=refused_table(solution)),
             facts=facts,
             notes=(*searched, *_software(request)),
         )
@@ -65,21 +67,31 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
     return Document(
         schema="moeplan.solution/1",
         title=_title(request),
+        answer=plan_answer(answer, best, facts),
         tables=(
-            targets_table(facts, answer.clients),
-            *(() if answer.clients is None else (clients_table(answer.clients),)),
-            pools_table(request, best, facts),
-            totals_table(facts, best, request.cases),
-            first_token_table(facts, best.mixed, answer.clients),
-            memory_table(best.decode, request.case),
-            *((front_table(points, request, best, facts),) if points else ()),
-            next_best_table(answer),
-            *((published_table(answer, best),) if solution.given else ()),
-            other_choices_table(answer, best),
-            more_of_a_limit_table(answer),
-            refused_table(solution),
-            assumption_table(answer.sensitivity),
+            *in_part(
+                "plan",
+                targets=targets_table(facts, answer.clients),
+                pools=pools_table(request, best, facts),
+                totals=totals_table(facts, best, request.cases),
+            ),
+            *in_part(
+                "ttft",
+                clients=None if answer.clients is None else clients_table(answer.clients),
+                first_token=first_token_table(facts, best.mixed, answer.clients),
+            ),
+            *in_part("memory", die=memory_table(best.decode, request.case)),
+            *in_part(
+                "rivals",
+                front=front_table(points, request, best, facts) if points else None,
+                next_best=next_best_table(answer),
+                published=published_table(answer, best) if solution.given else None,
+                choices=other_choices_table(answer, best),
+            ),
+            *in_part("limits", more=more_of_a_limit_table(answer), refused=refused_table(solution)),
+            *in_part("inputs", assumed=assumption_table(answer.sensitivity)),
         ),
+        opening=("front",) if points else (),
         facts=facts,
         notes=(
             *searched,

@@ -1,0 +1,96 @@
+"""Known errors: made of what ``validate`` finds, and those that belong to a plan or a step."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from perfmodel.files.known_errors import known_errors
+from perfmodel.files.machines import load_conditions
+from perfmodel.planning.scores import Scores
+from perfmodel.prediction.deployment import PoolPlan
+from perfmodel.prediction.serving import Case
+from perfmodel.scoring.deployments import Deployed
+from perfmodel.scoring.distance import place_of_pool
+from perfmodel.scoring.known_errors import DEPLOYMENT, KindError, Near, error_of_kind, nearest_known
+from perfmodel.scoring.summaries import counted, quantity_of
+from perfmodel.scoring.validation import Result, turned
+from perfmodel.specs.known_error import KnownError
+from perfmodel.supply.machine import Machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """How wrong predictions like one are known to be: the nearest row, and those of its kind."""
+
+    near: Near | None
+    #: of rows of its phase
+    pools: KindError | None
+    #: of rates of whole deployments, where it is one
+    deployments: KindError | None
+
+
+def trust_of(pool: PoolPlan, machine: Machine, case: Case, *, deployment: bool) -> Trust:
+    """Return how wrong predictions of pools like this are known to be, and of whole deployments where it is in one."""
+    errors, names = known_errors(), {"model": case.model.name, "chip": machine.chip.spec.name}
+    return Trust(
+        near=nearest_known(place_of_pool(pool, machine, case), errors),
+        pools=error_of_kind(pool.family.phase, **names, errors=errors),
+        deployments=error_of_kind(DEPLOYMENT, **names, errors=errors, kind="rate") if deployment else None,
+    )
+
+
+def errors_found(scores: Scores) -> list[KnownError]:
+    """Return what a file of known errors holds of results that were scored with and without their source."""
+    return [*_of_rows(scores.results), *_of_deployments(scores.deployed)]
+
+
+def _of_rows(results: Iterable[Result]) -> Iterable[KnownError]:
+    for result in results:
+        at = result.place
+        for one in counted([result], ()):
+            left_out = one.score.left_out
+            if left_out is not None:
+                yield KnownError(
+                    row=result.spec.name,
+                    source=one.source,
+                    kind=quantity_of(one),
+                    phase=one.phase,
+                    measured_on=one.measured_on,
+                    model=at.model,
+                    system=one.system,
+                    chip=at.chip,
+                    overlap=at.overlap,
+                    exchange=at.exchange,
+                    precision=at.precision,
+                    dies=at.dies,
+                    tokens=at.tokens,
+                    context=at.context,
+                    slow=turned(left_out.quantity, left_out.error),
+                    inside90=left_out.inside90,
+                )
+
+
+def _of_deployments(deployed: Iterable[Deployed]) -> Iterable[KnownError]:
+    for each in deployed:
+        conditions = each.spec.conditions
+        chip = load_conditions(conditions).chip.spec.name
+        for one in counted((), [each]):
+            left_out = one.score.left_out
+            if left_out is not None:
+                yield KnownError(
+                    row=each.spec.name,
+                    source=one.source,
+                    kind=quantity_of(one),
+                    phase=one.phase,
+                    measured_on=one.measured_on,
+                    model=conditions.model,
+                    system=one.system,
+                    chip=chip,
+                    overlap="",
+                    exchange="",
+                    precision="",
+                    dies=0.0,
+                    tokens=0.0,
+                    context=0.0,
+                    slow=turned(left_out.quantity, left_out.error),
+                    inside90=left_out.inside90,
+                )
