@@ -87,6 +87,8 @@ _WORDS = re.compile(r"(?<![\w.-])[a-z]{2,} [a-z]{2,}(?![\w.-])", re.ASCII)
 def _texts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield every text of a document that a reader sees, with the key that says where it stands."""
     yield from (("", text) for text in (document["title"], *document["notes"]))
+    for line in document["answer"]:
+        yield from ((key, text) for key, text in line.items() if text)
     for table in document["tables"]:
         yield from (("", text) for text in (table["title"], *table["notes"]))
         yield from (("#" + column["key"], column["title"]) for column in table["columns"] if column["title"])

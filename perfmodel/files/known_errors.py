@@ -38,8 +38,8 @@ def known_errors() -> tuple[KnownError, ...]:
 
 
 def _read(cells: dict[str, str]) -> KnownError:
-    words: dict[str, Any] = {key: cells[key] for key in _KEYS if key not in (*_NUMBERS, "inside90")}
-    return KnownError(**words, **{key: float(cells[key]) for key in _NUMBERS}, inside90=cells["inside90"] == "yes")
+    found: dict[str, Any] = dict(cells) | {key: float(cells[key]) for key in _NUMBERS}
+    return KnownError(**found | {"inside90": cells["inside90"] == "yes"})
 
 
 def as_csv(errors: Iterable[KnownError]) -> str:

@@ -96,11 +96,12 @@ def to_csv(document: Document, width: int) -> str:
         out.writelines(f"# {printable(': '.join(filter(None, row.values())))}\n" for row in table.rows)
         out.write("\n")
     for table in document.tables:
+        columns = [column for column in _shown(table) if not column.in_words]
         if not alone:
             out.write(f"# {printable(table.title)}\n")
-        writer.writerow([f"{c.key} [{unit}]" if (unit := _exported(c.unit)) else c.key for c in _shown(table)])
+        writer.writerow([f"{c.key} [{unit}]" if (unit := _exported(c.unit)) else c.key for c in columns])
         for row in table.rows:
-            writer.writerow(["" if (v := _raw(row, c)) is None else _cell(v) for c in _shown(table)])
+            writer.writerow(["" if (v := _raw(row, c)) is None else _cell(v) for c in columns])
         out.write("\n")
     for note in document.notes:
         out.write(f"# {printable(note)}\n")

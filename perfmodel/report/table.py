@@ -1,6 +1,6 @@
 """What a report is: columns with units, rows of raw SI numbers, notes; no drawing."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ class Column:
 
     A drawing is a share, both ends of a piece as shares, or text; it is for people only, as a column ``for_programs``
     is for programs only.  On a narrow terminal columns go in order of ``spare``, the largest first; those of 0 stay.
+    A text column ``in_words`` says for people what columns of numbers say for programs: csv leaves it out.
     A ``group`` column is printed once above the rows that share its value.  Unit "row" means that
     each row names the unit of its cells under the key "unit".
     """
@@ -21,10 +22,24 @@ class Column:
     spare: int = 0
     group: bool = False
     for_programs: bool = False
+    in_words: bool = False
 
 
 #: heading of whether a limit is met: for programs true or false, true where there is no limit; for people a verdict
 MET = (Column("met", "met", for_programs=True), Column("verdict", "met"))
+
+
+#: ends of an interval as numbers, beside its words
+SPANS = tuple(
+    Column(f"{end}{width}", f"{width} % {end}", "row", for_programs=True)
+    for width in (50, 90)
+    for end in ("low", "high")
+)
+
+
+def span_cells(ends: Mapping[str, float] | None, scale: float = 1.0) -> dict[str, float | None]:
+    """Return the cells of ``SPANS``; none where there is no interval."""
+    return {column.key: None if ends is None else ends[column.key] * scale for column in SPANS}
 
 
 class Say(Protocol):

@@ -55,11 +55,10 @@ INTERVALS = (
 FEW = 6  # rows that are all shown
 #: group of a summary -> how the answer calls it
 _GROUPS = {
-    "all": "all, each without its source",
     "service": "clients of engines",
     "driver": "loops at full batch",
-    "rate": "rates",
     "step or TPOT": "steps and TPOT",
+    "rate": "rates",
     "first token": "first tokens",
     "deployment": "whole deployments",
 }
@@ -313,21 +312,25 @@ def validation_document(
 def _answer(summaries: Sequence[Summary], rows: Sequence[dict[str, Any]], deployed: Sequence[Deployed]) -> Table:
     """Return the score of all numbers, and of each kind of them, as if their source had never been read."""
     kept = [one for one in summaries if one.predicted == LEFT_OUT] or list(summaries)
-    groups = [one for one in kept if one.by in ("all", "measured on", "quantity", "phase")]
-    told = [
-        ("answer" if not number else "", f"{_GROUPS.get(one.group, one.group)}: {_score_words(one)}")
-        for number, one in enumerate(groups)
-    ]
-    if not told:
+    whole = next((one for one in kept if one.by == "all"), None)
+    if whole is None:
         told = [("answer", f"{len(rows) + len(deployed)} published results; none counts in a score")]
+    else:
+        groups = [one for one in kept if one.group in _GROUPS and one.results > FEW]
+        told = [("answer", f"{_many(whole.results)}, predicted without the source: {_score_words(whole)}")]
+        told += [
+            ("of them" if not number else "", f"{one.results} of {_GROUPS[one.group]}: {_score_words(one)}")
+            for number, one in enumerate(groups)
+        ]
     return answer_table([*told, ("next", "--show scores, rows, deployments or all; moeplan validate MY-RUN.yaml")])
 
 
+def _many(count: int) -> str:
+    return f"{count} number{'' if count == 1 else 's'}"
+
+
 def _score_words(one: Summary) -> str:
-    return (
-        f"{one.results} numbers, {100 * one.mean:.1f} % off, bias {off(one.bias)}, "
-        f"{100 * one.inside90:.0f} % inside 90 %"
-    )
+    return f"{100 * one.mean:.0f} % off, bias {off(one.bias)}, {100 * one.inside90:.0f} % inside 90 %"
 
 
 def headline(whole: Summary) -> str:

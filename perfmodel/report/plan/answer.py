@@ -36,8 +36,8 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any]) -> 
     if facts["cost"]:
         rows.append(("cost", _cost(facts["cost"])))
     rows.append(("binds", _binds(best, facts)))
-    if buys := [f"{one.limit}: {100 * one.gain:+.1f} %" for one in answer.solution.shadow_prices]:
-        rows.append(("buys", f"{VALUED[request.search.objective]} more by {', '.join(buys)}"))
+    if buys := [f"{100 * one.gain:+.1f} % by {one.limit}" for one in answer.solution.shadow_prices]:
+        rows.append(("buys", f"{VALUED[request.search.objective]}: {', '.join(buys)}"))
     rows += [("known error" if not number else "", text) for number, text in enumerate(trust_lines(answer.trust))]
     if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"]:
         rows.append(("careful", "memory runs out where all requests are at their longest at once"))

@@ -5,7 +5,7 @@ from typing import Any
 from perfmodel.planning.referee import Seen, Verdict
 from perfmodel.prediction.deployment import ROUND_OFF
 from perfmodel.report.quantity import span_in_words
-from perfmodel.report.table import MET, Column, Table
+from perfmodel.report.table import MET, SPANS, Column, Table, span_cells
 
 TWO_SHARES = (
     "chance: of the model's doubt, that the prediction is right; requests within: of all requests of this plan, those "
@@ -29,6 +29,7 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
                 "value": value,
                 "limit": target,
                 "room": None if target is None else 1 - value / target,
+                **span_cells(facts.get(f"{key}_interval_s")),
                 "interval50": _between(facts.get(f"{key}_interval_s"), 50),
                 "interval": _between(facts.get(f"{key}_interval_s"), 90),
                 "chance": facts.get(f"{key}_chance"),
@@ -46,6 +47,7 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
                 "value": facts["requests_per_s"],
                 "limit": rate,
                 "room": facts["requests_per_s"] / rate - 1,
+                **span_cells(ends),
                 "interval50": "-" if ends is None else span_in_words(ends, 50),
                 "interval": "-" if ends is None else span_in_words(ends, 90),
                 "chance": facts.get("rate_chance"),
@@ -62,8 +64,9 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
         Column("value", "predicted", "row"),
         Column("limit", "limit", "row"),
         Column("room", "room", "%"),
-        Column("interval50", "50 % interval", spare=1),
-        Column("interval", "90 % interval"),
+        *SPANS,
+        Column("interval50", "50 % interval", spare=1, in_words=True),
+        Column("interval", "90 % interval", in_words=True),
         Column("chance", "chance", "%"),
         *within,
     )
@@ -77,7 +80,7 @@ def _of_clients(seen: Seen) -> list[dict[str, Any]]:
 
     def row(target: str, value: float, limit: float, unit: str, *, met: bool, **cells: Any) -> dict[str, Any]:
         told = {"target": target, "met": met, "verdict": "✓" if met else "✗", "unit": unit, "value": value}
-        return {**told, "limit": limit, "interval50": "-", "interval": "-", "chance": None, **cells}
+        return {**told, "limit": limit, **span_cells(None), "interval50": "-", "interval": "-", "chance": None, **cells}
 
     found = []
     for key, limit in seen.asked.limits.items():

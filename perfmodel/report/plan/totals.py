@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from perfmodel.algebra import as_float
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import Case
 from perfmodel.report.memory import longest_context_by
 from perfmodel.report.plan.size import size_in_words
 from perfmodel.report.quantity import format_quantity, span_in_words
-from perfmodel.report.table import Column, Table
+from perfmodel.report.table import SPANS, Column, Table, span_cells
 from perfmodel.specs.deployment import Phase
 
 #: key of a cost, what it is called, and its unit; money has none
@@ -53,8 +54,9 @@ def totals_table(facts: dict[str, Any], best: Deployment, cases: Mapping[Phase, 
         Column("what", ""),
         Column("unit", "unit"),
         Column("value", "value", "row"),
-        Column("interval50", "50 % interval", spare=2),
-        Column("interval", "90 % interval", spare=1),
+        *SPANS,
+        Column("interval50", "50 % interval", spare=2, in_words=True),
+        Column("interval", "90 % interval", spare=1, in_words=True),
     )
     return Table(
         "Totals",
@@ -64,6 +66,9 @@ def totals_table(facts: dict[str, Any], best: Deployment, cases: Mapping[Phase, 
                 "what": what,
                 "unit": unit,
                 "value": value,
+                **span_cells(
+                    intervals if what in sustained else None, as_float(value) / rate if what in sustained else 1
+                ),
                 "interval50": ends(value, 50) if what in sustained else "",
                 "interval": ends(value, 90) if what in sustained else "",
             }
