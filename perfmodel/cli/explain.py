@@ -150,6 +150,7 @@ def command(
     from perfmodel.planning.step_uncertainty import step_intervals, step_sensitivity
     from perfmodel.report.clients import with_clients
     from perfmodel.report.hypothetical import hypothetical
+    from perfmodel.report.layout_words import head_words
     from perfmodel.report.step import View, step_document
 
     run = _run_of(context)
@@ -179,6 +180,12 @@ def command(
         sensitivity=step_sensitivity(run) if view.whole_step else [],
         intervals=step_intervals(run),
         view=view,
+        head=head_words(
+            machine.system.spec.name,
+            machine.chip.spec.name,
+            machine.stack.spec,
+            None if run.engine is None else run.engine.word,
+        ),
         trust=trust_of(resolved.plan, machine, resolved.scenario.case, deployment=False) if view.whole_step else None,
     )
     if run.clients is not None:

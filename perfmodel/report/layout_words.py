@@ -5,6 +5,7 @@ from typing import Protocol
 
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.specs.deployment import LayoutShape
+from perfmodel.specs.machine import StackSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.supply.rates import Rates
 
@@ -107,3 +108,9 @@ def overlap_words(plan: LaidOut) -> str:
 def software_words(stack: str, engine: str | None) -> str:
     """Return stack and engine of a run in words."""
     return f"stack {stack}, " + ("no engine on file" if engine is None else f"engine {engine}")
+
+
+def head_words(system: str, chip: str, stack: StackSpec, engine: str | None) -> str:
+    """Return where something runs, for a heading: system, chip, stack with its date, and engine."""
+    dated = stack.name if stack.date is None else f"{stack.name} of {stack.date}"
+    return f"{system} ({chip}, {dated}, {'no engine on file' if engine is None else engine})"

@@ -121,6 +121,7 @@ def step_document(
     sensitivity: Sequence[Swing],
     intervals: PoolIntervals,
     view: View,
+    head: str,
     trust: Trust | None = None,
 ) -> Document:
     """Return the explanation of one layout, ``name``, as far as a view shows it."""
@@ -161,7 +162,7 @@ def step_document(
         tables += in_part("sources", memory=memory_sources_table(*view.memory))
     return Document(
         schema="moeplan.step/1",
-        title=f"Explanation of {model} {plan.family.phase} on {system}",
+        title=f"Explanation of {model} {plan.family.phase} on {head}",
         tables=tuple(tables),
         facts=facts,
         notes=_notes(resolved),

@@ -9,7 +9,7 @@ from perfmodel.prediction.scenario import Resolved
 from perfmodel.report.limit_words import time_line
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Table, answer_table
-from perfmodel.report.trust import trust_lines
+from perfmodel.report.trust import trust_rows
 
 LARGEST = 5  # operators that are named
 NEXT = "--layer moe, --op 'attention.*', --formula tpot, --compare tp=4"
@@ -30,7 +30,7 @@ def step_answer(resolved: Resolved, parts: Breakdown, facts: Mapping[str, Any], 
     shares = (f"{name} {100 * share:.0f} %" for name, share in facts["time_by_bound"].items())
     rows.append(("time", ", ".join(shares)))
     rows += [("most of it" if not number else "", text) for number, text in enumerate(_largest(parts))]
-    rows += [("known error" if not number else "", text) for number, text in enumerate(trust_lines(trust))]
+    rows += trust_rows(trust)
     rows.append(("next", NEXT))
     return answer_table(rows)
 

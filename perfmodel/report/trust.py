@@ -14,24 +14,20 @@ def off(slow: float) -> str:
     return "as measured" if share == 0 else f"{share} % {'slow' if slow > 0 else 'fast'}"
 
 
-def near_words(trust: Trust) -> str | None:
-    """Return how the nearest published row was predicted; none where none is of this phase."""
-    near = trust.near
-    return None if near is None else f"nearest published row {near.row}: predicted {off(near.slow)}"
-
-
 def kind_words(found: KindError) -> str:
     """Return how published results of a kind were predicted without their source."""
-    what = {"deployment": "whole deployments"}.get(found.phase, f"{found.phase} rows")
-    of = " of it" if found.model else ""
-    on = " on this chip" if found.chip else ""
-    return f"{found.numbers} {what}{of}{on}: {100 * found.mean:.0f} % off, bias {off(found.bias)}"
+    what = {"deployment": "deployments"}.get(found.phase, f"{found.phase} rows")
+    return f"{found.numbers} {what} {100 * found.mean:.0f} % off, {off(found.bias)}"
 
 
-def trust_lines(trust: Trust | None) -> list[str]:
-    """Return what is known of the error of such predictions: the nearest row, then its kind and whole deployments."""
+def trust_rows(trust: Trust | None) -> list[tuple[str, str]]:
+    """Return as lines of an answer what is known of the error of such predictions: the nearest row, then its kind.
+
+    Rows are those of the model on the chip, of the chip where these are fewer than three, then all; deployments too.
+    """
     if trust is None:
         return []
-    near = near_words(trust)
-    kinds = [kind_words(found) for found in (trust.pools, trust.deployments) if found is not None]
-    return [*([] if near is None else [near]), *(["; ".join(kinds)] if kinds else [])]
+    near = [] if trust.near is None else [f"nearest row {trust.near.row}: predicted {off(trust.near.slow)}"]
+    kinds = "; ".join(kind_words(found) for found in (trust.pools, trust.deployments) if found is not None)
+    lines = [*near, *([kinds] if kinds else [])]
+    return [("known error" if not number else "", text) for number, text in enumerate(lines)]

@@ -8,11 +8,10 @@ from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words
 from perfmodel.report.limit_words import time_line, verdict
-from perfmodel.report.plan.alternatives import VALUED
 from perfmodel.report.plan.infeasibility import missed_table
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Table, answer_table
-from perfmodel.report.trust import trust_lines
+from perfmodel.report.trust import trust_rows
 from perfmodel.specs.deployment import Phase
 
 NEXT = "add -o plan.json, then: moeplan explain plan.json"
@@ -29,16 +28,16 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any]) -> 
         if phase == "decode" or not best.mixed
     ]
     rows += [row for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")) for row in _waits(name, key, answer, facts)]
+    both = facts.get("chance_of_all")
     if facts["rate_asked_per_s"] is not None:
-        rows.append(("rate", _rate(facts)))
-    if (both := facts.get("chance_of_all")) is not None:
+        rows.append(("rate", _rate(facts) + ("" if both is None else f"; all limits {100 * both:.0f} %")))
+    elif both is not None:
         rows.append(("all limits", f"met at once with a chance of {100 * both:.0f} %"))
     if facts["cost"]:
         rows.append(("cost", _cost(facts["cost"])))
-    rows.append(("binds", _binds(best, facts)))
-    if buys := [f"{100 * one.gain:+.1f} % by {one.limit}" for one in answer.solution.shadow_prices]:
-        rows.append(("buys", f"{VALUED[request.search.objective]}: {', '.join(buys)}"))
-    rows += [("known error" if not number else "", text) for number, text in enumerate(trust_lines(answer.trust))]
+    buys = "".join(f"; {one.limit} {100 * one.gain:+.1f} %" for one in answer.solution.shadow_prices)
+    rows.append(("binds", _binds(best, facts) + buys))
+    rows += trust_rows(answer.trust)
     if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"]:
         rows.append(("careful", "memory runs out where all requests are at their longest at once"))
     rows.append(("next", NEXT))
@@ -73,7 +72,7 @@ def _size(servers: float, cards: float) -> str:
 
 def _serves(facts: Mapping[str, Any]) -> str:
     tokens, each = facts["tokens_per_s"], facts["tokens_per_s_per_card_of_deployment"]
-    idle = f"; {facts['cards_idle']:g} cards of the budget idle" if facts["cards_idle"] else ""
+    idle = f"; {facts['cards_idle']:g} cards idle" if facts["cards_idle"] else ""
     return f"{format_quantity(tokens, '1/s')} output tokens/s, {format_quantity(each, '1/s')} a card of all{idle}"
 
 
@@ -134,5 +133,5 @@ def _binds(best: Deployment, facts: Mapping[str, Any]) -> str:
     if best.mixed:
         return f"a larger batch is stopped by {stop}"
     if best.prefill_utilisation >= best.decode_utilisation:
-        return f"prefill sets the rate, at {100 * best.prefill_utilisation:.0f} % load"
-    return f"decode sets the rate, at {100 * best.decode_utilisation:.0f} % load; batch: {stop}"
+        return "prefill sets the rate"
+    return "decode sets the rate" if stop.startswith("no gain") else f"decode sets the rate, its batch: {stop}"

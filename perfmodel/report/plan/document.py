@@ -7,7 +7,7 @@ from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.report.extrapolations import extrapolations
-from perfmodel.report.layout_words import software_words
+from perfmodel.report.layout_words import head_words, software_words
 from perfmodel.report.memory import memory_table
 from perfmodel.report.plan.alternatives import (
     more_of_a_limit_table,
@@ -104,11 +104,19 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
 
 
 def _title(request: PlanRequest) -> str:
-    names = {phase: machine.system.spec.name for phase, machine in request.machines.items()}
-    where = (
-        names["decode"] if names["prefill"] == names["decode"] else f"{names['decode']}, prefill on {names['prefill']}"
-    )
-    return f"{request.model.name} on {where}: isl {request.case.isl}, osl {request.case.osl}"
+    """Return model, systems with their chips and software, and lengths."""
+    where = {
+        phase: head_words(
+            machine.system.spec.name,
+            machine.chip.spec.name,
+            machine.stack.spec,
+            None if (engine := request.engines[phase]) is None else engine.word,
+        )
+        for phase, machine in request.machines.items()
+    }
+    same = where["prefill"] == where["decode"]
+    there = where["decode"] if same else f"{where['decode']}, prefill on {where['prefill']}"
+    return f"{request.model.name} on {there}: isl {request.case.isl}, osl {request.case.osl}"
 
 
 def _searched(answer: Planned) -> tuple[str, ...]:
