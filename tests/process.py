@@ -1,8 +1,8 @@
-"""Runs the program in a process of its own that need not import first: a fork of one that imported all, no more.
+"""Runs the program in a process of its own: a fork of one that imported all and read what is on file, no more.
 
-An import of all that a search needs takes half a second, thousands of times in these tests.  A fork has arguments,
-environment, folder and streams of its own, and ends as Python ends.  What a start itself imports is held by tests that
-start Python: `test_house`, `test_terminal`, `test_cli`.
+To import all that a search needs takes half a second and to read a machine and a model a tenth, a thousand times in
+these tests.  A fork has arguments, environment, folder and streams of its own, and ends as Python ends.  What a start
+itself imports and reads is held by tests that start Python: `test_house`, `test_terminal`, `test_cli`.
 """
 
 import atexit
@@ -23,6 +23,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 #: what the program imports only where it comes to it
 LATE = ("scipy.optimize", "scipy.special", "sympy", "sympy.printing.str", "jinja2", "plotext", "rich.text")
+#: kinds of data that most runs read: models and what machines are made of
+READ = ("models", "chips", "systems", "stacks", "kernels", "terms", "techniques")
+#: words that have the program tell what it reads, and when
+TELLING = {"-v", "--verbose"}
 #: bytes of the length of a request
 HEAD = 8
 
@@ -36,11 +40,12 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     """Run ``moeplan`` and return how it ended and what it wrote; ``given`` is what comes on stdin.
 
-    Where the environment asks Python itself for something else than it asks these tests, Python is started.
+    Where the environment asks Python itself for something else than it asks these tests, or the program is to tell what
+    it reads, Python is started.
     Raises ``CalledProcessError`` where ``check`` and the program does not end well.
     """
     environment = dict(os.environ if env is None else env)
-    if _of_python(environment) == _of_python(dict(os.environ)):
+    if not TELLING & set(words) and _of_python(environment) == _of_python(dict(os.environ)):
         done = _forked(words, environment, Path.cwd() if cwd is None else Path(cwd), given)
     else:
         command, folder = [sys.executable, "-m", "perfmodel", *words], cwd
@@ -106,7 +111,8 @@ def _received(line: socket.socket, count: int) -> bytes:
 # --- the process that forks -----------------------------------------------------------------------
 
 
-def _imported() -> None:
+def _begun() -> None:
+    """Import all, and read what is on file of machines and models."""
     import perfmodel
 
     for module in pkgutil.walk_packages(perfmodel.__path__, "perfmodel."):
@@ -114,6 +120,11 @@ def _imported() -> None:
             importlib.import_module(module.name)
     for name in LATE:
         importlib.import_module(name)
+    from perfmodel.files import catalog, folders
+
+    for kind in READ:
+        for path in folders.entries(kind).values():
+            catalog.load_path(kind, path)
     gc.collect()
     gc.freeze()  # forks leave what is here alone
 
@@ -144,7 +155,7 @@ def _become(streams: list[int], words: list[str], environment: dict[str, str], f
 
 def _served(number: int) -> None:
     """Fork for each request, and tell how the fork ended; a fork returns from here and is the program."""
-    _imported()
+    _begun()
     line = socket.socket(fileno=number)
     while True:
         streams, (words, environment, folder) = _next(line)
