@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests import process
+
 BATCH, DRAFT, ISL, OSL, DIES, SHARED = 49, 1, 4096, 1024, 288, 32
 LAYERS, MICRO = 58, 2
 HIDDEN, HEADS, RANK, ROPE, NOPE, VALUE, QRANK, WIDTH = 7168, 128, 512, 64, 128, 128, 1536, 2048
@@ -17,13 +19,8 @@ def z(count: int) -> float:
 
 
 def explained(more: str, layout: str = f"--dies {DIES} --shared-ranks {SHARED} --batch {BATCH}") -> dict[str, Any]:
-    import subprocess
-    import sys
-
     words = f"explain deepseek-v3 --on cloudmatrix384 {layout} --isl {ISL} --osl {OSL} --format json {more}"
-    done = subprocess.run(
-        [sys.executable, "-m", "perfmodel", *words.split()], capture_output=True, text=True, check=True
-    )
+    done = process.run(*words.split(), check=True)
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 

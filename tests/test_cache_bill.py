@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from perfmodel.files import folders
 from perfmodel.planning.published import row_on_file
 from perfmodel.service.setup import cache_tokens
+from tests import process
 from tests.update_snapshots import environment
 
 #: ranks of attention in the run; each keeps the whole cache of its requests
@@ -47,8 +47,7 @@ def test_the_cache_of_one_server_holds_the_published_requests_with_long_prompts(
 
 
 def explained(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "perfmodel", "explain", *words, "--format", "json"]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(COLUMNS="120"), check=False)
+    return process.run("explain", *words, "--format", "json", env=environment(COLUMNS="120"))
 
 
 #: two servers with 16 dies each, two requests of 198K a rank, as fast as a reader of text asks

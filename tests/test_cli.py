@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from perfmodel.files import folders
+from tests import process
 
 SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "32", "--isl", "1024", "--osl", "512")
 LAYOUT = ("explain", "deepseek-v3", "--on", "cm384", "--batch", "1", "--isl", "9", "--osl", "9")
@@ -15,7 +16,7 @@ LAYOUT = ("explain", "deepseek-v3", "--on", "cm384", "--batch", "1", "--isl", "9
 @pytest.fixture(scope="module")
 def solved() -> dict:
     words = [*SOLVE, "--tpot", "50ms", "--format", "json"]
-    done = subprocess.run([sys.executable, "-m", "perfmodel", *words], capture_output=True, text=True, check=True)
+    done = process.run(*words, check=True)
     return json.loads(done.stdout)
 
 

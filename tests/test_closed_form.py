@@ -26,6 +26,7 @@ from perfmodel.prediction.breakdown import breakdown
 from perfmodel.prediction.sensitivity import with_figures
 from perfmodel.specs.kernels import MessageKernel
 from perfmodel.supply.machine import Machine
+from tests import process
 
 DECODE, DECODE_A2, STAGES = "seed-cm384-decode", "seed-a2-decode-808", "xds-disaggregated-decode"
 PREFILL, PREFILL_A2 = "recipe-r1-prefill-4k", "seed-prefill-16x"
@@ -72,8 +73,7 @@ def line(form: ClosedForm, name: str, *, here: bool = False) -> Any:
 
 @cache
 def printed(*words: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "perfmodel", "explain", *words, "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = process.run("explain", *words, "--format", "json")
     assert done.returncode in (0, 3), done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document

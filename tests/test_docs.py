@@ -105,11 +105,11 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
-def test_readme_states_todays_scores(moeplan, page: str) -> None:
+def test_readme_states_todays_scores(validated, page: str) -> None:
     """A line of a table for each: all numbers and both ways of measuring, left out by source; golden rows in sample."""
     import json
 
-    summaries = json.loads(moeplan("validate", "--format", "json").stdout)["facts"]["summaries"]
+    summaries = json.loads(validated.printed["json"])["facts"]["summaries"]
     found = {(one["predicted"], one["by"], one["group"]): one for one in summaries}
     text = (ROOT / page).read_text(encoding="utf-8")
     for key in (

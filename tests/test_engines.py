@@ -12,6 +12,7 @@ from perfmodel.files.folders import names
 from perfmodel.planning import software
 from perfmodel.planning.software import kept_software, software_of
 from perfmodel.specs.machine import links_lacking
+from tests import process
 from tests.conftest import Run
 
 HAND = "explain deepseek-v3 --isl 1024 --osl 256"
@@ -38,15 +39,12 @@ def facts_of(moeplan: Run, *words: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Write a plan of the system's own stack, and one of an engine that another stack has."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("plans")
     found = {}
     for name, words in {"own": (), "sglang": ("--engine", "sglang")}.items():
         found[name] = str(folder / f"{name}.json")
         asked = ["solve", "deepseek-v3", "--on", "atlas-800i-a3", *ASKED.split(), *words, "-o", found[name]]
-        subprocess.run([sys.executable, "-m", "perfmodel", *asked], check=True, capture_output=True)
+        process.run(*asked, check=True)
     return found
 
 

@@ -27,25 +27,36 @@ try:
     main()
 except SystemExit:
     pass
-sys.setprofile(None)
+sys.settrace(None)
 Path(record).write_text(json.dumps(found | leave()))
 """
+#: follows the functions of NAMES alone: each path of them that calls go, in the order of the first call
 CALLS = """
-calls, stack, seen = [], [], set()
-def profile(frame, event, _):
-    module = frame.f_globals.get("__name__", "")
-    if not module.startswith("perfmodel."):
-        return
-    if event == "call":
-        stack.append(module.removeprefix("perfmodel.") + "." + frame.f_code.co_qualname)
-        path = tuple(stack)
-        if path not in seen:
-            seen.add(path)
-            calls.append(path)
-    elif event == "return" and stack:
+calls, stack, seen, known = [], [], set(), {}
+def name_of(frame):
+    name = frame.f_globals.get("__name__", "").removeprefix("perfmodel.") + "." + frame.f_code.co_qualname
+    return name if name in NAMES else None
+def enter(frame, event, _):
+    code = frame.f_code
+    try:
+        name, _ = known[id(code)]
+    except KeyError:
+        name, _ = known[id(code)] = name_of(frame), code
+    if name is None:
+        return None
+    stack.append(name)
+    path = tuple(stack)
+    if path not in seen:
+        seen.add(path)
+        calls.append(path)
+    frame.f_trace_lines = False
+    return leave_frame
+def leave_frame(frame, event, _):
+    if event == "return":
         stack.pop()
+    return leave_frame
 leave = lambda: {"calls": calls}
-sys.setprofile(profile)
+sys.settrace(enter)
 """
 OPENS = """
 opened = []
@@ -60,7 +71,8 @@ IMPORTS = "leave = lambda: {'modules': [name for name in sys.modules if name.sta
 SOLVE = ("solve", "deepseek-v3", "--on", "cloudmatrix384", "--cards", "32", "--isl", "1024", "--osl", "512")
 SOLVE += ("--tpot", "50ms", "-o", "plan.json")
 EXPLAIN = ("explain", "--evidence", "seed-cm384-decode")
-VALIDATE = ("validate",)
+#: a pool of which no constant is known, as is the first on file, one that constants were read off, and a deployment
+VALIDATE = ("validate", "ant-h20-decode-base", "seed-cm384-decode", "va-qwen235-1p2d")
 COMPARE = ("compare-systems", "qwen3-30b-a3b", "--on", "cloudmatrix384,atlas-800t-a3", "--isl", "1024", "--osl", "512")
 
 
@@ -99,9 +111,11 @@ def way_of(command: str) -> list[tuple[str, ...]]:
 )
 def test_a_real_run_goes_the_way_that_is_drawn(command: str, words: tuple[str, ...], tmp_path: Path) -> None:
     """Every name is called from the one above it, and beside each other they are first called in the order drawn."""
-    calls = [tuple(path) for path in record_of(CALLS, words, tmp_path)["calls"]]
+    way = way_of(command)
+    drawn = {name for names in way for name in names}
+    calls = [tuple(path) for path in record_of(f"NAMES = {drawn}\n{CALLS}", words, tmp_path)["calls"]]
     before: dict[tuple[str, ...], tuple[str, int]] = {}
-    for names in way_of(command):
+    for names in way:
         at = next((n for n, path in enumerate(calls) if path[-1] == names[-1] and _in_order(names, path)), None)
         assert at is not None, f"{names[-1]} is not called from {' > '.join(names[:-1])}"
         neighbour, place = before.get(names[:-1], ("nothing", -1))

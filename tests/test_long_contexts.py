@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from perfmodel.files.catalog import load_model, load_path
+from tests import process
 from tests.conftest import Run
 
 HAND = "explain qwen3-235b-a22b --on atlas-800i-a2-64gb-hccs --cards 8 --tp 8"
@@ -30,12 +31,8 @@ def facts_of(moeplan: Run, *words: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Write a plan of lengths that the model's file does not allow."""
-    import subprocess
-    import sys
-
     path = str(tmp_path_factory.mktemp("plans") / "long.json")
-    asked = [sys.executable, "-m", "perfmodel", *ASKED.split(), "--max-context", "128k", "-o", path]
-    subprocess.run(asked, check=True, capture_output=True)
+    process.run(*ASKED.split(), "--max-context", "128k", "-o", path, check=True)
     return path
 
 

@@ -18,6 +18,7 @@ from perfmodel.report.table import Document, Table
 from perfmodel.report.terminal import Terminal
 from perfmodel.solver.request import SearchRequest
 from perfmodel.specs import run as run_specs
+from tests import process
 from tests.update_snapshots import environment
 
 WORDS = "--cards 64 --isl 1024 --osl 512 --tpot 50ms --ttft 30s --price 2".split()
@@ -514,15 +515,7 @@ def test_what_if_shows_the_plan_as_it_is_first(folder: Path, moe: Command) -> No
 
 def test_words_and_defaults_of_a_run_are_stated_once(moe: Command) -> None:
     """The option's help and the template of init repeat two defaults and the words in prose: they must agree."""
-    page = " ".join(
-        subprocess.run(
-            [sys.executable, "-m", "perfmodel", "solve", "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment(COLUMNS="200"),
-        ).stdout.split()
-    )
+    page = " ".join(process.run("solve", "--help", env=environment(COLUMNS="200"), check=True).stdout.split())
     assert f"default: {run_specs.UTILISATION}." in page
     assert f"default: {run_specs.TOP}." in page
     for words in (run_specs.Objective, run_specs.Serving):

@@ -14,6 +14,7 @@ from perfmodel.report.schema import FACTS
 from perfmodel.service.results import Served
 from perfmodel.service.routing import telling_block
 from perfmodel.service.series import falls_behind, windows_of
+from tests import process
 from tests.conftest import Run
 from tests.test_language import GLOSSARY, _is_name, _texts
 
@@ -28,15 +29,13 @@ UNASKED: dict[str, Any] = dict.fromkeys(
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Write a plan of pools apart and one of mixed instances."""
-    import subprocess
-    import sys
 
     folder = tmp_path_factory.mktemp("plans")
     found = {}
     for serving in ("disaggregated", "mixed"):
         found[serving] = str(folder / f"{serving}.json")
         words = [*SOLVE.split(), "--serving", serving, "-o", found[serving], "--format", "json"]
-        subprocess.run([sys.executable, "-m", "perfmodel", *words], check=True, capture_output=True)
+        process.run(*words, check=True)
     return found
 
 

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from perfmodel.units import Unit
+from tests import process
 
 HTML = Path(__file__).resolve().parent.parent / "perfmodel" / "report" / "html"
 MOST_BYTES = 6e6
@@ -25,7 +25,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def _run(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "perfmodel", *words], capture_output=True, text=True, check=False)
+    return process.run(*words)
 
 
 class Read(HTMLParser):
@@ -204,9 +204,7 @@ def test_bad_input_is_told_and_nothing_is_left(
     (tmp_path / "broken.json").write_text('{"format": "moeplan.plan/1"}')
     (tmp_path / "report.html").write_text("mine")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    done = subprocess.run(
-        [sys.executable, "-m", "perfmodel", "report", *words], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    done = process.run("report", *words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr

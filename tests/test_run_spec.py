@@ -13,6 +13,7 @@ import pytest
 from perfmodel.cli.app import program
 from perfmodel.files.runs import load_run
 from perfmodel.specs.run import RunSpec
+from tests import process
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "model: deepseek-v3\non: cm384\ncards: 32\nisl: 1024\nosl: 512\ntpot: 50ms\n"
@@ -49,13 +50,7 @@ def test_a_run_spec_names_what_stands_beside_it(moeplan, tmp_path) -> None:
 
 
 def test_a_run_spec_comes_from_stdin() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "perfmodel", "solve", "-", "--format", "json"],
-        input=RUN,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = process.run("solve", "-", "--format", "json", given=RUN, check=True)
     assert json.loads(done.stdout)["facts"]["status"] == "optimal"
 
 

@@ -14,6 +14,7 @@ from perfmodel.prediction.uncertainty import sampled_rates
 from perfmodel.specs.numbers import numbers_of, with_texts
 from perfmodel.supply.set_numbers import LINKS, WORDS, NotSetError, with_chip, with_numbers
 from perfmodel.supply.techniques import on_machine, with_technique
+from tests import process
 from tests.conftest import Run
 
 HAND = "explain deepseek-v3 --on cloudmatrix384 --cards 64 --batch 48 --isl 4096 --osl 1024"
@@ -35,21 +36,9 @@ def machine() -> Any:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Write a plan for a hypothetical machine."""
-    import subprocess
-    import sys
 
     path = str(tmp_path_factory.mktemp("plans") / "set.json")
-    words = [
-        sys.executable,
-        "-m",
-        "perfmodel",
-        *ASKED.split(),
-        "--set",
-        "hbm=+50%,overhead.request_path=5ms",
-        "-o",
-        path,
-    ]
-    subprocess.run(words, check=True, capture_output=True)
+    process.run(*ASKED.split(), "--set", "hbm=+50%,overhead.request_path=5ms", "-o", path, check=True)
     return path
 
 

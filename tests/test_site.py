@@ -11,8 +11,7 @@ from scipy import integrate, stats
 
 from perfmodel.algebra import as_float
 from perfmodel.files.folders import names
-from perfmodel.planning.published import deployments_on_file, row_on_file, rows_on_file
-from perfmodel.planning.scores import scores
+from perfmodel.planning.published import row_on_file
 from perfmodel.planning.site import with_site
 from perfmodel.prediction.quantities import predicted
 from perfmodel.prediction.uncertainty import SAMPLES
@@ -22,6 +21,7 @@ from perfmodel.scoring.spreads import FREEDOM
 from perfmodel.specs.machine import LeftOut, LeftOutBy
 from tests.conftest import Run
 from tests.test_validation import tables
+from tests.validated import Validated
 
 ROOT = Path(__file__).resolve().parent.parent
 SPREADS = LeftOutBy(
@@ -154,10 +154,11 @@ def test_nothing_is_learnt_of_a_machine_without_rows() -> None:
     assert with_site(row.machine, ("sglang-mtp-h200-2",), without="sglang-mtp-h200-2") is row.machine
 
 
-def test_one_row_of_a_served_engine_buys_what_the_readme_says() -> None:
+def test_one_row_of_a_served_engine_buys_what_the_readme_says(validated: Validated) -> None:
     """Three sites: errors of the other rows halved, or within 10 %; and intervals that hold."""
-    found = scores(rows_on_file(), deployments_on_file(), rows_on_file()).told
-    served = [one for one in given_one(found) if one.measured_on == "service" and one.quantity == "time"]
+    served = [
+        one for one in given_one(validated.scores.told) if one.measured_on == "service" and one.quantity == "time"
+    ]
     better = {one.source for one in served if one.after <= max(0.5 * one.before, 0.1)}
     assert len(better) >= 3, served  # four are asked for: FlashComm2 starts at 17 % since a request has a path
     pairs = sum(one.pairs for one in served)

@@ -397,7 +397,7 @@ def spaces(draw: Any, mixed: bool = False) -> Space:
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 @given(one=spaces())
 def test_the_search_equals_loops_over_every_deployment(one: Space) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -19,6 +19,7 @@ from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Document, Table
 from perfmodel.report.text_table import to_table
 from perfmodel.report.wrap import cells, longest, wrap
+from tests import process
 from tests.update_snapshots import FOLDER, TEXTS, WIDTHS
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -275,10 +276,7 @@ def test_nonsense_is_never_a_traceback(words: list[str]) -> None:
     """Whatever is typed: an answer or lines that say what is wrong, and a documented exit code."""
     with TemporaryDirectory() as folder:
         env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-        command = [sys.executable, "-m", "perfmodel", *words]
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=folder, env=env, stdin=subprocess.DEVNULL, check=False
-        )
+        done = process.run(*words, cwd=folder, env=env)
     assert done.returncode in (0, 2, 3, 4), done.stderr
     assert "Traceback" not in done.stderr
     assert "error: internal" not in done.stderr

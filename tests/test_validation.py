@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from perfmodel.scoring.validation import Published, Result, Scored, scored, turn
 from perfmodel.scoring.without_source import NOTE, kept, prior_of, read_off
 from perfmodel.specs.base import value_at
 from perfmodel.specs.evidence import DeploymentSpec
+from tests.validated import Validated
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = (ROOT / "evidence" / "cm384-decode-4k-b96.yaml").read_text(encoding="utf-8")
@@ -153,9 +153,9 @@ def test_summaries_are_of_the_numbers_of_their_group() -> None:
     assert found["source", "seed"].results == 2
 
 
-def test_every_number_counts_once_in_each_grouping() -> None:
+def test_every_number_counts_once_in_each_grouping(validated: Validated) -> None:
     """The first quantity of a step, and every quantity that clients measured."""
-    numbers = left_out_numbers()
+    numbers = left_out_numbers(validated)
     quantities = sum(len(spec.measured) for spec in deployments_on_file())
     of_rows = sum(len(row.spec.measured) if row.mixed else 1 for row in rows_on_file())
     assert len(numbers) == of_rows + quantities
@@ -296,9 +296,10 @@ def test_ranges_that_explain_the_misses_leave_little() -> None:
 
 
 @pytest.mark.parametrize("kind", ["all", "driver", "service", "deployment"])
-def test_intervals_hold_as_often_as_they_say_where_sources_are_left_out(kind: str) -> None:
+def test_intervals_hold_as_often_as_they_say_where_sources_are_left_out(validated: Validated, kind: str) -> None:
     """Counts inside 90 % lie where a binomial of 90 % has them with 95 % probability; all, inside 50 % likewise."""
-    numbers = [one for one in left_out_numbers() if kind in ("all", one.measured_on, one.phase) and one.score.left_out]
+    of_kind = (one for one in left_out_numbers(validated) if kind in ("all", one.measured_on, one.phase))
+    numbers = [one for one in of_kind if one.score.left_out]
     inside = sum(one.score.left_out.inside90 for one in numbers)
     low, high = stats.binom.interval(0.95, len(numbers), 0.9)
     assert low <= inside <= high
@@ -307,11 +308,8 @@ def test_intervals_hold_as_often_as_they_say_where_sources_are_left_out(kind: st
         assert low <= sum(one.score.left_out.inside50 for one in numbers) <= high
 
 
-@lru_cache(maxsize=1)
-def left_out_numbers() -> list[Counted]:
-    rows = rows_on_file()
-    found = scores(rows, deployments_on_file(), rows)
-    return counted(found.results, found.deployed)
+def left_out_numbers(validated: Validated) -> list[Counted]:
+    return counted(validated.scores.results, validated.scores.deployed)
 
 
 def test_the_command_heads_with_numbers_left_out(moeplan) -> None:

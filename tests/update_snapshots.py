@@ -5,7 +5,6 @@ What is there is our memory of what the program said last and was found good, no
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from difflib import unified_diff
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from perfmodel.files import folders
 from perfmodel.planning.published import row_on_file
+from tests import process
 
 FOLDER = Path(__file__).parent / "snapshots"
 SNAPSHOT = FOLDER / "steps.json"
@@ -43,9 +43,7 @@ def texts() -> Iterator[tuple[Path, str]]:
     """Yield each file of text and what its command prints today."""
     for name, words in TEXTS.items():
         for columns in WIDTHS:
-            command = [sys.executable, "-m", "perfmodel", *words]
-            env = environment(COLUMNS=str(columns))
-            done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+            done = process.run(*words, env=environment(COLUMNS=str(columns)), check=True)
             yield FOLDER / f"{name}-{columns}.txt", done.stdout
 
 

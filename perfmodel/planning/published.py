@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from perfmodel.files import catalog
-from perfmodel.files.folders import names
+from perfmodel.files.folders import names, of_roots
 from perfmodel.files.machines import load_conditions
 from perfmodel.scoring.gains import ScoredGain, merged, score
 from perfmodel.scoring.validation import Published
@@ -37,8 +38,14 @@ def row_on_file(name: str) -> Published:
 
 
 def rows_on_file(stack: str | None = None, kernels: Sequence[str] = ()) -> list[Published]:
-    """Return all rows on file."""
-    return [published(catalog.load_evidence(name).spec, stack, kernels) for name in names("evidence")]
+    """Return all rows on file: set up once for each stack and kernel sets, with what was evaluated of them since."""
+    return list(_rows_on_file(stack, tuple(kernels)))
+
+
+@of_roots
+@lru_cache(maxsize=4)
+def _rows_on_file(stack: str | None, kernels: tuple[str, ...]) -> tuple[Published, ...]:
+    return tuple(published(catalog.load_evidence(name).spec, stack, kernels) for name in names("evidence"))
 
 
 def deployments_on_file() -> list[DeploymentSpec]:

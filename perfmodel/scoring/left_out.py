@@ -1,7 +1,7 @@
 """A machine as it would be known had a source never been read: no row of it fitted to, no constant read off it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from perfmodel.scoring.evidence_fit import EvidenceFit, fit_terms, fitted_to, with_fit
 from perfmodel.scoring.validation import Published
@@ -16,18 +16,21 @@ def known_without(sources: Iterable[str], on_file: Sequence[Published]) -> dict[
     anew to the golden rows on file of all other sources, on machines that lost the same numbers.  Sources that no row
     fitted to has to do with share one fit.
     """
-    rows = [row for row in on_file if fitted_to(row)]
-    shared: EvidenceFit | None = None
+    rows = tuple(row for row in on_file if fitted_to(row))
     found: dict[str, Callable[[Machine], Machine]] = {}
     for source in sources:
         concerned = any(row.source == source or read_in(row.machine, source) for row in rows)
-        if concerned:
-            others = [row.on(partial(without_source, source=source)) for row in rows if row.source != source]
-            fit = fit_terms(others) if others else None
-        else:
-            fit = shared = shared or (fit_terms(rows) if rows else None)
-        found[source] = partial(_unread, source=source, fit=fit)
+        found[source] = partial(_unread, source=source, fit=_fit(rows, source if concerned else None))
     return found
+
+
+@lru_cache(maxsize=64)
+def _fit(rows: tuple[Published, ...], source: str | None) -> EvidenceFit | None:
+    """Return the fit to rows of all sources but one; none to no row.  The same rows are fitted to once."""
+    if source is None:
+        return fit_terms(rows) if rows else None
+    others = [row.on(partial(without_source, source=source)) for row in rows if row.source != source]
+    return fit_terms(others) if others else None
 
 
 def _unread(machine: Machine, source: str, fit: EvidenceFit | None) -> Machine:
