@@ -1,12 +1,18 @@
-"""Write docs/cli.md, docs/accuracy.md and docs/techniques.md anew.
+"""Write docs/cli.md, docs/accuracy.md, docs/techniques.md and evidence/left_out.csv anew.
 
-The first is what every command's --help prints, the others what the commands named below print.
+The first is what every command's --help prints, the next two what the commands named below print, the last how wrong
+each published number is predicted without its source, which answers quote.
 """
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from perfmodel.files.known_errors import as_csv, path_of_file
+from perfmodel.planning.known_errors import errors_found
+from perfmodel.planning.published import deployments_on_file, rows_on_file
+from perfmodel.planning.scores import scores
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 VARIABLE = "MOEPLAN_MEASUREMENTS"
@@ -89,6 +95,12 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
+def known_errors_file() -> str:
+    """Return the text of the file of known errors."""
+    rows = rows_on_file()
+    return as_csv(errors_found(scores(rows, deployments_on_file(), rows)))
+
+
 def main() -> None:
     """Run the commands and write the pages; the folder of public tables comes from the environment."""
     CLI_PAGE.write_text(cli_page(), encoding="utf-8")
@@ -102,6 +114,7 @@ def main() -> None:
             )
             parts.append(done.stdout)
         (DOCS / page).write_text("\n".join(parts), encoding="utf-8")
+    path_of_file().write_text(known_errors_file(), encoding="utf-8")
 
 
 if __name__ == "__main__":
