@@ -68,7 +68,10 @@ class Suspect:
     closes: float
     #: distance of what was measured from its value over the half 90 % interval on that side: up to 1 lies inside
     off: float
-    checks: tuple[str, ...]
+    #: what the run says of each now
+    stated: tuple[str, ...]
+    #: change -> where to look on a running system whether it is so
+    checks: Mapping[str, str]
 
     @property
     def reaches(self) -> bool:
@@ -103,6 +106,8 @@ class _Candidate:
 
     word: str
     check: str
+    #: what the run says now
+    stated: str
     #: names and keys that it sets; changes that share one exclude each other
     sets: frozenset[str] = field(default_factory=frozenset)
 
@@ -274,7 +279,8 @@ def _suspect(tried: Trials, gap: Gap, changes: Sequence[_Candidate], kind: Any) 
         value=value,
         closes=1 - left / whole,
         off=abs(left) / half if half else 0.0 if not left else math.inf,
-        checks=tuple(dict.fromkeys(change.check for change in changes)),
+        stated=tuple(change.stated for change in changes),
+        checks={change.word: change.check for change in changes},
     )
 
 
@@ -287,29 +293,33 @@ def _candidates(run: PoolRun) -> Iterator[_Candidate]:
     for change in technique_changes(varied, techniques.values()):
         if isinstance(change, Change) and change.by not in ("bound", "to build"):
             check = techniques[change.name].spec.check or ""
-            yield _Candidate(word=change.label, check=check, sets=frozenset({change.name, *change.keys}))
+            sets = frozenset({change.name, *change.keys})
+            yield _Candidate(word=change.label, check=check, stated=change.now, sets=sets)
     for stack in stacks_that_fit(machine.system.spec):
         if stack.spec.name != machine.stack.spec.name:
-            yield _of("stack", stack.spec.name)
+            yield _of("stack", stack.spec.name, machine.stack.spec.name)
     bins = [load("chips", name) for name in names("chips")]
     family = machine.chip.spec.family
     for change in hardware_changes(varied, [one for one in bins if family and one.spec.family == family]):
         if change.name == "chip":
-            yield _of("chip", change.setting)
+            yield _of("chip", change.setting, change.now)
     draft, decode = run.resolved.plan.layout.draft, conditions.phase == "decode"
     if draft and decode:
         tables = [table.name for table in run.model.acceptance if len(table.positions) >= draft]
+        stated = ",".join(f"{one:g}" for one in conditions.acceptance)
         for word in (",".join("0" * draft), *tables):
-            yield _of("acceptance", word)
+            yield _of("acceptance", word, stated)
     if decode and run.clients is None and run.between is None:
         clients = ranks_of(conditions) * run.resolved.plan.layout.batch
         if clients <= MOST_CLIENTS:
             word = f"serving=mixed,concurrency={clients}"
-            yield _Candidate(word=word, check=CHECKS["serving"], sets=frozenset({"serving"}))
+            yield _Candidate(
+                word=word, check=CHECKS["serving"], stated=conditions.serving, sets=frozenset({"serving"})
+            )
 
 
-def _of(key: str, value: object) -> _Candidate:
-    return _Candidate(word=f"{key}={value}", check=CHECKS[key], sets=frozenset({key}))
+def _of(key: str, value: object, stated: object) -> _Candidate:
+    return _Candidate(word=f"{key}={value}", check=CHECKS[key], stated=str(stated), sets=frozenset({key}))
 
 
 def _amounts(tried: Trials, gap: Gap) -> Iterator[Suspect]:
@@ -331,7 +341,7 @@ def _amounts(tried: Trials, gap: Gap) -> Iterator[Suspect]:
 
         found = _nearest_amount(value, gap, stated, most)
         if found != stated:
-            suspect = _suspect(tried, gap, (_of(key, found),), "amount")
+            suspect = _suspect(tried, gap, (_of(key, found, stated),), "amount")
             if suspect is not None:
                 yield suspect
 
