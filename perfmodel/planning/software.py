@@ -176,11 +176,7 @@ def _fitting(system: SystemSpec, beside: Iterable[str] = ()) -> list[_Having]:
 def stacks_that_fit(system: SystemSpec, beside: Iterable[str] = ()) -> list[Known[StackSpec]]:
     """Return the stacks on file, and of some of the user's, that have every link of a system; not the ideal one."""
     words = dict.fromkeys((*names("stacks"), *(word for word in beside if is_path(word))))
-    return [
-        known
-        for known in map(load_stack, words)
-        if not known.spec.ideal and not links_lacking(system, known.spec)
-    ]
+    return [known for known in map(load_stack, words) if not known.spec.ideal and not links_lacking(system, known.spec)]
 
 
 def _nearness(name: str, known: str) -> tuple[float, str]:

@@ -26,6 +26,8 @@ from perfmodel.specs.evidence import RATE, RATES
 
 #: suspects of one number that are told, each with one change, two changes, and what an amount would have to be
 MOST_ALONE, MOST_PAIRS = 8, 3
+#: part of a gap that a change closes at least, to be worth a look
+LEAST_CLOSED = 0.05
 #: suspects that are tried two by two, those that go farthest alone: 28 pairs
 PAIRED = 8
 #: clients up to which requests are replayed to see what prefill in between does: some ten thousand, about a second
@@ -33,7 +35,8 @@ MOST_CLIENTS = 1024
 
 #: where to see what no technique's file says how to see
 CHECKS = {
-    "stack": "versions of driver, toolkit and engine, as the engine logs them at its start, against 'moeplan show STACK'",
+    "stack": "versions of driver, toolkit and engine, as the engine logs them at its start, against 'moeplan show "
+    "STACK'",
     "chip": "name of the chip as the driver's tool prints it, against the aliases of 'moeplan show CHIP'",
     "acceptance": "accepted length in the engine's log or in the benchmark's result; prompts of random tokens are "
     "seldom guessed",
@@ -42,7 +45,6 @@ CHECKS = {
     "batch": "running requests of a dp rank in the engine's log, between the first wave and the last answers",
     "isl": "input and output tokens as the engine counts them, with the chat template and what is in the cache",
     "concurrency": "requests under way as the client counts them",
-    "rate": "requests a second as the client sends them",
 }
 
 
@@ -163,9 +165,7 @@ def predicted_of(run: PoolRun) -> dict[str, Predicted]:
         ends = client_intervals(run)
         rate = ends["requests_per_s"]
         ends[RATE] = _times(rate, values[RATE] / values["requests_per_s"])
-    ends["step"] = pool_intervals(
-        run.machine, plan.layout, plan.family, case, measured_on=run.measured_on
-    ).step_time
+    ends["step"] = pool_intervals(run.machine, plan.layout, plan.family, case, measured_on=run.measured_on).step_time
     return {name: Predicted(value=value, interval=ends[name]) for name, value in values.items() if name in ends}
 
 
@@ -262,13 +262,16 @@ def _rank(suspect: Suspect) -> tuple[float, tuple[str, ...]]:
 
 
 def _suspect(tried: Trials, gap: Gap, changes: Sequence[_Candidate], kind: Any) -> Suspect | None:
-    """Return what changes make of a gap; none where they cannot be made or come no nearer to what was measured."""
+    """Return what changes make of a gap; none where they cannot be made or come hardly nearer to what was measured."""
     words = tuple(change.word for change in changes)
     value = tried.value(gap.quantity, words)
     if value is None:
         return None
     whole, left = math.log(gap.ratio), math.log(gap.measured / value)
     if abs(left) >= abs(whole):
+        return None
+    closes = 1 - left / whole
+    if closes < LEAST_CLOSED:
         return None
     ends = gap.predicted.interval
     half = abs(math.log((ends.high90 if left > 0 else ends.low90) / gap.predicted.value))
@@ -277,7 +280,7 @@ def _suspect(tried: Trials, gap: Gap, changes: Sequence[_Candidate], kind: Any) 
         compare=tried.words(words),
         kind=kind,
         value=value,
-        closes=1 - left / whole,
+        closes=closes,
         off=abs(left) / half if half else 0.0 if not left else math.inf,
         stated=tuple(change.stated for change in changes),
         checks={change.word: change.check for change in changes},
@@ -309,13 +312,11 @@ def _candidates(run: PoolRun) -> Iterator[_Candidate]:
         stated = ",".join(f"{one:g}" for one in conditions.acceptance)
         for word in (",".join("0" * draft), *tables):
             yield _of("acceptance", word, stated)
-    if decode and run.clients is None and run.between is None:
+    if decode and run.engine is not None and run.clients is None and run.between is None:
         clients = ranks_of(conditions) * run.resolved.plan.layout.batch
         if clients <= MOST_CLIENTS:
             word = f"serving=mixed,concurrency={clients}"
-            yield _Candidate(
-                word=word, check=CHECKS["serving"], stated=conditions.serving, sets=frozenset({"serving"})
-            )
+            yield _Candidate(word=word, check=CHECKS["serving"], stated=conditions.serving, sets=frozenset({"serving"}))
 
 
 def _of(key: str, value: object, stated: object) -> _Candidate:
@@ -323,7 +324,7 @@ def _of(key: str, value: object, stated: object) -> _Candidate:
 
 
 def _amounts(tried: Trials, gap: Gap) -> Iterator[Suspect]:
-    """Yield amounts that would have to be other than stated, each the whole number that comes nearest.
+    """Yield amounts that reach it and are other than stated, each the whole number that comes nearest.
 
     Times rise with batch and length, rates rise with the batch and fall with the length; what fits memory bounds both.
     """
@@ -342,7 +343,7 @@ def _amounts(tried: Trials, gap: Gap) -> Iterator[Suspect]:
         found = _nearest_amount(value, gap, stated, most)
         if found != stated:
             suspect = _suspect(tried, gap, (_of(key, found, stated),), "amount")
-            if suspect is not None:
+            if suspect is not None and suspect.reaches:
                 yield suspect
 
 

@@ -16,7 +16,7 @@ GAP_COLUMNS = (
     Column("low", "from (90 %)", "row"),
     Column("high", "to (90 %)", "row"),
     Column("unit", "unit"),
-    Column("ratio", "measured over predicted", "1"),
+    Column("ratio", "ratio", "1"),
     Column("verdict", "verdict"),
 )
 SUSPECT_COLUMNS = (
@@ -42,9 +42,8 @@ def with_measured(document: Document, gaps: Sequence[Gap]) -> Document:
 
 def _verdict(gap: Gap) -> str:
     if gap.inside:
-        return "inside: nothing to explain beyond the stated doubt"
-    slower = (gap.ratio > 1) != (gap.quantity in RATES)
-    return "slower than the doubt allows" if slower else "faster than the doubt allows"
+        return "inside"
+    return "slower" if (gap.ratio > 1) != (gap.quantity in RATES) else "faster"
 
 
 def _gap_facts(gap: Gap) -> dict[str, Any]:
@@ -75,16 +74,19 @@ def _suspect_facts(suspect: Suspect) -> dict[str, Any]:
     }
 
 
-def _gap_table(gaps: Iterable[Gap]) -> Table:
+def _gap_table(gaps: Sequence[Gap]) -> Table:
     rows = tuple({**_gap_facts(gap), "verdict": _verdict(gap)} for gap in gaps)
     columns = {column.key for column in GAP_COLUMNS}
     rows = tuple({key: value for key, value in row.items() if key in columns} for row in rows)
-    none = [gap.quantity for gap in gaps if not gap.inside and not gap.suspects]
-    notes = (f"{', '.join(none)}: nothing that was tried comes nearer",) if none else ()
-    return Table("Measured beside predicted", GAP_COLUMNS, rows, notes)
+    says = {
+        "inside its 90 % interval: nothing to explain beyond the stated doubt": [g for g in gaps if g.inside],
+        "nothing that was tried comes nearer": [g for g in gaps if not g.inside and not g.suspects],
+    }
+    notes = [f"{', '.join(gap.quantity for gap in found)}: {words}" for words, found in says.items() if found]
+    return Table("Measured beside predicted", GAP_COLUMNS, rows, tuple(notes))
 
 
-def _suspect_table(gaps: Iterable[Gap]) -> Table:
+def _suspect_table(gaps: Sequence[Gap]) -> Table:
     rows = tuple(
         {
             "quantity": gap.quantity,
