@@ -195,6 +195,23 @@ def test_nothing_is_explained_inside_the_doubt() -> None:
         assert not gap.inside and gap.suspects
 
 
+def test_suspects_are_ranked_where_a_prediction_has_no_doubt() -> None:
+    ideal = other_than(_run(DECODE), "stack=ideal")
+    known = predicted_of(ideal)["tpot"]
+    assert known.interval.low90 == pytest.approx(known.interval.high90)
+    gap = Gap(quantity="tpot", unit="s", measured=1.5 * known.value, predicted=known)
+    alone = [one for one in suspects_of(Trials(ideal), gap) if one.kind == "change"]
+    left = [abs(1 - one.closes) for one in alone]
+    assert len(left) > 3 and left == sorted(left)
+
+
+def test_a_number_beyond_reason_has_an_answer() -> None:
+    (least,) = gaps_of(_run(DECODE), {"tpot": 5e-324})
+    (most,) = gaps_of(_run(DECODE), {"tpot": 1e18})
+    assert not least.inside and not most.inside
+    assert not any(one.reaches for gap in (least, most) for one in gap.suspects)
+
+
 # --- what is read -------------------------------------------------------------------------------------
 
 

@@ -257,8 +257,14 @@ def suspects_of(tried: Trials, gap: Gap) -> tuple[Suspect, ...]:
     return (*singles[:MOST_ALONE], *pairs[:MOST_PAIRS], *amounts)
 
 
-def _rank(suspect: Suspect) -> tuple[float, tuple[str, ...]]:
-    return suspect.off, suspect.changes
+def _rank(suspect: Suspect) -> tuple[float, float, tuple[str, ...]]:
+    """Return what suspects are sorted by: of a prediction without doubt all are equally far off."""
+    return suspect.off, abs(1 - suspect.closes), suspect.changes
+
+
+def _apart(one: float, other: float) -> float:
+    """Return the logarithm of one number over another, of numbers whose ratio is none too."""
+    return math.log(one) - math.log(other)
 
 
 def _suspect(tried: Trials, gap: Gap, changes: Sequence[_Candidate], kind: Any) -> Suspect | None:
@@ -267,14 +273,14 @@ def _suspect(tried: Trials, gap: Gap, changes: Sequence[_Candidate], kind: Any) 
     value = tried.value(gap.quantity, words)
     if value is None:
         return None
-    whole, left = math.log(gap.ratio), math.log(gap.measured / value)
+    whole, left = _apart(gap.measured, gap.predicted.value), _apart(gap.measured, value)
     if abs(left) >= abs(whole):
         return None
     closes = 1 - left / whole
     if closes < LEAST_CLOSED:
         return None
     ends = gap.predicted.interval
-    half = abs(math.log((ends.high90 if left > 0 else ends.low90) / gap.predicted.value))
+    half = abs(_apart(ends.high90 if left > 0 else ends.low90, gap.predicted.value))
     return Suspect(
         changes=words,
         compare=tried.words(words),
@@ -355,7 +361,7 @@ def _nearest_amount(value: Callable[[int], float | None], gap: Gap, stated: int,
 
     def distance(amount: int) -> float:
         found = value(amount)
-        return math.inf if found is None else abs(math.log(gap.measured / found))
+        return math.inf if found is None else abs(_apart(gap.measured, found))
 
     def passed(amount: int) -> bool:
         """Return whether an amount lies at or beyond what was measured, or cannot be."""
