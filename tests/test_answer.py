@@ -1,4 +1,4 @@
-"""The answer: said first, in a third of a screen, with its sign, its chance and the known error; all else behind --show."""
+"""The answer: said first, in a third of a screen, with its sign, chance and known error; all else behind --show."""
 
 import csv
 import io

@@ -35,6 +35,7 @@ COMMANDS = {
     "explain-tree": f"explain --evidence {CORES} --tree",
     "explain-roofline": f"explain --evidence {CORES} --roofline",
     "explain-compare": f"explain --evidence {CORES} --compare draft=0,batch=64",
+    "explain-measured": f"explain --evidence {CORES} --measured tpot=120ms,step=80ms",
     "compare": f"compare {CORES} xds-colocated-decode",
     "compare-systems": "compare-systems qwen3-30b-a3b --on cm384,atlas-800t-a3,atlas-850,atlas-350 --isl 1k --osl 512",
     "compare-none": "compare-systems kimi-k3 --on cm384,atlas-800i-a3 --isl 1k --osl 512 --cards 32 --ttft 2s",

@@ -133,6 +133,15 @@ def command(
             autocompletion=options.names_of("evidence"),
         ),
     ] = None,
+    measured: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measured",
+            metavar="QUANTITY=VALUE",
+            help="What was measured of it, like tpot=120ms or ttft=1.8s, several with commas: how far it lies from the "
+            "prediction, which changes could make that, and where to look; may be repeated.",
+        ),
+    ] = None,
     show: options.ShowOption = None,
     format_: options.FormatOption = options.Format.table,
 ) -> None:
@@ -143,17 +152,24 @@ def command(
 
     Example: moeplan explain --evidence seed-cm384-decode --compare draft=0,batch=64
 
+    Example: moeplan explain --evidence seed-cm384-decode --measured tpot=120ms
+
     Beside the step as a whole: --layer and --op show a part of it, --tree, --roofline and --compare other forms.
     """
     from perfmodel.planning.known_errors import trust_of
     from perfmodel.planning.pool_run import other_than
     from perfmodel.planning.step_uncertainty import step_intervals, step_sensitivity
+    from perfmodel.planning.suspects import gaps_of, read_measured
     from perfmodel.report.clients import with_clients
     from perfmodel.report.hypothetical import hypothetical
     from perfmodel.report.layout_words import head_words
     from perfmodel.report.step import View, step_document
+    from perfmodel.report.suspects import with_measured
 
     run = _run_of(context)
+    was_measured = read_measured(measured, run) if measured else {}
+    if formula and measured:
+        raise UsageError("--measured goes with the report, --formula takes its place; drop one of them")
     if formula:
         return _formula(formula, run, format_)
     other = other_than(run, compare) if compare is not None else None
@@ -190,6 +206,8 @@ def command(
     )
     if run.clients is not None:
         document = with_clients(document, run)
+    if was_measured:
+        document = with_measured(document, gaps_of(run, was_measured))
     document = hypothetical(document, [machine])
     of_other = () if other is None else other.remarks
     options.show(document, format_, list(dict.fromkeys((*run.remarks, *of_other))), show)
@@ -227,7 +245,7 @@ def _run_of(context: typer.Context) -> Any:
 
 
 #: options that say how an answer is shown, whatever it is about
-VIEWS = ("sources", "layer", "op", "sort", "tree", "roofline", "compare", "formula", "format_", "show")
+VIEWS = ("sources", "layer", "op", "sort", "tree", "roofline", "compare", "formula", "measured", "format_", "show")
 
 
 def _refuse_beside(context: typer.Context, allowed: tuple[str, ...], says: str) -> None:

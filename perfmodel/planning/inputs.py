@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import UsageError
@@ -156,6 +157,32 @@ def set_keys(words: Sequence[str] | None) -> dict[str, str]:
         if before != value:
             raise UsageError(f"--set {key}: {before} and {value}; allowed: one value; drop the other")
     return found
+
+
+def measured(words: Sequence[str]) -> dict[str, str]:
+    """Read 'quantity=value' words, several in one apart by commas; raise ``UsageError`` where one has two values."""
+    found: dict[str, str] = {}
+    for part in (part for word in words for part in _NEXT.split(word)):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or not value:
+            raise UsageError(
+                f"--measured: {part.strip()!r}; allowed: a quantity and its value, like tpot=120ms or ttft=1.8s"
+            )
+        name = name.lower()
+        name = {"step_time": "step"}.get(name, name)
+        before = found.setdefault(name, value)
+        if before != value:
+            raise UsageError(f"--measured {name}: {before} and {value}; allowed: one value; drop the other")
+    return found
+
+
+def by_nearness(word: str, words: Sequence[str]) -> list[str]:
+    """Return words sorted by how near they are to another, as spelling goes.
+
+    >>> by_nearness("tpots", ["ttft", "step", "tpot"])
+    ['tpot', 'step', 'ttft']
+    """
+    return sorted(words, key=lambda known: (-SequenceMatcher(None, word, known).ratio(), known))
 
 
 def set_apart(words: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:

@@ -4,6 +4,7 @@ Options of a command come as a mapping of their names, so that a row, a plan and
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from perfmodel.errors import UsageError, did_you_mean
-from perfmodel.files.catalog import load_evidence, load_model, load_system, load_techniques
+from perfmodel.files.catalog import load, load_evidence, load_model, load_system, load_techniques
 from perfmodel.files.folders import names
 from perfmodel.files.machines import ideal, load_machine
 from perfmodel.planning import inputs
@@ -27,16 +28,19 @@ from perfmodel.prediction.techniques import inapplicable, with_setting
 from perfmodel.service.clients import ClientView, clients_view, with_responses
 from perfmodel.service.setup import engine_of, holds_one, mixed_phases, mixed_service, ranks_of, requests_of
 from perfmodel.specs.base import Known, faults_in
-from perfmodel.specs.conditions import Conditions, LayoutConditions, Service, conditions_of
+from perfmodel.specs.conditions import OF_LOAD, Conditions, LayoutConditions, Service, conditions_of
 from perfmodel.specs.deployment import PHASES
 from perfmodel.specs.evidence import MeasuredOn
-from perfmodel.specs.machine import EngineSpec
+from perfmodel.specs.machine import ChipSpec, EngineSpec
 from perfmodel.specs.model import ModelSpec
 from perfmodel.specs.open_conditions import open_words
 from perfmodel.specs.precision import PRECISIONS, USUAL, keys_of
 from perfmodel.supply.machine import Machine
 from perfmodel.supply.rates import Rates
-from perfmodel.supply.set_numbers import refuse_unknown
+from perfmodel.supply.set_numbers import refuse_unknown, with_chip
+
+#: between changes, but not between the numbers of one, as in acceptance=0.9,0.36
+_VALUES_APART = re.compile(r",(?!\s*[\d.]+\s*(?:,|$))")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +283,14 @@ def _set_up(
     rates = machine.rates()
     if conditions.serving == "mixed" and other is None:
         return _of_clients(
-            conditions, machine, model, name=name, acceptance=acceptance, vouched=vouched, measured_on=measured_on
+            conditions,
+            machine,
+            model,
+            name=name,
+            acceptance=acceptance,
+            vouched=vouched,
+            measured_on=measured_on,
+            responses=given.get("responses", True),
         )
     between = None if other is None else resolve(of_conditions(_beside(conditions, other), model.spec, rates))
     partner = None if between is None else between.point
@@ -315,13 +326,15 @@ def _of_clients(
     acceptance: str,
     vouched: bool,
     measured_on: MeasuredOn,
+    responses: bool,
 ) -> PoolRun:
     """Return a layout that runs both phases under the load that clients put on it."""
     engine = engine_of(machine.stack.spec, conditions.engine)
     stated = conditions.layout.batch
     taken, prefill, decode = mixed_phases(conditions, engine, model.spec, machine.rates())
     replayed = mixed_service(prefill, decode, engine, stated=stated), requests_of(taken)
-    view = with_responses(clients_view(*replayed), *replayed)
+    view = clients_view(*replayed)
+    view = with_responses(view, *replayed) if responses else view
     return PoolRun(
         name=name,
         acceptance=acceptance,
@@ -346,13 +359,14 @@ def _beside(conditions: Conditions, other: Conditions) -> Conditions:
     return other.model_copy(update={**shared, "layout": layout})
 
 
-def other_than(run: PoolRun, word: str) -> PoolRun:
+def other_than(run: PoolRun, word: str, *, responses: bool = True) -> PoolRun:
     """Return what a run is compared with: a published row, a plan file's pool of its phase, or itself changed.
 
+    Without ``responses`` it is not seen how what its clients measure moves with its steps, which takes longest.
     Raises ``UsageError`` where the word is none of them, or the phases differ.
     """
     unchanged: dict[str, Any] = dict.fromkeys(("acceptance", "stack", "kernels", "with_"))
-    unchanged["phase"] = run.conditions.phase
+    unchanged |= {"phase": run.conditions.phase, "responses": responses}
     if "=" in word:
         return _changed(run, word, unchanged)
     if word.lower().endswith(".json"):
@@ -375,6 +389,7 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     """Return a run with keys of its layout, of its service, its system or techniques changed."""
     of_layout = set(LayoutConditions.model_fields)
     of_service = set(Service.model_fields) - {"set", "system", "techniques", "kernels", "acceptance", "tpot"}
+    of_service |= {"serving", *OF_LOAD} - {"engine"}
     techniques = names("techniques")
     layout: dict[str, Any] = {}
     update: dict[str, Any] = {}
@@ -382,7 +397,8 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
     software: dict[str, str] = {}
     remarks: tuple[str, ...] = ()
     with_ = []
-    for part in text.split(","):
+    chip, acceptance = None, run.acceptance
+    for part in _VALUES_APART.split(text):
         key, _, value = (piece.strip() for piece in part.partition("="))
         key = {"kv": "kv_dtype"}.get(key, key)
         if key == "on":
@@ -390,6 +406,10 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
             update |= {"system": value, "kernels": (), "site": ()}
         elif key in ("stack", "engine"):
             software[key] = value
+        elif key == "chip":
+            chip = load("chips", value)
+        elif key == "acceptance":
+            update[key], acceptance = inputs.read_acceptance(value, run.model)
         elif key == "tpot":
             update[key] = inputs.quantity(value, "s", "--compare tpot")
         elif key in of_layout:
@@ -401,23 +421,37 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         elif key in techniques:
             with_.append(part.strip())
         else:
-            known = sorted({"on", "tpot", "engine", *of_layout, *of_service, *techniques})
+            known = sorted({"on", "chip", "acceptance", "tpot", "engine", *of_layout, *of_service, *techniques})
             raise UsageError(f"--compare: {key!r} is no key of a layout or a service{did_you_mean(key, known)}")
     values = run.conditions.model_dump()
     values["layout"] |= layout
     conditions = checked_conditions(**{**values, **named, **update})
     chosen = _changed_software(run, conditions.system if "system" in update else None, software)
+    conditions = _on(conditions, chosen, software)
     found = _set_up(
-        _on(conditions, chosen, software),
+        conditions,
         {**unchanged, "with_": with_},
         model=load_model(conditions.model, conditions.max_context),
+        machine=None if chip is None else _with_bin(machine_of(conditions, measured_on=run.measured_on), chip),
         name=f"with {text}",
-        acceptance=run.acceptance,
+        acceptance=acceptance,
         vouched=run.vouched,
         other=run.other,
         measured_on=run.measured_on,
     )
     return replace(found, remarks=(*found.remarks, *remarks, *chosen.remarks))
+
+
+def _with_bin(machine: Machine, chip: Known[ChipSpec]) -> Machine:
+    """Return a machine with another bin of its chip; raise ``UsageError`` where its packages hold other dies."""
+    here = machine.chip.spec
+    if chip.spec.family != here.family or chip.spec.package != here.package:
+        raise UsageError(
+            f"--compare: chip {chip.spec.name} is no other bin of {here.name}, the chip of "
+            f"{machine.system.spec.name}; allowed: chips of its family in the same package; for another system write "
+            "on=SYSTEM"
+        )
+    return with_chip(machine, chip)
 
 
 def _changed_software(run: PoolRun, system: str | None, given: Mapping[str, str]) -> Software:

@@ -170,14 +170,13 @@ def _fitting(system: SystemSpec, beside: Iterable[str] = ()) -> list[_Having]:
 
     A stack fits where it has every link of the system: it was measured on machines that have them.
     """
+    return [one for known in stacks_that_fit(system, beside) for one in _engines(known.word, known.spec)]
+
+
+def stacks_that_fit(system: SystemSpec, beside: Iterable[str] = ()) -> list[Known[StackSpec]]:
+    """Return the stacks on file, and of some of the user's, that have every link of a system; not the ideal one."""
     words = dict.fromkeys((*names("stacks"), *(word for word in beside if is_path(word))))
-    stacks = [(known.word, known.spec) for known in map(load_stack, words)]
-    return [
-        one
-        for word, stack in stacks
-        if not stack.ideal and not links_lacking(system, stack)
-        for one in _engines(word, stack)
-    ]
+    return [known for known in map(load_stack, words) if not known.spec.ideal and not links_lacking(system, known.spec)]
 
 
 def _nearness(name: str, known: str) -> tuple[float, str]:

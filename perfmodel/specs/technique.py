@@ -187,6 +187,8 @@ class TechniqueSpec(Spec):
     #: source that names the technique
     named_by: str | None = None
     gains: tuple[Gain, ...] = ()
+    #: how to see on a running system whether it is on
+    check: str | None = None
     note: str | None = None
     sources: dict[str, Source]
 
