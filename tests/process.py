@@ -92,6 +92,7 @@ def _line() -> socket.socket:
 
     def end() -> None:
         ours.close()
+        server.terminate()  # it only waits
         server.wait()
 
     atexit.register(end)

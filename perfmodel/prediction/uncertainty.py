@@ -14,7 +14,7 @@ from perfmodel.algebra import as_array, as_float
 from perfmodel.formulas.statistics import HALF_OF_90_PERCENT, student_quantile
 from perfmodel.ledger.records import Family, Layout
 from perfmodel.prediction.breakdown import WAITS, Row
-from perfmodel.prediction.serving import Case, FirstToken, pool_point
+from perfmodel.prediction.serving import Case, FirstToken, PoolPoint, pool_point
 from perfmodel.specs.base import Figure, Known, with_value
 from perfmodel.specs.deployment import LayoutSpec
 from perfmodel.specs.model import ModelSpec
@@ -204,6 +204,7 @@ def pool_intervals(
     ranges: Mapping[Any, tuple[int, int]] | None = None,
     measured_on: str | None = "service",
     sampled: tuple[Rates, Values] | None = None,
+    middle: PoolPoint | None = None,
 ) -> PoolIntervals:
     """Return how sure the step time of a given layout is, and what follows from it.
 
@@ -211,10 +212,11 @@ def pool_intervals(
     leaves out differs by it; with none of them it is the stated ranges alone.
 
     ``ranges`` are the ends of lengths that are not known (``isl``, ``osl``): anything between them is as likely,
-    in logarithms, and the layout stays.  ``sampled`` are the machine's samples where they were drawn already.
+    in logarithms, and the layout stays.  ``sampled`` are the machine's samples where they were drawn already, and
+    ``middle`` is what the layout serves at its numbers as they are, where that is known.
     """
     rates, factors = sampled_rates(machine, measured_on, family.phase, case.model) if sampled is None else sampled
-    middle = pool_point(Layout.of(layout), family, case)
+    middle = middle or pool_point(Layout.of(layout), family, case)
     point = pool_point(Layout.of(layout), family, replace(case, rates=rates))
     steps = np.broadcast_to(np.asarray(point.step_time, dtype=np.float64), (SAMPLES,)) * factors
     if ranges:

@@ -116,7 +116,7 @@ def predictive_of(spec: DeploymentSpec, model: ModelSpec, machine: Machine) -> P
         pools: dict[Phase, Resolved] = {"prefill": joined.prefill, "decode": joined.decode}
         steps: dict[str, Values] = {
             phase: pool_intervals(
-                machine, pool.plan.layout, pool.plan.family, pool.scenario.case, None, None, sampled
+                machine, pool.plan.layout, pool.plan.family, pool.scenario.case, None, None, sampled, pool.point
             ).relative
             for phase, pool in pools.items()
         }

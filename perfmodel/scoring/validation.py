@@ -259,7 +259,7 @@ def _times(row: Published, like: Published, sampled: tuple[Rates, Values]) -> Ca
     rates, phases = sampled[0], row.phases if row.mixed else (row.resolved,)
     steps: dict[str, Values] = {
         one.plan.family.phase: pool_intervals(
-            row.machine, one.plan.layout, one.plan.family, one.scenario.case, row.spec.ranges, None, sampled
+            row.machine, one.plan.layout, one.plan.family, one.scenario.case, row.spec.ranges, None, sampled, one.point
         ).relative
         for one in phases
     }
