@@ -65,14 +65,25 @@ ANOTHER = 0.2  # what another generation or version takes off, as a2 for a3 and 
 _TAG = re.compile(r"(?<![a-z])([a-z]{1,2})([0-9][0-9.]*)(?![0-9a-z])")
 
 
-def _nearness(word: str, known: str) -> float:
-    """Return how near two words are, from 0 to 1: letters in common, less what tells generations apart."""
-    word = word[:LONGEST_WORD]
-    near = SequenceMatcher(None, word, known).ratio()
-    if sorted(word) == sorted(known):
-        near = max(near, 1 - 1 / (len(word) + 1))  # letters that changed places
-    mine, theirs = dict(_TAG.findall(word)), dict(_TAG.findall(known))
-    return near - ANOTHER * any(theirs[tag] != number for tag, number in mine.items() if tag in theirs)
+def _tags(word: str) -> dict[str, str]:
+    """Return the numbers of generations and versions in a word, as of a2 and v3."""
+    return dict(_TAG.findall(word.lower()))
+
+
+def _nearness(word: str, known: Iterable[str]) -> dict[str, float]:
+    """Return how near known words are to another, from 0 to 1: letters in common.
+
+    One of another generation is taken to be further away where the generation that was asked for is known at all.
+    """
+    word, near = word.lower()[:LONGEST_WORD], dict[str, float]()
+    tags = {one: _tags(one) for one in known}
+    mine = {tag: number for tag, number in _tags(word).items() if any(of.get(tag) == number for of in tags.values())}
+    for one, theirs in tags.items():
+        near[one] = SequenceMatcher(None, word, one.lower()).ratio()
+        if sorted(word) == sorted(one.lower()):
+            near[one] = max(near[one], 1 - 1 / (len(word) + 1))  # letters that changed places
+        near[one] -= ANOTHER * any(theirs.get(tag, number) != number for tag, number in mine.items())
+    return near
 
 
 def by_nearness(word: str, known: Iterable[str]) -> list[str]:
@@ -81,15 +92,16 @@ def by_nearness(word: str, known: Iterable[str]) -> list[str]:
     >>> by_nearness("atlas-900-a2", ["atlas-900-a3", "h20", "atlas-800i-a2"])
     ['atlas-800i-a2', 'atlas-900-a3', 'h20']
     """
-    word = word.lower()
-    return sorted(set(known), key=lambda one: (-_nearness(word, one.lower()), one))
+    near = _nearness(word, known)
+    return sorted(near, key=lambda one: (-near[one], one))
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that another was meant for, as spelling goes; none where none is near."""
-    first = next(iter(by_nearness(word, known)), None)
+    near = _nearness(word, known)
+    first = max(near, key=lambda one: (near[one], one), default=None)
     least = LEAST_NEAR if len(word) > 3 else LEAST_NEAR_SHORT
-    return first if first is not None and _nearness(word.lower(), first.lower()) >= least else None
+    return first if first is not None and near[first] >= least else None
 
 
 def did_you_mean(word: str, known: Sequence[str], listed: Sequence[str] | None = None) -> str:

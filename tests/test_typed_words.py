@@ -395,7 +395,7 @@ def test_words_are_split_as_the_parser_does() -> None:
         (("plan", "deepseek-v3"), "did you mean 'solve'?"),
         (("solve", "deepseek-v3", "--tps", "20"), "here --tpot 50ms"),
         (("explain", "deepseek-v3", "--on", "atlas-900-a2", "--cards", "8", "--isl", "9", "--osl", "9"),
-         "did you mean 'atlas-800i-a2'?"),
+         "did you mean 'atlas-800t-a2'?"),
         (("explain", "--catds", "3"), "did you mean '--cards'?"),
         (("explain", "--ils", "3"), "did you mean '--isl'?"),
     ],
