@@ -8,6 +8,8 @@ the oracle of the dimension tests.
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction as Exact
 from typing import Annotated, Any
 
 from perfmodel.algebra import Num
@@ -55,6 +57,21 @@ LARGEST = 1e18
 
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-zµμ/%1]*(?:/s)?)\s*")
 _BITS = re.compile(r"([kMGT]?)b(?:it)?(/s|ps)")
+
+#: digits of a number in groups of three, one sign between them all
+_GROUPS = re.compile(r"\s*[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,_])|\s*[+-]?[0-9]{1,3}(?:_[0-9]{3})+(?![0-9,_])")
+
+
+def ungrouped(text: str) -> str:
+    """Return a text without the signs that part the digits of the number it begins with into groups of three.
+
+    A sign elsewhere is left, for the reader of the number to refuse.
+
+    >>> ungrouped("4,096"), ungrouped("1_000_000 req/s"), ungrouped("0,9"), ungrouped("1,0000")
+    ('4096', '1000000 req/s', '0,9', '1,0000')
+    """
+    found = _GROUPS.match(text)
+    return text if found is None else found[0].replace(",", "").replace("_", "") + text[found.end() :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +141,60 @@ class Unit:
 HOUR = 3600.0  # s
 
 #: tokens of a "k" and an "M", as lengths are named
-TOKENS = {"": 1, "k": 1024, "M": 1024**2}
-_TOKENS = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([kKmM]?)\s*")
+TOKENS = {"": 1, "k": 1024, "m": 1024**2}
+#: the same where things other than tokens are counted
+THOUSANDS = {"": 1, "k": 1000, "m": 1000**2}
+_MULTIPLE = re.compile(r"\s*([0-9]{1,12})(\.[0-9]{1,6})?\s*([kKmM]?)\s*")
 
 
 def read_tokens(text: str) -> int:
-    """Return a length such as '4096', '4k' or '1M' in tokens; raise ``ValueError`` where it is none.
+    """Return a length such as '4096', '4,096', '4k' or '1M' in tokens; raise ``ValueError`` where it is none.
 
-    >>> read_tokens("128k"), read_tokens("1M")
-    (131072, 1048576)
+    >>> read_tokens("128k"), read_tokens("1M"), read_tokens("4,096")
+    (131072, 1048576, 4096)
     """
-    found = _TOKENS.fullmatch(text)
-    value = float(found[1]) * TOKENS[found[2].lower() if found[2] in "kK" else "M"] if found else 0.0
-    if value < 1 or value % 1:
+    value = _multiple(text, TOKENS)
+    if value is not None and value > 1 and value % 1:
+        raise ValueError(
+            f"{text!r} is {float(value):g} tokens, a k being 1024 of them; allowed: whole tokens; write "
+            f"{round(value)}, or {round(value / 1024 * 1000)} where it stands for thousands"
+        )
+    if value is None or value < 1 or value % 1:
         raise ValueError(f"{text!r}; allowed: whole tokens from 1, like 4096, 4k (4 x 1024) or 1M (1024 x 1024)")
     return int(value)
+
+
+def read_count(text: str) -> int:
+    """Return a count such as '1024', '1,024' or '10k', which is ten thousand; raise ``ValueError`` where it is none.
+
+    >>> read_count("1,024"), read_count("10k"), read_count("2.5K")
+    (1024, 10000, 2500)
+    """
+    value = _multiple(text, THOUSANDS)
+    if value is None or value % 1:
+        raise ValueError(f"{text!r}; allowed: a whole number, like 1024 or 1,024")
+    return int(value)
+
+
+def _multiple(text: str, factors: dict[str, int]) -> Exact | None:
+    """Return a number with a "k" or an "M" behind it, exactly; None where it is none."""
+    found = _MULTIPLE.fullmatch(ungrouped(text))
+    return Exact(found[1] + (found[2] or "")) * factors[found[3].lower()] if found else None
+
+
+def read_share(text: str) -> float:
+    """Return a share or a ratio such as '0.9' or '90%', exactly as its decimal is; raise ``ValueError`` for others.
+
+    >>> read_share("90%"), read_share("35.7 %"), read_share("0.9")
+    (0.9, 0.357, 0.9)
+    """
+    bare, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    if not percent:
+        return float(ungrouped(bare))
+    try:
+        return float(Decimal(ungrouped(bare.rstrip())).scaleb(-2))
+    except InvalidOperation:
+        raise ValueError(f"{text!r}; allowed: a number, like 0.9 or 90%") from None
 
 
 Dimensionless = Annotated[Num, Unit("1")]

@@ -32,7 +32,8 @@ def test_a_run_spec_is_the_same_as_its_options(moeplan, tmp_path) -> None:
     options = (*options, "--with", "eplb=static")
     assert _plan(moeplan("solve", str(path))) == _plan(moeplan("solve", *options))
     slower = _plan(moeplan("solve", str(path), "--tpot", "70ms", "--kv", "bf16"))
-    assert slower == _plan(moeplan("solve", *options, "--tpot", "70ms", "--kv", "bf16"))
+    changed = tuple({"50ms": "70ms", "int8": "bf16"}.get(word, word) for word in options)
+    assert slower == _plan(moeplan("solve", *changed))
 
 
 def test_a_run_spec_names_what_stands_beside_it(moeplan, tmp_path) -> None:

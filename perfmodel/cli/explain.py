@@ -26,8 +26,8 @@ def command(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Model; see 'moeplan list models'; or its config.json, or a plan file.",
-            autocompletion=options.names_of("models"),
+            help="Model; see 'moeplan list models'; or its config.json, a plan file, or the name of a published row.",
+            autocompletion=options.names_of("models", "evidence"),
         ),
     ] = None,
     on: options.SystemOption = None,
@@ -224,35 +224,55 @@ def _run_of(context: typer.Context) -> Any:
     from perfmodel.planning.pool_run import by_hand, of_evidence, of_plan
 
     given = context.params
-    if given["evidence"] is not None:
+    row = given["evidence"]
+    if row is None and given["model"] is not None and _is_row(given["model"]):
+        row = given["model"]
+    if row is not None:
+        named_by = ("evidence",) if given["evidence"] is not None else ("model",)
         _refuse_beside(
             context,
-            ("evidence", "stack", "engine", "kernels", "site", "with_", "acceptance", "max_context", "set_"),
-            "--evidence brings all conditions of its row but --stack, --engine, --kernels, --site, --acceptance, "
-            "--max-context, --set and --with; drop {words}, or drop --evidence",
+            (*named_by, "stack", "engine", "kernels", "site", "with_", "acceptance", "max_context", "set_"),
+            "a published row brings all conditions but --stack, --engine, --kernels, --site, --acceptance, "
+            "--max-context, --set and --with; drop {words}",
         )
-        return of_evidence(given["evidence"], given)
+        return of_evidence(row, given)
     if given["model"] is not None and named(given["model"]) is What.plan:
         _refuse_beside(
             context,
             ("model", "phase", "stack", "engine", "kernels", "site", "with_", "acceptance", "max_context", "set_"),
             "a plan file brings all conditions but --phase, --stack, --engine, --kernels, --site, --acceptance, "
-            "--max-context and --set; "
-            "drop {words}; to change one, use --with",
+            "--max-context, --set and --with; drop {words}",
         )
         return of_plan(given["model"], given)
     return by_hand(given)
+
+
+def _is_row(word: str) -> bool:
+    """Return whether a word names a published row on file and no model."""
+    from perfmodel.files.folders import names
+
+    return word.lower() in names("evidence") and word.lower() not in names("models")
 
 
 #: options that say how an answer is shown, whatever it is about
 VIEWS = ("sources", "layer", "op", "sort", "tree", "roofline", "compare", "formula", "measured", "format_", "show")
 
 
+#: what --compare changes, by the names of options
+CHANGED = (
+    "on", "dies", "tp", "shared_ranks", "redundant", "batch", "draft", "overlap", "attention_cores", "exchange",
+    "reduction", "isl", "osl", "tpot", "kv", "precision",
+)  # fmt: skip
+
+
 def _refuse_beside(context: typer.Context, allowed: tuple[str, ...], says: str) -> None:
     both = [name for name in context.params if name not in allowed + VIEWS and options.typed(context, name)]
     if both:
         words = ", ".join("MODEL" if n == "model" else f"--{n.strip('_').replace('_', '-')}" for n in both)
-        raise UsageError(says.format(words=words))
+        values = {name: context.params[name] for name in both if name in CHANGED}
+        changes = ",".join(f"{name}={getattr(value, 'value', value)}" for name, value in values.items())
+        see = f"; to see it changed: --compare {changes}" if changes and context.params["compare"] is None else ""
+        raise UsageError(says.format(words=words) + see)
 
 
 def _formula(names: list[str], run: Any, format_: options.Format) -> None:

@@ -241,6 +241,10 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words after the command; raises ``UsageError`` for what cannot be read."""
+        if args and not ctx.resilient_parsing:
+            from perfmodel.cli.typed import read
+
+            args = read(self, ctx, args)
         given = list(args)
         left = _parsed(super().parse_args, self, ctx, args)
         if not ctx.resilient_parsing:
@@ -249,13 +253,15 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command as --quiet and --verbose ask, with a sign of life where it takes long."""
-        from perfmodel.report.terminal import LOG, PROGRESS, VOICE, listen
+        from perfmodel.report.terminal import LOG, PROGRESS, VOICE, Terminal, listen
 
         quiet = ctx.meta.get("quiet", False)
         listen(quiet=quiet, verbose=ctx.meta.get("verbose", False), start=START)
         VOICE.use(ctx.meta.get("lang", VOICE.language), _texts)
         LOG.debug("started %s", ctx.command_path)
         try:
+            for text in ctx.meta.pop("read_as", ()):
+                Terminal().remark(text)
             if not quiet:
                 PROGRESS.start(ctx.command_path)
             return super().invoke(ctx)
@@ -277,6 +283,10 @@ class Group(TyperGroup):
         if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(EXIT_USAGE)
+        if not ctx.resilient_parsing:
+            from perfmodel.cli.typed import read_before
+
+            read_before(self, ctx, args)
         return _parsed(super().parse_args, self, ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -284,7 +294,10 @@ class Group(TyperGroup):
         if args[0] not in self.commands and not ctx.resilient_parsing:
             option = f"--{args[0]}"  # 'moeplan help', 'moeplan version'
             known = option in _options_of(self, ctx)
-            guess = f"; did you mean '{option}'?" if known else did_you_mean(args[0], list(self.commands))
+            from perfmodel.cli.engine_words import COMMANDS
+
+            meant = option if known else COMMANDS.get(args[0].lower())
+            guess = f"; did you mean '{meant}'?" if meant else did_you_mean(args[0], list(self.commands))
             raise UsageError(f"{args[0]!r} is not a command{guess}")
         return super().resolve_command(ctx, args)
 

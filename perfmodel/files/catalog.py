@@ -270,7 +270,8 @@ def _holding(kind: str, part: _Part, name: str, held: Known[Any]) -> Known[Any]:
     """
     bins = [one for one in _on_file(part.kind) if _bare(one.spec.family or "") == _bare(name)]
     held = _default_variant(name.strip(), bins) if bins else held  # a bin may have the name of its family
-    holding = [one for one in _on_file(kind) if getattr(one.spec, part.key) == held.spec.name]
+    every = _on_file(kind)
+    holding = [one for one in every if getattr(one.spec, part.key) == held.spec.name]
     one = kind.rstrip("s")
     if not holding:
         raise UsageError(
@@ -281,14 +282,24 @@ def _holding(kind: str, part: _Part, name: str, held: Known[Any]) -> Known[Any]:
     others = ", ".join(each.spec.name for each in holding if each is not taken)
     told = f"{name.strip()} is the {part.key} {held.spec.name}: took the {one} {taken.spec.name}"
     rest = f"; others that hold it: {others}" if others else f"; no other {one} on file holds it"
-    return replace(taken, notes=(*held.notes, told + rest))
+    called = {each.spec.name for each in _on_file(part.kind) if _bare(name) in map(_bare, _called(each.spec))}
+    bins_held = called - {held.spec.name}
+    with_bins = [f"{each.spec.name} ({chip})" for each in every if (chip := getattr(each.spec, part.key)) in bins_held]
+    more = f"; of its other bins: {', '.join(with_bins)}" if with_bins else ""
+    return replace(taken, notes=(*held.notes, told + rest + more))
+
+
+def _called(spec: Any) -> list[str]:
+    """Return all words for an entry: its name, its aliases and its family."""
+    family = getattr(spec, "family", None)
+    return [spec.name, *getattr(spec, "aliases", ()), *([family] if family else [])]
 
 
 def words_of(kind: str) -> list[str]:
     """Return all words that stand for an entry of a kind: names, aliases and families, and those of its part."""
     words = set(names(kind))
-    for spec in (known.spec for known in _on_file(kind)):
-        words |= {*getattr(spec, "aliases", ()), *([spec.family] if getattr(spec, "family", None) else [])}
+    for known in _on_file(kind):
+        words |= set(_called(known.spec))
     if kind in _PARTS:
         words |= set(words_of(_PARTS[kind].kind))
     return sorted(words)

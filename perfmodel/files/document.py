@@ -102,7 +102,7 @@ def read(path: Path, text: bytes) -> Document:
     try:
         letters = text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 YAML") from None
+        raise DataError(f"{path}:1: binary or not UTF-8 at byte {error.start}; allowed: UTF-8 {_form(path)}") from None
     builder = _Builder(path)
     try:
         for event in yaml.parse(letters, Loader=LOADER):
@@ -110,12 +110,17 @@ def read(path: Path, text: bytes) -> Document:
     except yaml.reader.ReaderError as error:  # a sign that YAML has none of, such as a control character
         sign = chr(error.character)  # its position counts letters or bytes
         line = letters.count("\n", 0, max(letters.find(sign), 0)) + 1
-        raise DataError(f"{path}:{line}: not YAML: found the sign {sign!r}; allowed: printable text") from None
+        raise DataError(f"{path}:{line}: not {_form(path)}: found the sign {sign!r}; allowed: printable text") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        raise DataError(f"{path}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise DataError(f"{path}:{line}: not {_form(path)}: {getattr(error, 'problem', None) or error}") from None
     return builder.document()
+
+
+def _form(path: Path) -> str:
+    """Return what a file is to be by its name; JSON is read as the YAML that it is."""
+    return "JSON" if path.suffix.lower() == ".json" else "YAML"
 
 
 class _Builder:
@@ -150,7 +155,7 @@ class _Builder:
         if isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
-                raise DataError(f"{self.path}:{line}: not YAML: but found another document")
+                raise DataError(f"{self.path}:{line}: not {_form(self.path)}: but found another document")
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             self.start(event, line)
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):

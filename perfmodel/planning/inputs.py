@@ -16,12 +16,12 @@ MOST_SPREAD = 10  # as files may have
 
 def quantity(text: str | None, unit: str, option: str) -> float | None:
     """Read a quantity such as '50ms'; raise ``UsageError`` naming the option."""
-    from perfmodel.units import Unit
+    from perfmodel.units import Unit, ungrouped
 
     if text is None:
         return None
     try:
-        value = Unit(unit).read(text)
+        value = Unit(unit).read(ungrouped(text) if isinstance(text, str) else text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
     if value <= 0:
@@ -31,6 +31,9 @@ def quantity(text: str | None, unit: str, option: str) -> float | None:
 
 def rate(text: str | None, option: str) -> float | None:
     """Read requests per second, with their unit or without."""
+    from perfmodel.units import ungrouped
+
+    text = text if text is None else ungrouped(str(text))
     try:
         plain = text is not None and math.isfinite(float(text))
     except ValueError:
@@ -51,14 +54,23 @@ def tokens(text: str | None, option: str) -> int | None:
 
 
 def limits(wait: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Read limits like '2s' and 'p99=3s' by the keys of a run-spec; raise ``UsageError`` naming the option."""
+    """Read limits like '2s' and 'p99=3s' by the keys of a run-spec.
+
+    Raises ``UsageError`` naming the option, also where one mean or percentile has two limits.
+    """
     from perfmodel.specs.run import limits_of
 
-    try:
-        found = limits_of(wait, texts)
-    except ValueError as error:
-        raise UsageError(f"--{wait}: {error}") from None
-    return {key: quantity(text, "s", f"--{wait}") for key, text in found.items()}
+    said: dict[str, tuple[Any, float | None]] = {}
+    for text in texts:
+        try:
+            ((key, value),) = limits_of(wait, [text]).items()
+        except ValueError as error:
+            raise UsageError(f"--{wait}: {error}") from None
+        seconds = quantity(value, "s", f"--{wait}")
+        before, held = said.setdefault(key, (text, seconds))
+        if held != seconds:
+            raise UsageError(f"--{wait}: {before!r} and {text!r}; allowed: one limit on each; drop the other")
+    return {key: seconds for key, (_, seconds) in said.items()}
 
 
 def spread(value: float | None, option: str) -> float | None:
@@ -148,9 +160,12 @@ LONGEST_VALUE = 100  # letters of what a number is set to
 
 def set_keys(words: Sequence[str] | None) -> dict[str, str]:
     """Read 'key=value' words, several in one apart by commas; raise ``UsageError`` where one has two values."""
+    from perfmodel.units import ungrouped
+
     found: dict[str, str] = {}
     for part in (part for word in words or () for part in _NEXT.split(word)):
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        value = ungrouped(value)
         if not equals or not key or not value:
             raise UsageError(f"--set: {part.strip()!r}; allowed: a key and a value, like tp=8, hbm=+50% or ub=400GB/s")
         before = found.setdefault(key, value)
@@ -229,6 +244,7 @@ def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], st
     """Return accepted tokens per draft position and where they come from."""
     from perfmodel.errors import did_you_mean
     from perfmodel.specs.deployment import LARGEST_VERIFIED
+    from perfmodel.units import read_share
 
     tables = {table.name: table for table in model.acceptance}
     if text is None:
@@ -240,7 +256,7 @@ def read_acceptance(text: str | None, model: Any) -> tuple[tuple[float, ...], st
         table = tables[text]
         return tuple(table.positions), f"{table.name} ({table.kind}, {table.source})"
     try:
-        values = tuple(float(part) for part in text.split(","))
+        values = tuple(read_share(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
             f"--acceptance: {text!r} is neither a list like '0.9,0.36' nor a known name"

@@ -439,7 +439,22 @@ def _changed(run: PoolRun, text: str, unchanged: Mapping[str, Any]) -> PoolRun:
         other=run.other,
         measured_on=run.measured_on,
     )
-    return replace(found, remarks=(*found.remarks, *remarks, *chosen.remarks))
+    return replace(found, remarks=(*found.remarks, *remarks, *chosen.remarks, *_other_requests(run, found, layout)))
+
+
+def _other_requests(run: PoolRun, found: PoolRun, changed: Mapping[str, Any]) -> list[str]:
+    """Return a remark where other ranks of the same batch serve another number of requests."""
+    if found.clients is not None or "batch" in changed:
+        return []
+    before, after = ((int(one.resolved.plan.layout.batch), ranks_of(one.conditions)) for one in (run, found))
+    if before[0] != after[0] or before[1] == after[1]:
+        return []
+    batch, ranks = before
+    told = f"batch {batch} is of one data-parallel rank: {ranks} ranks with {batch * ranks} requests become {after[1]} "
+    same = (
+        f"; for as many requests as before: batch={batch * ranks // after[1]}" if batch * ranks % after[1] == 0 else ""
+    )
+    return [f"--compare: {told}with {batch * after[1]}{same}"]
 
 
 def _with_bin(machine: Machine, chip: Known[ChipSpec]) -> Machine:

@@ -16,6 +16,7 @@ NO_CORES_LEFT = (
 )
 LARGER = "extrapolated: {what} was measured up to {limit:.0f} tokens a die; here {tokens:.0f}"
 UNMEASURED = "extrapolated: {what} was measured on {covered}; here it runs over {used}"
+ON_NO_LINK = "extrapolated: {what} was measured on no link; here it runs over {used}"
 
 
 def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
@@ -36,7 +37,7 @@ def extrapolations(plan: PoolPlan, case: Case) -> list[str]:
             kernel = case.rates.kernels[op.kernel]
             assert isinstance(kernel, LinkKernel)
             if not set(used) <= set(kernel.covers):
-                text = UNMEASURED.format(
+                text = (UNMEASURED if kernel.covers else ON_NO_LINK).format(
                     what=op.exchange.collective.replace("_", " "),
                     covered=", ".join(kernel.covers),
                     used=", ".join(used),
