@@ -341,6 +341,10 @@ def test_files_say_what_configs_say(name: str) -> None:
     for key in plain - BESIDE.get(on_file.name, set()):
         assert getattr(on_file, key) == getattr(read, key), key
     assert on_file.experts == read.experts
+    if on_file.shipped is not None:
+        assert read.shipped is not None
+        keys = {"experts", "others", "activations", "cache"}
+        assert on_file.shipped.model_dump(include=keys) == read.shipped.model_dump(include=keys)
     if on_file.num_nextn_predict_layers:
         drafts = [(m.attention_of(m.draft_group), m.draft_group.feed_forward) for m in (on_file, read)]
         assert drafts[0] == drafts[1]
