@@ -422,7 +422,7 @@ def of_experts(e: ExpertsSpec, hidden: int) -> tuple[int, int, float]:
     narrow = e.routed_expert_hidden_size or hidden
     each = 3 * narrow * e.moe_intermediate_size
     beside = 3 * hidden * e.n_shared_experts * (e.shared_intermediate_size or e.moe_intermediate_size)
-    beside += hidden * (e.n_routed_experts + e.zero_expert_num)
+    beside += hidden * (e.n_routed_experts + e.zero_expert_num + e.shared_gate)
     beside += 2 * hidden * narrow if e.routed_expert_hidden_size else 0
     real = e.num_experts_per_tok * e.n_routed_experts / (e.n_routed_experts + e.zero_expert_num)
     return beside, e.n_routed_experts * each, (e.real_experts_per_tok or real) * each
