@@ -188,6 +188,7 @@ def test_formats_tell_the_same(moeplan: Run) -> None:
         (("--on", "h200,cm384", *LENGTHS, "--precision", "fp4"), "--precision: 'fp4' is unknown"),
         (("--on", "h200,cm384", *LENGTHS, "--serving", "both"), "--serving: 'both' is unknown"),
         (("--on", "h200,cm384", *LENGTHS, "--engine", "nginx"), "engine 'nginx' is not on file"),
+        (("--on", "h200,cm384", *LENGTHS, "--stack", "apache"), "stack: 'apache' is not on file"),
         (("--on", "h200,cm384", *LENGTHS, "--price", "h200"), "--price: 'h200'"),
         (("--on", "h200,cm384", *LENGTHS, "--price", "h200=free"), "like h200=2.5"),
         (("--on", "h200,cm384", *LENGTHS, "--price", "h200=-1"), "--price: 'h200=-1'"),
@@ -209,6 +210,20 @@ def test_all_faults_of_a_list_are_told_at_once(moeplan: Run) -> None:
     lines = moeplan("compare-systems", MODEL, "--on", "h2o,h200,h200,cm385", *LENGTHS).stderr.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("error: --on: ") for line in lines)
+
+
+def test_a_system_that_a_stack_does_not_run_on_is_told_beside_those_that_it_does(moeplan: Run) -> None:
+    """What its refusal says to write, this command takes."""
+    on = "cloudmatrix384,h200"
+    facts = facts_of(moeplan, *ASKED[:3], on, *ASKED[4:], "--stack", "cann-2026")
+    runs, lacks = facts["systems"]
+    assert (runs["system"], runs["stack"], lacks["system"]) == ("cloudmatrix384", "cann-2026", "h200")
+    usual = facts_of(moeplan, *ASKED[:3], on, *ASKED[4:])["systems"]
+    assert next(one["stack"] for one in usual if one["system"] == "cloudmatrix384") != "cann-2026"
+    told = moeplan(*ASKED[:3], on, *ASKED[4:], "--stack", "cann-2026").stdout
+    assert "stack cann-2026: no link_efficiency for" in told and "--stack" in told
+    ideal = facts_of(moeplan, *ASKED[:3], on, *ASKED[4:], "--stack", "ideal")["systems"]
+    assert [one["stack"] for one in ideal] == ["ideal", "ideal"]
 
 
 def test_a_system_that_lacks_the_engine_is_told_beside_those_that_have_it(moeplan: Run) -> None:

@@ -1050,6 +1050,24 @@ def test_experts_of_another_width(tp: int) -> None:
     assert near(sums["shared.all_reduce"].payload, 3 / tp * 2 * HIDDEN)
 
 
+@pytest.mark.parametrize("tp", [1, 4])
+@pytest.mark.parametrize("reduction", ["all_to_all", "all_reduce"])
+def test_a_gate_of_the_shared_expert(tp: int, reduction: Any) -> None:
+    """One column more, of which each die has the whole: 2 h bytes, and 2 h FLOP for each token that it works on."""
+    experts = {"n_routed_experts": EXPERTS, "num_experts_per_tok": TOP_K, "moe_intermediate_size": WIDTH}
+    plain = model_of(grouped(), experts=experts | {"n_shared_experts": 1})
+    gated = model_of(grouped(), experts=experts | {"n_shared_experts": 1, "shared_gate": True})
+    family = family_of(reduction=reduction)
+    without, held = (ledger_of(model, family, tp=tp) for model in (plain, gated))
+    assert set(rows(held, "shared")) - set(rows(without, "shared")) == {"shared.gate"}
+    tokens = 3 if reduction == "all_reduce" else 3 / tp  # of the rank, or a die's own part of them
+    gate = rows(held, "shared")["shared.gate"]
+    assert near(gate.flop, 2 * tokens * HIDDEN) and near(gate.rows, tokens)
+    assert near(part_bytes(held, "shared") - part_bytes(without, "shared"), 2 * HIDDEN)
+    none = model_of(grouped(), experts=experts | {"shared_gate": True})  # no shared expert, nothing to gate
+    assert "shared" not in ledger_of(none, family, tp=tp).parts
+
+
 def test_a_dense_feed_forward_beside_the_exchange() -> None:
     """It hides behind the exchange on one die; in stages it stays with the attention, where its tokens are."""
     layers = [{"count": 3, "feed_forward": "moe_beside_dense"}, {"count": 4, "feed_forward": "dense"}]

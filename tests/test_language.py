@@ -42,6 +42,10 @@ COMMANDS = {
     "what-if": f"what-if {CORES} --pairs",
     "reach": f"what-if {CORES} --reach tpot=46ms,batch=48",
     "validate": "validate",  # of all that is on file, as it was worked out once
+    "check": "check hardware/chips/ascend-910c-752.yaml hardware/systems/cloudmatrix384.yaml "
+    "hardware/terms/ascend.yaml "
+    f"evidence/{CORES}.yaml models/deepseek-v3.yaml models/qwen3-8b.yaml "
+    "tests/data/model_configs/gpt-oss-20b.json",
 }
 #: columns whose cells data files write, or refusals, which stay English
 PROSE = {"why", "note", "unit", "case"}
@@ -121,6 +125,15 @@ def test_every_text_has_a_translation(name: str, moeplan: Run, request: pytest.F
         if found != text and key != "change":  # names of settings are words too
             left = re.findall(r"(?<![\w.=/-])[a-z]{3,}(?![\w.=/-])", _KEPT.sub("", found), re.ASCII)
             assert set(left) <= FIELD | ENGINES, (text, found)
+
+
+def test_remarks_on_machines_are_told_in_chinese(moeplan: Run) -> None:
+    words = ("explain", "qwen3-8b", "--on", "910B3", "--dies", "2", "--batch", "4", "--isl", "512", "--osl", "64")
+    told = moeplan(*words, "--set", "hbm=+50%", "--lang", "zh").stderr.splitlines()
+    assert "note: 910B3 是芯片 ascend-910b3：取系统 atlas-800t-a2；库中没有其他系统含有它" in told
+    assert "note: 假设的机器：hbm=+50%" in told
+    carried = moeplan("explain", "qwen3-8b", "--on", "atlas-850", *words[4:], "--lang", "zh").stderr
+    assert "移用于" in carried and "carried over" not in carried
 
 
 def test_json_and_csv_are_the_same_in_every_language(moeplan: Run) -> None:

@@ -172,11 +172,62 @@ def test_every_complete_config_is_held() -> None:
         ("mimo-v2-flash", 3),
         ("longcat-2.0", 3),
         ("qwen3.5-27b", 1),
+        ("qwen3-next-80b-a3b", 1),
         ("hy3", 1),
     ],
 )
 def test_draft_layers(name: str, drafts: int) -> None:
     assert read(CONFIGS / f"{name}.json").spec.num_nextn_predict_layers == drafts
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("deepseek-v4-pro", "1 draft layer: attention window alone, window 128 (compress_ratios); experts"),
+        ("step-3.5-flash", "window 512 (layer_types); dense feed-forward (moe_layers_enum)"),
+        ("glm-5.2", "chosen by an indexer (index_share_for_mtp_iteration)"),
+        ("glm-5.3-flash", "chosen by an indexer (index_share_for_mtp_iteration)"),
+        ("qwen3.5-27b", "24 query and 4 KV heads (the type's, the file does not say)"),
+        ("mimo-v2-flash", "window 128 (the type's, the file does not say); dense feed-forward (the type's"),
+        ("minimax-m2.5", "(as most layers, the file does not say)"),
+    ],
+)
+def test_what_a_draft_layer_is_and_by_which_key(name: str, says: str) -> None:
+    """By the collection V4's lists end with a ratio of 0, Step's with three windows, and MiMo's blocks are dense."""
+    told = [line for line in read(CONFIGS / f"{name}.json").notes if "draft layer" in line]
+    assert len(told) == 1 and says in told[0]
+
+
+def test_lists_that_go_on_past_the_last_layer_say_what_drafts_are(given) -> None:
+    v4 = config_of("deepseek-v4-pro")
+    v4["compress_ratios"][-1] = 4
+    assert given(v4).spec.draft_layer.attention == "ratio_4"
+    assert set(given(v4).spec.attentions) == {"ratio_4"}  # a window alone is nobody's then
+    step = config_of("step-3.5-flash")
+    step["layer_types"][45] = "full_attention"
+    step["moe_layers_enum"] += ",45"
+    model = given(step).spec
+    assert (model.draft_layer.attention, model.draft_group.feed_forward) == ("full", "moe")
+    mimo = config_of("mimo-v2-flash")
+    mimo["hybrid_layer_pattern"] += [0]
+    mimo["moe_layer_freq"] += [1]
+    model = given(mimo).spec
+    assert (model.draft_layer.attention, model.draft_group.feed_forward) == ("full", "moe")
+
+
+def test_without_drafts_nothing_is_kept_for_them(given) -> None:
+    model = given({**config_of("deepseek-v4-pro"), "num_nextn_predict_layers": 0}).spec
+    assert set(model.attentions) == {"ratio_4"} and model.draft_group.attention == "main"
+
+
+def test_choices_with_work_are_the_types_or_the_files_or_their_share(given) -> None:
+    config = config_of("longcat-2.0")
+    assert given(config).spec.experts.real_experts_per_tok == 8
+    assert given({**config, "moe_topk": 10}).spec.experts.real_experts_per_tok is None  # what is known is of 12
+    assert given({**config, "real_experts_per_tok": 9.5}).spec.experts.real_experts_per_tok == 9.5
+    for wrong in (0, 13, "8", True):
+        with pytest.raises(DataError, match="real_experts_per_tok: found .*; allowed: above 0, up to 12"):
+            given({**config, "real_experts_per_tok": wrong})
 
 
 def test_the_main_attention_is_the_most_frequent() -> None:
@@ -247,6 +298,7 @@ def test_layers_with_and_without_an_indexer_by_their_numbers(given) -> None:
     known = given(config)
     assert counts_of(known.spec)[0] == {"mla_dsa": 20, "mla_swa": 30}
     assert (known.spec.attention.sliding_window, known.spec.hc_mult) == (512, 4)
+    assert known.spec.attention_of(known.spec.draft_group).sliding_window == 2048
     assert "not counted: learned sink keys" in known.notes
 
 

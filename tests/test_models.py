@@ -320,7 +320,6 @@ UNSAID = "deepseek-v4.1-flash"
 BESIDE = {
     "glm-4.5": {"max_position_embeddings"},  # the config is that of 4.7
     "qwen3-235b-a22b": {"intermediate_size"},  # which no layer has
-    "qwen3-next-80b-a3b": {"num_nextn_predict_layers"},
 }
 
 
@@ -341,8 +340,14 @@ def test_files_say_what_configs_say(name: str) -> None:
     plain |= {"num_nextn_predict_layers", "tie_word_embeddings"}
     for key in plain - BESIDE.get(on_file.name, set()):
         assert getattr(on_file, key) == getattr(read, key), key
-    one, other = (m.experts and m.experts.model_dump(exclude={"real_experts_per_tok"}) for m in (on_file, read))
-    assert one == other
+    assert on_file.experts == read.experts
+    if on_file.shipped is not None:
+        assert read.shipped is not None
+        keys = {"experts", "others", "activations", "cache"}
+        assert on_file.shipped.model_dump(include=keys) == read.shipped.model_dump(include=keys)
+    if on_file.num_nextn_predict_layers:
+        drafts = [(m.attention_of(m.draft_group), m.draft_group.feed_forward) for m in (on_file, read)]
+        assert drafts[0] == drafts[1]
 
 
 # Counted again, from the sizes alone
@@ -417,7 +422,7 @@ def of_experts(e: ExpertsSpec, hidden: int) -> tuple[int, int, float]:
     narrow = e.routed_expert_hidden_size or hidden
     each = 3 * narrow * e.moe_intermediate_size
     beside = 3 * hidden * e.n_shared_experts * (e.shared_intermediate_size or e.moe_intermediate_size)
-    beside += hidden * (e.n_routed_experts + e.zero_expert_num)
+    beside += hidden * (e.n_routed_experts + e.zero_expert_num + e.shared_gate)
     beside += 2 * hidden * narrow if e.routed_expert_hidden_size else 0
     real = e.num_experts_per_tok * e.n_routed_experts / (e.n_routed_experts + e.zero_expert_num)
     return beside, e.n_routed_experts * each, (e.real_experts_per_tok or real) * each

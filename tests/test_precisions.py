@@ -53,6 +53,8 @@ BY_HAND = {
     "mxfp8": (33 / 32, 33 / 32, 33 / 32, "cube_fp8", 0),
     "mxfp4": (17 / 32, 17 / 32, 17 / 32, "cube_fp4", 0),
     "nvfp4": (9 / 16, 9 / 16, 9 / 16, "cube_fp4", 0),
+    "w4a16-experts": (2, 0.5 + 2 / 32, 2, "cube_bf16", 0),
+    "mxfp4-experts": (2, 17 / 32, 2, "cube_bf16", 0),
 }
 #: FLOP/s of one die as published: BF16, 8 bits, FP8, FP4; none where it has no such unit
 PUBLISHED = {
@@ -128,7 +130,7 @@ def test_bytes_of_experts_and_messages_of_one_layer(name: str) -> None:
     assert isclose(gate_up.resident_bytes, EXPERTS * 2 * HIDDEN * EXPERT * expert, rel_tol=1e-12)
     assert isclose(down.resident_bytes, EXPERTS * HIDDEN * EXPERT * expert, rel_tol=1e-12)
     assert gate_up.engine == engine
-    assert (down.unpacked is not None) == (name in ("w4a8", "w4a16"))
+    assert (down.unpacked is not None) == (name in ("w4a8", "w4a16", "w4a16-experts", "mxfp4-experts"))
     assert down.unpacked is None or isclose(down.unpacked, down.matrices * HIDDEN * EXPERT, rel_tol=1e-12)
     sent = op_of(ledger, "exchange.dispatch").exchange
     assert sent is not None
@@ -159,16 +161,17 @@ def test_every_system_allows_what_its_chip_has_keys_for(system: str) -> None:
 
 
 def test_the_910_has_no_fp8_and_no_fp4() -> None:
-    assert allowed_precisions(rates_of()) == ["w8a8", "bf16", "w4a8", "w4a16"]
+    assert allowed_precisions(rates_of()) == ["w8a8", "bf16", "w4a8", "w4a16", "w4a16-experts", "mxfp4-experts"]
     assert allowed_caches(rates_of()) == ["bf16", "int8"]
 
 
 LAYOUT = ("--dies", "32", "--batch", "32", "--isl", "4096", "--osl", "1024")
 REFUSED = {
     ("cloudmatrix384", "--precision", "fp8"): "precision: fp8, but die ascend-910c-752 has no FP8 unit; allowed: w8a8, "
-    "bf16, w4a8, w4a16; write --precision w8a8",
+    "bf16, w4a8, w4a16, w4a16-experts, mxfp4-experts; write --precision w8a8",
     ("cloudmatrix384", "--precision", "mxfp4"): "precision: mxfp4, but die ascend-910c-752 has no FP4 unit; allowed: "
-    "w8a8, bf16, w4a8, w4a16 (w4a8 and w4a16 hold weights in 4 bits and widen them); write --precision w8a8",
+    "w8a8, bf16, w4a8, w4a16, w4a16-experts, mxfp4-experts (w4a8, w4a16, w4a16-experts and mxfp4-experts hold weights "
+    "in 4 bits and widen them); write --precision w8a8",
     ("cloudmatrix384", "--kv", "fp8"): "kv_dtype: fp8, but die ascend-910c-752 has no FP8 unit; allowed: bf16, int8; "
     "write --kv int8",
     (
@@ -356,6 +359,47 @@ def test_the_memory_bill_of_gpt_oss_120b() -> None:
     assert weights_of("bf16", "gpt-oss-120b") == pytest.approx((experts + attention) * 2 + others, rel=1e-3)
 
 
+def as_stored(precision: str, name: str) -> float:
+    """Bytes of all weights of a model on one die, in the precision that its checkpoint has."""
+    model = catalog.load_model(name).spec
+    assert stored_otherwise(model, form_of(precision), rates_of("b200")) is None
+    assert stored_otherwise(model, form_of("w8a8"), rates_of("b200")) is not None
+    return weights_of(precision, name)
+
+
+@pytest.mark.parametrize(("name", "layers", "experts"), [("gpt-oss-120b", 36, 128), ("gpt-oss-20b", 24, 32)])
+def test_weights_of_gpt_oss_as_it_is_stored(name: str, layers: int, experts: int) -> None:
+    """By hand from the config: experts of 3 x 2880 x 2880 at 4.25 bits; attention, router and tables in BF16."""
+    routed = layers * experts * 3 * 2880 * 2880
+    attention = layers * 2880 * (64 * (64 + 8 + 8) + 64 * 64)
+    others = attention + 2 * 201088 * 2880 + layers * 2880 * experts
+    assert as_stored("mxfp4-experts", name) == pytest.approx(routed * 17 / 32 + others * 2, rel=1e-9)
+
+
+def test_weights_of_kimi_k2_5_as_it_is_stored() -> None:
+    """By hand from the config: 60 x 384 experts in INT4 by groups of 32, 4.5 bits; all else in BF16."""
+    routed = 60 * 384 * 3 * 7168 * 2048
+    attention = 61 * (7168 * 1536 + 1536 * 64 * 192 + 7168 * 576 + 512 * 64 * 256 + 64 * 128 * 7168)
+    others = attention + 60 * (3 * 7168 * 2048 + 7168 * 384) + 3 * 7168 * 18432 + 2 * 163840 * 7168
+    assert as_stored("w4a16-experts", "kimi-k2.5") == pytest.approx(routed * 9 / 16 + others * 2, rel=1e-9)
+
+
+def test_weights_of_kimi_k3_are_the_bytes_of_its_checkpoint() -> None:
+    """The index of its weights says 1,560,860,324,864 bytes, those of a vision encoder among them."""
+    assert as_stored("mxfp4-experts", "kimi-k3") == pytest.approx(1_560_860_324_864, rel=1e-3)
+
+
+def test_experts_stored_narrower_are_widened_once_where_they_are_read() -> None:
+    """The product is the one of BF16; what differs are bytes that are read and weights that are widened."""
+    ledger = ledger_of(family_of("mxfp4-experts"), catalog.load_model("gpt-oss-120b").spec)
+    plain = ledger_of(family_of("bf16"), catalog.load_model("gpt-oss-120b").spec)
+    for name in ("experts.gate_up", "experts.down"):
+        narrow, wide = op_of(ledger, name), op_of(plain, name)
+        assert (narrow.flop, narrow.engine, narrow.activation_bytes) == (wide.flop, wide.engine, wide.activation_bytes)
+        assert isclose(float(wide.weight_bytes) * 17 / 64, float(narrow.weight_bytes), rel_tol=1e-12)
+        assert isclose(float(narrow.unpacked or 0) * 2, float(wide.weight_bytes), rel_tol=1e-12)
+
+
 def shipped(experts: Any, others: Any, activations: Any) -> ModelSpec:
     spec = ShippedSpec(experts=experts, others=others, activations=activations, read_from="quantization_config")
     return catalog.load_model("deepseek-v3").spec.model_copy(update={"shipped": spec})
@@ -368,8 +412,12 @@ def test_a_checkpoint_stored_otherwise_is_told_where_the_die_has_its_precision()
     assert stored_otherwise(fp8, form_of("fp8"), rates_of("h200")) is None
     assert stored_otherwise(fp8, w8a8, rates_of()) is None  # a 910C cannot
     assert stored_otherwise(catalog.load_model("deepseek-v3").spec, w8a8, rates_of("h200")) is None
-    told = "stored in int4 (other weights bf16); this run computes w8a8; --precision w4a16 computes what is stored"
+    told = "stored in int4 (other weights bf16); this run computes w8a8; --precision w4a16-experts computes what is "
+    told += "stored"
     assert stored_otherwise(shipped("int4", "bf16", "bf16"), w8a8, rates_of()) == told
+    told = "stored in int4; this run computes w8a8; --precision w4a16 computes what is stored"
+    assert stored_otherwise(shipped("int4", "int4", "bf16"), w8a8, rates_of()) == told
+    assert stored_otherwise(shipped("mxfp4", "bf16", "bf16"), form_of("mxfp4-experts"), rates_of()) is None
     assert stored_otherwise(shipped("int4", "int8", "int8"), form_of("w8a8", "int4"), rates_of()) is None
 
 

@@ -116,8 +116,8 @@ def root(
             callback=_spoken,
             expose_value=False,
             envvar="MOEPLAN_LANG",
-            help="Language of what solve, explain, compare, compare-systems, what-if, validate, replay and report "
-            "show; the rest stays English.",
+            help="Language of what solve, explain, compare, compare-systems, what-if, validate, replay, report "
+            "and check show, and of remarks on machines; the rest stays English.",
         ),
     ] = None,
 ) -> None:

@@ -57,6 +57,7 @@ def command(
     kv: options.CacheOption = options.CachePrecision.bf16,
     precision: options.PrecisionOption = None,
     acceptance: options.AcceptanceOption = None,
+    stack: options.StackOption = None,
     engine: options.EngineOption = None,
     allow_scale_out: Annotated[
         bool, typer.Option("--allow-scale-out", help="Let an instance leave its supernode or server group.")
@@ -106,6 +107,7 @@ def command(
         serving=serving,
         kv=kv.value,
         acceptance=acceptance,
+        stack=stack,
         engine=engine,
         precision=precision,
         allow_scale_out=allow_scale_out or None,

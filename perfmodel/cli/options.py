@@ -177,7 +177,8 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         metavar="NAME",
-        help="w8a8, bf16, w4a8, w4a16, fp8, mxfp8, mxfp4 or nvfp4, as the die has units for. Default: w8a8, or what "
+        help="w8a8, bf16, w4a8, w4a16, fp8, mxfp8, mxfp4, nvfp4, w4a16-experts or mxfp4-experts, as the die has units "
+        "for. Default: w8a8, or what "
         "--with sets.",
     ),
 ]

@@ -98,6 +98,16 @@ def shared_ops(q: Quantities, family: Family, dims: Dims) -> Iterator[Op]:
     is one of its own.
     """
     parts = q.tp if family.splits_shared else 1
+    if dims.shared_gate:  # one column, whole on every die; no start of its own and no product with it: errs fast
+        yield linear(
+            "shared.gate",
+            rows=q.shared_tokens * parts,
+            inner=dims.hidden_size,
+            columns=1,
+            weight_element_bytes=BF16,
+            engine="cube_bf16",
+            kernels=0,
+        )
     yield from _gated(
         "shared",
         operator="matmul",

@@ -228,6 +228,8 @@ class Dims:
     zero_expert_num: Count = 0
     #: width of a shared expert; none where it is that of a routed one
     shared_intermediate_size: Count | None = None
+    #: whether a gate of its own, one column, scales the shared expert
+    shared_gate: bool = False
     #: width that tokens have among the experts; none where it is that of the model
     expert_hidden_size: Count | None = None
     #: streams of the residual; a number, as it decides which rows there are

@@ -31,6 +31,7 @@ def dims_of(model: ModelSpec) -> Dims:
         vocab_size=model.vocab_size,
         zero_expert_num=0 if experts is None else experts.zero_expert_num,
         shared_intermediate_size=None if experts is None else experts.shared_intermediate_size,
+        shared_gate=experts is not None and experts.shared_gate,
         expert_hidden_size=None if experts is None else experts.routed_expert_hidden_size,
         hc_mult=model.hc_mult,
         routes=experts is not None,

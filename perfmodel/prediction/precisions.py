@@ -37,7 +37,7 @@ def precision_faults(precision: str, kv_dtype: str, expert_weights: str, rates: 
     if (reason := lacking_unit(form, rates)) is not None:
         allowed = allowed_precisions(rates)
         widened = [name for name in allowed if PRECISIONS[name].widens_experts]
-        narrow = f" ({' and '.join(widened)} hold weights in 4 bits and widen them)" if form.unit == "fp4" else ""
+        narrow = f" ({_listed(widened)} hold weights in 4 bits and widen them)" if form.unit == "fp4" else ""
         faults.append(
             f"precision: {form.name}, but die {rates.die} {reason}; allowed: {', '.join(allowed)}{narrow}; write "
             f"--precision {allowed[0]}"
@@ -50,10 +50,15 @@ def precision_faults(precision: str, kv_dtype: str, expert_weights: str, rates: 
     return faults
 
 
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
 def stored_otherwise(model: ModelSpec, form: PrecisionForm, rates: Rates) -> str | None:
     """Return a remark where a model's checkpoint is stored in a precision that the die has and the run is in another.
 
-    Experts and activations decide: other weights are told as they are stored.
+    Experts and activations decide; of precisions that have both, those with other weights as they are stored too,
+    where there are any.
     """
     shipped = model.shipped
     if shipped is None:
@@ -63,6 +68,8 @@ def stored_otherwise(model: ModelSpec, form: PrecisionForm, rates: Rates) -> str
         for one in PRECISIONS.values()
         if one.experts.name.partition("_")[0] == shipped.experts and one.activations.name == shipped.activations
     ]
+    exact = [one for one in stored if one.weights.name.partition("_")[0] == shipped.others]
+    stored = exact or stored
     if form in stored or not any(lacking_unit(one, rates) is None for one in stored):
         return None
     apart = "" if shipped.others == shipped.experts else f" (other weights {shipped.others})"

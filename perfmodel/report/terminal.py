@@ -77,8 +77,8 @@ class Terminal:
             write(RENDERERS[self.format](document, width))
 
     def remark(self, text: str) -> None:
-        """Write a remark to stderr."""
-        LOG.info(text)
+        """Write a remark to stderr, in another language where the glossary has it."""
+        LOG.info(VOICE.say(text))
 
 
 class _ToStderr(logging.Handler):

@@ -65,11 +65,11 @@ SCALE_SLOT_BYTES = 512  # a dispatched token in 8 bits carries its scale in a sl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionForm:
-    """One precision, component by component."""
+    """One precision, component by component; router, embedding and head are in BF16 in all of them."""
 
     name: str
     title: str
-    #: weights of linear layers, weights of routed experts, and what comes into their products
+    #: weights of attention, dense and shared feed-forward; of routed experts; and what comes into their products
     weights: Form
     experts: Form
     activations: Form
@@ -97,8 +97,14 @@ class PrecisionForm:
 
     @property
     def scaled_forms(self) -> tuple[str, ...]:
-        """Forms whose scales its unit has to take."""
-        forms = (self.weights, self.experts, self.activations)
+        """Forms whose scales its unit has to take; those of weights that are widened before are taken off there.
+
+        >>> PRECISIONS["mxfp4"].scaled_forms, PRECISIONS["mxfp4-experts"].scaled_forms
+        (('mxfp4',), ())
+        """
+        weights = () if self.widens_weights else (self.weights,)
+        experts = () if self.widens_experts else (self.experts,)
+        forms = (*weights, *experts, self.activations)
         return tuple(dict.fromkeys(form.name for form in forms if form.scaled_in_unit))
 
 
@@ -137,6 +143,22 @@ PRECISIONS: dict[str, PrecisionForm] = {
         _of("mxfp8", "FP8 in blocks of 32", FORMS["mxfp8"], "fp8"),
         _of("mxfp4", "FP4 in blocks of 32, weights and activations", FORMS["mxfp4"], "fp4"),
         _of("nvfp4", "FP4 in blocks of 16, weights and activations", FORMS["nvfp4"], "fp4"),
+        # Kimi-K2-Thinking and K2.5 as they are stored: attention, dense and shared feed-forward are on the ignore list
+        _of(
+            "w4a16-experts",
+            "experts in INT4, widened to BF16; all else in BF16",
+            FORMS["bf16"],
+            "bf16",
+            experts=FORMS["int4_of_groups"],
+        ),
+        # gpt-oss and Kimi-K3 as they are stored
+        _of(
+            "mxfp4-experts",
+            "experts in FP4 in blocks of 32, widened to BF16; all else in BF16",
+            FORMS["bf16"],
+            "bf16",
+            experts=FORMS["mxfp4"],
+        ),
     )
 }
 USUAL = next(iter(PRECISIONS))

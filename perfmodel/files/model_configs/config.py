@@ -223,6 +223,17 @@ class Config:
             items.append(allowed[item])
         return items
 
+    def past(self, concept: str, layers: int) -> Any:
+        """Return the first item of a list that comes after those of all layers; None where there is none."""
+        found = self.find(concept)
+        return found[1][layers] if found is not None and isinstance(found[1], list) and len(found[1]) > layers else None
+
+    def numbers(self, concept: str) -> list[Any] | None:
+        """Return the numbers of layers that are listed, those of draft layers among them; None where none are."""
+        found = self.find(concept)
+        value = found and (_numbers(found[1]) if isinstance(found[1], str) else found[1])
+        return value if isinstance(value, list) else None
+
     def ids(self, concept: str, layers: int, *, first: int = 0) -> list[int] | None:
         """Return a list of numbers of layers, counted from ``first``; None where there is none, or not such a one."""
         found = self.find(concept)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+from perfmodel.files.document import shown
 from perfmodel.files.model_configs.config import Config, keys
 
 #: of each layer, whether its tokens are routed to experts
@@ -114,6 +115,8 @@ def experts_of(config: Config) -> dict[str, Any]:
         "n_group": groups,
         "topk_group": top_groups,
     }
+    if found["zero_expert_num"]:
+        found["real_experts_per_tok"] = _real(config, per_token)
     if shared and shared_width and shared_width != width:
         found["shared_intermediate_size"] = shared_width
     if shared and config.means.get("shared_gate"):
@@ -121,3 +124,21 @@ def experts_of(config: Config) -> dict[str, Any]:
     if routed := config.count("routed_width"):
         found["routed_expert_hidden_size"] = routed
     return found
+
+
+def _real(config: Config, per_token: int) -> float | None:
+    """Return how many of a token's choices have work: as stated, as the type is known, or unknown."""
+    found = config.find("real_per_token")
+    if found is not None:
+        key, value = found
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= per_token:
+            return float(value)
+        config.fault(key, f"found {shown(str(value))}; allowed: above 0, up to {per_token}; correct it")
+        return None
+    known = config.means.get("real_experts", {}).get(per_token)
+    zero = config.key_of("zero_experts")
+    if known is None:
+        config.taken["real_per_token"] = f"as many of {per_token} as experts are of all choices ({zero})"
+        return None
+    config.taken["real_per_token"] = f"{known} of {per_token} on average (the type's, beside {zero})"
+    return float(known)

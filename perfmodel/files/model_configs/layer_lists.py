@@ -28,7 +28,8 @@ class Kind:
 
 
 FULL, WINDOW, CHUNKED, LINEAR, SPARSE = map(Kind, ("full", "window", "chunked", "linear", "sparse"))
-_WORDS = {kind.word: kind for kind in (FULL, WINDOW, CHUNKED, LINEAR, SPARSE)}
+#: kinds without a size, by their words
+KINDS = {kind.word: kind for kind in (FULL, WINDOW, CHUNKED, LINEAR, SPARSE)}
 
 
 def kinds_of(config: Config, layers: int) -> list[Kind]:
@@ -49,7 +50,8 @@ def kinds_of(config: Config, layers: int) -> list[Kind]:
     return _windows(config, _sparse(config, kinds, chosen=any(kind == SPARSE for kind in kinds)))
 
 
-def _layer_types(config: Config, layers: int) -> list[Kind] | None:
+def layer_words(config: Config) -> dict[str, Kind]:
+    """Return the kind of attention that each word of a list of layers is in this config."""
     rates = {"csa": 0, "hca": 0}
     found = config.find("rates")
     if found is not None:
@@ -65,8 +67,12 @@ def _layer_types(config: Config, layers: int) -> list[Kind] | None:
             if rates[short]:
                 words[word] = Kind("compressed", rates[short])
         else:
-            words[word] = Kind("compressed") if compressed and short == "window" else _WORDS[short]
-    return config.listed("layer_types", layers, words)
+            words[word] = Kind("compressed") if compressed and short == "window" else KINDS[short]
+    return words
+
+
+def _layer_types(config: Config, layers: int) -> list[Kind] | None:
+    return config.listed("layer_types", layers, layer_words(config))
 
 
 def _ratios(config: Config, layers: int) -> list[Kind] | None:
@@ -172,7 +178,7 @@ def _pattern(config: Config, layers: int) -> list[Kind]:
     """Return kinds where the file lists none: the type's, or those of a window, or all alike."""
     if (words := config.means.get("pattern")) is not None and not (words[0] == "chunked" and not config.has("chunk")):
         config.taken["layer_types"] = f"{', '.join(words)} in turn (the type's, the file lists none)"
-        return [_WORDS[words[layer % len(words)]] for layer in range(layers)]
+        return [KINDS[words[layer % len(words)]] for layer in range(layers)]
     window, uses = config.count("window"), config.flag("uses_window")
     if window is None or uses is False or config.has("output_rank"):
         return [FULL] * layers

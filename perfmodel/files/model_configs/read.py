@@ -11,6 +11,7 @@ from perfmodel.files.document import Place, shown
 from perfmodel.files.folders import as_path, file_name
 from perfmodel.files.model_configs.attentions import attention_of
 from perfmodel.files.model_configs.config import HOW, MOST_LAYERS, Config, cut, is_like, keys
+from perfmodel.files.model_configs.drafts import Draft, draft_of
 from perfmodel.files.model_configs.feed_forward import ROUTED, experts_of, routed_layers
 from perfmodel.files.model_configs.layer_lists import Kind, kinds_of
 from perfmodel.files.model_configs.stored import shipped_of
@@ -43,16 +44,20 @@ def read_config(reader: Reader, data: Mapping[str, Any]) -> Known[ModelSpec]:
     routed = routed_layers(config, layers)
     kinds = kinds_of(config, layers * sublayers)
     each = _each(kinds, routed, sublayers)
-    stated = _stated(config, each)
-    attentions = _attentions(config, kinds, stated["hidden_size"])
+    drafts = _drafts(config)
+    draft = draft_of(config, kinds, routed, layers)
+    stated = _stated(config, each, drafts, draft)
+    known = [*kinds, draft.kind] if drafts else kinds
+    attentions = _attentions(config, known, stated["hidden_size"])
     shipped = shipped_of(config)
     unused = _unused(config)
     reader.finish()
-    names = _names(kinds)
-    spec = _spec(
-        reader, {**stated, **_grouped(each, names, attentions, dense_first=sublayers == 1), "shipped": shipped}
-    )
-    notes, details = _notes(config, spec, kinds, names, unused)
+    names = _names(kinds, known)
+    found = {**stated, **_grouped(each, names, attentions, dense_first=sublayers == 1), "shipped": shipped}
+    if drafts:
+        found["draft_layer"] = _draft_layer(draft, names, routed)
+    spec = _spec(reader, found)
+    notes, details = _notes(config, spec, kinds, names, unused, draft)
     return Known(spec=spec, figures={}, word=as_path(path), file=file_name(path), notes=notes, details=details)
 
 
@@ -92,20 +97,20 @@ def _each(kinds: Sequence[Kind], routed: Sequence[bool], sublayers: int) -> list
     return [(kind, beside[routed[i // sublayers] and i % sublayers == 0]) for i, kind in enumerate(kinds)]
 
 
-def _stated(config: Config, each: Sequence[Layer]) -> dict[str, Any]:
+def _stated(config: Config, each: Sequence[Layer], drafts: int, draft: Draft) -> dict[str, Any]:
     """Return the keys of a model that are no layers."""
     found: dict[str, Any] = {
         "num_hidden_layers": len(each),
         "hidden_size": config.needed("width"),
         "vocab_size": config.needed("vocabulary"),
         "max_position_embeddings": _context(config),
-        "num_nextn_predict_layers": _drafts(config),
+        "num_nextn_predict_layers": drafts,
         "tie_word_embeddings": bool(config.flag("tied")),
         "hc_mult": _streams(config),
         **_called(config),
     }
     forms = {feed_forward for _, feed_forward in each}
-    if forms != {"moe"}:
+    if forms != {"moe"} or (drafts and draft.feed_forward == "dense"):
         found["intermediate_size"] = config.needed("dense_width", " by layers with a dense feed-forward")
     else:
         config.asked.update(config.spellings("dense_width"))
@@ -169,10 +174,17 @@ def _called(config: Config) -> dict[str, Any]:
     }
 
 
-def _names(kinds: Sequence[Kind]) -> dict[Kind, str]:
-    """Return what each kind of attention is called: the most frequent is the main one."""
+def _names(kinds: Sequence[Kind], known: Sequence[Kind]) -> dict[Kind, str]:
+    """Return what each kind of attention that is known is called: the most frequent of layers is the main one."""
     main = Counter(kinds).most_common(1)[0][0]
-    return {kind: MAIN if kind == main else kind.name for kind in dict.fromkeys(kinds)}
+    return {kind: MAIN if kind == main else kind.name for kind in dict.fromkeys(known)}
+
+
+def _draft_layer(draft: Draft, names: dict[Kind, str], routed: Sequence[bool]) -> dict[str, str]:
+    """Return the keys of a draft layer that are not those it has unless told."""
+    found = {} if names[draft.kind] == MAIN else {"attention": names[draft.kind]}
+    usual = "moe" if any(routed) else "dense"
+    return found if draft.feed_forward == usual else {**found, "feed_forward": draft.feed_forward}
 
 
 def _grouped(
@@ -225,7 +237,12 @@ def _unused(config: Config) -> list[str]:
 
 
 def _notes(
-    config: Config, spec: ModelSpec, kinds: Sequence[Kind], names: dict[Kind, str], unused: Sequence[str]
+    config: Config,
+    spec: ModelSpec,
+    kinds: Sequence[Kind],
+    names: dict[Kind, str],
+    unused: Sequence[str],
+    draft: Draft,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what was read and inferred in few lines, and the rest of it."""
     file = config.reader.path.name
@@ -235,6 +252,7 @@ def _notes(
         "" if known else f"; model_type {cut(config.type_word or 'none')} is not known, all that follows is inferred"
     )
     lines = [f"{file}: {form}{type_}", *_of_attention(config, spec, kinds, names), _of_layers(config, spec)]
+    lines += [_of_draft(spec, draft)] if spec.num_nextn_predict_layers else []
     lines += [f"context: {text}" for concept, text in config.taken.items() if concept == "context"]
     lines.append(_of_stored(spec.shipped))
     cost = {words for key in unused for pattern, words in keys("uncounted").items() if is_like(key, [pattern])}
@@ -258,10 +276,10 @@ def _notes(
 def _of_attention(config: Config, spec: ModelSpec, kinds: Sequence[Kind], names: dict[Kind, str]) -> list[str]:
     counts = Counter(kinds)
     parts = []
-    for kind, name in names.items():
-        attention = spec.attention if name == MAIN else spec.attentions[name]
-        parts.append(f"{_in_words(attention)} on {counts[kind]}" if len(names) > 1 else _in_words(attention))
-    sources = [config.stated[one] for one in _LISTS if one in config.stated and len(names) > 1]
+    for kind in counts:
+        attention = spec.attention_called(names[kind])
+        parts.append(f"{_in_words(attention)} on {counts[kind]}" if len(counts) > 1 else _in_words(attention))
+    sources = [config.stated[one] for one in _LISTS if one in config.stated and len(counts) > 1]
     by = f" (by {', '.join(dict.fromkeys(sources))})" if sources else ""
     if "layer_types" in config.taken:
         by = " (as the type has them, the file lists none)"
@@ -308,12 +326,20 @@ def _of_layers(config: Config, spec: ModelSpec) -> str:
     if experts is not None:
         shared = f", {experts.n_shared_experts} shared" if experts.n_shared_experts else ""
         zero = f", {experts.zero_expert_num} without weights" if experts.zero_expert_num else ""
+        if experts.real_experts_per_tok is not None:
+            zero += f" (work falls on {experts.real_experts_per_tok:g} of {experts.num_experts_per_tok} on average)"
         text += (
             f"; {experts.n_routed_experts} experts ({config.key_of('experts')}), {experts.num_experts_per_tok} a "
             f"token, width {experts.moe_intermediate_size} ({config.key_of('expert_width')}){shared}{zero}"
         )
-    drafts = spec.num_nextn_predict_layers
-    return f"{text}; {drafts or 'no'} draft layer{'' if drafts == 1 else 's'}"
+    return text if spec.num_nextn_predict_layers else f"{text}; no draft layers"
+
+
+def _of_draft(spec: ModelSpec, draft: Draft) -> str:
+    count, group = spec.num_nextn_predict_layers, spec.draft_group
+    parts = [f"attention {_in_words(spec.attention_of(group))} ({draft.kind_by})"]
+    parts.append(f"{'experts' if group.has_experts else 'dense feed-forward'} ({draft.feed_forward_by})")
+    return f"{count} draft layer{'s' * (count > 1)}: {'; '.join(parts)}"
 
 
 def _of_stored(shipped: ShippedSpec | None) -> str:
