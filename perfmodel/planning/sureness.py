@@ -1,0 +1,280 @@
+"""What being sure needs: the best plan that meets every limit at once with a chance, found beside the predicted one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from perfmodel.planning.request import PlanRequest, most_servers
+from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.prediction.deployment_uncertainty import deployment_intervals, with_prefill_between
+from perfmodel.prediction.sureness import chance_of_all, margin, margins, met_at_once
+from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, Values, pool_intervals, sampled_rates
+from perfmodel.solver.both_pools import deployment
+from perfmodel.solver.given_layouts import Given
+from perfmodel.solver.join import Join
+from perfmodel.solver.reference import reference_pools
+from perfmodel.solver.request import Cases, Margins, SearchRequest
+from perfmodel.solver.solution import Beside, Solution, Status
+from perfmodel.solver.solve import solve, solve_beside
+from perfmodel.specs.deployment import Phase
+from perfmodel.supply.rates import Rates
+
+SURE = 0.9  # chance of all limits at once that the plain question is answered for besides
+#: margins on the step of decode, over that of the reference: the steps of other layouts are a little more or less sure
+NEAR = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04)
+LOOKED_AT = 12  # joins of each pair of margins whose own chance is worked out, at most
+TIGHTENINGS, LONGER = 5, 1.03  # of the margins in search of the lowest TPOT
+LOWER = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # chances tried where none reaches what is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Doubt:
+    """Samples of the machines of a request, drawn once; steps of a layout are evaluated once."""
+
+    request: PlanRequest
+    _sampled: dict[Phase, tuple[Rates, Values]] = field(default_factory=dict)
+    _pools: dict[object, PoolIntervals] = field(default_factory=dict)
+
+    def pool(self, phase: Phase, plan: PoolPlan) -> PoolIntervals:
+        """Return how sure the step of an instance is."""
+        machine, case = self.request.machines[phase], self.request.cases[phase]
+        if phase not in self._sampled:
+            self._sampled[phase] = sampled_rates(machine, "service", phase, case.model)
+        key = phase, repr(plan.layout), plan.family
+        if key not in self._pools:
+            sampled = self._sampled[phase]
+            self._pools[key] = pool_intervals(machine, plan.layout, plan.family, case, sampled=sampled)
+        return self._pools[key]
+
+    def of(self, best: Deployment) -> tuple[PoolIntervals, DeploymentIntervals]:
+        """Return how sure TPOT, TTFT and the rate of a deployment are; decode's steps with prefill between if mixed."""
+        prefill = self.pool("prefill", best.prefill)
+        decode = with_prefill_between(best, prefill, self.pool("decode", best.decode))
+        search = self.request.search
+        case = self.request.cases["prefill"]
+        return decode, deployment_intervals(best, prefill, decode, case, search.utilisation, search.rate)
+
+    def chance(self, best: Deployment) -> float:
+        """Return the chance that a deployment meets every limit of the request at once."""
+        targets, rate = self.request.search.targets, self.request.search.rate
+        return chance_of_all(met_at_once(best, *self.of(best), tpot=targets.tpot, ttft=targets.ttft, rate=rate))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """A plan with the chance that it meets every limit at once, and the request that it was found for."""
+
+    join: Join
+    request: SearchRequest
+    deployment: Deployment
+    chance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SurePlan:
+    """The best plan that meets every limit at once with a chance, beside the best by the prediction.
+
+    Where no plan of the budget does, it is the one of the highest chance that was found.
+    """
+
+    #: chance of all limits at once that was asked for, and that the plan has
+    confidence: float
+    chance: float
+    deployment: Deployment
+    cards: int
+    servers: int
+    #: predicted requests a second
+    requests_per_s: float
+    #: cards more than the best by the prediction, and relative change of the requests a second
+    more_cards: int
+    rate_change: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the plan has the chance that was asked for."""
+        return self.chance >= self.confidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Found:
+    """What was searched: the best plan by the prediction, and the plan that meets all limits with a chance."""
+
+    predicted: Solution
+    #: the plan of at least the chance asked for, else of the highest that was found; none where it was not asked
+    candidate: Candidate | None = None
+    sure: SurePlan | None = None
+
+
+def searched_surely(request: PlanRequest, doubt: Doubt, confidence: float, given: Sequence[Given] = ()) -> Found:
+    """Return the best plan by the prediction, and the best with a chance to meet every limit at once.
+
+    Both come from one pass over the space.  Only where no plan has the chance, a second pass looks for the highest.
+    """
+    asked, case = sure_requests(request, doubt, confidence), request.cases["prefill"]
+    predicted = solve(request.case, request.search, case, given, asked)
+    best = predicted.best
+    if best is None or not asked:
+        return Found(predicted=predicted)
+    assert predicted.finalists is not None
+    own = Candidate(join=predicted.finalists.best, request=request.search, deployment=best, chance=doubt.chance(best))
+    if own.chance >= confidence:
+        candidate: Candidate = own
+    else:
+        candidate = chosen_of(predicted.beside, doubt, confidence) or likeliest(request, doubt, own)
+    return Found(predicted=predicted, candidate=candidate, sure=sure_plan(candidate, best, request, confidence))
+
+
+def sure_requests(request: PlanRequest, doubt: Doubt, confidence: float) -> tuple[SearchRequest, ...]:
+    """Return what is searched for a plan that meets every limit at once with a chance: limits with margins.
+
+    A limit that is met by steps ``margin`` times as long as predicted is met in every sample whose step is no longer.
+    The samples of a step over its prediction differ little from layout to layout, since what the model leaves out
+    moves all alike; so the margins are read from the samples of one instance of either pool, and each pair of them
+    turns a chance into limits for every candidate.  Nothing where no such instance is there, where no limit can be
+    missed, and for the lowest TPOT.
+    """
+    search = request.search
+    targets = search.targets
+    if search.objective == "tpot" or (targets.tpot is None and targets.ttft is None and search.rate is None):
+        return ()
+    reference = reference_pools(Cases(prefill=request.cases["prefill"], decode=request.cases["decode"]), search)
+    if reference is None:
+        return ()
+    prefill, decode = doubt.pool("prefill", reference[0]).relative, doubt.pool("decode", reference[1]).relative
+    return tuple(_with_margins(request, *pair) for pair in _pairs(request, prefill, decode, (confidence,)))
+
+
+def _pairs(
+    request: PlanRequest, prefill: Values, decode: Values, chances: Iterable[float]
+) -> list[tuple[float, float]]:
+    """Return margins of prefill and decode for some chances: prefill has none where TPOT is the only limit."""
+    search = request.search
+    found: list[tuple[float, float]] = []
+    for chance in chances:
+        if search.rate is None and search.targets.ttft is None:
+            found += [(1.0, max(1.0, margin(decode, chance) * near)) for near in NEAR]
+        else:
+            found += margins(prefill, decode, chance)
+    return list(dict.fromkeys(found))
+
+
+def _with_margins(request: PlanRequest, prefill: float, decode: float) -> SearchRequest:
+    """Return what is searched with margins; up to the whole system where no budget was given."""
+    search, run = request.search, request.run
+    tpot = None if search.targets.tpot is None else search.targets.tpot / decode
+    servers, own = search.servers, search.prefill_servers
+    if run.cards is None:
+        servers = max(servers, most_servers(request.cases["decode"].rates))
+    if run.prefill_cards is None and own is not None:
+        own = max(own, most_servers(request.cases["prefill"].rates))
+    return replace(
+        search,
+        targets=search.targets.model_copy(update={"tpot": tpot}),
+        margins=Margins(prefill=prefill, decode=decode),
+        servers=servers,
+        prefill_servers=own,
+    )
+
+
+def chosen_of(found: Sequence[Beside], doubt: Doubt, confidence: float) -> Candidate | None:
+    """Return the best plan whose own chance to meet every limit at once is at least ``confidence``; none if none has.
+
+    The whole space was searched under each pair of margins, as exactly as for the prediction: joins come the best
+    first.  The chance of each that is looked at is worked out from all samples of its own layouts, so what is returned
+    has it; joins that come before and fall short are passed over.  Not claimed is that no other plan is better: one
+    whose steps are surer than those of the reference may need less than any pair leaves it, or come after
+    ``LOOKED_AT`` others of its pair.  So it errs towards more cards, or a lower rate, by at most what one step
+    between pairs of margins makes.
+    """
+    tried = sorted(
+        ((join.key, place, join) for place, one in enumerate(found) for join in one.joins[:LOOKED_AT]),
+        key=lambda one: one[:2],
+    )
+    for _, place, join in tried:
+        candidate = _candidate(found[place], join, doubt)
+        if candidate.chance >= confidence:
+            return candidate
+    return None
+
+
+def _candidate(beside: Beside, join: Join, doubt: Doubt) -> Candidate:
+    least = beside.least(join)
+    plan = deployment(least, beside.cases, beside.request.utilisation)
+    return Candidate(join=least, request=beside.request, deployment=plan, chance=doubt.chance(plan))
+
+
+def likeliest(request: PlanRequest, doubt: Doubt, best: Candidate) -> Candidate:
+    """Return the plan of the highest chance to meet every limit at once that is found, the given one or another.
+
+    Margins of lower and lower chances are searched in one more pass.  The chance is the plan's own; a higher one may
+    be there within the step of ``LOWER``.
+    """
+    plan = best.deployment
+    prefill, decode = doubt.pool("prefill", plan.prefill).relative, doubt.pool("decode", plan.decode).relative
+    search = request.search
+    asked = tuple(_with_margins(request, *pair) for pair in _pairs(request, prefill, decode, LOWER)[::2])
+    found = solve_beside(request.case, search, asked, request.cases["prefill"])
+    each = [_candidate(one, one.joins[0], doubt) for one in found if one.joins]
+    return max((best, *each), key=lambda one: one.chance)
+
+
+def sure_plan(candidate: Candidate, best: Deployment, request: PlanRequest, confidence: float) -> SurePlan:
+    """Return a candidate as it stands beside the best plan by the prediction."""
+
+    def cards(plan: Deployment) -> int:
+        return sum(int(count * request.cases[phase].rates.packages_per_server) for phase, count in plan.servers.items())
+
+    plan = candidate.deployment
+    return SurePlan(
+        confidence=confidence,
+        chance=candidate.chance,
+        deployment=plan,
+        cards=cards(plan),
+        servers=plan.servers_used,
+        requests_per_s=plan.requests_per_s,
+        more_cards=cards(plan) - cards(best),
+        rate_change=plan.requests_per_s / best.requests_per_s - 1,
+    )
+
+
+def surely(request: PlanRequest, doubt: Doubt, confidence: float) -> tuple[Solution, SurePlan | None]:
+    """Return the best plan that meets every limit at once with a chance as the answer, its rivals beside it.
+
+    Where no plan does, the answer is infeasible and its plan the one of the highest chance that was found.
+    """
+    if request.search.objective == "tpot":
+        return fastest_surely(request, doubt, confidence), None
+    found = searched_surely(request, doubt, confidence)
+    chosen = found.candidate
+    if chosen is None:
+        return solve(request.case, request.search, request.cases["prefill"], request.given), None
+    own = chosen.request is request.search
+    solution = solve(
+        request.case,
+        chosen.request,
+        request.cases["prefill"],
+        request.given,
+        chosen=None if own else chosen.join,
+    )
+    return (solution if chosen.chance >= confidence else replace(solution, status=Status.INFEASIBLE)), found.sure
+
+
+def fastest_surely(request: PlanRequest, doubt: Doubt, confidence: float) -> Solution:
+    """Return the lowest TPOT whose plan meets every limit at once with a chance.
+
+    Margins are read from the plan found, and lengthened until the next plan found has the chance; one pair of margins
+    is tried at a time, so it errs towards a longer TPOT.  Infeasible where no plan was found so.
+    """
+    search, longer = request.search, 1.0
+    solution = plain = solve(request.case, search, request.cases["prefill"], request.given)
+    for _ in range(TIGHTENINGS):
+        best = solution.best
+        if best is None or doubt.chance(best) >= confidence:
+            break
+        prefill, decode = doubt.pool("prefill", best.prefill).relative, doubt.pool("decode", best.decode).relative
+        pairs = _pairs(request, prefill, decode, (confidence,))
+        pair = pairs[len(pairs) // 2]
+        search = _with_margins(request, max(1.0, pair[0] * longer), pair[1] * longer)
+        solution, longer = solve(request.case, search, request.cases["prefill"], request.given), longer * LONGER
+    if solution.best is not None and doubt.chance(solution.best) >= confidence:
+        return solution
+    return replace(plain if solution.best is None else solution, status=Status.INFEASIBLE)
