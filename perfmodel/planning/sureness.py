@@ -12,6 +12,7 @@ from perfmodel.solver.both_pools import deployment
 from perfmodel.solver.given_layouts import Given
 from perfmodel.solver.join import Join
 from perfmodel.solver.reference import reference_pools
+from perfmodel.solver.refined import refined
 from perfmodel.solver.request import Cases, Margins, SearchRequest
 from perfmodel.solver.solution import Beside, Solution, Status
 from perfmodel.solver.solve import solve, solve_beside
@@ -20,7 +21,11 @@ from perfmodel.supply.rates import Rates
 
 SURE = 0.9  # chance of all limits at once that the plain question is answered for besides
 #: margins on the step of decode, over that of the reference: the steps of other layouts are a little more or less sure
-NEAR = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04)
+NEAR = (0.95, 0.98, 1.0, 1.03)
+#: parts of what may be missed that are left to decode: in the search, and for a plan that was found
+PARTS = (0.1, 0.3, 0.45, 0.6, 0.75, 0.9)
+FINE = tuple(step / 20 for step in range(1, 20))
+REFINED = 4  # decode instances that are tried with margins of their own
 LOOKED_AT = 12  # joins of each pair of margins whose own chance is worked out, at most
 TIGHTENINGS, LONGER = 5, 1.03  # of the margins in search of the lowest TPOT
 LOWER = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # chances tried where none reaches what is asked for
@@ -119,7 +124,7 @@ def searched_surely(request: PlanRequest, doubt: Doubt, confidence: float, given
     if own.chance >= confidence:
         candidate: Candidate = own
     else:
-        candidate = chosen_of(predicted.beside, doubt, confidence) or likeliest(request, doubt, own)
+        candidate = _sure(predicted, request, doubt, confidence) or likeliest(request, doubt, own)
     return Found(predicted=predicted, candidate=candidate, sure=sure_plan(candidate, best, request, confidence))
 
 
@@ -144,7 +149,7 @@ def sure_requests(request: PlanRequest, doubt: Doubt, confidence: float) -> tupl
 
 
 def _pairs(
-    request: PlanRequest, prefill: Values, decode: Values, chances: Iterable[float]
+    request: PlanRequest, prefill: Values, decode: Values, chances: Iterable[float], parts: Sequence[float] = PARTS
 ) -> list[tuple[float, float]]:
     """Return margins of prefill and decode for some chances: prefill has none where TPOT is the only limit."""
     search = request.search
@@ -153,7 +158,7 @@ def _pairs(
         if search.rate is None and search.targets.ttft is None:
             found += [(1.0, max(1.0, margin(decode, chance) * near)) for near in NEAR]
         else:
-            found += margins(prefill, decode, chance)
+            found += margins(prefill, decode, chance, parts)
     return list(dict.fromkeys(found))
 
 
@@ -175,15 +180,32 @@ def _with_margins(request: PlanRequest, prefill: float, decode: float) -> Search
     )
 
 
+def _sure(predicted: Solution, request: PlanRequest, doubt: Doubt, confidence: float) -> Candidate | None:
+    """Return the best plan with a chance to meet every limit, its structure tried with margins of its own."""
+    found, lines = predicted.beside, predicted.finalists
+    first = chosen_of(found, doubt, confidence)
+    if first is None or lines is None:
+        return first
+    leading = sorted((one.joins[0] for one in found if one.joins), key=lambda join: join.key)
+    different = {join.decode.key: join for join in reversed([first.join, *leading])}
+    tried: list[Beside] = []
+    for join in list(reversed(different.values()))[:REFINED]:
+        prefill = doubt.pool("prefill", join.prefill.plan(request.cases["prefill"])).relative
+        decode = doubt.pool("decode", join.decode.plan(request.case)).relative
+        asked = [_with_margins(request, *pair) for pair in _pairs(request, prefill, decode, (confidence,), FINE)]
+        tried += refined(join, lines.columns, lines.cases, asked)
+    other = chosen_of(tried, doubt, confidence)
+    return other if other is not None and other.join.key[:2] < first.join.key[:2] else first
+
+
 def chosen_of(found: Sequence[Beside], doubt: Doubt, confidence: float) -> Candidate | None:
     """Return the best plan whose own chance to meet every limit at once is at least ``confidence``; none if none has.
 
     The whole space was searched under each pair of margins, as exactly as for the prediction: joins come the best
     first.  The chance of each that is looked at is worked out from all samples of its own layouts, so what is returned
     has it; joins that come before and fall short are passed over.  Not claimed is that no other plan is better: one
-    whose steps are surer than those of the reference may need less than any pair leaves it, or come after
-    ``LOOKED_AT`` others of its pair.  So it errs towards more cards, or a lower rate, by at most what one step
-    between pairs of margins makes.
+    whose steps are surer than those of the reference may need less than any pair leaves it, lie between two pairs, or
+    come after ``LOOKED_AT`` others of its pair.  So it errs towards more cards, or a lower rate.
     """
     tried = sorted(
         ((join.key, place, join) for place, one in enumerate(found) for join in one.joins[:LOOKED_AT]),

@@ -17,9 +17,6 @@ Word = Literal["met", "likely", "missed"]
 #: what stands for the word in a table
 MARKS: dict[Word, str] = {"met": "✓", "likely": "~", "missed": "✗"}
 
-# where a step may run over its margin at all, the part of that which is left to decode; the rest is left to prefill
-PARTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
-
 
 def verdict_of(met: bool, chance: float | None) -> Word:
     """Return whether a limit is met in a word: by its chance where there is one, else by the prediction.
@@ -69,19 +66,20 @@ def chance_of_all(met: Sequence[Any]) -> float:
     return float(np.mean(np.logical_and.reduce(met))) if len(met) else 1.0
 
 
-def margins(prefill: Values, decode: Values, confidence: float) -> list[tuple[float, float]]:
-    """Return pairs of margins on the steps of prefill and decode, either of which a machine is within so often.
+def margins(prefill: Values, decode: Values, confidence: float, parts: Sequence[float]) -> list[tuple[float, float]]:
+    """Return pairs of margins on the steps of prefill and decode that a machine is within at once so often.
 
     ``prefill`` and ``decode`` are samples of a step over its prediction.  In each pair the chance that both are within
-    is ``confidence`` or just above: the first leaves nearly all that may be missed to decode, the last to prefill.  A
-    margin is at least 1, since the prediction is to be within the limits too.
+    is ``confidence`` or just above.  The steps of decode that are over its margin are as many of those that may be
+    over one as ``1 - part``, so with part 1 all are left to prefill.  A margin is at least 1, since the prediction is
+    to be within the limits too.
 
     >>> steps = np.linspace(0.8, 1.8, 101)
-    >>> [[f"{one:.2f}" for one in pair] for pair in margins(steps, steps, 0.9)][:2]
-    [['1.70', '1.70'], ['1.70', '1.71']]
+    >>> [[f"{one:.2f}" for one in pair] for pair in margins(steps[::-1], steps, 0.9, (0.5, 1.0))]  # one slow, one fast
+    [['1.75', '1.75'], ['1.70', '1.80']]
     """
     found = []
-    for part in PARTS:
+    for part in parts:
         longest = float(np.quantile(decode, confidence + (1 - confidence) * part, method="higher"))
         within = np.sort(prefill[decode <= longest])
         wanted = int(np.ceil(confidence * len(prefill) - ROUNDING))
