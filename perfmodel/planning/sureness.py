@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from perfmodel.planning.request import PlanRequest, most_servers
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.deployment_uncertainty import deployment_intervals, with_prefill_between
@@ -87,11 +89,20 @@ class SurePlan:
     deployment: Deployment
     cards: int
     servers: int
-    #: predicted requests a second
+    #: predicted requests a second, and those that it serves with the chance asked for
     requests_per_s: float
+    sure_rate: float
     #: cards more than the best by the prediction, and relative change of the requests a second
     more_cards: int
     rate_change: float
+    #: the best plan by the prediction, and its chance of all limits at once
+    predicted: Deployment
+    predicted_chance: float
+
+    @property
+    def predicted_cards(self) -> int:
+        """Cards of the best plan by the prediction."""
+        return self.cards - self.more_cards
 
     @property
     def reached(self) -> bool:
@@ -125,7 +136,7 @@ def searched_surely(request: PlanRequest, doubt: Doubt, confidence: float, given
         candidate: Candidate = own
     else:
         candidate = _sure(predicted, request, doubt, confidence) or likeliest(request, doubt, own)
-    return Found(predicted=predicted, candidate=candidate, sure=sure_plan(candidate, best, request, confidence))
+    return Found(predicted=predicted, candidate=candidate, sure=sure_plan(candidate, own, doubt, confidence))
 
 
 def sure_requests(request: PlanRequest, doubt: Doubt, confidence: float) -> tuple[SearchRequest, ...]:
@@ -239,13 +250,14 @@ def likeliest(request: PlanRequest, doubt: Doubt, best: Candidate) -> Candidate:
     return max((best, *each), key=lambda one: one.chance)
 
 
-def sure_plan(candidate: Candidate, best: Deployment, request: PlanRequest, confidence: float) -> SurePlan:
+def sure_plan(candidate: Candidate, best: Candidate, doubt: Doubt, confidence: float) -> SurePlan:
     """Return a candidate as it stands beside the best plan by the prediction."""
+    cases = doubt.request.cases
 
     def cards(plan: Deployment) -> int:
-        return sum(int(count * request.cases[phase].rates.packages_per_server) for phase, count in plan.servers.items())
+        return sum(int(count * cases[phase].rates.packages_per_server) for phase, count in plan.servers.items())
 
-    plan = candidate.deployment
+    plan, predicted = candidate.deployment, best.deployment
     return SurePlan(
         confidence=confidence,
         chance=candidate.chance,
@@ -253,8 +265,11 @@ def sure_plan(candidate: Candidate, best: Deployment, request: PlanRequest, conf
         cards=cards(plan),
         servers=plan.servers_used,
         requests_per_s=plan.requests_per_s,
-        more_cards=cards(plan) - cards(best),
-        rate_change=plan.requests_per_s / best.requests_per_s - 1,
+        sure_rate=float(np.quantile(doubt.of(plan)[1].rates, 1 - confidence)),
+        more_cards=cards(plan) - cards(predicted),
+        rate_change=plan.requests_per_s / predicted.requests_per_s - 1,
+        predicted=predicted,
+        predicted_chance=best.chance,
     )
 
 

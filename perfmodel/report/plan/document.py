@@ -24,9 +24,9 @@ from perfmodel.report.plan.front import front_table
 from perfmodel.report.plan.infeasibility import missed_table, refused_table
 from perfmodel.report.plan.pools import pools_table
 from perfmodel.report.plan.published import published_facts, published_notes, published_table
-from perfmodel.report.plan.targets import targets_table
+from perfmodel.report.plan.sureness import sure_plan_facts, sureness_notes, sureness_tables
+from perfmodel.report.plan.targets import limit_facts, targets_table
 from perfmodel.report.plan.totals import totals_table
-from perfmodel.report.quantity import format_quantity
 from perfmodel.report.sensitivity import assumption_table
 from perfmodel.report.table import Document
 from perfmodel.solver.solution import FrontPoint, OptimalRange
@@ -54,6 +54,8 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             notes=(*searched, *_software(request)),
         )
     facts |= plan_facts(answer, best) | sure_facts(answer)
+    facts["limits"] = limit_facts(facts)
+    facts["sure"] = sure_plan_facts(answer.sure)
     facts["explain"] = {
         "decode": explain_command(best.decode, request, tpot=None if best.mixed else request.search.targets.tpot),
         "prefill": explain_command(best.prefill, request, tpot=None),
@@ -67,6 +69,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         title=_title(request),
         tables=(
             targets_table(facts, answer.clients),
+            *sureness_tables(answer),
             *(() if answer.clients is None else (clients_table(answer.clients),)),
             pools_table(request, best, facts),
             totals_table(facts, best, request.cases),
@@ -84,7 +87,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         notes=(
             *searched,
             *client_notes(answer),
-            *_tightened(answer),
+            *sureness_notes(answer),
             *published_notes(answer),
             *_notes(request, best, facts, optimal),
         ),
@@ -125,22 +128,6 @@ def _software(request: PlanRequest) -> tuple[str, ...]:
     }
     same = words["prefill"] == words["decode"]
     return (f"software: {words['decode']}", *(() if same else (f"software of prefill: {words['prefill']}",)))
-
-
-def _tightened(answer: Planned) -> tuple[str, ...]:
-    """Return the limits that the search was held to so that those asked for are met with the chance asked for."""
-    asked, under, confidence = (
-        answer.request.search.targets,
-        answer.solution.search.targets,
-        answer.request.run.confidence,
-    )
-    pairs = (("TPOT", asked.tpot, under.tpot), ("TTFT", asked.ttft, under.ttft))
-    return tuple(
-        f"{name} is to be met with a chance of {confidence:.0%}: searched, and counted as refused, under a limit "
-        f"of {format_quantity(limit, 's')}"
-        for name, wanted, limit in pairs
-        if confidence is not None and limit is not None and wanted is not None and limit < wanted
-    )
 
 
 def _notes(
