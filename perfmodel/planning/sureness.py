@@ -1,6 +1,6 @@
 """What being sure needs: the best plan that meets every limit at once with a chance, found beside the predicted one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from perfmodel.prediction.sureness import chance_of_all, margin, margins, met_at
 from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, Values, pool_intervals, sampled_rates
 from perfmodel.solver.both_pools import deployment
 from perfmodel.solver.given_layouts import Given
-from perfmodel.solver.join import Join
+from perfmodel.solver.join import Join, Prefills
 from perfmodel.solver.reference import reference_pools
 from perfmodel.solver.refined import refined
 from perfmodel.solver.request import Cases, Margins, SearchRequest
@@ -30,7 +30,9 @@ FINE = tuple(step / 20 for step in range(1, 20))
 REFINED = 4  # decode instances that are tried with margins of their own
 LOOKED_AT = 12  # joins of each pair of margins whose own chance is worked out, at most
 TIGHTENINGS, LONGER = 5, 1.03  # of the margins in search of the lowest TPOT
-LOWER = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # chances tried where none reaches what is asked for
+#: where no plan reaches what is asked for, the parts of the way to it from the predicted plan's chance that are tried
+WAY = (0.03, 0.08, 0.16, 0.3, 0.5, 0.75)
+CLIMB, MOST = 0.02, 10  # and steps of a chance from there, with the same structure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,7 +137,9 @@ def searched_surely(request: PlanRequest, doubt: Doubt, confidence: float, given
     if own.chance >= confidence:
         candidate: Candidate = own
     else:
-        candidate = _sure(predicted, request, doubt, confidence) or likeliest(request, doubt, own)
+        candidate = _sure(predicted, request, doubt, confidence) or likeliest(
+            request, doubt, own, predicted.finalists.columns, confidence
+        )
     return Found(predicted=predicted, candidate=candidate, sure=sure_plan(candidate, own, doubt, confidence))
 
 
@@ -170,6 +174,9 @@ def _pairs(
             found += [(1.0, max(1.0, margin(decode, chance) * near)) for near in NEAR]
         else:
             found += margins(prefill, decode, chance, parts)
+        if search.serving != "disaggregated":  # a step of mixed instances is of both, and surer than either
+            both = margin((prefill + decode) / 2, chance)
+            found += [(max(1.0, both * near),) * 2 for near in (0.96, 1.0, 1.04)]
     return list(dict.fromkeys(found))
 
 
@@ -235,19 +242,31 @@ def _candidate(beside: Beside, join: Join, doubt: Doubt) -> Candidate:
     return Candidate(join=least, request=beside.request, deployment=plan, chance=doubt.chance(plan))
 
 
-def likeliest(request: PlanRequest, doubt: Doubt, best: Candidate) -> Candidate:
+def likeliest(
+    request: PlanRequest, doubt: Doubt, best: Candidate, columns: Mapping[str, Prefills], confidence: float
+) -> Candidate:
     """Return the plan of the highest chance to meet every limit at once that is found, the given one or another.
 
-    Margins of lower and lower chances are searched in one more pass.  The chance is the plan's own; a higher one may
-    be there within the step of ``LOWER``.
+    Margins of chances between that of the predicted plan and the one asked for are searched in one more pass; then the
+    decode instance of the likeliest is tried with margins of higher chances, step by step.  The chance is the plan's
+    own.  That none is likelier is not claimed: it errs low.
     """
-    plan = best.deployment
-    prefill, decode = doubt.pool("prefill", plan.prefill).relative, doubt.pool("decode", plan.decode).relative
-    search = request.search
-    asked = tuple(_with_margins(request, *pair) for pair in _pairs(request, prefill, decode, LOWER)[::2])
-    found = solve_beside(request.case, search, asked, request.cases["prefill"])
-    each = [_candidate(one, one.joins[0], doubt) for one in found if one.joins]
-    return max((best, *each), key=lambda one: one.chance)
+
+    def of(candidate: Candidate, chances: Iterable[float]) -> tuple[SearchRequest, ...]:
+        plan = candidate.deployment
+        prefill, decode = doubt.pool("prefill", plan.prefill).relative, doubt.pool("decode", plan.decode).relative
+        return tuple(_with_margins(request, *pair) for pair in _pairs(request, prefill, decode, chances, PARTS[1::2]))
+
+    def likelier(found: Iterable[Beside], than: Candidate) -> Candidate:
+        each = (_candidate(one, one.joins[0], doubt) for one in found if one.joins)
+        return max((than, *each), key=lambda one: one.chance)
+
+    case = request.cases["prefill"]
+    way = [best.chance + part * (confidence - best.chance) for part in WAY]
+    first = likelier(solve_beside(request.case, request.search, of(best, way), case), best)
+    chances = [least for step in range(MOST) if (least := first.chance + CLIMB * (step + 1)) < confidence]
+    cases = Cases(prefill=case, decode=request.case)
+    return likelier(refined(first.join, columns, cases, of(first, chances)), first)
 
 
 def sure_plan(candidate: Candidate, best: Candidate, doubt: Doubt, confidence: float) -> SurePlan:
