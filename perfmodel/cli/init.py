@@ -62,7 +62,7 @@ tpot: {tpot}  # limit on time per output token
 # memory_share: 0.9  # of the memory a framework sees, which the engine takes; by default the stack's
 # max_context: 128k  # tokens of context that the model takes at most; by default what its file says
 # set: {{hbm: +50%}}  # numbers of a hypothetical machine
-# confidence: 0.9  # least chance of meeting tpot, and ttft
+# confidence: 0.9  # least chance of meeting tpot, ttft and rate at once
 # top: 5  # plans shown
 # with: [mtp=1]  # techniques, see moeplan list techniques
 """

@@ -153,7 +153,8 @@ def command(
     confidence: Annotated[
         float | None,
         typer.Option(
-            "--confidence", help="Least chance of meeting --tpot, and --ttft, like 0.9; default: the prediction does."
+            "--confidence",
+            help="Least chance of meeting --tpot, --ttft and --rate at once, like 0.9; default: the prediction does.",
         ),
     ] = None,
     price: Annotated[float | None, typer.Option("--price", help="What a card costs an hour, in any money.")] = None,

@@ -2,31 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
 
 from perfmodel.algebra import as_float
-from perfmodel.errors import UsageError
 from perfmodel.planning.doubts import Doubts, doubts_of
 from perfmodel.planning.known_errors import Trust, trust_of
 from perfmodel.planning.referee import Verdict, refereed
 from perfmodel.planning.request import PlanRequest, request_of
-from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.prediction.deployment_uncertainty import (
-    deployment_intervals,
-    deployment_sensitivity,
-    with_prefill_between,
-)
+from perfmodel.planning.sureness import SURE, Doubt, SurePlan, searched_surely, surely
+from perfmodel.prediction.deployment_uncertainty import deployment_sensitivity
 from perfmodel.prediction.sensitivity import Swing
-from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, chance, pool_intervals
+from perfmodel.prediction.sureness import chance_of_all, met_at_once
+from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, chance
 from perfmodel.solver.front import front
 from perfmodel.solver.optimal_range import optimal_range
-from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution
+from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution, Status
 from perfmodel.solver.solve import solve
-from perfmodel.specs.deployment import Phase
 from perfmodel.specs.run import RunSpec
-
-TIGHTENINGS = 8  # of the limit in search of a confidence; two or three do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +36,10 @@ class Planned:
     clients: Verdict | None = None
     #: how wrong such predictions are known to be
     trust: Trust | None = None
+    #: the plan that meets every limit at once with the chance asked for, else with 90 %; none where it was not searched
+    sure: SurePlan | None = None
+    #: chance that the best plan meets every limit at once, a single one too
+    chance: float | None = None
 
     @property
     def tpot_chance(self) -> float | None:
@@ -66,14 +61,8 @@ class Planned:
         search, run, best = self.request.search, self.request.run, self.solution.best
         if self.intervals is None or self.overall is None or best is None:
             return None
-        met: list[Any] = []
-        if run.tpot is not None:
-            met.append(self.intervals.steps / as_float(best.decode.point.tokens_per_step) <= run.tpot)
-        if run.ttft is not None:
-            met.append(self.overall.ttfts <= run.ttft)
-        if search.rate is not None:
-            met.append(self.overall.rates >= search.rate * (1 - 1e-9))
-        return None if len(met) < 2 else as_float(prod(met).mean())
+        met = met_at_once(best, self.intervals, self.overall, tpot=run.tpot, ttft=run.ttft, rate=search.rate)
+        return None if len(met) < 2 else chance_of_all(met)
 
     @property
     def rate_chance(self) -> float | None:
@@ -90,66 +79,44 @@ def planned(run: RunSpec) -> Planned:
 def answered(request: PlanRequest) -> Planned:
     """Return the best plan for what was asked, or why there is none, and how sure it is.
 
-    With a confidence the limits on TPOT and TTFT are tightened below the plan's own until the plan found meets each
-    real one that often.  Raises ``UsageError`` where no plan does.
+    With a confidence it is the best plan that meets every limit at once, a rate that was asked for too, that often;
+    where none does, the answer is infeasible, with the plan of the highest chance that was found.  Without one the
+    plan that is 90 % sure stands beside the best; not where percentiles are asked for, which a replay judges, and not
+    for the lowest TPOT.
     """
-    run, searched, targets = request.run, request.search, request.search.targets
-    for _ in range(TIGHTENINGS):
-        solution, clients = solve(request.case, searched, request.cases["prefill"], request.given), None
-        if solution.best is None:
-            return Planned(request=request, solution=solution)
-        if request.asked is not None:
-            solution, clients = refereed(solution, request.asked, request.cases)
-        best = solution.best
-        assert best is not None
-        prefill, intervals = _ranges(best, request)
-        overall = deployment_intervals(
-            best, prefill, intervals, request.cases["prefill"], request.search.utilisation, request.search.rate
-        )
-        tpots = intervals.steps / as_float(best.decode.point.tokens_per_step)
-        tighter = {
-            name: value * min(0.9999, limit / _quantile(samples, run.confidence))
-            for name, value, limit, samples in (
-                ("tpot", best.tpot, targets.tpot, tpots),
-                ("ttft", as_float(best.first_token.ttft), targets.ttft, overall.ttfts),
-            )
-            if limit is not None and run.confidence is not None and chance(samples, limit) < run.confidence
-        }
-        if not tighter:
-            return Planned(
-                request=request,
-                solution=solution,
-                intervals=intervals,
-                overall=overall,
-                sensitivity=deployment_sensitivity(
-                    best, request.machines, request.cases, request.search.utilisation, ("TPOT", "TTFT")
-                ),
-                doubts=doubts_of(solution, request.machines, request.cases),
-                clients=clients,
-                trust=trust_of(best.decode, request.machine, request.case, deployment=True),
-            )
-        searched = replace(searched, targets=searched.targets.model_copy(update=tighter))
-    raise UsageError(
-        f"--confidence {run.confidence:g}: no plan found that meets its limits so often; ask for less, or a longer "
-        "--tpot or --ttft"
+    doubt, confidence = Doubt(request=request), request.run.confidence
+    sure: SurePlan | None = None
+    if confidence is not None:
+        solution, sure = surely(request, doubt, confidence)
+    elif request.asked is not None and request.asked.chooses:
+        solution = solve(request.case, request.search, request.cases["prefill"], request.given)
+    else:
+        found = searched_surely(request, doubt, SURE, request.given)
+        solution, sure = found.predicted, found.sure
+    if solution.best is None:
+        return Planned(request=request, solution=solution)
+    clients = None
+    if request.asked is not None:
+        solution, clients = refereed(solution, request.asked, request.cases)
+    best = solution.best
+    assert best is not None
+    intervals, overall = doubt.of(best)
+    if confidence is not None and doubt.chance(best) < confidence:  # a replay may ask for another plan
+        solution = replace(solution, status=Status.INFEASIBLE)
+    return Planned(
+        request=request,
+        solution=solution,
+        intervals=intervals,
+        overall=overall,
+        sensitivity=deployment_sensitivity(
+            best, request.machines, request.cases, request.search.utilisation, ("TPOT", "TTFT")
+        ),
+        doubts=doubts_of(solution, request.machines, request.cases),
+        clients=clients,
+        trust=trust_of(best.decode, request.machine, request.case, deployment=True),
+        sure=sure,
+        chance=doubt.chance(best),
     )
-
-
-def _quantile(samples: Any, confidence: float) -> float:
-    """Return what so large a part of the samples stays within."""
-    import numpy as np
-
-    return float(np.quantile(samples, confidence))
-
-
-def _ranges(best: Deployment, request: PlanRequest) -> tuple[PoolIntervals, PoolIntervals]:
-    """Return how sure the steps of both pools are; decode's with the prefill steps in between where they are."""
-    each: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
-    prefill, decode = (
-        pool_intervals(request.machines[phase], pool.layout, pool.family, request.cases[phase])
-        for phase, pool in each.items()
-    )
-    return prefill, with_prefill_between(best, prefill, decode)
 
 
 def front_of(request: PlanRequest) -> list[FrontPoint]:

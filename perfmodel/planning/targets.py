@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from perfmodel.algebra import as_float
 from perfmodel.planning.pools import Run
 from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.prediction.sureness import Word, chance_of_all, met_at_once, verdict_of
 from perfmodel.prediction.uncertainty import DeploymentIntervals, Interval, PoolIntervals
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.plan import PlanSpec
@@ -34,6 +33,11 @@ class Target:
             return None
         return self.value >= self.limit * (1 - 1e-9) if self.name == "rate" else self.value <= self.limit * (1 + 1e-9)
 
+    @property
+    def verdict(self) -> Word | None:
+        """Whether the limit is met in a word, by its chance where there is one; none where there is no limit."""
+        return None if self.met is None else verdict_of(self.met, self.chance)
+
 
 def targets_of(
     plan: PlanSpec,
@@ -44,18 +48,13 @@ def targets_of(
     overall: DeploymentIntervals,
 ) -> tuple[tuple[Target, ...], float | None]:
     """Return the limits beside their predictions, and the probability that all of them are met at once."""
-    tpots = decode.steps / as_float(best.decode.point.tokens_per_step)
     asked = plan.wanted.requests_per_s
-    kept = {
-        "tpot": None if run.tpot is None else tpots <= run.tpot,
-        "ttft": None if run.ttft is None else overall.ttfts <= run.ttft,
-        "rate": None if asked is None else overall.rates >= asked * (1 - 1e-9),
-    }
-    chances = {name: None if met is None else float(np.mean(met)) for name, met in kept.items()}
-    limited = [met for met in kept.values() if met is not None]
+    limited = met_at_once(best, decode, overall, tpot=run.tpot, ttft=run.ttft, rate=asked)
+    given = [name for name, limit in (("tpot", run.tpot), ("ttft", run.ttft), ("rate", asked)) if limit is not None]
+    chances = {name: chance_of_all([met]) for name, met in zip(given, limited, strict=True)}
 
     def served(name: Any, value: Any, limit: float | None, unit: str, interval: Interval) -> Target:
-        chance = chances[name]
+        chance = chances.get(name)
         return Target(
             name=name, phase=None, value=as_float(value), limit=limit, unit=unit, interval=interval, chance=chance
         )
@@ -77,4 +76,4 @@ def targets_of(
         )
         for phase, pool in held.items()
     ]
-    return tuple(found), float(np.mean(np.logical_and.reduce(limited))) if limited else None
+    return tuple(found), chance_of_all(limited) if limited else None

@@ -7,6 +7,7 @@ from typing import Any
 from perfmodel.algebra import as_float
 from perfmodel.planning.pool_run import PoolRun
 from perfmodel.planning.step_uncertainty import client_intervals
+from perfmodel.prediction.sureness import verdict_of
 from perfmodel.report.limit_words import time_line
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Column, Document, Table, answer_table, in_part
@@ -54,7 +55,7 @@ def with_clients(document: Document, run: PoolRun) -> Document:
     limit = run.conditions.tpot
     if limit is not None:
         facts["tpot_met"] = facts["tpot_s"] <= limit
-        facts["tpot_verdict"] = "met" if facts["tpot_met"] else "missed"
+        facts["tpot_verdict"] = verdict_of(facts["tpot_met"], None)
     tables = list(document.tables)
     tables[1:1] = in_part("clients", waits=_waits_table(run, ends))
     return replace(

@@ -3,23 +3,18 @@
 from collections.abc import Mapping
 
 from perfmodel.prediction.deployment import ROUND_OFF
+from perfmodel.prediction.sureness import MARKS, verdict_of
 from perfmodel.report.quantity import format_quantity, span_in_words
-
-LIKELY = 0.5  # chance from which on a limit that is predicted to be met is likely met
-SURE = 0.8  # chance from which on it is met
 
 
 def verdict(met: bool, chance: float | None) -> tuple[str, str]:
-    """Return the sign and the word of a limit: whether it is met, as the prediction has it and as its chance has it.
+    """Return the sign and the words of a limit: whether it is met, as the prediction has it and as its chance has it.
 
     >>> verdict(True, 0.65), verdict(True, None), verdict(True, 0.3)[0]
     (('~', 'likely'), ('✓', 'met'), '✗')
     """
-    if chance is None:
-        return ("✓", "met") if met else ("✗", "missed")
-    if met and chance >= SURE:
-        return "✓", "met"
-    return ("~", "likely") if met and chance >= LIKELY else ("✗", "more likely missed" if met else "missed")
+    word = verdict_of(met, chance)
+    return MARKS[word], "more likely missed" if met and word == "missed" else word
 
 
 def time_line(value: float, limit: float | None, chance: float | None, ends: Mapping[str, float] | None) -> str:

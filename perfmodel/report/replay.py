@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perfmodel.planning.replay import FEW_STAYS, Replayed
+from perfmodel.prediction.sureness import verdict_of
 from perfmodel.report.clients import PERCENTILE_COLUMNS, WAITS, percentiles
 from perfmodel.report.layout_words import software_words
 from perfmodel.report.limit_words import verdict
@@ -94,7 +95,7 @@ def _facts(found: Replayed) -> dict[str, Any]:
     facts |= {f"{name}_s": value for name, value in found.values.items() if name != "requests_per_s"}
     for limit in found.limits:
         facts[f"{limit.quantity}_met"] = found.met(limit)
-        facts[f"{limit.quantity}_verdict"] = "met" if found.met(limit) else "missed"
+        facts[f"{limit.quantity}_verdict"] = verdict_of(found.met(limit), None)
     return facts
 
 
@@ -136,7 +137,7 @@ def _limits_table(found: Replayed) -> Table:
                 "limit": one.seconds,
                 "replayed": found.values.get(one.key),
                 "met": met,
-                "verdict": "met" if met else "missed",
+                "verdict": verdict_of(met, None),
                 "whose": "given" if one.given else "the plan's",
             }
         )

@@ -14,6 +14,7 @@ from perfmodel.prediction.headroom import batch_limits
 from perfmodel.prediction.scenario import Resolved, breakdown_of, ledger_of
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.serving import Case
+from perfmodel.prediction.sureness import MARKS, verdict_of
 from perfmodel.prediction.timeline import timeline
 from perfmodel.prediction.uncertainty import PoolIntervals, row_ranges
 from perfmodel.report.drawings import gantt
@@ -204,10 +205,11 @@ def _facts(
         facts["tpot_s"] = resolved.tpot
         facts["tpot_target_s"] = tpot
         facts["tpot_met"] = resolved.meets_tpot
-        facts["tpot_verdict"] = "no limit given" if tpot is None else "met" if resolved.meets_tpot else "missed"
+        facts["tpot_verdict"] = "no limit given"
         facts["tpot_interval_s"] = intervals.tpot.as_dict()
         if tpot is not None:
             facts["tpot_chance"] = intervals.chance(tpot, as_float(point.tokens_per_step))
+            facts["tpot_verdict"] = verdict_of(resolved.meets_tpot, facts["tpot_chance"])
         facts |= longest_context_facts(plan, case.model)
     return facts
 
@@ -220,7 +222,7 @@ def _summary(resolved: Resolved, facts: Mapping[str, Any], acceptance: str) -> T
     words["software"] = software_words(facts["stack"], facts["engine"])
     if plan.family.phase == "decode":
         target = facts["tpot_target_s"]
-        mark = "" if target is None else f"  {'✓' if facts['tpot_met'] else '✗'} target {target * 1e3:g} ms"
+        mark = "" if target is None else f"  {MARKS[facts['tpot_verdict']]} target {target * 1e3:g} ms"
         ends = ends_in_words(facts["tpot_interval_s"], 1e3, " ms")
         words["TPOT"] = f"{facts['tpot_s'] * 1e3:.2f} ms{mark}  ({ends})"
         if target is not None:

@@ -27,6 +27,8 @@ class Column:
 
 #: heading of whether a limit is met: for programs true or false, true where there is no limit; for people a verdict
 MET = (Column("met", "met", for_programs=True), Column("verdict", "met"))
+#: the same with the verdict in a word for programs, and its mark for people
+TOLD = (MET[0], Column("verdict", "met", for_programs=True), Column("told", "met"))
 
 
 #: ends of an interval as numbers, beside its words

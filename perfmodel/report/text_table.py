@@ -160,12 +160,13 @@ def _records(table: Table, columns: list[Column], width: int) -> list[Any]:
 
 
 def _marked(text: str, style: str = "") -> Any:
-    """Return a text with its ticks green and its crosses red."""
+    """Return a text with its ticks green, its crosses red, and what is likely yellow."""
     from rich.text import Text
 
     marked = Text(text, style=style)
     marked.highlight_regex("✓", "green")
     marked.highlight_regex("✗", "red")
+    marked.highlight_regex(r"(?<!\S)~(?!\S)", "yellow")
     return marked
 
 

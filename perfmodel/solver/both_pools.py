@@ -10,7 +10,7 @@ from perfmodel.prediction.serving import Case, fewest_dies, tokens_per_step
 from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined, prefill_columns
 from perfmodel.solver.mixed import mixed_joins
 from perfmodel.solver.request import Cases, SearchRequest
-from perfmodel.solver.search import Limits, best_decode, leaders_of, prefill_options
+from perfmodel.solver.search import Limits, best_decode_beside, leaders_of, limits_of, prefill_options
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.solver.tally import Tally
 
@@ -30,11 +30,15 @@ def step_limits(prefills: Prefills, request: SearchRequest, case: Case) -> list[
 
     Those that no step within TPOT reaches are none.
     """
-    ttft, tpot = request.targets.ttft, request.targets.tpot
+    ttft, tpot, longer = request.targets.ttft, request.targets.tpot, request.margins
     if ttft is None:
         return [math.inf]
     most = math.inf if tpot is None else tpot * as_float(tokens_per_step(case.acceptance, len(case.acceptance)))
-    left = {ttft - spent for spent in prefills.ttft.tolist() if spent < ttft}
+    left = {
+        (ttft - spent * longer.prefill) / longer.decode
+        for spent in prefills.ttft.tolist()
+        if spent * longer.prefill < ttft
+    }
     return sorted({limit if limit < most else math.inf for limit in left}) or [math.inf]
 
 
@@ -68,20 +72,42 @@ def prefill_side(cases: Cases, request: SearchRequest, choices: Choices, tally: 
 
 def searched(cases: Cases, request: SearchRequest, tally: Tally) -> Found:
     """Return the best deployment of every decode instance that is not beaten by its like, the best first."""
+    return searched_beside(cases, request, (), tally)[0]
+
+
+def searched_beside(
+    cases: Cases, request: SearchRequest, beside: Sequence[SearchRequest], tally: Tally
+) -> tuple[Found, list[list[Join]]]:
+    """Return what ``searched`` does, and the joins of requests ``beside`` from the same pass over the space.
+
+    Those differ from the first in limits, margins and budget alone; the sizes of an instance are those of the first.
+    Of them the decode instances are tried that none of their size beats in both step and rate, so the best deployment
+    of each is there, and not every rival.
+    """
     joins: list[Join] = []
+    others: list[list[Join]] = [[] for _ in beside]
     columns: dict[str, Prefills] = {}
     for kv_dtype in request.choices.kv_dtypes:  # both pools keep one cache, so precisions do not mix
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         if request.serving != "mixed":
             decode_sizes, columns[kv_dtype] = prefill_side(cases, request, choices, tally)
-            limits = step_limits(columns[kv_dtype], request, cases.decode)
-            decodes = best_decode(cases.decode, decode_sizes, request.targets.tpot, limits, choices, tally)
+            limits = [
+                limits_of(one.targets.tpot, step_limits(columns[kv_dtype], one, cases.decode))
+                for one in (request, *beside)
+            ]
+            decodes, *more = best_decode_beside(cases.decode, decode_sizes, limits, choices, tally)
             joins += joined(decodes, columns[kv_dtype], request, tally)
+            for place, leaders in enumerate(more):
+                others[place] += joined(fastest_of_a_size(leaders), columns[kv_dtype], beside[place], Tally())
         if request.serving != "disaggregated":
             sizes = sizes_of(cases.decode, request.servers, request.domains[1])
             asked = replace(request, choices=choices)
-            joins += mixed_joins(cases, sizes, asked, [request.targets.tpot], tally)[0]
-    return sorted(joins, key=lambda join: join.key), columns
+            first, *rest = mixed_joins(cases, sizes, asked, [request.targets.tpot], tally, beside)
+            joins += first
+            for place, found in enumerate(rest):
+                others[place] += found
+    each = [sorted(one, key=lambda join: join.key) for one in (joins, *others)]
+    return (each[0], columns), each[1:]
 
 
 def tpot_of(join: Join, cases: Cases) -> float:

@@ -121,23 +121,26 @@ def _joined_of_a_size(
     server that they keep busy, or as many as the budget leaves.  The axes are decode instance, their count, prefill
     instance.
     """
-    rate = np.array([leader.requests_per_s for leader in leaders])[:, None, None] * request.utilisation
+    longer, of_rate = request.margins, request.of_rate
+    rate = np.array([leader.requests_per_s for leader in leaders])[:, None, None] * request.utilisation / of_rate.decode
+    prefill_rate = prefills.rate / of_rate.prefill
     step = np.array([leader.step_time for leader in leaders])[:, None, None]
     decodes = np.arange(1, most + 1, dtype=np.float64)[:, None]
     fed = decodes * rate if request.rate is None else np.minimum(decodes * rate, request.rate)
     decode_servers = np.ceil(decodes * size - ROUNDING)
     room = _room(size, most, decode_servers, prefills, request)
-    wanted = fed / prefills.rate - ROUNDING
+    wanted = fed / prefill_rate - ROUNDING
     of_server = np.maximum(1, np.rint(1 / prefills.servers))
     counts = np.minimum(np.ceil(wanted) if enough else np.floor(wanted / of_server) * of_server, room)
-    served = np.minimum(counts * prefills.rate, fed)
+    served = np.minimum(counts * prefill_rate, fed)
     ttft = np.broadcast_to(prefills.ttft + step, served.shape)
     allowed = counts >= 1
     if request.targets.ttft is not None:
-        late = allowed & (ttft > request.targets.ttft * (1 + ROUND_OFF))
+        seen = prefills.ttft * longer.prefill + step * longer.decode
+        late = allowed & (seen > request.targets.ttft * (1 + ROUND_OFF))
         tally.count("ttft", int(np.count_nonzero(late)))
         if late.any():
-            tally.miss("ttft", float(np.where(late, ttft, np.inf).min()), request.targets.ttft, "prefill pool")
+            tally.miss("ttft", float(np.where(late, seen, np.inf).min()), request.targets.ttft, "prefill pool")
         allowed &= ~late
     if request.rate is not None:
         short = allowed & (served < request.rate * (1 - ROUNDING))

@@ -142,11 +142,17 @@ OfLimit = list[list[_Instance]]
 
 
 def _of_mesh(
-    mesh: Mesh, prompts: Prompts, cases: Cases, request: SearchRequest, tpots: Sequence[float | None]
+    mesh: Mesh,
+    prompts: Prompts,
+    cases: Cases,
+    request: SearchRequest,
+    tpots: Sequence[float | None],
+    beside: Sequence[SearchRequest] = (),
 ) -> tuple[OfLimit, Tally]:
     """Return the best instance of each size, tp and draft of a chunk, over all prefill steps that go with it.
 
-    They are found for each of several limits on TPOT in one pass.
+    They are found for each of several limits on TPOT in one pass; the last of them may be of requests ``beside``, which
+    have margins of their own and are not counted.
     """
     case, tally = cases.decode, Tally()
     point = pool_point(mesh.layout(), mesh.family, case)
@@ -185,9 +191,11 @@ def _of_mesh(
         memory = np.broadcast_to(as_array(foot.planned), grid)
         possible = _within("memory", memory, usable, possible, tally)
         for at in sorted(left):
-            asked = tpots[at]
-            allowed = _within("tpot", time, asked, possible, tally)
-            allowed = _within("ttft", ttft, request.targets.ttft, allowed, tally)
+            asked, other = tpots[at], at - len(tpots) + len(beside)
+            counted, longer = (tally, 1.0) if other < 0 else (Tally(), beside[other].margins.prefill)
+            late = None if request.targets.ttft is None else request.targets.ttft / longer
+            allowed = _within("tpot", time, asked, possible, counted)
+            allowed = _within("ttft", ttft, late, allowed, counted)
             rates, places = highest(np.where(allowed, rate, -1.0).squeeze(CORES), ttft.squeeze(CORES))
             for n, t, d in np.argwhere(rates > 0).tolist():
                 s, k, b = (int(places[axis][n, t, d]) for axis in (1, 2, 5))
@@ -253,9 +261,16 @@ def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, requ
 
 
 def mixed_joins(
-    cases: Cases, sizes: list[int], request: SearchRequest, tpots: Sequence[float | None], tally: Tally
+    cases: Cases,
+    sizes: list[int],
+    request: SearchRequest,
+    tpots: Sequence[float | None],
+    tally: Tally,
+    beside: Sequence[SearchRequest] = (),
 ) -> list[list[Join]]:
     """Return the best mixed deployment of each size, tp, draft and family, under each of some limits on TPOT.
+
+    Those of requests ``beside``, which differ in limits, margins and budget, follow in their order.
 
     The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
     in time and rate the whole decode space is gone through.  Of equal rates, as front ends make them, the shortest
@@ -270,25 +285,26 @@ def mixed_joins(
         if not mesh.structure.family.own_shared_ranks
     ]
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda mesh: _of_mesh(mesh, prompts, cases, request, tpots), chunks))
+        limits = [*tpots, *(one.targets.tpot for one in beside)]
+        found = list(pool.map(lambda mesh: _of_mesh(mesh, prompts, cases, request, limits, beside), chunks))
     for mesh, (_, counted) in zip(chunks, found, strict=True):
         tally.evaluated += math.prod(mesh.shape)
         tally.add(counted)
     joins = []
-    for at in range(len(tpots)):
+    for at, (asked, counts) in enumerate([*((request, tally) for _ in tpots), *((one, Tally()) for one in beside)]):
         best: dict[tuple[object, ...], _Instance] = {}
         for one in (one for of_limit, _ in found for one in of_limit[at]):
             before = best.get(one.decode.key)
             if before is None or one.worth > before.worth:
                 best[one.decode.key] = one
-        tried = [_join_of(one, request, tally) for one in best.values()]
+        tried = [_join_of(one, asked, counts) for one in best.values()]
         joins.append([join for join in tried if join is not None])
     return joins
 
 
 def _join_of(one: _Instance, request: SearchRequest, tally: Tally) -> Join | None:
     """Return as many of an instance as pay on the budget or for the rate."""
-    size, rate = one.decode.servers, one.rate * request.utilisation
+    size, rate = one.decode.servers, one.rate * request.utilisation / request.of_rate.decode
     most = int(packed(size, 1.0, request.servers, request.domains[1])[0])
     if most < 1:
         return None

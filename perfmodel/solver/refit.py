@@ -118,10 +118,11 @@ def _tpot(join: Join, cases: Cases) -> float:
 
 
 def _with_least_batch(join: Join, cases: Cases, request: SearchRequest) -> Join:
-    full = join.decode_instances * join.decode.requests_per_s * request.utilisation
+    longer = request.of_rate.decode
+    full = join.decode_instances * join.decode.requests_per_s * request.utilisation / longer
     if join.mixed or join.served >= full * (1 - 1e-6):
         return join
-    needed = join.served / (join.decode_instances * request.utilisation)
+    needed = join.served * longer / (join.decode_instances * request.utilisation)
     found = every_batch(join.decode, cases.decode).shortest(needed)
     if found is None:
         return join

@@ -11,6 +11,14 @@ from perfmodel.specs.run import Objective, Serving
 NOTHING_SERVED = 1e-12
 
 
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """How many times its predicted length a step of either pool may last with every limit still met."""
+
+    prefill: float = 1.0
+    decode: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
     """What the planner asked: a budget in servers, a rate, or both.
@@ -18,6 +26,8 @@ class SearchRequest:
     ``servers`` are of both pools, or of decode alone where prefill has a budget of its own.  ``prices`` are of a
     server of prefill and of decode, in whatever money, or its watts; equal prices count servers.  ``domains`` are the
     servers that one instance of prefill and of decode may span, none where any; instances pack into whole domains.
+    With ``margins`` TTFT and the rate asked for are to be met with steps that much longer; the limit on TPOT is given
+    as what is left of it.  A rate that was not asked for is as predicted.
     """
 
     servers: int
@@ -31,6 +41,12 @@ class SearchRequest:
     prices: tuple[float, float] = (1.0, 1.0)
     serving: Serving = "disaggregated"
     domains: tuple[int | None, int | None] = (None, None)
+    margins: Margins = Margins()
+
+    @property
+    def of_rate(self) -> Margins:
+        """Margins that the rate is held to: none where none was asked for."""
+        return Margins() if self.rate is None else self.margins
 
     @property
     def by_ratio(self) -> bool:

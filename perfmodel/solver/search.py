@@ -152,13 +152,30 @@ def best_decode(
     Several limits are given where TTFT leaves each prefill candidate another time for the first
     decode step.
     """
-    time_limit = np.inf if tpot is None else tpot
-    limits = [Limits(tpot=time_limit, step=limit) for limit in step_limits]
-    chunks, found = _leaders(case, sizes, limits, choices, tally)
-    leaders = [leader for each in found for leader in each]
-    if not leaders:
-        _nearest_misses(case, chunks, as_float(usable_memory(case.rates)), time_limit, tally)
-    return distinct(leaders)
+    return best_decode_beside(case, sizes, [limits_of(tpot, step_limits)], choices, tally)[0]
+
+
+def limits_of(tpot: float | None, step_limits: Sequence[float]) -> list[Limits]:
+    """Return one limit on TPOT with each limit on the step."""
+    return [Limits(tpot=np.inf if tpot is None else tpot, step=limit) for limit in step_limits]
+
+
+def best_decode_beside(
+    case: Case, sizes: list[int], asked: Sequence[Sequence[Limits]], choices: Choices, tally: Tally
+) -> list[list[Leader]]:
+    """Return what ``best_decode`` does for each of several groups of limits, in one pass over the space.
+
+    What is refused is counted for the first group alone.
+    """
+    chunks, found = _leaders(case, sizes, [limit for group in asked for limit in group], choices, tally)
+    ends = np.cumsum([0, *map(len, asked)]).tolist()
+    groups = [
+        distinct([leader for each in found[start:end] for leader in each])
+        for start, end in zip(ends[:-1], ends[1:], strict=True)
+    ]
+    if not groups[0]:
+        _nearest_misses(case, chunks, as_float(usable_memory(case.rates)), asked[0][0].tpot, tally)
+    return groups
 
 
 def leaders_of(

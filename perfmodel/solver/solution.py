@@ -6,11 +6,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.solver.request import SearchRequest
+from perfmodel.solver.request import Cases, SearchRequest
 from perfmodel.specs.deployment import LayoutShape, Phase
 
 if TYPE_CHECKING:  # it is made of what is made of this
     from perfmodel.solver.finalists import Finalists
+    from perfmodel.solver.join import Join
 
 
 class Status(StrEnum):
@@ -106,6 +107,21 @@ class GivenOutcome:
     refused: Refused | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Beside:
+    """The joins of a request that was searched beside the one that was asked, the best first."""
+
+    request: SearchRequest
+    joins: "tuple[Join, ...]"
+    cases: Cases
+
+    def least(self, join: "Join") -> "Join":
+        """Return a join with batches no fuller than its rate needs, as the best of a search is given."""
+        from perfmodel.solver.refit import with_least_batches
+
+        return with_least_batches([join], self.cases, self.request)[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
     """The answer."""
@@ -129,3 +145,5 @@ class Solution:
     given: tuple[GivenOutcome, ...] = ()
     #: plans with more room in either pool
     finalists: "Finalists | None" = None
+    #: what requests beside it lead to
+    beside: tuple[Beside, ...] = ()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from perfmodel.errors import UsageError
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
-from perfmodel.solver.both_pools import deployment, searched
+from perfmodel.solver.both_pools import deployment, searched_beside
 from perfmodel.solver.finalists import Finalists
 from perfmodel.solver.given_layouts import Given, full_pools, outcomes
 from perfmodel.solver.infeasibility import tally_infeasibility
@@ -13,8 +13,19 @@ from perfmodel.solver.join import Join
 from perfmodel.solver.lowest_tpot import lowest_tpot
 from perfmodel.solver.refit import with_least_batches
 from perfmodel.solver.request import Cases, SearchRequest, value
-from perfmodel.solver.solution import Solution, Status
+from perfmodel.solver.solution import Beside, Solution, Status
 from perfmodel.solver.tally import Tally
+
+
+def solve_beside(
+    case: Case, request: SearchRequest, beside: Sequence[SearchRequest], prefill_case: Case | None = None
+) -> tuple[Beside, ...]:
+    """Return the joins of some requests that differ from ``request`` in limits, margins and budget alone."""
+    cases = Cases(prefill=prefill_case or case, decode=case)
+    _, others = searched_beside(cases, request, beside, Tally())
+    return tuple(
+        Beside(request=one, joins=tuple(found), cases=cases) for one, found in zip(beside, others, strict=True)
+    )
 
 
 def solve(
@@ -22,11 +33,15 @@ def solve(
     request: SearchRequest,
     prefill_case: Case | None = None,
     given: Sequence[Given] = (),
+    beside: Sequence[SearchRequest] = (),
+    chosen: Join | None = None,
 ) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
     ``prefill_case`` is of the prefill pool where it runs on another system; ``given`` are layouts that are told
-    beside the best.  Raises ``UsageError`` where front ends
+    beside the best.  Of requests ``beside``, which differ in limits, margins and budget, the best joins are found in
+    the same pass; none for the lowest TPOT, whose limit is not known before.  A join that is ``chosen`` is the best,
+    and what is better than it is left out.  Raises ``UsageError`` where front ends
     that limit the rate are to be busy all the time: the wait for one has no bound.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
@@ -35,17 +50,23 @@ def solve(
             f"--utilisation: {request.utilisation:g} with front ends that limit the rate; allowed: below 1; the wait "
             "for a busy front end has no bound"
         )
+    others: list[list[Join]] = []
     if request.objective == "tpot":
         (joins, columns), request, tally = lowest_tpot(cases, request)
     else:
         tally = Tally()
-        joins, columns = searched(cases, request, tally)
+        (joins, columns), others = searched_beside(cases, request, beside, tally)
+    if chosen is not None:
+        joins = [chosen, *(join for join in joins if join.key >= chosen.key)]
     if not joins:
         tally_infeasibility(cases, request, columns, tally)
     different: dict[tuple[object, ...], Join] = {}
     for join in joins:
         different.setdefault(join.decode.key, join)
-    top = with_least_batches(list(different.values()), cases, request)[: request.top]
+    least = with_least_batches(list(different.values()), cases, request)
+    if chosen is not None:
+        least = [chosen, *(join for join in least if join.decode.key != chosen.decode.key)]
+    top = least[: request.top]
     shown = [deployment(join, cases, request.utilisation) for join in top]
     return Solution(
         status=Status.OPTIMAL if shown else Status.INFEASIBLE if tally.evaluated else Status.EMPTY,
@@ -65,4 +86,7 @@ def solve(
         full=full_pools(top[0], cases, request) if shown else {},
         given=outcomes(given, joins, columns, cases, request, top[0]) if shown else (),
         finalists=Finalists(joins=joins, best=top[0], columns=columns, cases=cases, request=request) if shown else None,
+        beside=tuple(
+            Beside(request=one, joins=tuple(found), cases=cases) for one, found in zip(beside, others, strict=False)
+        ),
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
+from perfmodel.planning.sureness import SurePlan
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words
 from perfmodel.report.limit_words import time_line, verdict
@@ -33,6 +34,8 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any]) -> 
         rows.append(("rate", _rate(facts) + ("" if both is None else f"; all limits {100 * both:.0f} %")))
     elif both is not None:
         rows.append(("all limits", f"met at once with a chance of {100 * both:.0f} %"))
+    if answer.sure is not None:
+        rows.append((f"{100 * answer.sure.confidence:g} % sure", sure_words(answer, answer.sure)))
     if facts["cost"]:
         rows.append(("cost", _cost(facts["cost"])))
     buys = "".join(f"; {one.limit} {100 * one.gain:+.1f} %" for one in answer.solution.shadow_prices)
@@ -110,6 +113,17 @@ def _waits(name: str, key: str, answer: Planned, facts: Mapping[str, Any]) -> li
             )
             tails.append(f"{word} {format_quantity(values[one], 's')}{asked}")
     return [*rows, (f"{name} replayed", ", ".join([f"mean {format_quantity(values[key], 's')}", *tails]))]
+
+
+def sure_words(answer: Planned, sure: SurePlan) -> str:
+    """Return what meets every limit at once with the chance asked for, and what the margin costs."""
+    if not sure.reached:
+        return f"no plan found; the surest has a chance of {100 * sure.chance:.0f} %"
+    if answer.request.search.rate is None:
+        less = f"{-100 * sure.rate_change:.0f} % less" if sure.rate_change < 0 else "no less"
+        return f"{format_quantity(sure.requests_per_s, '1/s')} requests/s, {less}, for all limits at once"
+    more = f"{sure.more_cards} cards more" if sure.more_cards else "no card more"
+    return f"{_size(sure.servers, sure.cards)}, {more}, for all limits at once"
 
 
 def _rate(facts: Mapping[str, Any]) -> str:

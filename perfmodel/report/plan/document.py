@@ -25,9 +25,9 @@ from perfmodel.report.plan.front import front_table
 from perfmodel.report.plan.infeasibility import missed_table, refused_table
 from perfmodel.report.plan.pools import pools_table
 from perfmodel.report.plan.published import published_facts, published_notes, published_table
-from perfmodel.report.plan.targets import targets_table
+from perfmodel.report.plan.sureness import sure_plan_facts, sureness_notes, sureness_tables
+from perfmodel.report.plan.targets import limit_facts, targets_table
 from perfmodel.report.plan.totals import totals_table
-from perfmodel.report.quantity import format_quantity
 from perfmodel.report.sensitivity import assumption_table
 from perfmodel.report.table import Document, in_part
 from perfmodel.solver.solution import FrontPoint, OptimalRange
@@ -56,6 +56,8 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             notes=(*searched, *_software(request)),
         )
     facts |= plan_facts(answer, best) | sure_facts(answer)
+    facts["limits"] = limit_facts(facts)
+    facts["sure"] = sure_plan_facts(answer.sure)
     facts["explain"] = {
         "decode": explain_command(best.decode, request, tpot=None if best.mixed else request.search.targets.tpot),
         "prefill": explain_command(best.prefill, request, tpot=None),
@@ -72,6 +74,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             *in_part(
                 "plan",
                 targets=targets_table(facts, answer.clients),
+                sure=next(iter(sureness_tables(answer)), None),
                 pools=pools_table(request, best, facts),
                 totals=totals_table(facts, best, request.cases),
             ),
@@ -96,7 +99,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         notes=(
             *searched,
             *client_notes(answer),
-            *_tightened(answer),
+            *sureness_notes(answer),
             *published_notes(answer),
             *_notes(request, best, facts, optimal),
         ),
@@ -145,22 +148,6 @@ def _software(request: PlanRequest) -> tuple[str, ...]:
     }
     same = words["prefill"] == words["decode"]
     return (f"software: {words['decode']}", *(() if same else (f"software of prefill: {words['prefill']}",)))
-
-
-def _tightened(answer: Planned) -> tuple[str, ...]:
-    """Return the limits that the search was held to so that those asked for are met with the chance asked for."""
-    asked, under, confidence = (
-        answer.request.search.targets,
-        answer.solution.search.targets,
-        answer.request.run.confidence,
-    )
-    pairs = (("TPOT", asked.tpot, under.tpot), ("TTFT", asked.ttft, under.ttft))
-    return tuple(
-        f"{name} is to be met with a chance of {confidence:.0%}: searched, and counted as refused, under a limit "
-        f"of {format_quantity(limit, 's')}"
-        for name, wanted, limit in pairs
-        if confidence is not None and limit is not None and wanted is not None and limit < wanted
-    )
 
 
 def _notes(

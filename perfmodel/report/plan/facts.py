@@ -120,6 +120,7 @@ def sure_facts(answer: Planned) -> dict[str, Any]:
         facts["ttft_chance"] = answer.ttft_chance
         facts["rate_chance"] = answer.rate_chance
         facts["chance_of_all"] = answer.chance_of_all
+        facts["chance"] = answer.chance
         facts["requests_per_s_interval"] = answer.overall.requests_per_s.as_dict()
     return facts
 

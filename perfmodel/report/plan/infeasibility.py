@@ -2,10 +2,12 @@
 
 import math
 
+from perfmodel.prediction.sureness import MARKS
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import MET, Column, Table
+from perfmodel.report.table import TOLD, Column, Table
 from perfmodel.solver.solution import Solution
 
+NOT_BINDING = "not the limit that binds"
 #: limit -> constraints that are checked after it: what they refuse has met it
 CHECKED_AFTER = {"tpot": {"ttft", "cards", "rate"}, "ttft": {"rate"}, "rate": set[str]()}
 
@@ -27,7 +29,8 @@ def missed_table(solution: Solution) -> Table:
             {
                 "target": name,
                 "met": not binds and bool(closest.keys() & CHECKED_AFTER[key]),
-                "verdict": "✗" if binds else "not the limit that binds",
+                "verdict": "missed" if binds else NOT_BINDING,
+                "told": MARKS["missed"] if binds else NOT_BINDING,
                 "limit": format_quantity(limit, unit),
                 "closest": format_quantity(miss.closest, unit) if miss and known else "-",
                 "off": miss.closest / limit - 1 if miss and known else None,
@@ -35,7 +38,7 @@ def missed_table(solution: Solution) -> Table:
         )
     columns = (
         Column("target", "target"),
-        *MET,
+        *TOLD,
         Column("limit", "limit"),
         Column("closest", "nearest plan"),
         Column("off", "off by", "%"),

@@ -3,10 +3,12 @@
 from typing import Any
 
 from perfmodel.planning.referee import Seen, Verdict
-from perfmodel.prediction.deployment import ROUND_OFF
+from perfmodel.prediction.deployment import ROUND_OFF, ROUNDING
+from perfmodel.prediction.sureness import MARKS, verdict_of
 from perfmodel.report.quantity import span_in_words
-from perfmodel.report.table import MET, SPANS, Column, Table, span_cells
+from perfmodel.report.table import SPANS, TOLD, Column, Table, span_cells
 
+NO_LIMIT = "no limit given"
 TWO_SHARES = (
     "chance: of the model's doubt, that the prediction is right; requests within: of all requests of this plan, those "
     "that a replay has within the limit"
@@ -23,8 +25,7 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
         rows.append(
             {
                 "target": name,
-                "met": met is not False,
-                "verdict": "no limit given" if met is None else ("✓" if met else "✗"),
+                **told(met, facts.get(f"{key}_chance")),
                 "unit": "s",
                 "value": value,
                 "limit": target,
@@ -37,12 +38,11 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
             }
         )
     if (rate := facts["rate_asked_per_s"]) is not None:
-        ends = facts.get("requests_per_s_interval")
+        ends, met = facts.get("requests_per_s_interval"), facts["requests_per_s"] >= rate * (1 - ROUNDING)
         rows.append(
             {
                 "target": "requests per second",
-                "met": True,
-                "verdict": "✓",
+                **told(met, facts.get("rate_chance")),
                 "unit": "1/s",
                 "value": facts["requests_per_s"],
                 "limit": rate,
@@ -59,7 +59,7 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
     within = (Column("within", "requests within", "%"),) if clients is not None else ()
     columns = (
         Column("target", "target"),
-        *MET,
+        *TOLD,
         Column("unit", "unit"),
         Column("value", "predicted", "row"),
         Column("limit", "limit", "row"),
@@ -75,12 +75,37 @@ def targets_table(facts: dict[str, Any], clients: Verdict | None = None) -> Tabl
     return Table("Targets", columns, tuple(rows), (*note, *((TWO_SHARES,) if clients is not None else ())))
 
 
+def told(met: bool | None, chance: float | None) -> dict[str, Any]:
+    """Return the cells of whether a limit is met: for programs, in a word, and as a mark; ``met`` is predicted."""
+    if met is None:
+        return {"met": True, "verdict": NO_LIMIT, "told": NO_LIMIT}
+    word = verdict_of(met, chance)
+    return {"met": met, "verdict": word, "told": MARKS[word]}
+
+
+def limit_facts(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each limit asked for with what is predicted, whether that meets it, the chance, and the verdict."""
+    found = []
+    for name, value, limit in (
+        ("tpot", facts["tpot_s"], facts["tpot_target_s"]),
+        ("ttft", facts["ttft_s"], facts["ttft_target_s"]),
+        ("rate", facts["requests_per_s"], facts["rate_asked_per_s"]),
+    ):
+        if limit is not None:
+            met = value >= limit * (1 - ROUNDING) if name == "rate" else value <= limit * (1 + ROUND_OFF)
+            chance = facts.get(f"{name}_chance")
+            cells = {"met": met, "verdict": verdict_of(met, chance), "chance": chance}
+            found.append({"name": name, "value": value, "limit": limit, **cells})
+    return found
+
+
 def _of_clients(seen: Seen) -> list[dict[str, Any]]:
     """Return the limits that means do not tell of beside what a replay has."""
 
     def row(target: str, value: float, limit: float, unit: str, *, met: bool, **cells: Any) -> dict[str, Any]:
-        told = {"target": target, "met": met, "verdict": "✓" if met else "✗", "unit": unit, "value": value}
-        return {**told, "limit": limit, **span_cells(None), "interval50": "-", "interval": "-", "chance": None, **cells}
+        first = {"target": target, **told(met, None), "unit": unit, "value": value}
+        none = {**span_cells(None), "interval50": "-", "interval": "-", "chance": None}
+        return {**first, "limit": limit, **none, **cells}
 
     found = []
     for key, limit in seen.asked.limits.items():

@@ -35,7 +35,8 @@ def targets_section(report: PlanReport, words: Words) -> Section:
             {
                 "target": target,
                 "name": target_name(target, report, words),
-                "state": {True: "met", False: "missed", None: "open"}[target.met],
+                "state": target.verdict or "open",
+                "word": "doubtful" if target.met and target.verdict == "missed" else target.verdict or "open",
                 "value": value,
                 "limit": limit,
                 "within": f"{within[0]} – {within[1]}" if within[0] else "",
