@@ -53,7 +53,8 @@ def test_a_number_is_set_and_told_as_a_hypothesis(moeplan: Run) -> None:
     }
     assert after["tpot_s"] < before["tpot_s"]
     done = moeplan(*HAND.split(), "--set", "hbm=+50%", COLUMNS="160")
-    assert done.stdout.split("\n")[2] == "Hypothetical machine: numbers set on the command line"
+    assert done.stdout.split("\n")[3].split() == "hypothetical numbers of the machine set: hbm=+50%".split()
+    assert "\nHypothetical machine: numbers set on the command line\n" in done.stdout
     assert "note: hypothetical machine: hbm=+50%" in done.stderr
 
 
