@@ -27,8 +27,9 @@ def step_answer(
     if decode:
         ends, target = facts["tpot_interval_s"], facts["tpot_target_s"]
         rows.append(("TPOT", time_line(facts["tpot_s"], target, facts.get("tpot_chance"), ends)))
-    ends = facts["step_time_interval_s"]
-    rows.append(("step", time_line(facts["step_time_s"], None, None, ends).replace(", no limit", "")))
+    if facts.get("tpot_s") != facts["step_time_s"]:
+        ends = facts["step_time_interval_s"]
+        rows.append(("step", time_line(facts["step_time_s"], None, None, ends).replace(", no limit", "")))
     used, usable = (format_quantity(facts[f"memory_{name}_B"], "B") for name in ("planned", "usable"))
     rows.append(
         ("memory", f"✓ {used} of {usable} of a die" if resolved.fits else f"✗ does not fit: {used} of {usable}")
