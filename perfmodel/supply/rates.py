@@ -244,7 +244,8 @@ def rates_of(
         link_hidden=stack.link_hidden,
         host_gap=overhead.decode_host_gap,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
-        draft_overhead=overhead.draft_gap,
+        # a draft is a graph of its own: a step of k of them starts k + 1
+        draft_overhead=overhead.graph_launch + overhead.draft_gap,
         eager=stack.eager,
         eager_prefill=stack.eager_prefill,
         kernel_launch=overhead.kernel_launch,
