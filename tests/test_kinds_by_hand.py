@@ -485,8 +485,12 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
         assert near(got["index_query"].activation_bytes, 2 * tokens * (rank + NI * DI))
         assert near(got["index_key"].activation_bytes, 2 * tokens * (HIDDEN + made + NI))
         assert near(got["index_scan"].activation_bytes, 2 * tokens * NI * DI)
-        pairs = (tokens * 60 if phase == "decode" else 3 * 60 * 61 / 2) / hand.index_ratio
-        vectors(got, "top_k", 2 * pairs, tokens * 2 * K)
+        # of each query the scores of all keys up to it; a position of four bytes for each that is chosen
+        keys = (60 if phase == "decode" else 61 / 2) / hand.index_ratio
+        choice, chosen = got["top_k"], K / (POOL if "pooled" in name else 1)
+        assert (choice.operator, choice.engine) == ("top_k", "vector")
+        assert near(choice.rows, tokens) and near(choice.context, keys) and near(choice.flop, 2 * tokens * keys)
+        assert near(choice.activation_bytes, 4 * tokens * min(chosen, keys))
         assert near(got["index_scan"].context, 60 / hand.index_ratio) and got["index_scan"].heads == NI
         assert got["index_scan"].query_rows == (NI * 2 if phase == "decode" else None)
         assert got["index_scan"].sequences == got["core"].sequences == 3

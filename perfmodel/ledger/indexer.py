@@ -6,17 +6,35 @@ from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import index_flop
 from perfmodel.ledger.caches import index_key_bytes
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, exchange_row, quantised, vector
+from perfmodel.ledger.rows import BF16, exchange_row, quantised
 from perfmodel.ledger.seen import Seen
 from perfmodel.specs.attention import IndexerSpec
 from perfmodel.units import Count
 
 CANDIDATE_BYTES = 8  # a score and a position, 32 bits each
+POSITION_BYTES = 4  # the position alone
+COMPARE_FLOP = 2  # of a score: with the least of the best so far, and a move
 
 
 def index_columns(spec: IndexerSpec) -> int:
     """Columns of what makes a token's index key and its weight a head; a pooled key has a weight a channel beside."""
     return spec.n_heads + spec.head_dim * (2 if spec.pool > 1 else 1)
+
+
+def choice_row(*, rows: Count, keys: Count, topk: Count) -> Op:
+    """Row of the choice of ``topk`` of the ``keys`` that a query has scores of, for each of some queries.
+
+    Compared are all scores, written is the choice alone.
+    """
+    return Op(
+        name="attention.top_k",
+        operator="top_k",
+        engine="vector",
+        flop=COMPARE_FLOP * rows * keys,
+        activation_bytes=POSITION_BYTES * rows * minimum(topk, keys),
+        rows=rows,
+        context=keys,
+    )
 
 
 def indexer_ops(
@@ -66,8 +84,7 @@ def indexer_ops(
         heads=spec.n_heads,
         query_rows=spec.n_heads * q.queries if decode else None,
     )
-    # scores are compared as they come, the choice alone is written
-    yield vector("attention.top_k", flop=2 * keys.pairs / q.dcp, traffic=q.tokens * spec.topk * 4)
+    yield choice_row(rows=q.tokens, keys=keys.pairs / q.tokens / q.dcp, topk=spec.topk / spec.pool)
     if decode and family.context_parallel:
         best = q.tokens * minimum(spec.topk / spec.pool, keys.context / q.dcp) * CANDIDATE_BYTES
         yield exchange_row("attention.index_gather", "all_gather", group=q.dcp, payload=best)

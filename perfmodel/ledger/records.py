@@ -37,6 +37,7 @@ OperatorClass = Literal[
     "attention_decode",
     "attention_prefill",
     "vector",
+    "top_k",
     "exchange",
     "host_read",
     "pool_read",

@@ -43,6 +43,7 @@ class Rates:
     """Everything a die, its network and its software give."""
 
     cube_cores: Count
+    vector_cores: Count
     cube_bf16: FlopPerSecond
     cube_int8: FlopPerSecond
     #: none where the die has no such unit
@@ -223,6 +224,7 @@ def rates_of(
     tiers = _tiers(system, stack)
     return Rates(
         cube_cores=die.cube_cores,
+        vector_cores=die.vector_cores,
         cube_bf16=cube(die.cube_flop_per_cycle.bf16),
         cube_int8=cube(die.cube_flop_per_cycle.int8),
         cube_fp8=None if die.cube_flop_per_cycle.fp8 is None else cube(die.cube_flop_per_cycle.fp8),

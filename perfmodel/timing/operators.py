@@ -9,6 +9,7 @@ from perfmodel.formulas import roofline
 from perfmodel.formulas.attention import worked_flop
 from perfmodel.ledger.records import Op
 from perfmodel.specs.kernels import (
+    ChoiceKernel,
     DecodeAttentionKernel,
     MatmulKernel,
     PrefillAttentionKernel,
@@ -19,6 +20,7 @@ from perfmodel.timing.exchanges import exchange_time
 from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
 
 WHOLE = 1.0
+SCORE_BYTES = 4  # of a key for a query: FP32
 ELEMENT_BYTES = {"cube_int8": 1, "cube_bf16": 2}  # of an operand of the cube that weights are widened to
 NOTHING_KEPT = 0.0
 ALL_KEPT = 1.0
@@ -121,6 +123,8 @@ def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool, kept: F
             return _prefill_attention(op, kernel, rates, core_share)
         case VectorKernel():
             return _vector(op, kernel, rates, core_share)
+        case ChoiceKernel():
+            return _choice(op, kernel, rates, core_share)
         case _:
             raise AssertionError(f"{op.kernel} is no operator on the cores")
 
@@ -299,4 +303,24 @@ def _vector(op: Op, kernel: VectorKernel, rates: Rates, core_share: Fraction) ->
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
         work=maximum(maximum(compute, cache) / core_share, stream),
+    )
+
+
+def _choice(op: Op, kernel: ChoiceKernel, rates: Rates, core_share: Fraction) -> OpTime:
+    time = formulas.choice_time(
+        rows=op.rows,
+        keys=op.context,
+        passes=kernel.passes,
+        score_bytes=SCORE_BYTES,
+        cores=rates.vector_cores * core_share,
+        core_bandwidth=rates.hbm_bandwidth / rates.vector_cores,
+    )
+    return OpTime(
+        op=op,
+        stream_time=time,
+        fixed_time=op.kernels * (kernel.start * rates.start_share),
+        moved=op.rows * op.context * kernel.passes * SCORE_BYTES,
+        whole_rate=rates.hbm_bandwidth,
+        core_share=core_share,
+        work=time,
     )
