@@ -477,6 +477,7 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
     assert near(got["qkv"].columns, QL + DQ + GV) and near(got["q_up"].columns, heads * DQ) and got["q_up"].prefetched
     assert near(got["q_up"].activation_bytes, 2 * tokens * (QL + heads * DQ))
 
+    shared = found("mla, sparse by another's choice")
     for name in ("mla, sparse", "gqa, sparse", "compressed, sparse", "mla, sparse, pooled keys"):
         got, hand = found(name), KINDS[name]
         rank = {"mla": QL, "gqa": HIDDEN, "compressed": CQL}[hand.spec["kind"]]
@@ -485,6 +486,17 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
         assert near(got["index_query"].activation_bytes, 2 * tokens * (rank + NI * DI))
         assert near(got["index_key"].activation_bytes, 2 * tokens * (HIDDEN + made + NI))
         assert near(got["index_scan"].activation_bytes, 2 * tokens * NI * DI)
+        # queries and a key a token rotated, keys normed and stored; without 8-bit keys queries stay as they are
+        vectors(got, "index_rope", 3 * tokens * (NI + 1) * DI, 2 * tokens * (NI + 1) * DI)
+        share = POOL if "pooled" in name else 1  # of a pooled key each token stores its part
+        vectors(got, "index_cache", 8 * tokens * DI, tokens * (DI + DI / share))
+        assert "index_quant" not in got
+        narrow = rows(ledger_of(hand.spec, family_of(phase, kv_dtype="int8"), **axes))
+        assert near(narrow["index_quant"].flop, 2 * tokens * NI * DI)
+        assert near(narrow["index_quant"].activation_bytes, tokens * NI * DI * (2 + 1))
+        assert near(narrow["index_cache"].activation_bytes, tokens * (2 * DI + (DI + 4) / share))
+        around = ("index_rope", "index_cache", "index_quant")
+        assert [narrow[one].kernels for one in around] == [1, 1, 1] and all(one not in shared for one in around)
         # of each query the scores of all keys up to it; a position of four bytes for each that is chosen
         keys = (60 if phase == "decode" else 61 / 2) / hand.index_ratio
         choice, chosen = got["top_k"], K / (POOL if "pooled" in name else 1)

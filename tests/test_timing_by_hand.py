@@ -398,10 +398,10 @@ def test_element_wise_work(flop: float, cache: float, activation: float, cores: 
 @pytest.mark.parametrize("cores", [1.0, 0.5, 0.25])
 @pytest.mark.parametrize("rows", [1, 9, 36, 37, 145])
 def test_choices_of_rows_on_cores(rows: int, cores: float) -> None:
-    """Rows dealt out to cores, one at a time: the fullest core takes 5.3 passes of its rows at its share of the pins."""
+    """Rows dealt out to cores one at a time: the fullest takes 5.3 passes of its rows at its share of the pins."""
     dealt = [0] * round(VECTOR_CORES * cores)
-    for dealt_before in range(rows):
-        dealt[dealt_before % len(dealt)] += 1
+    for place in range(rows):
+        dealt[place % len(dealt)] += 1
     op = Op(name="x", operator="top_k", engine="vector", flop=1e5, activation_bytes=1e3, rows=rows, context=7001)
     found = time_op(op, RATES, cores)
     assert found.work == near(max(dealt) * 5.3 * 4 * 7001 / (PINS / VECTOR_CORES))

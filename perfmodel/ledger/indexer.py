@@ -6,13 +6,15 @@ from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import index_flop
 from perfmodel.ledger.caches import index_key_bytes
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
-from perfmodel.ledger.rows import BF16, exchange_row, quantised
+from perfmodel.ledger.rows import BF16, ROPE_FLOP, exchange_row, quantised, vector
 from perfmodel.ledger.seen import Seen
 from perfmodel.specs.attention import IndexerSpec
 from perfmodel.units import Count
 
 CANDIDATE_BYTES = 8  # a score and a position, 32 bits each
 POSITION_BYTES = 4  # the position alone
+INDEX_BYTES = 1  # of a number of a query that meets keys in eight bits
+NORM_FLOP = 8  # per element of a key: its norm, and where it is stored in eight bits its scale
 COMPARE_FLOP = 2  # of a score: with the least of the best so far, and a move
 
 
@@ -52,7 +54,10 @@ def indexer_ops(
 
     Every die of a tensor-parallel group has all of it, as engines do.  Its query comes from ``query_rank`` numbers; a
     key and a weight a head come from the hidden state, ``key_columns`` wide where a key is made of more, of
-    ``key_rows`` tokens where not all are at hand.  Dies that split a cache scan a part each, and join the best.
+    ``key_rows`` tokens where not all are at hand.  Before the scan queries and keys are rotated, keys are normed and
+    stored, and queries made as narrow as stored keys: passes of the vector cores, one kernel each, so errs slow where
+    an engine fuses them.  A whole head is rotated, errs slow by the part that is not.  Dies that split a cache scan a
+    part each, and join the best.
     Source: [deepseek2025v32] section 2.1.
     """
     if spec.shared:
@@ -71,6 +76,22 @@ def indexer_ops(
         inner=dims.hidden_size,
         columns=index_columns(spec) if key_columns is None else spec.n_heads + key_columns,
     )
+    # each a pass of its own: no fused kernel of them is measured
+    queries, kept = spec.n_heads * spec.head_dim, index_key_bytes(spec, family)
+    yield vector(
+        "attention.index_rope",
+        flop=ROPE_FLOP * q.tokens * (queries + spec.head_dim),
+        traffic=2 * BF16 * q.tokens * (queries + spec.head_dim),
+    )
+    yield vector(
+        "attention.index_cache",
+        flop=NORM_FLOP * q.tokens * spec.head_dim,
+        traffic=q.tokens * (BF16 * spec.head_dim + kept),
+    )
+    if family.cache_form.bytes < BF16:
+        yield vector(
+            "attention.index_quant", flop=2 * q.tokens * queries, traffic=q.tokens * (queries * (BF16 + INDEX_BYTES))
+        )
     decode = family.phase == "decode"
     yield Op(
         name="attention.index_scan",
