@@ -357,7 +357,7 @@ def test_a_decode_step(name: str, tp: int, draft: int) -> None:
     read = sees if hand.choice is None else min(60, hand.choice * verify)
     entry = hand.entry / min(tp, hand.spec.get("num_key_value_heads", 1))
     assert near(found["core"].kv_bytes, 3 * (read / hand.ratio + near_by) * entry)
-    assert found["core"].operator == "attention_decode"
+    assert found["core"].operator == ("attention_decode" if hand.choice is None else "sparse_attention_decode")
     assert ("index_scan" in found) == hand.index
     if hand.index:  # on every die of the tp group
         assert near(found["index_scan"].flop, 3 * verify * 60 / hand.index_ratio * 2 * NI * DI)

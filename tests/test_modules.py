@@ -1,5 +1,6 @@
-"""Attention of a layer as a table has it whole: its rows added up, on a GPU whose sparse kernels are measured so alone."""
+"""Attention of a layer as tables have it whole: its rows added up, and sparse kernels alone as they are published."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from perfmodel.files import catalog
+from perfmodel.ledger.latent_attention import latent_decode_core
 from perfmodel.ledger.records import Family, Layout, Traffic
 from perfmodel.ledger.step import build_ledger, dims_of
 from perfmodel.timing.operators import time_op
@@ -15,6 +17,7 @@ from tests.builders import rates_of
 MODULES: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parent / "golden" / "attention_modules.yaml").read_text(encoding="utf-8")
 )["modules"]
+LATENT: Any = catalog.load_model("deepseek-v3").spec.attention
 RATES = rates_of("h200")
 BEFORE = "attention.norm_quant"  # the norm that the tables have not
 
@@ -51,6 +54,35 @@ def test_rows_add_up_to_a_module(name: str) -> None:
     worst = max(errors, key=lambda at: abs(errors[at]))
     assert len(errors) == sum(time is not None for times in MODULES[name]["ms"].values() for time in times)
     assert abs(errors[worst]) <= MODULES[name]["worst"], (worst, errors[worst])
+
+
+@pytest.mark.parametrize(
+    ("system", "tflops"), [("h800", 410), ("h200", 410), ("b200", 350)], ids=["h800", "h200", "b200"]
+)
+def test_sparse_kernels_reach_what_is_published(system: str, tflops: float) -> None:
+    """FlashMLA's README: TFLOP/s of sparse decode where arithmetic binds, 128 heads and 2048 tokens of 656 bytes."""
+    sequences, heads, chosen, tokens = 4096, 128, 2048, 4096
+    op = latent_decode_core(
+        LATENT, operator="sparse_attention_decode", pairs=tokens * chosen, tokens=tokens,
+        cached_tokens=sequences * chosen, sequences=sequences, queries=1, heads=heads, cache=656,
+    )  # fmt: skip
+    rates = rates_of(system)
+    timed = time_op(op, rates)
+    assert timed.roof == "compute"
+    assert 2 * tokens * chosen * heads * (576 + 512) / float(timed.whole_compute) == pytest.approx(
+        tflops * 1e12, rel=0.01
+    )
+    assert timed.time > time_op(replace(op, operator="attention_decode"), rates).time
+
+
+def test_a_sparse_kernel_that_is_not_measured_is_the_dense_one() -> None:
+    rates = rates_of("cloudmatrix384")
+    op = latent_decode_core(
+        LATENT, pairs=32 * 2048, tokens=32, cached_tokens=32 * 2048, sequences=32, queries=1, heads=128, cache=1152
+    )
+    sparse = replace(op, operator="sparse_attention_decode")
+    assert rates.class_of(sparse.kernel) == "attention_decode"
+    assert time_op(sparse, rates).time == time_op(op, rates).time
 
 
 def test_choosing_is_what_grows_with_a_long_context() -> None:

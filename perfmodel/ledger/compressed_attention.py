@@ -13,7 +13,7 @@ from perfmodel.ledger.around_attention import (
 )
 from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
 from perfmodel.ledger.indexer import indexer_ops
-from perfmodel.ledger.records import Dims, Family, Op, Quantities
+from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
 from perfmodel.ledger.seen import Seen, entries, newest
 from perfmodel.specs.attention import CompressedSpec
@@ -103,9 +103,10 @@ def _core(q: Quantities, family: Family, spec: CompressedSpec, heads: Count) -> 
     read = seen[0].cached
     if len(seen) > 1:
         read = read + (seen[1].pairs if spec.indexer and not decode else seen[1].cached)
+    of_decode: OperatorClass = "attention_decode" if spec.indexer is None else "sparse_attention_decode"
     return Op(
         name="attention.core",
-        operator="attention_decode" if decode else "attention_prefill",
+        operator=of_decode if decode else "attention_prefill",
         engine="cube_bf16",
         flop=shared_vector_flop(query_context_pairs=pairs, heads=heads, head_dim=spec.head_dim),
         kv_bytes=read * entry,

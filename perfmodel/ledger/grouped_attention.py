@@ -63,7 +63,7 @@ def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Ite
         yield from fetch_offloaded(q, family, seen.cached * entry + index)
     yield grouped_query_core(
         spec,
-        "attention_decode" if decode else "attention_prefill",
+        _core_class(spec, decode),
         pairs=seen.pairs,
         tokens=q.tokens,
         sequences=q.sequences,
@@ -75,6 +75,12 @@ def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Ite
     yield from output_gate(q, family, dims, spec.output_gate, heads=heads, head_dim=spec.value_dim)
     yield from output_quantisation(q, family, heads * spec.value_dim)
     yield from output_projection(q, family, dims, heads * spec.value_dim)
+
+
+def _core_class(spec: GqaSpec, decode: bool) -> OperatorClass:
+    if not decode:
+        return "attention_prefill"
+    return "attention_decode" if spec.indexer is None else "sparse_attention_decode"
 
 
 def seen_by(q: Quantities, family: Family, spec: GqaSpec) -> Seen:

@@ -110,6 +110,7 @@ def _decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> 
     # a die of a dcp group has the heads of the whole group and its part of the cache
     yield latent_decode_core(
         spec,
+        operator="attention_decode" if spec.indexer is None else "sparse_attention_decode",
         pairs=seen.pairs / q.dcp,
         tokens=q.tokens,
         cached_tokens=seen.cached / q.dcp,
@@ -127,6 +128,7 @@ def _decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> 
 def latent_decode_core(
     spec: MlaSpec,
     *,
+    operator: OperatorClass = "attention_decode",
     pairs: Count,
     tokens: Count,
     cached_tokens: Count,
@@ -138,7 +140,7 @@ def latent_decode_core(
     """Row of latent attention in absorbed form: all heads of the die read one cache of ``cache`` bytes a token."""
     return _absorbed_core(
         spec,
-        "attention_decode",
+        operator,
         pairs=pairs,
         tokens=tokens,
         kv_bytes=cached_tokens * cache,

@@ -35,6 +35,7 @@ OperatorClass = Literal[
     "grouped_matmul",
     "batched_matmul",
     "attention_decode",
+    "sparse_attention_decode",
     "attention_prefill",
     "vector",
     "top_k",

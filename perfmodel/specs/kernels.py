@@ -210,6 +210,8 @@ class KernelSetSpec(Spec):
     grouped_matmul_int8: MatmulKernel | None = None
     batched_matmul_bf16: MatmulKernel | None = None
     attention_decode: DecodeAttentionKernel | None = None
+    #: the same on entries that each query chose
+    sparse_attention_decode: DecodeAttentionKernel | None = None
     attention_prefill: PrefillAttentionKernel | None = None
     vector: VectorKernel | None = None
     #: choice of the keys that a sparse attention reads
@@ -244,6 +246,8 @@ OPERATOR_CLASSES: tuple[str, ...] = tuple(
 STAND_INS = {
     "prolog_matmul_bf16": "matmul_bf16",
     "prolog_matmul_int8": "matmul_int8",
+    # entries of a choice at the rate of those of a whole cache
+    "sparse_attention_decode": "attention_decode",
     # scores compared as they come: the least that a choice can cost
     "top_k": "vector",
 }
