@@ -554,8 +554,23 @@ def test_contexts_of_cores(name: str) -> None:
     assert near(decode.context, read / hand.ratio + near_by)
     assert decode.sequences == 3 and near(decode.heads, hand.spec["num_attention_heads"])
     prefill = rows(ledger_of(hand.spec, family_of("prefill")))["core"]
-    last = hand.sees(60) / hand.ratio + near_by
+    last = hand.sees(60) / hand.ratio + near_by if name != "gqa in pieces" else PIECE
     assert near(prefill.context, last) and prefill.sequences == 3
+    part = hand.window is not None or hand.choice is not None or "window" in name or "pieces" in name
+    if not part:
+        assert prefill.seen is None and prefill.edges == ()
+        return
+    # what a token sees on average; a diagonal each of what it sees, and the far end of a window
+    everything = sum(
+        hand.sees(i) / hand.ratio + (0 if hand.window is None else min(i, hand.window)) for i in range(1, 61)
+    )
+    assert near(prefill.seen, everything / 60)
+    own = [WINDOW] if "of a window" in name else [last - near_by] if last > near_by else []
+    window = hand.window or (WINDOW if "of a window" in name else None)
+    near_end = [(window, 1), (min(window, 60 - window), (60 - window) / 60)] if window else []
+    wide = near_end if "of a window" in name else [*near_end, *((one, 1) for one in own)]
+    assert len(prefill.edges) == len(wide)
+    assert all(near(a, c) and near(b, d) for (a, b), (c, d) in zip(prefill.edges, wide, strict=True))
 
 
 def test_what_a_window_unfolds() -> None:

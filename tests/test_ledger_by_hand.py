@@ -162,6 +162,8 @@ BLANK: Row = {
     "context": 1,
     "heads": 1,
     "query_rows": None,
+    "seen": None,
+    "edges": (),
 }
 
 

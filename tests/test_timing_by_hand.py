@@ -376,6 +376,38 @@ def test_attention_of_prompts(flop: float, activation: float, heads: int, cache:
     assert found.hbm_time == near(memory)
 
 
+@pytest.mark.parametrize("tile", [16, 64, 310])
+@pytest.mark.parametrize("tiles", [None, 1, 3])
+def test_blocks_that_a_window_ends_in_are_worked_whole(tile: int, tiles: int | None) -> None:
+    """Block by block: a row of a tile of tokens takes every tile of keys that one of its tokens sees.
+
+    Of a window of whole tiles its first token sees the last key of one tile more than the window has.
+    """
+    rows, window = 40, None if tiles is None else tiles * tile
+    tokens = rows * tile
+    worked = sum(row + 1 if tiles is None else min(row + 1, tiles + 1) for row in range(rows)) * tile * tile
+    seen = sum(i if window is None else min(i, window) for i in range(1, tokens + 1)) / tokens
+    edges = [(tokens, 1.0)] if window is None else [(window, 1.0), (window, 1 - window / tokens)]
+    op = Op(
+        name="x", operator="attention_prefill", engine="cube_bf16", flop=1e9 * seen, activation_bytes=1.0,
+        context=77, seen=seen, edges=tuple(edges),
+    )  # fmt: skip
+    rates = with_kernel("attention_prefill", overhead_tokens=float(tile), task_time=0.0)
+    assert time_op(op, rates).work == near(1e9 * worked / tokens / (3.1e14 * 0.59), rel=1 / tile)
+
+
+def test_a_window_never_takes_more_than_its_prompts() -> None:
+    """Longer windows never take less, and one that holds all takes what no window takes."""
+    spec: Any = {"name": "x", "operator": "attention_prefill", "engine": "cube_bf16", "activation_bytes": 1.0}
+    times = []
+    for window in (1, 16, 128, 309, 311, 900, 4000, 7800, 7990, 8192):
+        seen = sum(min(i, window) for i in range(1, 8193)) / 8192
+        edges = ((window, 1.0), (min(window, 8192 - window), 1 - window / 8192))
+        times.append(float(time_op(Op(**spec, flop=1e9 * seen, context=window, seen=seen, edges=edges), RATES).time))
+    assert all(more >= less * (1 - 1e-4) for less, more in zip(times, times[1:], strict=False))  # a token sees itself
+    assert times[-1] == near(float(time_op(Op(**spec, flop=1e9 * 8193 / 2, context=8193), RATES).time))
+
+
 @pytest.mark.parametrize("cores", SHARES)
 @pytest.mark.parametrize(("flop", "cache", "activation"), [(3e10, 1e6, 2e7), (1e8, 1e6, 1.5e8), (1e8, 5e8, 3e8)])
 def test_element_wise_work(flop: float, cache: float, activation: float, cores: float) -> None:

@@ -229,6 +229,27 @@ def causal_attention_time(
     return flop / rate * (1 + overhead_tokens / context) * (1 + spill * beyond)
 
 
+def edge_tokens(*, width: Count, share: Fraction, overhead_tokens: Count) -> Count:
+    r"""Tokens that a row costs beyond what it sees, at one partial edge of that.
+
+    .. math:: u\,\min(b, w)
+
+    A causal triangle has one edge, its diagonal, at which blocks of b tokens are worked whole: b / 2 more for each.
+    A window has two, its far one for the part u of the tokens that have more than it behind them; neither can cost more
+    than the w tokens that are there.  In :func:`causal_attention_time` their sum stands for b, and twice what a token
+    sees on average for n: of a triangle that is n.
+    Source: counting; b is measured on triangles alone, softmax and rescaling included.
+
+    A window of 128 tokens takes twice its pairs, not (1 + 600 / 128) of them:
+
+    >>> edges = 2 * edge_tokens(width=128, share=1.0, overhead_tokens=600)
+    >>> causal_attention_time(flop=1.0, context=2 * 128, overhead_tokens=edges, rate=1.0, activation=1.0,
+    ...                       l2_capacity=2.0, spill=0.5)
+    2.0
+    """
+    return share * minimum(overhead_tokens, width)
+
+
 def task_time(*, tasks: Count, task_time: Seconds, cores: Count) -> Seconds:
     """Least time of a number of equal tasks on the cores.
 

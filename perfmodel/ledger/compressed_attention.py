@@ -15,7 +15,7 @@ from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
-from perfmodel.ledger.seen import Seen, entries, newest
+from perfmodel.ledger.seen import Seen, entries, in_part, newest
 from perfmodel.specs.attention import CompressedSpec
 from perfmodel.units import Count
 
@@ -104,7 +104,7 @@ def _core(q: Quantities, family: Family, spec: CompressedSpec, heads: Count) -> 
     if len(seen) > 1:
         read = read + (seen[1].pairs if spec.indexer and not decode else seen[1].cached)
     of_decode: OperatorClass = "attention_decode" if spec.indexer is None else "sparse_attention_decode"
-    return Op(
+    core = Op(
         name="attention.core",
         operator=of_decode if decode else "attention_prefill",
         engine="cube_bf16",
@@ -116,3 +116,4 @@ def _core(q: Quantities, family: Family, spec: CompressedSpec, heads: Count) -> 
         heads=heads,
         query_rows=heads * q.queries if decode else None,
     )
+    return core if decode else in_part(core, seen, q.tokens)

@@ -16,7 +16,7 @@ from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
 from perfmodel.ledger.indexer import index_columns, indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, batched, exchange_row, linear, quantised, vector
-from perfmodel.ledger.seen import Seen, entries, visible
+from perfmodel.ledger.seen import Seen, entries, in_part, visible
 from perfmodel.specs.attention import MlaSpec
 from perfmodel.units import Bytes, Count
 
@@ -186,7 +186,8 @@ def _prefill_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) ->
     seen = seen_by(q, family, spec)
     if spec.indexer is not None:
         yield from _absorbing(q, family, spec, heads)
-        yield _chosen_prefill_core(spec, seen, tokens=q.tokens, sequences=q.sequences, heads=heads, family=family)
+        chosen = _chosen_prefill_core(spec, seen, tokens=q.tokens, sequences=q.sequences, heads=heads, family=family)
+        yield in_part(chosen, [seen], q.tokens)
         return
     yield linear(
         "attention.kv_up",
@@ -200,7 +201,8 @@ def _prefill_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) ->
     core = latent_prefill_core(
         spec, pairs=seen.pairs, tokens=q.tokens, sequences=q.sequences, heads=heads, context=unfolded
     )
-    yield replace(core, context=seen.context)
+    core = replace(core, context=seen.context)
+    yield core if spec.sliding_window is None else in_part(core, [seen], q.tokens)
 
 
 def _chosen_prefill_core(

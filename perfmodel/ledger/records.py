@@ -398,6 +398,10 @@ class Op:
     heads: Count = 1
     #: rows of queries that share one cache: of a sequence, on this die's heads
     query_rows: Count | None = None
+    #: of a prompt whose tokens do not see all before them: what one sees on average, and where that ends inside a block
+    #: of the kernel: how wide it is there, and the part of the tokens that have such an end
+    seen: Count | None = None
+    edges: tuple[tuple[Count, Fraction], ...] = ()
 
     @property
     def bytes(self) -> Bytes:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import cast
 
-from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater
+from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater, total
 from perfmodel.formulas import kernels as formulas
 from perfmodel.formulas import roofline
 from perfmodel.formulas.attention import worked_flop
@@ -261,10 +261,18 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
 
 
 def _prefill_attention(op: Op, kernel: PrefillAttentionKernel, rates: Rates, core_share: Fraction) -> OpTime:
+    context, overhead = op.context, kernel.overhead_tokens
+    if op.seen is not None:
+        # a triangle of n tokens shows each of them n / 2
+        context = 2 * op.seen
+        overhead = total(
+            formulas.edge_tokens(width=width, share=share, overhead_tokens=kernel.overhead_tokens)
+            for width, share in op.edges
+        )
     compute = formulas.causal_attention_time(
         flop=op.flop,
-        context=op.context,
-        overhead_tokens=kernel.overhead_tokens,
+        context=context,
+        overhead_tokens=overhead,
         rate=rates.peak(op.engine) * kernel.compute,
         activation=op.activation_bytes,
         l2_capacity=rates.l2_capacity,
