@@ -720,15 +720,22 @@ def test_what_a_part_of_a_prompt_is_sent(name: str) -> None:
 @pytest.mark.parametrize("draft", [0, 1])
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_fetched_from_the_host(name: str, draft: int) -> None:
-    """Three quarters of the growing cache are in the host's memory: of what a step reads, as much is fetched."""
+    """Three quarters of the entries are in the host's memory: as much of those a step reads is fetched, or what misses.
+
+    Index keys are read whole every step, and stay.
+    """
     hand = KINDS[name]
-    got = rows(ledger_of(hand.spec, family_of(offloads=True), kv_resident=0.25, draft=draft))
+    family = family_of(offloads=True)
+    got, lately = (rows(ledger_of(hand.spec, family, kv_resident=0.25, kv_hit=h, draft=draft)) for h in (0.1, 0.9))
     token = kept(name).token
     assert ("kv_fetch" in got) == (token > 0)
     if token:
         read = 60 if hand.choice is None else min(60, hand.choice * (1 + draft))
-        index = 60 / hand.index_ratio * 2 * DI if hand.index else 0
-        assert near(got["kv_fetch"].kv_bytes, 3 * 0.75 * (read / hand.ratio * hand.entry + index))
+        assert near(got["kv_fetch"].kv_bytes, 3 * 0.75 * read / hand.ratio * hand.entry)
+        missed = 0.75 if hand.choice is None else 0.1
+        assert near(lately["kv_fetch"].kv_bytes, 3 * missed * read / hand.ratio * hand.entry)
+        index = 2 * DI / hand.index_ratio if hand.index else 0
+        assert near(cache_of(spec_of(hand.spec), family).on_die(0.25), index + 0.25 * (token - index))
     else:
         plain = rows(ledger_of(hand.spec, draft=draft))
         assert got.keys() == plain.keys()

@@ -11,7 +11,7 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
+from perfmodel.ledger.caches import cache_of, entry_bytes
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
@@ -57,9 +57,8 @@ def compressed_ops(q: Quantities, family: Family, dims: Dims, spec: CompressedSp
         yield from gather_context(q, family, cache_of(spec, family, q.tp))
         yield load_found(q, cache_of(spec, family))
     elif spec.compress_ratio:
-        keys = 0 if spec.indexer is None else index_key_bytes(spec.indexer, family) / spec.compress_ratio
         read = looked_at(q, family, spec)[1].cached * entry_bytes(spec, family)
-        yield from fetch_offloaded(q, family, read + q.cached_tokens * keys)
+        yield from fetch_offloaded(q, family, read, chosen=spec.indexer is not None)
     yield _core(q, family, spec, heads)
     yield from output_quantisation(q, family, heads * spec.head_dim)
     # one matrix a group of heads, each with its own inputs and outputs

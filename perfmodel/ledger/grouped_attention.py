@@ -12,7 +12,7 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import cache_of, entry_bytes_per_die, index_key_bytes
+from perfmodel.ledger.caches import cache_of, entry_bytes_per_die
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
@@ -59,8 +59,7 @@ def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Ite
         yield from gather_context(q, family, kept)
         yield load_found(q, cache_of(spec, family))
     elif not kept.windows:
-        index = 0 if spec.indexer is None else q.cached_tokens * index_key_bytes(spec.indexer, family)
-        yield from fetch_offloaded(q, family, seen.cached * entry + index)
+        yield from fetch_offloaded(q, family, seen.cached * entry, chosen=spec.indexer is not None)
     core = grouped_query_core(
         spec,
         _core_class(spec, decode),

@@ -12,7 +12,7 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
+from perfmodel.ledger.caches import cache_of, entry_bytes
 from perfmodel.ledger.indexer import index_columns, indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, batched, exchange_row, linear, quantised, vector
@@ -105,8 +105,7 @@ def _decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> 
         yield exchange_row("attention.query_gather", "all_gather", group=q.dcp, payload=query)
     seen = seen_by(q, family, spec)
     if spec.sliding_window is None:
-        keys = 0 if spec.indexer is None else q.cached_tokens / q.dcp * index_key_bytes(spec.indexer, family)
-        yield from fetch_offloaded(q, family, seen.cached / q.dcp * cache + keys)
+        yield from fetch_offloaded(q, family, seen.cached / q.dcp * cache, chosen=spec.indexer is not None)
     # a die of a dcp group has the heads of the whole group and its part of the cache
     yield latent_decode_core(
         spec,

@@ -83,6 +83,7 @@ class Layout:
     domains: Count = 1
     chunk: Count = 0
     kv_resident: Fraction = 1
+    kv_hit: Fraction = 0
 
     @staticmethod
     def of(spec: LayoutSpec) -> "Layout":
@@ -333,6 +334,7 @@ class Quantities:
     dense_tp: Count
     embedding_tp: Count
     kv_resident: Fraction
+    kv_hit: Fraction
     steps: Count  # a prompt is worked in
 
 
