@@ -492,6 +492,12 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
         vectors(got, "index_cache", 8 * tokens * DI, tokens * (DI + DI / share))
         assert "index_quant" not in got
         narrow = rows(ledger_of(hand.spec, family_of(phase, kv_dtype="int8"), **axes))
+        scans = [
+            rows(ledger_of(hand.spec, family_of(phase, kv_dtype=kv), **axes))["index_scan"] for kv in ("int8", "fp8")
+        ]
+        assert [got["index_scan"].engine, *(one.engine for one in scans)] == ["cube_bf16", "cube_int8", "cube_fp8"]
+        assert all(near(one.activation_bytes, tokens * NI * DI) for one in scans)
+        assert all(near(one.flop, got["index_scan"].flop) for one in scans)
         assert near(narrow["index_quant"].flop, 2 * tokens * NI * DI)
         assert near(narrow["index_quant"].activation_bytes, tokens * NI * DI * (2 + 1))
         assert near(narrow["index_cache"].activation_bytes, tokens * (2 * DI + (DI + 4) / share))
@@ -507,6 +513,11 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
         assert got["index_scan"].query_rows == (NI * 2 if phase == "decode" else None)
         assert got["index_scan"].sequences == got["core"].sequences == 3
         assert not got["index_query"].prefetched and not got["index_key"].prefetched
+    if phase == "decode":
+        together = [
+            found(name)["core"].query_rows for name in ("mla", "mla, sparse", "mla, sparse by another's choice")
+        ]
+        assert together == [2 * heads, heads, heads]
     assert near(found("mla, sparse")["core"].activation_bytes, 2 * tokens * heads * (KL + DR + KL))
     assert ("kv_up" in found("mla, sparse")) is False and "k_up" in found("mla, sparse")
 
@@ -540,7 +551,8 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
         )
         assert near(got["o_proj"].activation_bytes, 2 * tokens * (groups * COL + HIDDEN))
         assert near(got["core"].activation_bytes, 2 * tokens * 2 * own)
-        assert got["core"].query_rows == (CH / tp * 2 if phase == "decode" else None)
+        # two queries read one cache where they see the same, and one each where each chooses
+        assert got["core"].query_rows == (CH / tp * (1 if "sparse" in name else 2) if phase == "decode" else None)
 
 
 @pytest.mark.parametrize("name", WITH_CORE)

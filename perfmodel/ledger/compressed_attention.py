@@ -113,6 +113,7 @@ def _core(q: Quantities, family: Family, spec: CompressedSpec, heads: Count) -> 
         sequences=q.sequences,
         context=sum((one.context for one in seen[1:]), seen[0].context),
         heads=heads,
-        query_rows=heads * q.queries if decode else None,
+        # rows of a tile read one cache: of queries that choose for themselves, the heads of one
+        query_rows=heads * (q.queries if spec.indexer is None else 1) if decode else None,
     )
     return core if decode else in_part(core, seen, q.tokens)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from perfmodel.algebra import minimum
 from perfmodel.formulas.attention import index_flop
 from perfmodel.ledger.caches import index_key_bytes
-from perfmodel.ledger.records import Dims, Family, Op, Quantities
+from perfmodel.ledger.records import ENGINE_OF, Dims, Family, Op, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, exchange_row, quantised, vector
 from perfmodel.ledger.seen import Seen
 from perfmodel.specs.attention import IndexerSpec
@@ -56,7 +56,8 @@ def indexer_ops(
     key and a weight a head come from the hidden state, ``key_columns`` wide where a key is made of more, of
     ``key_rows`` tokens where not all are at hand.  Before the scan queries and keys are rotated, keys are normed and
     stored, and queries made as narrow as stored keys: passes of the vector cores, one kernel each, so errs slow where
-    an engine fuses them.  A whole head is rotated, errs slow by the part that is not.  Dies that split a cache scan a
+    an engine fuses them.  The scan multiplies in the precision of stored keys, at the share that attention reaches in
+    BF16.  A whole head is rotated, errs slow by the part that is not.  Dies that split a cache scan a
     part each, and join the best.
     Source: [deepseek2025v32] section 2.1.
     """
@@ -88,7 +89,8 @@ def indexer_ops(
         flop=NORM_FLOP * q.tokens * spec.head_dim,
         traffic=q.tokens * (BF16 * spec.head_dim + kept),
     )
-    if family.cache_form.bytes < BF16:
+    narrow = family.cache_form.bytes < BF16
+    if narrow:
         yield vector(
             "attention.index_quant", flop=2 * q.tokens * queries, traffic=q.tokens * (queries * (BF16 + INDEX_BYTES))
         )
@@ -96,10 +98,10 @@ def indexer_ops(
     yield Op(
         name="attention.index_scan",
         operator="attention_decode" if decode else "attention_prefill",
-        engine="cube_bf16",
+        engine=ENGINE_OF[family.cache_form.index_unit],
         flop=index_flop(pairs=keys.pairs / q.dcp, n_heads=spec.n_heads, head_dim=spec.head_dim),
         kv_bytes=keys.cached / q.dcp * index_key_bytes(spec, family) * spec.pool,
-        activation_bytes=q.tokens * spec.n_heads * spec.head_dim * BF16,
+        activation_bytes=q.tokens * queries * (INDEX_BYTES if narrow else BF16),
         sequences=q.sequences,
         context=keys.context / q.dcp,
         heads=spec.n_heads,

@@ -114,7 +114,8 @@ def _decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> 
         tokens=q.tokens,
         cached_tokens=seen.cached / q.dcp,
         sequences=q.sequences,
-        queries=q.queries,
+        # rows of a tile read one cache: of queries that choose for themselves, the heads of one
+        queries=q.queries if spec.indexer is None else 1,
         heads=heads * q.dcp,
         cache=cache,
     )
