@@ -93,6 +93,8 @@ def answered(request: PlanRequest) -> Planned:
     run, searched, targets = request.run, request.search, request.search.targets
     for _ in range(TIGHTENINGS):
         solution, clients = solve(request.case, searched, request.cases["prefill"], request.given), None
+        grown = {"servers": solution.search.servers, "prefill_servers": solution.search.prefill_servers}
+        request, searched = replace(request, search=replace(request.search, **grown)), replace(searched, **grown)
         if solution.best is None:
             return Planned(request=request, solution=solution)
         if request.asked is not None:

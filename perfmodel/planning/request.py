@@ -118,6 +118,11 @@ def _servers(cards: int | None, rates: Rates, system: str, option: str, pools: i
     return int(cards // each)
 
 
+def _largest(cards: int | None, rates: Rates, run: RunSpec) -> int | None:
+    """Return the servers that a budget may grow to: all that the networks of a system join; None where one is given."""
+    return most_servers(rates) if cards is None and run.rate is not None else None
+
+
 def _domain(rates: Rates, allow_scale_out: bool) -> int | None:
     """Return the servers that an instance may span: those of one supernode or server group; None: of any budget."""
     return None if allow_scale_out else int(rates.max_packages // rates.packages_per_server)
@@ -267,6 +272,10 @@ def _searched(
         prices=_prices(run, machines),
         serving=cast(Serving, run.serving),
         domains=(_domain(prefill, scale_out), _domain(decode, scale_out)),
+        largest=(
+            None if same else _largest(run.prefill_cards, prefill, run),
+            _largest(run.cards, decode, run),
+        ),
     )
 
 

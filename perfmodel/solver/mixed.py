@@ -51,6 +51,8 @@ def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally)
     """
     found: Prompts = {}
     chunks = list(meshes(case, "prefill", sizes, request.choices))
+    if not chunks:  # what is fixed leaves no degree of parallelism on these sizes
+        return found
     columns = []
     for number, mesh in enumerate(chunks):
         point = pool_point(mesh.layout(), mesh.family, case)
@@ -122,7 +124,7 @@ def _stacked(prompts: dict[tuple[int, int, int], _Prompt], shape: tuple[int, ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Instance:
+class Instance:
     """The best mixed instance of a size, tp, draft and family; ``rate`` is at full load."""
 
     decode: Leader
@@ -138,7 +140,7 @@ class _Instance:
 
 
 #: best instances of a chunk under each TPOT limit
-OfLimit = list[list[_Instance]]
+OfLimit = list[list[Instance]]
 
 
 def _of_mesh(
@@ -167,7 +169,7 @@ def _of_mesh(
         for n, k, t in np.ndindex(sizes, slots, tps)
     }
     together = _in_time(together, best, mesh, case, request)
-    instances: list[dict[tuple[int, int, int], _Instance]] = [{} for _ in tpots]
+    instances: list[dict[tuple[int, int, int], Instance]] = [{} for _ in tpots]
     left = set(range(len(tpots)))
     for depth in range(max(map(len, together.values()), default=0)):
         if not left:
@@ -205,7 +207,7 @@ def _of_mesh(
                     step_time=float(shortest[place]),
                     servers=dies / case.rates.dies_per_server,
                 )
-                instances[at][n, t, d] = _Instance(
+                instances[at][n, t, d] = Instance(
                     decode=leader,
                     prefill=chosen[n, k, t].leader,
                     rate=leader.requests_per_s,
@@ -255,9 +257,16 @@ def _in_time(together: Together, decode: PoolPoint, mesh: Mesh, case: Case, requ
 def mixed_joins(
     cases: Cases, sizes: list[int], request: SearchRequest, tpots: Sequence[float | None], tally: Tally
 ) -> list[list[Join]]:
-    """Return the best mixed deployment of each size, tp, draft and family, under each of some limits on TPOT.
+    """Return the best mixed deployment of each size, tp, draft and family, under each of some limits on TPOT."""
+    return [joins_of(each, request, tally) for each in mixed_instances(cases, sizes, request, tpots, tally)]
 
-    The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
+
+def mixed_instances(
+    cases: Cases, sizes: list[int], request: SearchRequest, tpots: Sequence[float | None], tally: Tally
+) -> list[list[Instance]]:
+    """Return the best mixed instance of each size, tp, draft and family, under each of some limits on TPOT.
+
+    The budget and the rate asked for do not move them.  The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
     in time and rate the whole decode space is gone through.  Of equal rates, as front ends make them, the shortest
     TTFT is the best.  Both phases share the layout of weights: tp, slots and the
     dies of an expert; and dp, but where prefill splits its prompts over dies (cp).  Shared experts have no dies of
@@ -274,19 +283,24 @@ def mixed_joins(
     for mesh, (_, counted) in zip(chunks, found, strict=True):
         tally.evaluated += math.prod(mesh.shape)
         tally.add(counted)
-    joins = []
+    each_limit = []
     for at in range(len(tpots)):
-        best: dict[tuple[object, ...], _Instance] = {}
+        best: dict[tuple[object, ...], Instance] = {}
         for one in (one for of_limit, _ in found for one in of_limit[at]):
             before = best.get(one.decode.key)
             if before is None or one.worth > before.worth:
                 best[one.decode.key] = one
-        tried = [_join_of(one, request, tally) for one in best.values()]
-        joins.append([join for join in tried if join is not None])
-    return joins
+        each_limit.append(list(best.values()))
+    return each_limit
 
 
-def _join_of(one: _Instance, request: SearchRequest, tally: Tally) -> Join | None:
+def joins_of(instances: Sequence[Instance], request: SearchRequest, tally: Tally) -> list[Join]:
+    """Return the best deployment of each mixed instance, where there is one."""
+    tried = [_join_of(one, request, tally) for one in instances]
+    return [join for join in tried if join is not None]
+
+
+def _join_of(one: Instance, request: SearchRequest, tally: Tally) -> Join | None:
     """Return as many of an instance as pay on the budget or for the rate."""
     size, rate = one.decode.servers, one.rate * request.utilisation
     most = int(packed(size, 1.0, request.servers, request.domains[1])[0])

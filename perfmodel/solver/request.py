@@ -31,6 +31,8 @@ class SearchRequest:
     prices: tuple[float, float] = (1.0, 1.0)
     serving: Serving = "disaggregated"
     domains: tuple[int | None, int | None] = (None, None)
+    #: servers that the budget may grow to where the rate is not met, of prefill's own and of the other; none: it stays
+    largest: tuple[int | None, int | None] = (None, None)
 
     @property
     def by_ratio(self) -> bool:

@@ -145,9 +145,17 @@ def _keep_freed_memory() -> None:
 
 
 def best_decode(
-    case: Case, sizes: list[int], tpot: float | None, step_limits: list[float], choices: Choices, tally: Tally
+    case: Case,
+    sizes: list[int],
+    tpot: float | None,
+    step_limits: list[float],
+    choices: Choices,
+    tally: Tally,
+    known: Sequence[Leader] = (),
 ) -> list[Leader]:
     """Return the fastest feasible instance of each size, tp, draft and family under each step limit.
+
+    ``known`` are those of other sizes, found before: they come first.
 
     Several limits are given where TTFT leaves each prefill candidate another time for the first
     decode step.
@@ -155,7 +163,7 @@ def best_decode(
     time_limit = np.inf if tpot is None else tpot
     limits = [Limits(tpot=time_limit, step=limit) for limit in step_limits]
     chunks, found = _leaders(case, sizes, limits, choices, tally)
-    leaders = [leader for each in found for leader in each]
+    leaders = [*known, *(leader for each in found for leader in each)]
     if not leaders:
         _nearest_misses(case, chunks, as_float(usable_memory(case.rates)), time_limit, tally)
     return distinct(leaders)

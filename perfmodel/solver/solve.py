@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from perfmodel.errors import UsageError
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
-from perfmodel.solver.both_pools import deployment, searched
+from perfmodel.solver.both_pools import Kept, deployment, grown
 from perfmodel.solver.finalists import Finalists
 from perfmodel.solver.given_layouts import Given, full_pools, outcomes
 from perfmodel.solver.infeasibility import tally_infeasibility
@@ -22,11 +22,13 @@ def solve(
     request: SearchRequest,
     prefill_case: Case | None = None,
     given: Sequence[Given] = (),
+    kept: Kept | None = None,
 ) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
     ``prefill_case`` is of the prefill pool where it runs on another system; ``given`` are layouts that are told
-    beside the best.  Raises ``UsageError`` where front ends
+    beside the best; what is ``kept`` of the same question on another budget is not worked out again.  A budget that
+    may grow does so until a rate is met; the solution's own request has the budget that was.  Raises ``UsageError`` where front ends
     that limit the rate are to be busy all the time: the wait for one has no bound.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
@@ -35,11 +37,10 @@ def solve(
             f"--utilisation: {request.utilisation:g} with front ends that limit the rate; allowed: below 1; the wait "
             "for a busy front end has no bound"
         )
-    if request.objective == "tpot":
-        (joins, columns), request, tally = lowest_tpot(cases, request)
-    else:
-        tally = Tally()
-        joins, columns = searched(cases, request, tally)
+    tally, kept = Tally(), kept or Kept()
+    (joins, columns), request = grown(cases, request, tally, kept)
+    if request.objective == "tpot" and joins:
+        (joins, columns), request, tally = lowest_tpot(cases, request, ((joins, columns), tally))
     if not joins:
         tally_infeasibility(cases, request, columns, tally)
     different: dict[tuple[object, ...], Join] = {}
