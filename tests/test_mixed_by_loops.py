@@ -465,7 +465,7 @@ def an_instance(size: float, rate: float) -> Any:
     """Return a mixed instance of so many servers."""
     nowhere: Any = None
     one = Leader(key=(1,), mesh=nowhere, index=0, requests_per_s=rate, step_time=0.01, servers=size)
-    return mixed._Instance(decode=one, prefill=replace(one, key=(2,)), rate=rate, ttft=0.7, added=0.003)
+    return mixed.Instance(decode=one, prefill=replace(one, key=(2,)), rate=rate, ttft=0.7, added=0.003)
 
 
 def most_packed(size: float, servers: int, domain: int | None) -> int:

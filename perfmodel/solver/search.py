@@ -56,7 +56,7 @@ class _Best:
 CUT_STEP = 8  # batches between those at which memory is looked at ahead
 
 
-def _cut(mesh: Mesh, case: Case, memory_limit: float) -> Mesh:
+def cut(mesh: Mesh, case: Case, memory_limit: float) -> Mesh:
     """Return a chunk without the batches at which none of its layouts fits: memory never falls with the batch."""
     if len(mesh.batch) <= CUT_STEP:
         return mesh
@@ -209,7 +209,7 @@ def _leaders(
     _keep_freed_memory()
 
     def work(mesh: Mesh) -> _Best:
-        return _best_of_chunk(_cut(mesh, case, limit), case, limit, limits)
+        return _best_of_chunk(cut(mesh, case, limit), case, limit, limits)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         for mesh, best in zip(chunks, pool.map(work, chunks), strict=True):
