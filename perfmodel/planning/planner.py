@@ -8,6 +8,7 @@ from typing import Any
 from perfmodel.algebra import as_float
 from perfmodel.errors import UsageError
 from perfmodel.planning.doubts import Doubts, doubts_of
+from perfmodel.planning.nearest import Nearest, nearest
 from perfmodel.planning.referee import Verdict, refereed
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.prediction.deployment import Deployment, PoolPlan
@@ -18,6 +19,7 @@ from perfmodel.prediction.deployment_uncertainty import (
 )
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, chance, pool_intervals
+from perfmodel.solver.both_pools import Kept
 from perfmodel.solver.front import front
 from perfmodel.solver.optimal_range import optimal_range
 from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution
@@ -42,6 +44,8 @@ class Planned:
     doubts: Doubts | None = None
     #: what clients see of the best plan, where that was asked for
     clients: Verdict | None = None
+    #: where there is no plan: the nearest questions that have one
+    nearest: Nearest | None = None
 
     @property
     def tpot_chance(self) -> float | None:
@@ -80,19 +84,24 @@ class Planned:
 
 
 def planned(run: RunSpec) -> Planned:
-    """Return the best plan for a run-spec, or why there is none, and how sure it is."""
-    return answered(request_of(run))
+    """Return the best plan for a run-spec, or why there is none and what is nearest to it, and how sure it is."""
+    kept = Kept()
+    found = answered(request_of(run), kept)
+    if found.solution.best is not None:
+        return found
+    confirmed = None if run.confidence is None else lambda other: answered(request_of(other)).solution.best
+    return replace(found, nearest=nearest(found.request, found.solution, kept, confirmed))
 
 
-def answered(request: PlanRequest) -> Planned:
+def answered(request: PlanRequest, kept: Kept | None = None) -> Planned:
     """Return the best plan for what was asked, or why there is none, and how sure it is.
 
     With a confidence the limits on TPOT and TTFT are tightened below the plan's own until the plan found meets each
-    real one that often.  Raises ``UsageError`` where no plan does.
+    real one that often.  Instances that were worked out are ``kept``.  Raises ``UsageError`` where no plan does.
     """
     run, searched, targets = request.run, request.search, request.search.targets
     for _ in range(TIGHTENINGS):
-        solution, clients = solve(request.case, searched, request.cases["prefill"], request.given), None
+        solution, clients = solve(request.case, searched, request.cases["prefill"], request.given, kept), None
         grown = {"servers": solution.search.servers, "prefill_servers": solution.search.prefill_servers}
         request, searched = replace(request, search=replace(request.search, **grown)), replace(searched, **grown)
         if solution.best is None:

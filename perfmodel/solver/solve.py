@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from perfmodel.errors import UsageError
+from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
 from perfmodel.solver.both_pools import Kept, deployment, grown
@@ -67,3 +68,13 @@ def solve(
         given=outcomes(given, joins, columns, cases, request, top[0]) if shown else (),
         finalists=Finalists(joins=joins, best=top[0], columns=columns, cases=cases, request=request) if shown else None,
     )
+
+
+def best_alone(
+    case: Case, request: SearchRequest, prefill_case: Case | None = None, kept: Kept | None = None
+) -> Deployment | None:
+    """Return the best deployment, or None, without what stands beside it in a solution."""
+    cases = Cases(prefill=prefill_case or case, decode=case)
+    (joins, _), request = grown(cases, request, Tally(), kept or Kept())
+    top = with_least_batches(joins[:1], cases, request)
+    return deployment(top[0], cases, request.utilisation) if top else None

@@ -22,6 +22,7 @@ from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
 from perfmodel.report.plan.first_token import first_token_table
 from perfmodel.report.plan.front import front_table
 from perfmodel.report.plan.infeasibility import missed_table, refused_table
+from perfmodel.report.plan.nearest import nearest_facts, nearest_notes, nearest_table
 from perfmodel.report.plan.pools import pools_table
 from perfmodel.report.plan.published import published_facts, published_notes, published_table
 from perfmodel.report.plan.targets import targets_table
@@ -49,9 +50,9 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         return Document(
             schema="moeplan.solution/1",
             title=f"{_title(request)}: no feasible plan",
-            tables=(missed_table(solution), refused_table(solution)),
-            facts=facts,
-            notes=(*searched, *_software(request)),
+            tables=(missed_table(solution), nearest_table(answer), refused_table(solution)),
+            facts=facts | nearest_facts(answer),
+            notes=(*nearest_notes(answer), *searched, *_software(request)),
         )
     facts |= plan_facts(answer, best) | sure_facts(answer)
     facts["explain"] = {
