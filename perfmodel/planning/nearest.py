@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from perfmodel.algebra import as_float
@@ -11,11 +12,12 @@ from perfmodel.planning.request import PlanRequest, most_servers, request_of
 from perfmodel.planning.sets import sets_of
 from perfmodel.prediction.deployment import Deployment
 from perfmodel.solver.both_pools import Kept
+from perfmodel.solver.request import SearchRequest
 from perfmodel.solver.solution import Solution
 from perfmodel.solver.solve import best_alone
 from perfmodel.solver.space import AXES, STRUCTURES
 from perfmodel.specs.precision import CACHES
-from perfmodel.specs.run import PERCENTILES, RunSpec
+from perfmodel.specs.run import PERCENTILES, WAITS, RunSpec
 
 ENOUGH = 3  # ways that are told
 MOST_PAIRS = 16  # pairs of changes that are tried where none alone is enough
@@ -25,11 +27,17 @@ SHORTER = (0.75, 0.5, 0.25)
 #: servers of a larger budget at most, over those asked for; and at least so many
 MORE_SERVERS, AT_LEAST_SERVERS = 4, 16
 SOME_RATE = 1e-6  # requests a second that any deployment serves: for it the fewest servers are those that hold it
+#: keys that do not move instances
+BUDGET = {"cards", "prefill_cards", "rate", "objective"}
 #: constraints of a search by the phase that they are of
 OF_PHASE = {"prefill memory": "prefill", "ttft": "prefill", "memory": "decode", "tpot": "decode"}
+#: constraints, the last that is checked first: what one refuses has met those after it
+BINDING = ("rate", "cards", "ttft", "tpot", "prefill memory", "memory")
 
 #: a run-spec that may have a plan, and its best deployment where it has
 Try = Callable[[RunSpec], Deployment | None]
+#: one kind of change: the ways of it that have a plan
+Step = Callable[[PlanRequest, Kept, Try, list[str]], Iterator["Way"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +80,23 @@ def nearest(request: PlanRequest, solution: Solution, kept: Kept, confirmed: Try
 
     In the order of what they cost: another way of serving, a narrower cache, a setting of software, more servers,
     several systems, a looser limit, a lower rate, fewer tokens; where none alone is enough, two at once.  Of each kind
-    the least that works is told, to a step of a ladder.  ``kept`` are the instances of the search that found none;
+    the least that works is told, to a step of a ladder; batches are looked at in steps at first, so that what only one
+    between them reaches is not found.  ``kept`` are the instances of the search that found none;
     ``confirmed`` looks at a question once more where a search alone does not say that it has an answer.
     """
     tried: list[str] = []
     ways: list[Way] = []
 
-    def search(run: RunSpec) -> Deployment | None:
+    def search(run: RunSpec, full: bool = False) -> Deployment | None:
+        changed = {key for key in RunSpec.model_fields if getattr(run, key) != getattr(request.run, key)}
+        same = changed <= BUDGET  # the instances are those of the search that found nothing
+        if (asked := _asked(run)) is None:
+            return None
+        searched = asked.search if same or full else _coarse(asked.search)
         try:
-            asked = request_of(run)
-            best = best_alone(asked.case, asked.search, asked.cases["prefill"])
+            best = best_alone(asked.case, searched, asked.cases["prefill"], kept if same else None)
             return best if best is None or confirmed is None else confirmed(run)
-        except MoeplanError:  # the stack lacks it, the die has no unit, a length is beyond the model
+        except MoeplanError:  # what is fixed allows no layout; no plan is sure enough
             return None
 
     families = (
@@ -93,20 +106,59 @@ def nearest(request: PlanRequest, solution: Solution, kept: Kept, confirmed: Try
     )
     done: set[str] = set()
     for kind, change in families:
-        if kind in done:
+        if kind in done or len(ways) >= ENOUGH:
+            continue
+        if _asked(change.of(request.run)) is None:
             continue
         tried.append(change.words)
         if (best := search(change.of(request.run))) is not None:
             ways.append(Way(changes=(change.words,), run=change.of(request.run), best=best))
             done.add(kind)
-    steps = (_more_servers, _several_systems, _looser_tpot, _looser_ttft, _lower_rate, _fewer_outputs, _fewer_inputs)
-    for step in steps:
+    for step in _steps(request, solution):
         if len(ways) >= ENOUGH:
             break
         ways += step(request, kept, search, tried)
     if not ways:
         ways += _pairs(request, [change for _, change in families], search, tried)
-    return Nearest(ways=tuple(ways[:ENOUGH]), tried=tuple(tried))
+    full = [replace(way, best=search(way.run, full=True) or way.best) for way in ways[:ENOUGH]]
+    return Nearest(ways=tuple(full), tried=tuple(tried))
+
+
+def _asked(run: RunSpec) -> PlanRequest | None:
+    """Return what a run-spec asks; None where it cannot be: the stack lacks it, the die has no unit for it."""
+    try:
+        return request_of(run)
+    except MoeplanError:
+        return None
+
+
+def _coarse(search: SearchRequest) -> SearchRequest:
+    return replace(search, choices=replace(search.choices, coarse=True))
+
+
+def _closest(solution: Solution, constraint: str) -> float | None:
+    """Return how near the nearest plan came to a limit; None where none was refused by it, or nothing is known."""
+    found = (one.closest for one in solution.rejections if one.constraint == constraint)
+    return next((one for one in found if math.isfinite(one)), None)
+
+
+def _steps(request: PlanRequest, solution: Solution) -> Iterator[Step]:
+    """Yield what is tried one after the other, the cheapest for the asker first.
+
+    A rate that a whole system does not serve is served by several: nothing else is worth a search of all of one.
+    """
+    search = request.search
+    near = {wait: _closest(solution, wait) for wait in WAITS}
+    if search.largest[1] is not None and _closest(solution, "rate") is not None:
+        yield _several_systems
+        yield _lower_rate
+        return
+    yield _more_servers
+    yield partial(_looser, "tpot", near["tpot"])
+    yield partial(_looser, "ttft", near["ttft"])
+    yield _lower_rate
+    yield partial(_fewer, "osl")
+    yield partial(_fewer, "isl")
 
 
 def _ways_to_serve(request: PlanRequest) -> Iterator[tuple[str, _Change]]:
@@ -128,23 +180,27 @@ def _caches(request: PlanRequest) -> Iterator[tuple[str, _Change]]:
 
 
 def _software(request: PlanRequest, solution: Solution) -> Iterator[tuple[str, _Change]]:
-    """Yield settings of techniques that a search leaves alone and that act on the pool whose limit binds."""
-    binding = {OF_PHASE[one.constraint] for one in solution.rejections if one.constraint in OF_PHASE}
-    binds = {OF_PHASE[one.constraint] for one in solution.rejections if _missed(one.closest, one.constraint)} or binding
+    """Yield settings of techniques that a search leaves alone and that act on the pool whose limit binds.
+
+    None where the rate does: servers are what it asks for.
+    """
+    binding = next((name for name in BINDING if _closest(solution, name) is not None), None)
+    binds = set(OF_PHASE.values()) if binding is None else {OF_PHASE.get(binding, "none")}
     for name, technique in request.techniques.items():
         spec = technique.spec
-        if name in request.settings or spec.traffic or not binds & set(spec.applies.phases):
+        if name in request.settings or spec.traffic or not binds & {*spec.applies.phases}:
             continue
         for word, setting in list(spec.settings.items())[1:]:
             searched = setting.layout.keys() <= {*AXES, *STRUCTURES}
-            if setting.bound or setting.on_machine or (searched and not setting.service) or "kv_dtype" in setting.service:
+            if (
+                setting.bound
+                or setting.on_machine
+                or (searched and not setting.service)
+                or "kv_dtype" in setting.service
+            ):
                 continue
             given = (*(request.run.with_ or ()), f"{name}={word}")
             yield name, _Change(words=f"{name}={word}", keys={"with_": given})
-
-
-def _missed(closest: float, constraint: str) -> bool:
-    return math.isfinite(closest) and constraint in OF_PHASE
 
 
 def _more_servers(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:
@@ -165,6 +221,8 @@ def _more_servers(request: PlanRequest, kept: Kept, search: Try, tried: list[str
         largest=(most(asked.prefill_servers, "prefill"), most(asked.servers, "decode")),
     )
     tried.append(f"up to {wider.largest[1]} servers")
+    if best_alone(request.case, _coarse(wider), request.cases["prefill"]) is None:
+        return
     best = best_alone(request.case, wider, request.cases["prefill"], kept)
     if best is None:
         return
@@ -231,8 +289,15 @@ def _up(value: float) -> float:
     return float(f"{math.ceil(value / scale * (1 - 1e-12)) * scale:.2g}")
 
 
-def _looser(wait: str, request: PlanRequest, search: Try, tried: list[str]) -> Iterator[Way]:
-    """Yield the least of a ladder of looser limits on a wait that has a plan."""
+def _looser(
+    wait: str,
+    near: float | None,
+    request: PlanRequest,
+    kept: Kept,  # noqa: ARG001 - of other limits
+    search: Try,
+    tried: list[str],
+) -> Iterator[Way]:
+    """Yield the least of a ladder of looser limits on a wait that has a plan; the nearest that a plan came first."""
     run = request.run
     limits = {key: getattr(run, key) for key in (wait, *(f"{wait}_{word}" for word in PERCENTILES))}
     given = {key: limit for key, limit in limits.items() if limit is not None}
@@ -245,22 +310,22 @@ def _looser(wait: str, request: PlanRequest, search: Try, tried: list[str]) -> I
         words = f"a {wait.upper()} of {_time(limit)} in place of {_time(tightest)}"
         return _Change(words=words, keys={key: max(limit, one) for key, one in given.items()})
 
-    yield from _least([change(factor) for factor in LOOSER], run, search, tried)
+    factors = sorted({*LOOSER, *(() if near is None or near <= tightest else (near / tightest,))})
+    first = None if near is None or near <= tightest else change(near / tightest)
+    yield from _least([change(factor) for factor in factors], run, search, tried, first)
 
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:g} ms" if seconds < 1 else f"{seconds:g} s"
 
 
-def _looser_tpot(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:  # noqa: ARG001 - one form
-    return _looser("tpot", request, search, tried)
-
-
-def _looser_ttft(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:  # noqa: ARG001 - one form
-    return _looser("ttft", request, search, tried)
-
-
-def _fewer(key: str, request: PlanRequest, search: Try, tried: list[str]) -> Iterator[Way]:
+def _fewer(
+    key: str,
+    request: PlanRequest,
+    kept: Kept,  # noqa: ARG001 - of other lengths
+    search: Try,
+    tried: list[str],
+) -> Iterator[Way]:
     """Yield the most tokens of a ladder that have a plan."""
     run, tokens = request.run, getattr(request.run, key)
     if tokens is None:
@@ -268,24 +333,22 @@ def _fewer(key: str, request: PlanRequest, search: Try, tried: list[str]) -> Ite
     name = {"isl": "input", "osl": "output"}[key]
     counts = [max(1, int(tokens * share)) for share in SHORTER]
     ladder = [
-        _Change(words=f"{count} {name} tokens in place of {tokens}", keys={key: count}) for count in dict.fromkeys(counts)
+        _Change(words=f"{count} {name} tokens in place of {tokens}", keys={key: count})
+        for count in dict.fromkeys(counts)
     ]
     yield from _least(ladder, run, search, tried)
 
 
-def _fewer_outputs(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:  # noqa: ARG001 - one form
-    return _fewer("osl", request, search, tried)
-
-
-def _fewer_inputs(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:  # noqa: ARG001 - one form
-    return _fewer("isl", request, search, tried)
-
-
-def _least(ladder: list[_Change], run: RunSpec, search: Try, tried: list[str]) -> Iterator[Way]:
+def _least(
+    ladder: list[_Change], run: RunSpec, search: Try, tried: list[str], first: _Change | None = None
+) -> Iterator[Way]:
     """Yield the first change of a ladder that has a plan, halving what lies between: later ones have one where it has.
 
     Only changes that a search found a plan for are told, so where that does not hold a later one is.
     """
+    if first is not None and (near := search(first.of(run))) is not None:
+        yield Way(changes=(first.words,), run=first.of(run), best=near)
+        return
     tried.append(f"{ladder[-1].words} and less")
     best = search(ladder[-1].of(run))
     if best is None:
@@ -331,5 +394,8 @@ def _pairs(request: PlanRequest, changes: Iterable[_Change], search: Try, tried:
 def cards_of(way: Way, request: PlanRequest) -> int:
     """Return the cards of all deployments of a way."""
     return way.times * int(
-        sum(as_float(servers * request.cases[phase].rates.packages_per_server) for phase, servers in way.best.servers.items())
+        sum(
+            as_float(servers * request.cases[phase].rates.packages_per_server)
+            for phase, servers in way.best.servers.items()
+        )
     )

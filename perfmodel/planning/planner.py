@@ -22,6 +22,7 @@ from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals,
 from perfmodel.solver.both_pools import Kept
 from perfmodel.solver.front import front
 from perfmodel.solver.optimal_range import optimal_range
+from perfmodel.solver.request import with_budget_of
 from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution
 from perfmodel.solver.solve import solve
 from perfmodel.specs.deployment import Phase
@@ -102,8 +103,8 @@ def answered(request: PlanRequest, kept: Kept | None = None) -> Planned:
     run, searched, targets = request.run, request.search, request.search.targets
     for _ in range(TIGHTENINGS):
         solution, clients = solve(request.case, searched, request.cases["prefill"], request.given, kept), None
-        grown = {"servers": solution.search.servers, "prefill_servers": solution.search.prefill_servers}
-        request, searched = replace(request, search=replace(request.search, **grown)), replace(searched, **grown)
+        request = replace(request, search=with_budget_of(request.search, solution.search))
+        searched = with_budget_of(searched, solution.search)
         if solution.best is None:
             return Planned(request=request, solution=solution)
         if request.asked is not None:

@@ -115,7 +115,9 @@ def _servers(cards: int | None, rates: Rates, system: str, option: str, pools: i
     if cards < pools * each:
         words = " for each of prefill and decode" if pools > 1 else ""
         fix = "; or --serving mixed, on the same dies" if pools > 1 and cards >= each else ""
-        raise UsageError(f"{option}: {cards}; allowed: at least {pools * each} (one server of {each} cards{words}){fix}")
+        raise UsageError(
+            f"{option}: {cards}; allowed: at least {pools * each} (one server of {each} cards{words}){fix}"
+        )
     return int(cards // each)
 
 

@@ -16,6 +16,7 @@ from perfmodel.solver.search import Limits, best_decode, leaders_of, prefill_opt
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.solver.tally import Tally
 
+
 @dataclass(slots=True, eq=False)
 class Kept:
     """What searches of one question have worked out of instances: a budget, a rate and prices do not move it.

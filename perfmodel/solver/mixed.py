@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -216,8 +217,8 @@ def _of_mesh(
     possible = _within("memory", memory, usable, possible, tally)
 
     def instance(place: tuple[int, ...], prompt: _Prompt, rate: float, ttft: float, time: float) -> Instance:
-        n, _, _, t, d, _, b = place
-        cores = int(steps[place[:CORES] + (slice(None), b)].argmin())
+        n, s, k, t, d, _, b = place
+        cores = int(steps[n, s, k, t, d, :, b].argmin())
         dies = int(mesh.experts.dies[n])
         leader = Leader(
             key=(dies, t, d, mesh.family, "mixed"),
@@ -295,8 +296,8 @@ class _Left:
 
     def keep(self, which: Any) -> None:
         """Drop all but some plans."""
-        self.point = _mapped(self.point, lambda value: value if np.ndim(value) == 0 else value[which])
-        self.ranks = self.ranks if np.ndim(self.ranks) == 0 else self.ranks[which]
+        self.point = _mapped(self.point, partial(_of_each, which=which))
+        self.ranks = _of_each(self.ranks, which)
         self.at, self.kind, self.row = self.at[which], self.kind[which], self.row[which]
 
     def slower_prompts(
@@ -329,7 +330,7 @@ class _Left:
                 late = time > asked
                 tally.count("tpot", int(np.count_nonzero(late)))
                 self.keep(~late)
-                prefill = _mapped(prefill, lambda value: value if np.ndim(value) == 0 else value[~late])
+                prefill = _mapped(prefill, partial(_of_each, which=~late))
                 time = time[~late]
             if not len(self.at):
                 break
@@ -361,6 +362,10 @@ class _Left:
             bound = np.maximum.reduceat(rate, first)
             self.keep(((reached < bound) | (bound == prefill.frontend_rate))[own])
         return list(found.values())
+
+
+def _of_each(value: Any, which: Any) -> Any:
+    return value if np.ndim(value) == 0 else value[which]
 
 
 def _mapped(point: PoolPoint, to: Callable[[Any], Any]) -> PoolPoint:
@@ -409,11 +414,11 @@ def mixed_instances(
 ) -> list[list[Instance]]:
     """Return the best mixed instance of each size, tp, draft and family, under each of some limits on TPOT.
 
-    The budget and the rate asked for do not move them.  The rate of an instance rises with decode's and prefill's at once, so for every prefill step that no other beats
-    in time and rate the whole decode space is gone through.  Of equal rates, as front ends make them, the shortest
-    TTFT is the best.  Both phases share the layout of weights: tp, slots and the
-    dies of an expert; and dp, but where prefill splits its prompts over dies (cp).  Shared experts have no dies of
-    their own, since prefill has none.
+    The budget and the rate asked for do not move them. The rate of an instance rises with decode's and prefill's at
+    once, so for every prefill step that no other beats in time and rate the whole decode space is gone through. Of
+    equal rates, as front ends make them, the shortest TTFT is the best. Both phases share the layout of weights: tp,
+    slots and the dies of an expert; and dp, but where prefill splits its prompts over dies (cp). Shared experts have
+    no dies of their own, since prefill has none.
     """
     prompts = _prompts(cases.prefill, sizes, request, tally)
     chunks = [
@@ -423,7 +428,9 @@ def mixed_instances(
     ]
     limit = as_float(usable_memory(cases.decode.rates))
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        found = list(pool.map(lambda mesh: _of_mesh(cut(mesh, cases.decode, limit), prompts, cases, request, tpots), chunks))
+        found = list(
+            pool.map(lambda mesh: _of_mesh(cut(mesh, cases.decode, limit), prompts, cases, request, tpots), chunks)
+        )
     for mesh, (_, counted) in zip(chunks, found, strict=True):
         tally.evaluated += math.prod(mesh.shape)
         tally.add(counted)

@@ -28,9 +28,9 @@ def solve(
     """Return the best deployment, its nearest rivals, or why there is none.
 
     ``prefill_case`` is of the prefill pool where it runs on another system; ``given`` are layouts that are told
-    beside the best; what is ``kept`` of the same question on another budget is not worked out again.  A budget that
-    may grow does so until a rate is met; the solution's own request has the budget that was.  Raises ``UsageError`` where front ends
-    that limit the rate are to be busy all the time: the wait for one has no bound.
+    beside the best; what is ``kept`` of the same question on another budget is not worked out again. A budget that
+    may grow does so until a rate is met; the solution's own request has the budget that was. Raises ``UsageError``
+    where front ends that limit the rate are to be busy all the time: the wait for one has no bound.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
     if request.utilisation >= 1 and cases.prefill.rates.frontend_rate is not None:

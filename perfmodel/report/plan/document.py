@@ -14,8 +14,9 @@ from perfmodel.report.plan.alternatives import (
     next_best_table,
     optimal_range_notes,
     other_choices_table,
+    other_serving_notes,
 )
-from perfmodel.report.plan.budget import cards_allowed, domains_in_words
+from perfmodel.report.plan.budget import beyond_one_domain, cards_allowed, domains_in_words
 from perfmodel.report.plan.clients import client_facts, client_notes, clients_table
 from perfmodel.report.plan.commands import explain_command
 from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
@@ -86,6 +87,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             *searched,
             *client_notes(answer),
             *_tightened(answer),
+            *other_serving_notes(answer, best),
             *published_notes(answer),
             *_notes(request, best, facts, optimal),
         ),
@@ -151,6 +153,7 @@ def _notes(
     search, cases = request.search, request.cases
     return (
         *_software(request),
+        *beyond_one_domain(request, best),
         *domains_in_words(search),
         *((NO_TTFT,) if search.targets.ttft is None else ()),
         *((MIXED_UNTESTED,) if best.mixed else ()),
