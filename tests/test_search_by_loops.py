@@ -713,7 +713,7 @@ def test_batches_at_which_nothing_fits_are_cut_in_steps_of_eight(world: Any) -> 
                 )
                 for b in range(40)
             ]
-            kept = search._cut(one, case, most * GIB)
+            kept = search.cut(one, case, most * GIB)
             assert all(memory[b] > most for b in range(len(kept.batch), 40))
             assert kept.batch.tolist() == list(range(1, len(kept.batch) + 1))
             looked = [b for b in (0, 8, 16, 24, 32) if memory[b] <= most]  # every eighth batch from the first
@@ -721,11 +721,11 @@ def test_batches_at_which_nothing_fits_are_cut_in_steps_of_eight(world: Any) -> 
             if most in (200, 2, 0):
                 assert len(kept.batch) == (cut if most < 10 else len(kept.batch))
             exact = memory[16]  # the limit itself fits
-            assert len(search._cut(one, case, exact * GIB).batch) == 24
+            assert len(search.cut(one, case, exact * GIB).batch) == 24
             for few in (8, 7, 1):
                 short = replace(one, batch=one.batch[:few])
-                assert search._cut(short, case, 0.0) is short
-            assert len(search._cut(replace(one, batch=one.batch[:9]), case, 0.0).batch) == 8
+                assert search.cut(short, case, 0.0) is short
+            assert len(search.cut(replace(one, batch=one.batch[:9]), case, 0.0).batch) == 8
 
 
 def test_a_long_axis_of_batches_is_counted_whole(world: Any) -> None:
