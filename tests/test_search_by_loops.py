@@ -1579,11 +1579,13 @@ def test_ways_of_serving_are_searched_as_asked(world: Any) -> None:
     """Pools apart, instances that run both phases, or both ways; each cache precision by itself, the best first."""
     mixed: list[tuple[Any, ...]] = []
 
-    def mixed_joins(*given: Any) -> list[list[Any]]:
+    def mixed_instances(*given: Any) -> list[list[Any]]:
         mixed.append(given)
-        return [[SimpleNamespace(key=(-9e9 if len(mixed) % 2 else 9e9, 0.0, 0.0))], ["of no limit asked"]]
+        key = (-9e9 if len(mixed) % 2 else 9e9, 0.0, 0.0)
+        return [[SimpleNamespace(key=key, decode=SimpleNamespace(servers=1.0))], ["of no limit asked"]]
 
-    world.setattr(both_pools, "mixed_joins", mixed_joins)
+    world.setattr(both_pools, "mixed_instances", mixed_instances)
+    world.setattr(both_pools, "joins_of", lambda instances, *_: instances)
     case = case_of(machine(1, 2))
     cases = Cases(prefill=case_of(machine(1, 4)), decode=case)
     choices = Choices(kv_dtypes=("bf16", "int8"), fixed={"decode": {"batch": 1, "draft": 0}, "prefill": {"batch": 1}})
@@ -1599,7 +1601,7 @@ def test_ways_of_serving_are_searched_as_asked(world: Any) -> None:
         for (given, sizes, request, tpots, counts), kv in zip(mixed, ("bf16", "int8"), strict=False):
             assert (given, sizes, tpots) == (cases, [1, 2, 4] + ([] if domain else [6]), [90.0])
             assert request == replace(asked, choices=replace(choices, kv_dtypes=(kv,)))
-            assert counts is tally
+            assert isinstance(counts, Tally)
 
 
 def test_a_join_as_a_deployment_keeps_its_counts_and_adds_its_prefill_steps() -> None:
