@@ -29,7 +29,7 @@ QUESTIONS = {
 def facts_of(moeplan: Run, words: str, code: int) -> dict[str, Any]:
     """Return the facts that a question leads to."""
     result = moeplan("solve", *shlex.split(words), "--format", "json")
-    assert result.exit_code == code, result.output
+    assert result.returncode == code, result.stdout + result.stderr
     found: dict[str, Any] = json.loads(result.stdout)["facts"]
     return found
 
@@ -53,7 +53,7 @@ def test_nothing_that_works_is_told_with_what_was_tried(moeplan: Run) -> None:
     words = "deepseek-v3 --on atlas-800i-a2-64gb-hccs --cards 8 --isl 64000 --osl 1000 --tpot 1us --ttft 1us"
     facts = facts_of(moeplan, words, INFEASIBLE)
     assert facts["nearest"] == []
-    text = moeplan("solve", *shlex.split(words)).output
+    text = moeplan("solve", *shlex.split(words)).stdout
     assert "nothing near it works; tried: " in " ".join(text.split())
 
 
@@ -88,14 +88,14 @@ def test_a_budget_grows_to_the_fewest_servers_of_a_large_one(rate: float) -> Non
 def test_a_rate_beyond_one_supernode_says_so(moeplan: Run) -> None:
     """Usability point 1: 400 requests a second on systems of 384 cards."""
     words = "deepseek-v3 --on cloudmatrix384 --rate 400 --isl 4096 --osl 1024 --tpot 50ms --serving disaggregated"
-    text = " ".join(moeplan("solve", *words.split()).output.split())
+    text = " ".join(moeplan("solve", *words.split()).stdout.split())
     assert "are more than one supernode or server group of 384 cards: at least 2 of them" in text
 
 
 def test_a_plan_of_one_kind_says_how_the_other_does(moeplan: Run) -> None:
     """Pools apart and mixed are both tried."""
     words = "qwen3-30b-a3b --on h200 --cards 16 --isl 1024 --osl 256 --tpot 50ms"
-    text = " ".join(moeplan("solve", *words.split()).output.split())
+    text = " ".join(moeplan("solve", *words.split()).stdout.split())
     assert ("mixed serving, prefill and decode on the same dies: " in text) or ("pools apart: " in text)
 
 
