@@ -16,13 +16,14 @@ from tests.conftest import Run
 INFEASIBLE = 3
 #: one of each kind of limit that binds, on systems and models of each kind; SERVER is one server's cards
 QUESTIONS = {
-    "two servers, pools apart": "deepseek-v3 --on atlas-800i-a2-64gb-hccs --cards 16 --isl 3500 --osl 1500 --tpot 100ms "
-    "--ttft 10s --serving disaggregated",
+    "two servers, pools apart": "deepseek-v3 --on atlas-800i-a2-64gb-hccs --cards 16 --isl 3500 --osl 1500 "
+    "--tpot 100ms --ttft 10s --serving disaggregated",
     "TPOT too short": "qwen3-30b-a3b --on atlas-800t-a3 --cards 16 --isl 1024 --osl 256 --tpot 1ms",
     "TTFT too short": "qwen3-30b-a3b --on h200 --cards 16 --isl 4096 --osl 256 --tpot 50ms --ttft 20ms",
     "too little memory": "deepseek-v3 --on h200 --cards 8 --isl 1024 --osl 128 --tpot 100ms --precision bf16",
     "a rate beyond the budget": "qwen3-30b-a3b --on h200 --cards 8 --isl 1024 --osl 256 --tpot 50ms --rate 500",
-    "mixed alone": "qwen3-235b-a22b --on atlas-800i-a2-64gb-hccs --cards 8 --isl 2048 --osl 256 --tpot 15ms --serving mixed",
+    "mixed alone": "qwen3-235b-a22b --on atlas-800i-a2-64gb-hccs --cards 8 --isl 2048 --osl 256 "
+    "--tpot 15ms --serving mixed",
 }
 
 
