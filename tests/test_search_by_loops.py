@@ -713,7 +713,7 @@ def test_batches_at_which_nothing_fits_are_cut_in_steps_of_eight(world: Any) -> 
                 )
                 for b in range(40)
             ]
-            kept = search._cut(one, case, most * GIB)
+            kept = search.cut(one, case, most * GIB)
             assert all(memory[b] > most for b in range(len(kept.batch), 40))
             assert kept.batch.tolist() == list(range(1, len(kept.batch) + 1))
             looked = [b for b in (0, 8, 16, 24, 32) if memory[b] <= most]  # every eighth batch from the first
@@ -721,11 +721,11 @@ def test_batches_at_which_nothing_fits_are_cut_in_steps_of_eight(world: Any) -> 
             if most in (200, 2, 0):
                 assert len(kept.batch) == (cut if most < 10 else len(kept.batch))
             exact = memory[16]  # the limit itself fits
-            assert len(search._cut(one, case, exact * GIB).batch) == 24
+            assert len(search.cut(one, case, exact * GIB).batch) == 24
             for few in (8, 7, 1):
                 short = replace(one, batch=one.batch[:few])
-                assert search._cut(short, case, 0.0) is short
-            assert len(search._cut(replace(one, batch=one.batch[:9]), case, 0.0).batch) == 8
+                assert search.cut(short, case, 0.0) is short
+            assert len(search.cut(replace(one, batch=one.batch[:9]), case, 0.0).batch) == 8
 
 
 def test_a_long_axis_of_batches_is_counted_whole(world: Any) -> None:
@@ -1579,11 +1579,13 @@ def test_ways_of_serving_are_searched_as_asked(world: Any) -> None:
     """Pools apart, instances that run both phases, or both ways; each cache precision by itself, the best first."""
     mixed: list[tuple[Any, ...]] = []
 
-    def mixed_joins(*given: Any) -> list[list[Any]]:
+    def mixed_instances(*given: Any) -> list[list[Any]]:
         mixed.append(given)
-        return [[SimpleNamespace(key=(-9e9 if len(mixed) % 2 else 9e9, 0.0, 0.0))], ["of no limit asked"]]
+        key = (-9e9 if len(mixed) % 2 else 9e9, 0.0, 0.0)
+        return [[SimpleNamespace(key=key, decode=SimpleNamespace(servers=1.0))], ["of no limit asked"]]
 
-    world.setattr(both_pools, "mixed_joins", mixed_joins)
+    world.setattr(both_pools, "mixed_instances", mixed_instances)
+    world.setattr(both_pools, "joins_of", lambda instances, *_: instances)
     case = case_of(machine(1, 2))
     cases = Cases(prefill=case_of(machine(1, 4)), decode=case)
     choices = Choices(kv_dtypes=("bf16", "int8"), fixed={"decode": {"batch": 1, "draft": 0}, "prefill": {"batch": 1}})
@@ -1599,7 +1601,7 @@ def test_ways_of_serving_are_searched_as_asked(world: Any) -> None:
         for (given, sizes, request, tpots, counts), kv in zip(mixed, ("bf16", "int8"), strict=False):
             assert (given, sizes, tpots) == (cases, [1, 2, 4] + ([] if domain else [6]), [90.0])
             assert request == replace(asked, choices=replace(choices, kv_dtypes=(kv,)))
-            assert counts is tally
+            assert isinstance(counts, Tally)
 
 
 def test_a_join_as_a_deployment_keeps_its_counts_and_adds_its_prefill_steps() -> None:
