@@ -18,7 +18,7 @@ from perfmodel.solver.reference import reference_pools
 from perfmodel.solver.refined import refined
 from perfmodel.solver.request import Cases, Margins, SearchRequest, with_budget_of
 from perfmodel.solver.solution import Beside, Solution, Status
-from perfmodel.solver.solve import solve, solve_beside
+from perfmodel.solver.solve import best_mixed, solve, solve_beside
 from perfmodel.specs.deployment import Phase
 from perfmodel.specs.run import Serving
 from perfmodel.supply.rates import Rates
@@ -259,8 +259,8 @@ def _mixed(
     and none is searched.
     """
     own, case = replace(request, search=replace(request.search, serving="mixed")), request.cases["prefill"]
-    (bound,) = solve_beside(request.case, own.search, (own.search,), case, kept)
-    if not bound.joins or (best is not None and best.join.key[:2] <= bound.joins[0].key[:2]):
+    bound = best_mixed(request.case, own.search, case, kept)
+    if bound is None or (best is not None and best.join.key[:2] <= bound.key[:2]):
         return best
     return _better(
         best,

@@ -513,37 +513,54 @@ def mixed_instances(
 
 
 def joins_of(instances: Sequence[Instance], request: SearchRequest, tally: Tally) -> list[Join]:
-    """Return the best deployment of each mixed instance, where there is one."""
-    tried = [_join_of(one, request, tally) for one in instances]
-    return [join for join in tried if join is not None]
+    """Return as many of each mixed instance as pay on the budget or for the rate, where there are any.
+
+    Instances of one size are worked together.
+    """
+    sizes: dict[float, list[int]] = {}
+    for place, one in enumerate(instances):
+        sizes.setdefault(one.decode.servers, []).append(place)
+    joins: dict[int, Join] = {}
+    for size, places in sizes.items():
+        found = _joins_of_a_size([instances[place] for place in places], size, request, tally)
+        joins |= {place: join for place, join in zip(places, found, strict=True) if join is not None}
+    return [joins[place] for place in sorted(joins)]
 
 
-def _join_of(one: Instance, request: SearchRequest, tally: Tally) -> Join | None:
-    """Return as many of an instance as pay on the budget or for the rate."""
-    size, rate = one.decode.servers, one.rate * request.utilisation / request.of_rate.decode
+def _joins_of_a_size(
+    instances: Sequence[Instance], size: float, request: SearchRequest, tally: Tally
+) -> list[Join | None]:
     most = int(packed(size, 1.0, request.servers, request.domains[1])[0])
     if most < 1:
-        return None
+        return [None] * len(instances)
+    rate = np.array([one.rate for one in instances])[:, None] * request.utilisation / request.of_rate.decode
     counts = np.arange(1, most + 1, dtype=np.float64)[None]
     served = counts * rate if request.rate is None else np.minimum(counts * rate, request.rate)
     allowed = np.ones(served.shape, dtype=bool)
     if request.rate is not None:
         allowed = served >= request.rate * (1 - ROUNDING)
         tally.count("rate", int(np.count_nonzero(~allowed)))
-        if not allowed.any():
-            tally.miss("rate", -float(served.max()), -request.rate, "within the budget")
-            return None
+        short = served.max(axis=1)[~allowed.any(axis=1)]
+        if len(short):
+            tally.miss("rate", -float(short.max()), -request.rate, "within the budget")
     servers = np.ceil(counts * size - ROUNDING)
-    ordered = keys(request, served, servers, servers * request.prices[1], np.full(served.shape, one.ttft))
-    at = int(first_of(ordered, allowed)[0])
-    return Join(
-        decode=one.decode,
-        prefill=one.prefill,
-        prefill_instances=at + 1,
-        decode_instances=at + 1,
-        served=float(served[0, at]),
-        ttft=one.ttft,
-        key=tuple(float(np.broadcast_to(key, served.shape)[0, at]) for key in ordered),
-        mixed=True,
-        tpot_added=one.added,
-    )
+    ttft = np.array([one.ttft for one in instances])[:, None]
+    ordered = keys(request, served, servers, servers * request.prices[1], ttft)
+    each = [np.broadcast_to(key, served.shape) for key in ordered]
+    first = first_of(ordered, allowed)
+    return [
+        Join(
+            decode=one.decode,
+            prefill=one.prefill,
+            prefill_instances=int(at) + 1,
+            decode_instances=int(at) + 1,
+            served=float(served[row, at]),
+            ttft=one.ttft,
+            key=tuple(float(key[row, at]) for key in each),
+            mixed=True,
+            tpot_added=one.added,
+        )
+        if allowed[row, at]
+        else None
+        for row, (one, at) in enumerate(zip(instances, first, strict=True))
+    ]

@@ -1,6 +1,7 @@
 """The best deployment for a request, its nearest rivals, or why there is none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from perfmodel.errors import UsageError
 from perfmodel.prediction.deployment import Deployment
@@ -29,6 +30,15 @@ def solve_beside(
     cases = Cases(prefill=prefill_case or case, decode=case)
     _, others = searched_beside(cases, request, beside, Tally(), kept)
     return _beside(beside, others, cases)
+
+
+def best_mixed(
+    case: Case, request: SearchRequest, prefill_case: Case | None = None, kept: Kept | None = None
+) -> Join | None:
+    """Return the best deployment of mixed instances, or None."""
+    cases = Cases(prefill=prefill_case or case, decode=case)
+    (joins, _), _ = searched_beside(cases, replace(request, serving="mixed"), (), Tally(), kept)
+    return joins[0] if joins else None
 
 
 def _beside(beside: Sequence[SearchRequest], found: Sequence[Sequence[Join]], cases: Cases) -> tuple[Beside, ...]:
