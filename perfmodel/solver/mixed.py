@@ -268,7 +268,8 @@ def _of_mesh(
         for kind, found in instances[at].items():
             reached[kind] = found.rate
         more = (bound > 0) & ((reached < bound) | (bound == prefill.frontend_rate))
-        left = _Left.of(within & more[:, None, None, :, :, None, None], best, together, mesh)
+        may = (rate >= _of_kinds(reached)) & _of_kinds(more)  # what is slower already than the best stays so
+        left = _Left.of(within & may, best, together, mesh)
         known = {int(np.ravel_multi_index(one, bound.shape)): best.worth for one, best in instances[at].items()}
         for place, prompt, *values in left.slower_prompts(known, usable, one, cases, utilisation, counted):
             instances[at][place[0], place[3], place[4]] = instance(place, prompt, *values)
@@ -380,8 +381,13 @@ class _Left:
                     found[kind] = place, prompt, float(rate[chosen]), float(ttft[chosen]), float(time[chosen])
                 reached[number] = worths.get(kind, (0.0,))[0]
             bound = np.maximum.reduceat(rate, first)
-            self.keep(((reached < bound) | (bound == prefill.frontend_rate))[own])
+            self.keep(((reached < bound) | (bound == prefill.frontend_rate))[own] & (rate >= reached[own]))
         return list(found.values())
+
+
+def _of_kinds(each: Any) -> Any:
+    """Return what there is one of for each size, tp and draft along the axes of a grid."""
+    return each[:, None, None, :, :, None, None]
 
 
 def _of_each(value: Any, which: Any) -> Any:
