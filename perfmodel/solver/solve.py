@@ -79,10 +79,7 @@ def solve(
         joins = [chosen, *(join for join in joins if join.key >= chosen.key)]
     if not joins:
         tally_infeasibility(cases, request, columns, tally)
-    different: dict[tuple[object, ...], Join] = {}
-    for join in joins:
-        different.setdefault(join.decode.key, join)
-    least = with_least_batches(list(different.values()), cases, request)
+    least = _least(joins, cases, request)
     if chosen is not None:
         least = [chosen, *(join for join in least if join.decode.key != chosen.decode.key)]
     top = least[: request.top]
@@ -109,11 +106,19 @@ def solve(
     )
 
 
+def _least(joins: Sequence[Join], cases: Cases, request: SearchRequest) -> list[Join]:
+    """Return the best join of each kind of decode instance with batches no fuller than it needs, the best first."""
+    different: dict[tuple[object, ...], Join] = {}
+    for join in joins:
+        different.setdefault(join.decode.key, join)
+    return with_least_batches(list(different.values()), cases, request)
+
+
 def best_alone(
     case: Case, request: SearchRequest, prefill_case: Case | None = None, kept: Kept | None = None
 ) -> Deployment | None:
     """Return the best deployment, or None, without what stands beside it in a solution."""
     cases = Cases(prefill=prefill_case or case, decode=case)
     (joins, _), _, request = grown(cases, request, Tally(), kept or Kept())
-    top = with_least_batches(joins[:1], cases, request)
+    top = _least(joins, cases, request)
     return deployment(top[0], cases, request.utilisation) if top else None

@@ -17,7 +17,7 @@ from perfmodel.report.plan.alternatives import (
     other_serving_notes,
 )
 from perfmodel.report.plan.answer import no_plan_answer, plan_answer
-from perfmodel.report.plan.budget import beyond_one_domain, cards_allowed, domains_in_words
+from perfmodel.report.plan.budget import cards_allowed, domains_in_words
 from perfmodel.report.plan.clients import client_facts, client_notes, clients_table
 from perfmodel.report.plan.commands import explain_command
 from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
@@ -165,7 +165,6 @@ def _notes(
     search, cases = request.search, request.cases
     return (
         *_software(request),
-        *beyond_one_domain(request, best),
         *domains_in_words(search),
         *((NO_TTFT,) if search.targets.ttft is None else ()),
         *((MIXED_UNTESTED,) if best.mixed else ()),
