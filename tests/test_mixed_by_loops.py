@@ -442,13 +442,12 @@ def test_prompts_that_cannot_meet_ttft_at_the_highest_rate_are_left_out(share: f
         )
         bounds[n, k, t] = [row.step_time + (row.in_flight / 3001 - 1) / 2 / arrivals for row in rows]
     limit = at_share([value for each in bounds.values() for value in each], share)
-    asked = asked_for(targets=Targets(ttft=limit))
-    found = mixed._in_time(together, pool_point_of(one, case), one, case, asked)
+    found = mixed._in_time(together, pool_point_of(one, case), one, case, 0.83, limit)
     assert set(found) == set(together)
     for place, rows in together.items():
         kept = [row for row, value in zip(rows, bounds.get(place, []), strict=True) if value <= limit]
         assert found[place] == kept
-    assert mixed._in_time(together, pool_point_of(one, case), one, case, asked_for()) is together
+    assert mixed._in_time(together, pool_point_of(one, case), one, case, 0.83, math.inf) is together
 
 
 def pool_point_of(one: mesh.Mesh, case: Case) -> PoolPoint:
@@ -460,7 +459,7 @@ def test_what_is_not_within_a_limit_is_counted_and_the_nearest_remembered() -> N
     """Docstring of ``_within``, by a loop: equal to the limit is within it; what was refused before is not counted."""
     values, allowed = np.array([3.0, 5.0, 7.0, 11.0, np.nan]), np.array([True, True, False, True, True])
     tally = Tally()
-    assert mixed._within("tpot", values, None, allowed, tally) is allowed
+    assert mixed._within("tpot", values, math.inf, allowed, tally) is allowed
     assert not tally.refused
     assert mixed._within("tpot", values, 5.0, allowed, tally).tolist() == [True, True, False, False, True]
     assert tally.refused == {"tpot": 1}
@@ -509,7 +508,7 @@ def as_many_pay(domain: int | None, rate: float | None, size: float, objective: 
         one = (first, second, 0.7), count, served
         if best is None or one[0] < best[0]:
             best = one
-    found = mixed._join_of(an_instance(size, 10.0), asked, tally)
+    found = next(iter(mixed.joins_of([an_instance(size, 10.0)], asked, tally)), None)
     fits = most_packed(size, 11, domain) > 0
     assert tally.refused == ({"rate": len(short)} if rate is not None and fits else {})
     if best is None:

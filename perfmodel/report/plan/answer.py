@@ -57,7 +57,7 @@ def no_plan_answer(answer: Planned) -> Table:
     """Return that there is no plan, the limit that binds, how near the nearest came, and the nearest ways that work."""
     rows = [("answer", f"no feasible plan among {answer.solution.evaluated:,}")]
     for row in missed_table(answer.solution).rows:
-        if row["closest"] != "-":
+        if row["verdict"] == "missed":
             off = "" if row["off"] is None else f", off by {100 * row['off']:+.1f} %"
             rows.append((row["target"], f"✗ nearest {row['closest']}, limit {row['limit']}{off}"))
     return answer_table([*rows, *_nearest(answer)])
