@@ -1619,7 +1619,7 @@ def test_ways_of_serving_are_searched_as_asked(world: Any) -> None:
         assert sum(not isinstance(one, Join) for one in joins) == len(mixed) == (2 if serving != "disaggregated" else 0)
         wanted = [1, 2, 4] + ([] if domain else [6])
         assert set(seen) == (set(wanted) if mixed else set())
-        for (given, sizes, request, (limits,), counts), kv in zip(mixed, ("bf16", "int8"), strict=False):
+        for (given, sizes, request, (limits,), counts, _), kv in zip(mixed, ("bf16", "int8"), strict=False):
             assert (given, sizes, limits) == (cases, wanted, Asked(tpot=90.0))
             assert request == replace(asked, choices=replace(choices, kv_dtypes=(kv,)))
             assert isinstance(counts, Tally)

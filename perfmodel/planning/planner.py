@@ -145,6 +145,11 @@ def front_of(request: PlanRequest) -> list[FrontPoint]:
 
 
 def optimal_range_of(found: Planned) -> OptimalRange | None:
-    """Return over which acceptance the choice of the best plan holds."""
-    request = found.request
-    return optimal_range(request.case, found.solution.search, request.cases["prefill"])
+    """Return over which acceptance the choice of the best plan holds; none where it is mixed.
+
+    Where both ways of serving were searched it is compared with pools apart alone, so the range errs wide.
+    """
+    request, search, best = found.request, found.solution.search, found.solution.best
+    if best is not None and not best.mixed and search.serving == "any":
+        search = replace(search, serving="disaggregated")
+    return optimal_range(request.case, search, request.cases["prefill"])

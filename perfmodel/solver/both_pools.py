@@ -12,7 +12,16 @@ from perfmodel.solver.join import Join, Prefills, fastest_of_a_size, joined, pre
 from perfmodel.solver.mesh import Leader
 from perfmodel.solver.mixed import Asked, Instance, Mixing, joins_of
 from perfmodel.solver.request import Cases, SearchRequest
-from perfmodel.solver.search import Also, Limits, best_decode_beside, leaders_of, limits_of, prefill_options
+from perfmodel.solver.search import (
+    Also,
+    Evaluated,
+    Limits,
+    best_decode_beside,
+    leaders_of,
+    limits_of,
+    prefill_options,
+    prefill_points,
+)
 from perfmodel.solver.space import LARGEST_PREFILL_SERVERS, Choices
 from perfmodel.solver.tally import Tally
 
@@ -29,6 +38,8 @@ class Kept:
     decodes: dict[tuple[Any, ...], tuple[set[int], list[Leader]]] = field(default_factory=dict)
     mixed: dict[tuple[Any, ...], tuple[set[int], list[Instance]]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    #: chunks of the last prefill candidates, for mixed instances of the same sizes
+    points: dict[tuple[Any, ...], list[Evaluated]] = field(default_factory=dict)
 
 
 #: joins of a search, the best first, and the prefill candidates by cache precision
@@ -97,8 +108,10 @@ def _prefills_kept(cases: Cases, request: SearchRequest, choices: Choices, kept:
     most = min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1))
     place = (choices.kv_dtypes, most, of_prefill, request.utilisation)
     if place not in kept.prefills:
+        kept.points.clear()  # of a smaller budget
         sizes = sizes_of(cases.prefill, most, of_prefill)
-        found = prefill_options(cases.prefill, sizes, choices, kept.tally, request.utilisation)
+        points = kept.points[place] = prefill_points(cases.prefill, sizes, choices)
+        found = prefill_options(cases.prefill, sizes, choices, kept.tally, request.utilisation, points)
         kept.prefills[place] = prefill_columns(found, cases.prefill, request.utilisation)
     return sizes_of(cases.decode, most_of_decode(request), of_decode), kept.prefills[place]
 
@@ -156,7 +169,8 @@ def _mixing(
     counted = bool(lacking[places[0]])
     limits = [Asked.of(asked[places.index(place)], counted=place == places[0]) for place in wanted]
     own = replace(asked[0], choices=choices)
-    mixing = Mixing.of(cases, list(new), own, limits, kept.tally if counted else Tally())
+    points = [one for place, chunks in kept.points.items() if place[0] == choices.kv_dtypes for one in chunks]
+    mixing = Mixing.of(cases, list(new), own, limits, kept.tally if counted else Tally(), points)
 
     def keep() -> None:
         most = cases.decode.rates.dies_per_server
@@ -210,10 +224,11 @@ def searched_beside(
         choices = replace(request.choices, kv_dtypes=(kv_dtype,))
         mixing, sizes = None, sizes_of(cases.decode, request.servers, request.domains[1])
         mixed = [request, *(beside[place] for place in together)]
+        if request.serving != "mixed":
+            decode_sizes, columns[kv_dtype] = _prefills_kept(cases, request, choices, kept)
         if request.serving != "disaggregated":
             mixing, left, keep = _mixing(cases, sizes, mixed, choices, kept)
         if request.serving != "mixed":
-            decode_sizes, columns[kv_dtype] = _prefills_kept(cases, request, choices, kept)
             limits = [
                 limits_of(one.targets.tpot, step_limits(columns[kv_dtype], one, cases.decode))
                 for one in (request, *(beside[place] for place in apart))

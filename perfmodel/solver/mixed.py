@@ -20,7 +20,7 @@ from perfmodel.prediction.serving import Case, PoolPoint, pool_point, usable_mem
 from perfmodel.solver.join import Join, first_of, packed
 from perfmodel.solver.mesh import CORES, Grid, Leader, Mesh, meshes
 from perfmodel.solver.request import Cases, SearchRequest, keys
-from perfmodel.solver.search import cut, highest
+from perfmodel.solver.search import Evaluated, cut, highest, prefill_points
 from perfmodel.solver.space import Choices
 from perfmodel.solver.tally import Tally
 
@@ -46,21 +46,28 @@ Prompts = dict[tuple[int, int, int, int], list[_Prompt]]
 Together = dict[tuple[int, int, int], list[_Prompt]]
 
 
-def _prompts(case: Case, sizes: list[int], request: SearchRequest, tally: Tally) -> Prompts:
+def _prompts(
+    case: Case, sizes: list[int], request: SearchRequest, tally: Tally, points: Sequence[Evaluated] = ()
+) -> Prompts:
     """Return the prefill steps that no other beats, the fastest for a prompt first.
 
-    They are told apart by size, tp, replicas and dies of an expert.
+    They are told apart by size, tp, replicas and dies of an expert.  Chunks of ``points`` were evaluated already, of
+    some of the sizes or others.
 
     One beats another that is no faster for a prompt, works no fewer prompts and takes no less memory: everything that
     the mixed plan feels of it, since the time for a prompt times the prompts is the length of the step.
     """
     found: Prompts = {}
-    chunks = list(meshes(case, "prefill", sizes, request.choices))
+    known = [one for one in points if {*map(int, one[0].experts.dies)} <= {*sizes}]
+    known_sizes = {int(dies) for mesh, _ in points for dies in mesh.experts.dies}
+    known = known if known_sizes <= {*sizes} else []  # a chunk of several sizes is taken whole
+    rest = [size for size in sizes if not known or size not in known_sizes]
+    evaluated = [*known, *prefill_points(case, rest, request.choices)]
+    chunks = [mesh for mesh, _ in evaluated]
     if not chunks:  # what is fixed leaves no degree of parallelism on these sizes
         return found
     columns = []
-    for number, mesh in enumerate(chunks):
-        point = pool_point(mesh.layout(), mesh.family, case)
+    for number, (mesh, point) in enumerate(evaluated):
         layout = mesh.layout()
         foot = point.footprint
         each: list[Num] = [layout.dies, layout.tp, layout.redundant, mesh.structure.keys.get("expert_tp", 1)]
@@ -458,10 +465,16 @@ class Mixing:
 
     @classmethod
     def of(
-        cls, cases: Cases, sizes: list[int], request: SearchRequest, asked: Sequence[Asked], tally: Tally
+        cls,
+        cases: Cases,
+        sizes: list[int],
+        request: SearchRequest,
+        asked: Sequence[Asked],
+        tally: Tally,
+        points: Sequence[Evaluated] = (),
     ) -> "Mixing":
         """Return it with the prefill steps of some sizes, before any chunk of decode; what is refused is counted."""
-        prompts = _prompts(cases.prefill, sizes, request, tally)
+        prompts = _prompts(cases.prefill, sizes, request, tally, points)
         return cls(
             cases=cases,
             utilisation=request.utilisation,

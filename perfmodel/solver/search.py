@@ -34,8 +34,12 @@ LARGEST_KEPT_BLOCK = 31 * 2**20  # bytes
 Also = tuple[Callable[[Mesh, PoolPoint], Any], Callable[[Mesh, Any], None]]
 
 
-def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
-    point = pool_point(mesh.layout(), mesh.family, case)
+#: a chunk and its point
+Evaluated = tuple[Mesh, PoolPoint]
+
+
+def _grids(mesh: Mesh, case: Case, point: PoolPoint | None = None) -> tuple[PoolPoint, Grid, Grid, Grid]:
+    point = point or pool_point(mesh.layout(), mesh.family, case)
     time = np.broadcast_to(as_array(point.tpot), mesh.shape)
     memory = np.broadcast_to(as_array(point.memory), mesh.shape)
     rate = np.broadcast_to(as_array(point.requests_per_s), mesh.shape)
@@ -306,16 +310,30 @@ def undominated(time: Grid, rate: Grid) -> NDArray[np.intp]:
     return kept
 
 
-def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally, utilisation: float) -> list[Leader]:
+def prefill_points(case: Case, sizes: list[int], choices: Choices) -> list[Evaluated]:
+    """Return the chunks of prefill of some sizes, each with its point."""
+    return [(mesh, pool_point(mesh.layout(), mesh.family, case)) for mesh in meshes(case, "prefill", sizes, choices)]
+
+
+def prefill_options(
+    case: Case,
+    sizes: list[int],
+    choices: Choices,
+    tally: Tally,
+    utilisation: float,
+    points: Sequence[Evaluated] | None = None,
+) -> list[Leader]:
     """Return prefill instances that fit, the undominated ones in rate and TTFT of each size.
 
+    ``points`` are the chunks of those sizes where they were evaluated already.
     The longer step may have the shorter TTFT: an instance of fewer prompts waits less for its batch.
     """
     limit = as_float(usable_memory(case.rates))
-    chunks = list(meshes(case, "prefill", sizes, choices))
+    evaluated = prefill_points(case, sizes, choices) if points is None else points
+    chunks = [mesh for mesh, _ in evaluated]
     fitting = []  # one column for each plan that fits: size, TTFT, step time, rate, chunk and place in it
-    for number, mesh in enumerate(chunks):
-        point, time, memory, rate = _grids(mesh, case)
+    for number, (mesh, known) in enumerate(evaluated):
+        point, time, memory, rate = _grids(mesh, case, known)
         terms = first_token(prefill=point, layout=mesh.layout(), case=case, utilisation=utilisation, decode_step=0.0)
         ttft = np.broadcast_to(as_array(terms.ttft), mesh.shape)
         tally.evaluated += time.size
