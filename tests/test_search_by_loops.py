@@ -26,6 +26,7 @@ from perfmodel.prediction.serving import Case, PoolPoint
 from perfmodel.solver import both_pools, join, mesh, refit, search, space
 from perfmodel.solver.join import Join, Prefills
 from perfmodel.solver.mesh import Leader
+from perfmodel.solver.mixed import Asked
 from perfmodel.solver.request import Cases, SearchRequest, keys, value
 from perfmodel.solver.search import Limits
 from perfmodel.solver.space import Choices, ExpertLayouts, Structure
@@ -713,7 +714,7 @@ def test_batches_at_which_nothing_fits_are_cut_in_steps_of_eight(world: Any) -> 
                 )
                 for b in range(40)
             ]
-            kept = search._cut(one, case, most * GIB)
+            kept = search.cut(one, case, most * GIB)
             assert all(memory[b] > most for b in range(len(kept.batch), 40))
             assert kept.batch.tolist() == list(range(1, len(kept.batch) + 1))
             looked = [b for b in (0, 8, 16, 24, 32) if memory[b] <= most]  # every eighth batch from the first
@@ -721,11 +722,11 @@ def test_batches_at_which_nothing_fits_are_cut_in_steps_of_eight(world: Any) -> 
             if most in (200, 2, 0):
                 assert len(kept.batch) == (cut if most < 10 else len(kept.batch))
             exact = memory[16]  # the limit itself fits
-            assert len(search._cut(one, case, exact * GIB).batch) == 24
+            assert len(search.cut(one, case, exact * GIB).batch) == 24
             for few in (8, 7, 1):
                 short = replace(one, batch=one.batch[:few])
-                assert search._cut(short, case, 0.0) is short
-            assert len(search._cut(replace(one, batch=one.batch[:9]), case, 0.0).batch) == 8
+                assert search.cut(short, case, 0.0) is short
+            assert len(search.cut(replace(one, batch=one.batch[:9]), case, 0.0).batch) == 8
 
 
 def test_a_long_axis_of_batches_is_counted_whole(world: Any) -> None:
@@ -1578,17 +1579,37 @@ def test_both_pools_are_the_best_of_every_pair_of_layouts_and_counts(
 def test_ways_of_serving_are_searched_as_asked(world: Any) -> None:
     """Pools apart, instances that run both phases, or both ways; each cache precision by itself, the best first."""
     mixed: list[tuple[Any, ...]] = []
+    seen: list[int] = []
 
-    def mixed_joins(*given: Any) -> list[list[Any]]:
-        mixed.append(given)
-        return [[SimpleNamespace(key=(-9e9 if len(mixed) % 2 else 9e9, 0.0, 0.0))], ["of no limit asked"]]
+    class Mixing:
+        """Takes in the chunks that decode goes through, and those of sizes that decode has not."""
 
-    world.setattr(both_pools, "mixed_joins", mixed_joins)
+        @staticmethod
+        def of(*given: Any) -> "Mixing":
+            mixed.append(given)
+            return Mixing()
+
+        def work(self, chunk: Any, _: Any) -> list[int]:
+            return [int(dies) for dies in chunk.experts.dies]
+
+        def take(self, _: Any, found: list[int]) -> None:
+            seen.extend(found)
+
+        def go_through(self, sizes: list[int], _: Any) -> None:
+            seen.extend(sizes)
+
+        def instances(self) -> list[list[Any]]:
+            key = (-9e9 if len(mixed) % 2 else 9e9, 0.0, 0.0)
+            return [[SimpleNamespace(key=key, decode=SimpleNamespace(servers=1.0))]]
+
+    world.setattr(both_pools, "Mixing", Mixing)
+    world.setattr(both_pools, "joins_of", lambda instances, *_: instances)
     case = case_of(machine(1, 2))
     cases = Cases(prefill=case_of(machine(1, 4)), decode=case)
     choices = Choices(kv_dtypes=("bf16", "int8"), fixed={"decode": {"batch": 1, "draft": 0}, "prefill": {"batch": 1}})
     for serving, domain in product(("disaggregated", "mixed", "both"), (None, 2)):
         mixed.clear()
+        seen.clear()
         asked = asked_of(servers=3, choices=choices, serving=serving, targets=Targets(tpot=90.0), domains=(1, domain))
         tally = Tally()
         joins, columns = both_pools.searched(cases, asked, tally)
@@ -1596,10 +1617,12 @@ def test_ways_of_serving_are_searched_as_asked(world: Any) -> None:
         assert any(isinstance(one, Join) for one in joins) == (serving != "mixed")
         assert set(columns) == (set() if serving == "mixed" else {"bf16", "int8"})
         assert sum(not isinstance(one, Join) for one in joins) == len(mixed) == (2 if serving != "disaggregated" else 0)
-        for (given, sizes, request, tpots, counts), kv in zip(mixed, ("bf16", "int8"), strict=False):
-            assert (given, sizes, tpots) == (cases, [1, 2, 4] + ([] if domain else [6]), [90.0])
+        wanted = [1, 2, 4] + ([] if domain else [6])
+        assert set(seen) == (set(wanted) if mixed else set())
+        for (given, sizes, request, (limits,), counts, _), kv in zip(mixed, ("bf16", "int8"), strict=False):
+            assert (given, sizes, limits) == (cases, wanted, Asked(tpot=90.0))
             assert request == replace(asked, choices=replace(choices, kv_dtypes=(kv,)))
-            assert counts is tally
+            assert isinstance(counts, Tally)
 
 
 def test_a_join_as_a_deployment_keeps_its_counts_and_adds_its_prefill_steps() -> None:

@@ -44,7 +44,7 @@ tpot: {tpot}  # limit on time per output token
 # clients_view: true  # tell what clients see where nothing else asks for it
 
 # objective: throughput  # or per-card, cards, cost, energy, tpot; by default throughput with cards, cards with rate
-# serving: disaggregated  # or mixed: prefill and decode in turn on the same dies; or any: the better
+# serving: any  # the better of disaggregated, pools apart, and mixed, prefill and decode in turn on the same dies
 # price: 2.5  # what a card costs an hour, in any money
 # prefill_on: atlas-800i-a2  # another system for the prefill pool, with a budget, price and stack of its own:
 # prefill_cards: 64

@@ -120,7 +120,7 @@ ServingOption = Annotated[
     typer.Option(
         "--serving",
         metavar="disaggregated|mixed|any",
-        help="Pools apart (default), mixed on the same dies in turn, or the better of them.",
+        help="Pools apart, mixed on the same dies in turn, or the better of them (default).",
     ),
 ]
 CacheOption = Annotated[

@@ -6,15 +6,19 @@ from dataclasses import dataclass, replace
 from perfmodel.algebra import as_float
 from perfmodel.planning.doubts import Doubts, doubts_of
 from perfmodel.planning.known_errors import Trust, trust_of
+from perfmodel.planning.nearest import Nearest, nearest
 from perfmodel.planning.referee import Verdict, refereed
 from perfmodel.planning.request import PlanRequest, request_of
 from perfmodel.planning.sureness import SURE, Doubt, SurePlan, searched_surely, surely
+from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.deployment_uncertainty import deployment_sensitivity
 from perfmodel.prediction.sensitivity import Swing
 from perfmodel.prediction.sureness import chance_of_all, met_at_once
 from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, chance
+from perfmodel.solver.both_pools import Kept
 from perfmodel.solver.front import front
 from perfmodel.solver.optimal_range import optimal_range
+from perfmodel.solver.request import with_budget_of
 from perfmodel.solver.solution import FrontPoint, OptimalRange, Solution, Status
 from perfmodel.solver.solve import solve
 from perfmodel.specs.run import RunSpec
@@ -40,6 +44,8 @@ class Planned:
     sure: SurePlan | None = None
     #: chance that the best plan meets every limit at once, a single one too
     chance: float | None = None
+    #: where there is no plan: the nearest questions that have one
+    nearest: Nearest | None = None
 
     @property
     def tpot_chance(self) -> float | None:
@@ -72,27 +78,41 @@ class Planned:
 
 
 def planned(run: RunSpec) -> Planned:
-    """Return the best plan for a run-spec, or why there is none, and how sure it is."""
-    return answered(request_of(run))
+    """Return the best plan for a run-spec, or why there is none and what is nearest to it, and how sure it is."""
+    kept = Kept()
+    found = answered(request_of(run), kept)
+    if found.solution.best is not None:
+        return found
+    confirmed = None if run.confidence is None else _surely_planned
+    return replace(found, nearest=nearest(found.request, found.solution, kept, confirmed))
 
 
-def answered(request: PlanRequest) -> Planned:
+def _surely_planned(run: RunSpec) -> Deployment | None:
+    """Return the best plan of a run-spec with a confidence; none where no plan reaches it."""
+    solution = answered(request_of(run)).solution
+    return solution.best if solution.status is Status.OPTIMAL else None
+
+
+def answered(request: PlanRequest, kept: Kept | None = None) -> Planned:
     """Return the best plan for what was asked, or why there is none, and how sure it is.
 
     With a confidence it is the best plan that meets every limit at once, a rate that was asked for too, that often;
     where none does, the answer is infeasible, with the plan of the highest chance that was found.  Without one the
     plan that is 90 % sure stands beside the best; not where percentiles are asked for, which a replay judges, and not
-    for the lowest TPOT.
+    for the lowest TPOT.  A budget that may grow is that which the prediction needs; a plan that is sure may be on a
+    larger one.  Instances that were worked out are ``kept``.
     """
+    kept = kept or Kept()
     doubt, confidence = Doubt(request=request), request.run.confidence
     sure: SurePlan | None = None
     if confidence is not None:
-        solution, sure = surely(request, doubt, confidence)
+        solution, sure = surely(request, doubt, confidence, kept)
     elif request.asked is not None and request.asked.chooses:
-        solution = solve(request.case, request.search, request.cases["prefill"], request.given)
+        solution = solve(request.case, request.search, request.cases["prefill"], request.given, kept=kept)
     else:
-        found = searched_surely(request, doubt, SURE, request.given)
+        found = searched_surely(request, doubt, SURE, kept, request.given)
         solution, sure = found.predicted, found.sure
+    request = replace(request, search=with_budget_of(request.search, solution.search))
     if solution.best is None:
         return Planned(request=request, solution=solution)
     clients = None
@@ -125,6 +145,11 @@ def front_of(request: PlanRequest) -> list[FrontPoint]:
 
 
 def optimal_range_of(found: Planned) -> OptimalRange | None:
-    """Return over which acceptance the choice of the best plan holds."""
-    request = found.request
-    return optimal_range(request.case, found.solution.search, request.cases["prefill"])
+    """Return over which acceptance the choice of the best plan holds; none where it is mixed.
+
+    Where both ways of serving were searched it is compared with pools apart alone, so the range errs wide.
+    """
+    request, search, best = found.request, found.solution.search, found.solution.best
+    if best is not None and not best.mixed and search.serving == "any":
+        search = replace(search, serving="disaggregated")
+    return optimal_range(request.case, search, request.cases["prefill"])

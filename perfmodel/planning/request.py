@@ -114,8 +114,16 @@ def _servers(cards: int | None, rates: Rates, system: str, option: str, pools: i
         raise UsageError(f"{option}: {cards}; allowed: at most {most} on {system}; use fewer cards")
     if cards < pools * each:
         words = " for each of prefill and decode" if pools > 1 else ""
-        raise UsageError(f"{option}: {cards}; allowed: at least {pools * each} (one server of {each} cards{words})")
+        fix = "; or --serving mixed, on the same dies" if pools > 1 and cards >= each else ""
+        raise UsageError(
+            f"{option}: {cards}; allowed: at least {pools * each} (one server of {each} cards{words}){fix}"
+        )
     return int(cards // each)
+
+
+def _largest(cards: int | None, rates: Rates, run: RunSpec) -> int | None:
+    """Return the servers that a budget may grow to: all that the networks of a system join; None where one is given."""
+    return most_servers(rates) if cards is None and run.rate is not None else None
 
 
 def _domain(rates: Rates, allow_scale_out: bool) -> int | None:
@@ -267,6 +275,10 @@ def _searched(
         prices=_prices(run, machines),
         serving=cast(Serving, run.serving),
         domains=(_domain(prefill, scale_out), _domain(decode, scale_out)),
+        largest=(
+            None if same else _largest(run.prefill_cards, prefill, run),
+            _largest(run.cards, decode, run),
+        ),
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from perfmodel.errors import UsageError
 from perfmodel.planning.best_batches import UNFELT, Outcome, as_it_is, outcome
 from perfmodel.planning.changes import Change, changed
 from perfmodel.planning.pools import Run, resolved_of
+from perfmodel.planning.sets import sets_of
 from perfmodel.prediction.layouts import attention_core_options
 from perfmodel.specs.deployment import Phase
 
@@ -67,9 +67,8 @@ def ways(run: Run, goal: Goal, changes: Iterable[Change]) -> tuple[list[Way], Wa
     for size in range(2, LARGEST_SET + 1):
         if found:
             break
-        for several in combinations(rest, size):
-            alike = any(one.excludes(two) for one, two in combinations(several, 2))
-            if not alike and (way := _way(steady, several, goal)) is not None:
+        for several in sets_of(rest, size, Change.excludes):
+            if (way := _way(steady, several, goal)) is not None:
                 tried.append(way)
         found = [way for way in tried if _meets(way, goal)]
     nearest = min([here, *tried], key=lambda way: _distance(way, goal))

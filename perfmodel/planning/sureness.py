@@ -5,20 +5,22 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from perfmodel.planning.request import PlanRequest, most_servers
+from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.prediction.deployment_uncertainty import deployment_intervals, with_prefill_between
 from perfmodel.prediction.sureness import chance_of_all, margin, margins, met_at_once
 from perfmodel.prediction.uncertainty import DeploymentIntervals, PoolIntervals, Values, pool_intervals, sampled_rates
-from perfmodel.solver.both_pools import deployment
+from perfmodel.solver.both_pools import LEAST_GROWTH, MOST_GROWTH, Kept, deployment, with_more
+from perfmodel.solver.finalists import Finalists
 from perfmodel.solver.given_layouts import Given
 from perfmodel.solver.join import Join, Prefills
 from perfmodel.solver.reference import reference_pools
 from perfmodel.solver.refined import refined
-from perfmodel.solver.request import Cases, Margins, SearchRequest
+from perfmodel.solver.request import Cases, Margins, SearchRequest, with_budget_of
 from perfmodel.solver.solution import Beside, Solution, Status
-from perfmodel.solver.solve import solve, solve_beside
+from perfmodel.solver.solve import best_mixed, solve, solve_beside
 from perfmodel.specs.deployment import Phase
+from perfmodel.specs.run import Serving
 from perfmodel.supply.rates import Rates
 
 SURE = 0.9  # chance of all limits at once that the plain question is answered for besides
@@ -122,25 +124,45 @@ class Found:
     sure: SurePlan | None = None
 
 
-def searched_surely(request: PlanRequest, doubt: Doubt, confidence: float, given: Sequence[Given] = ()) -> Found:
+def searched_surely(
+    request: PlanRequest, doubt: Doubt, confidence: float, kept: Kept, given: Sequence[Given] = ()
+) -> Found:
     """Return the best plan by the prediction, and the best with a chance to meet every limit at once.
 
-    Both come from one pass over the space.  Only where no plan has the chance, a second pass looks for the highest.
+    On a budget that was given both come from one pass over the space.  One that may grow does so for the prediction
+    first; then the limits with margins are searched on it, and it grows on until a plan is sure.  Only where none has
+    the chance, one more pass looks for the highest.  Instances that were worked out are ``kept``.
     """
-    asked, case = sure_requests(request, doubt, confidence), request.cases["prefill"]
-    predicted = solve(request.case, request.search, case, given, asked)
-    best = predicted.best
-    if best is None or not asked:
+    fixed, case = request.search.largest == (None, None), request.cases["prefill"]
+    asked = sure_requests(request, doubt, confidence) if fixed else ()
+    predicted = solve(request.case, request.search, case, given, asked, kept=kept)
+    request = replace(request, search=with_budget_of(request.search, predicted.search))
+    best, lines = predicted.best, predicted.finalists
+    if best is None or lines is None or not _may_miss(request.search):
         return Found(predicted=predicted)
-    assert predicted.finalists is not None
-    own = Candidate(join=predicted.finalists.best, request=request.search, deployment=best, chance=doubt.chance(best))
+    own = Candidate(join=lines.best, request=request.search, deployment=best, chance=doubt.chance(best))
     if own.chance >= confidence:
-        candidate: Candidate = own
-    else:
-        candidate = _sure(predicted, request, doubt, confidence) or likeliest(
-            request, doubt, own, predicted.finalists.columns, confidence
-        )
+        return Found(predicted=predicted, candidate=own, sure=sure_plan(own, own, doubt, confidence))
+    asked = asked or sure_requests(request, doubt, confidence)
+    if not asked:
+        return Found(predicted=predicted)
+    found = predicted.beside or solve_beside(request.case, request.search, asked, case, kept)
+    candidate, search = _sure(found, lines, request, doubt, confidence, kept), request.search
+    factor = LEAST_GROWTH
+    while candidate is None and (larger := with_more(search, factor)) is not None:
+        search, factor = larger, min(MOST_GROWTH, factor**2)
+        wider = replace(request, search=search)
+        found = solve_beside(request.case, search, [with_budget_of(one, search) for one in asked], case, kept)
+        candidate = _sure(found, lines, wider, doubt, confidence, kept)
+    if candidate is None:
+        candidate = likeliest(replace(request, search=search), doubt, own, lines.columns, confidence, kept)
     return Found(predicted=predicted, candidate=candidate, sure=sure_plan(candidate, own, doubt, confidence))
+
+
+def _may_miss(search: SearchRequest) -> bool:
+    """Return whether there is a limit that a plan may miss, and it is known before the search."""
+    limits = (search.targets.tpot, search.targets.ttft, search.rate)
+    return search.objective != "tpot" and any(limit is not None for limit in limits)
 
 
 def sure_requests(request: PlanRequest, doubt: Doubt, confidence: float) -> tuple[SearchRequest, ...]:
@@ -153,14 +175,22 @@ def sure_requests(request: PlanRequest, doubt: Doubt, confidence: float) -> tupl
     missed, and for the lowest TPOT.
     """
     search = request.search
-    targets = search.targets
-    if search.objective == "tpot" or (targets.tpot is None and targets.ttft is None and search.rate is None):
+    if not _may_miss(search):
         return ()
     reference = reference_pools(Cases(prefill=request.cases["prefill"], decode=request.cases["decode"]), search)
     if reference is None:
         return ()
     prefill, decode = doubt.pool("prefill", reference[0]).relative, doubt.pool("decode", reference[1]).relative
-    return tuple(_with_margins(request, *pair) for pair in _pairs(request, prefill, decode, (confidence,)))
+    return _requests(request, _pairs(request, prefill, decode, (confidence,)))
+
+
+def _requests(request: PlanRequest, pairs: Iterable[tuple[float, float]]) -> tuple[SearchRequest, ...]:
+    """Return requests with margins; where either way of serving may be best, of pools apart alone.
+
+    Mixed instances are searched with margins only where they may be better than what was found so: see ``_mixed``.
+    """
+    serving: Serving = "mixed" if request.search.serving == "mixed" else "disaggregated"
+    return tuple(replace(_with_margins(request, *pair), serving=serving) for pair in pairs)
 
 
 def _pairs(
@@ -174,46 +204,70 @@ def _pairs(
             found += [(1.0, max(1.0, margin(decode, chance) * near)) for near in NEAR]
         else:
             found += margins(prefill, decode, chance, parts)
-        if search.serving != "disaggregated":  # a step of mixed instances is of both, and surer than either
+        if search.serving == "mixed":  # a step of mixed instances is of both, and surer than either
             both = margin((prefill + decode) / 2, chance)
             found += [(max(1.0, both * near),) * 2 for near in (0.96, 1.0, 1.04)]
     return list(dict.fromkeys(found))
 
 
 def _with_margins(request: PlanRequest, prefill: float, decode: float) -> SearchRequest:
-    """Return what is searched with margins; up to the whole system where no budget was given."""
-    search, run = request.search, request.run
+    """Return what is searched with margins, on the budget of a request."""
+    search = request.search
     tpot = None if search.targets.tpot is None else search.targets.tpot / decode
-    servers, own = search.servers, search.prefill_servers
-    if run.cards is None:
-        servers = max(servers, most_servers(request.cases["decode"].rates))
-    if run.prefill_cards is None and own is not None:
-        own = max(own, most_servers(request.cases["prefill"].rates))
     return replace(
         search,
         targets=search.targets.model_copy(update={"tpot": tpot}),
         margins=Margins(prefill=prefill, decode=decode),
-        servers=servers,
-        prefill_servers=own,
     )
 
 
-def _sure(predicted: Solution, request: PlanRequest, doubt: Doubt, confidence: float) -> Candidate | None:
-    """Return the best plan with a chance to meet every limit, its structure tried with margins of its own."""
-    found, lines = predicted.beside, predicted.finalists
-    first = chosen_of(found, doubt, confidence)
-    if first is None or lines is None:
-        return first
-    leading = sorted((one.joins[0] for one in found if one.joins), key=lambda join: join.key)
-    different = {join.decode.key: join for join in reversed([first.join, *leading])}
-    tried: list[Beside] = []
-    for join in list(reversed(different.values()))[:REFINED]:
-        prefill = doubt.pool("prefill", join.prefill.plan(request.cases["prefill"])).relative
-        decode = doubt.pool("decode", join.decode.plan(request.case)).relative
-        asked = [_with_margins(request, *pair) for pair in _pairs(request, prefill, decode, (confidence,), FINE)]
-        tried += refined(join, lines.columns, lines.cases, asked)
-    other = chosen_of(tried, doubt, confidence)
-    return other if other is not None and other.join.key[:2] < first.join.key[:2] else first
+def _sure(
+    found: Sequence[Beside], lines: Finalists, request: PlanRequest, doubt: Doubt, confidence: float, kept: Kept
+) -> Candidate | None:
+    """Return the best plan with a chance to meet every limit, its structure tried with margins of its own.
+
+    ``found`` are the joins of requests with margins.
+    """
+    best = chosen_of(found, doubt, confidence)
+    if best is not None:
+        leading = sorted((one.joins[0] for one in found if one.joins), key=lambda join: join.key)
+        different = {join.decode.key: join for join in reversed([best.join, *leading])}
+        tried: list[Beside] = []
+        for join in list(reversed(different.values()))[:REFINED]:
+            prefill = doubt.pool("prefill", join.prefill.plan(request.cases["prefill"])).relative
+            decode = doubt.pool("decode", join.decode.plan(request.case)).relative
+            asked = _requests(request, _pairs(request, prefill, decode, (confidence,), FINE))
+            tried += refined(join, lines.columns, lines.cases, asked)
+        best = _better(best, chosen_of(tried, doubt, confidence))
+    return best if request.search.serving != "any" else _mixed(best, request, doubt, confidence, kept)
+
+
+def _better(one: Candidate | None, other: Candidate | None) -> Candidate | None:
+    """Return the better of two plans, the first of equals, as the first two keys of an objective order them."""
+    if one is None or other is None:
+        return one or other
+    return other if other.join.key[:2] < one.join.key[:2] else one
+
+
+def _mixed(
+    best: Candidate | None, request: PlanRequest, doubt: Doubt, confidence: float, kept: Kept
+) -> Candidate | None:
+    """Return the best plan of a chance where either way of serving is searched: one of pools apart, or a mixed one.
+
+    Margins only leave less room: of the predicted mixed plans none that is sure is better than the best, by the first
+    two keys of the objective.  So where that is no better than what was found of pools apart, no mixed one is either,
+    and none is searched.
+    """
+    own, case = replace(request, search=replace(request.search, serving="mixed")), request.cases["prefill"]
+    bound = best_mixed(request.case, own.search, case, kept)
+    if bound is None or (best is not None and best.join.key[:2] <= bound.key[:2]):
+        return best
+    return _better(
+        best,
+        chosen_of(
+            solve_beside(request.case, own.search, sure_requests(own, doubt, confidence), case, kept), doubt, confidence
+        ),
+    )
 
 
 def chosen_of(found: Sequence[Beside], doubt: Doubt, confidence: float) -> Candidate | None:
@@ -243,7 +297,12 @@ def _candidate(beside: Beside, join: Join, doubt: Doubt) -> Candidate:
 
 
 def likeliest(
-    request: PlanRequest, doubt: Doubt, best: Candidate, columns: Mapping[str, Prefills], confidence: float
+    request: PlanRequest,
+    doubt: Doubt,
+    best: Candidate,
+    columns: Mapping[str, Prefills],
+    confidence: float,
+    kept: Kept,
 ) -> Candidate:
     """Return the plan of the highest chance to meet every limit at once that is found, the given one or another.
 
@@ -263,7 +322,7 @@ def likeliest(
 
     case = request.cases["prefill"]
     way = [best.chance + part * (confidence - best.chance) for part in WAY]
-    first = likelier(solve_beside(request.case, request.search, of(best, way), case), best)
+    first = likelier(solve_beside(request.case, request.search, of(best, way), case, kept), best)
     chances = [least for step in range(MOST) if (least := first.chance + CLIMB * (step + 1)) < confidence]
     cases = Cases(prefill=case, decode=request.case)
     return likelier(refined(first.join, columns, cases, of(first, chances)), first)
@@ -292,25 +351,21 @@ def sure_plan(candidate: Candidate, best: Candidate, doubt: Doubt, confidence: f
     )
 
 
-def surely(request: PlanRequest, doubt: Doubt, confidence: float) -> tuple[Solution, SurePlan | None]:
+def surely(request: PlanRequest, doubt: Doubt, confidence: float, kept: Kept) -> tuple[Solution, SurePlan | None]:
     """Return the best plan that meets every limit at once with a chance as the answer, its rivals beside it.
 
     Where no plan does, the answer is infeasible and its plan the one of the highest chance that was found.
     """
     if request.search.objective == "tpot":
         return fastest_surely(request, doubt, confidence), None
-    found = searched_surely(request, doubt, confidence)
+    found = searched_surely(request, doubt, confidence, kept, request.given)
     chosen = found.candidate
     if chosen is None:
-        return solve(request.case, request.search, request.cases["prefill"], request.given), None
-    own = chosen.request is request.search
-    solution = solve(
-        request.case,
-        chosen.request,
-        request.cases["prefill"],
-        request.given,
-        chosen=None if own else chosen.join,
-    )
+        return found.predicted, None
+    lines, solution = found.predicted.finalists, found.predicted
+    if lines is None or chosen.join is not lines.best:
+        asked = replace(chosen.request, serving=request.search.serving, largest=(None, None))
+        solution = solve(request.case, asked, request.cases["prefill"], request.given, chosen=chosen.join)
     return (solution if chosen.chance >= confidence else replace(solution, status=Status.INFEASIBLE)), found.sure
 
 

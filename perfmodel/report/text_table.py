@@ -14,6 +14,7 @@ from perfmodel.report.wrap import cells, longest, wrap
 
 GAPS = (3, 2, 1)  # between columns of an aligned table; the narrower ones before the columns are given up
 SCREEN = 45  # lines
+COMMAND = "moeplan solve "  # a cell that begins so is a command to copy: it stays on one line, however long
 _TRAILING = re.compile(r"(?: |\x1b\[[0-9;]*m)+$")
 
 
@@ -32,8 +33,8 @@ def _cells(table: Table, columns: list[Column]) -> list[list[str]]:
 
 
 def _lines(row: dict[str, Any], column: Column, text: str, width: int) -> list[str]:
-    """Return the lines of a cell: words wrap, single numbers and bars never do."""
-    if not isinstance(row.get(column.key), str):
+    """Return the lines of a cell: words wrap, single numbers, bars and commands never do."""
+    if not isinstance(row.get(column.key), str) or text.startswith(COMMAND):
         return [text]
     return wrap(text, width, hang=" " * (len(text) - len(text.lstrip(" "))))
 
@@ -45,6 +46,8 @@ def _needs(table: Table, columns: list[Column]) -> list[tuple[int, int]]:
     for i, (column, texts) in enumerate(zip(columns, zip(*_cells(table, columns), strict=True), strict=True)):
         least, full = longest(column.title), cells(column.title)
         for row, text in zip(table.rows, texts, strict=True):
+            if text.startswith(COMMAND):
+                continue
             least = max(least, longest(text) if isinstance(row.get(column.key), str) else cells(text))
             full = max(full, cells(text))
         if group and not i:
@@ -227,7 +230,7 @@ def to_table(
     if document.notes:
         console.print()
     for note in document.notes:
-        if ": moeplan explain " in note:  # a command to copy stays on one line
+        if ": moeplan explain " in note or re.search(f"[:：] ?{COMMAND}", note):  # a command to copy stays on one line
             console.print(Text(f"- {printable(note)}"))
         else:
             put(f"- {note}", hang="  ")

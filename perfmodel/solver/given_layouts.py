@@ -300,6 +300,8 @@ def _refusal(
         if name in missed:
             one = missed[name]
             return Refused(constraint=name, closest=one.closest, limit=one.limit, unit=one.unit)
+    if not prefills.plans:  # mixed instances alone have room: they share weights
+        return Refused(constraint="prefill memory", words="no prefill instance that the budget has room for fits")
     each = cases.decode.rates.packages_per_server
     # a budget without room for an instance of decode leaves none to name the smallest of
     needed = math.ceil(min((one.servers for one in decodes), default=1) - ROUNDING)

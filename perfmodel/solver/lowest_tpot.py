@@ -16,10 +16,15 @@ PASSED = 32  # limits in one pass over the space
 SHORTEST = 1 / 64  # of a plan's TPOT: nothing is that much faster
 
 
-def lowest_tpot(cases: Cases, request: SearchRequest) -> tuple[Found, SearchRequest, Tally]:
-    """Return the joins of the lowest TPOT: limits divide what is left to a thousandth, then step from plan to plan."""
+def lowest_tpot(
+    cases: Cases, request: SearchRequest, first: tuple[Found, Tally] | None = None
+) -> tuple[Found, SearchRequest, Tally]:
+    """Return the joins of the lowest TPOT: limits divide what is left to a thousandth, then step from plan to plan.
+
+    ``first`` is what the limit asked for leads to, where that is known.
+    """
     tally = Tally()
-    found = searched(cases, request, tally)
+    found, tally = first or (searched(cases, request, tally), tally)
     if not found[0]:
         return found, request, tally
     high = tpot_of(found[0][0], cases)

@@ -1,5 +1,6 @@
 """Every plan of a pool as arrays: the open mesh of its axes, in chunks that are worked at once."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -25,6 +26,7 @@ from perfmodel.solver.space import (
 from perfmodel.specs.deployment import LayoutSpec, Phase
 
 CHUNK = 600_000  # plans worked at once: fewer do not pay for a pass over the ledger, more need more memory
+WIDENING = 1.2  # of the batches of a coarse search, from one to the next
 CORES = 5  # axis of the core split in a mesh
 
 
@@ -105,6 +107,8 @@ def meshes(case: Case, phase: Phase, sizes: list[int], choices: Choices) -> Iter
         largest = largest_batch(case, structure)
         if phase == "decode":
             batch = np.arange(1, largest + 1, dtype=np.float64)
+            if choices.coarse:
+                batch = np.unique(np.floor(WIDENING ** np.arange(0, math.log(largest + 0.5) / math.log(WIDENING))))
             draft = np.arange(0, len(case.acceptance) + 1, dtype=np.float64)
         else:
             batch = np.array([b for b in PREFILL_BATCHES if b <= largest], dtype=np.float64)

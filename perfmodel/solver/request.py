@@ -1,6 +1,6 @@
 """What the planner asks of a search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perfmodel.prediction.serving import Case
@@ -42,6 +42,8 @@ class SearchRequest:
     serving: Serving = "disaggregated"
     domains: tuple[int | None, int | None] = (None, None)
     margins: Margins = Margins()
+    #: servers that the budget may grow to where the rate is not met, of prefill's own and of the other; none: it stays
+    largest: tuple[int | None, int | None] = (None, None)
 
     @property
     def of_rate(self) -> Margins:
@@ -52,6 +54,11 @@ class SearchRequest:
     def by_ratio(self) -> bool:
         """Whether rate over cost counts: then too few prefill servers, all full, may be best."""
         return self.rate is None and self.objective in ("per-card", "cost", "energy")
+
+
+def with_budget_of(request: SearchRequest, other: SearchRequest) -> SearchRequest:
+    """Return a request with the budget of another: that which a search let grow."""
+    return replace(request, servers=other.servers, prefill_servers=other.prefill_servers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,16 @@ from perfmodel.solver.tally import Tally, describe
 
 LARGEST_KEPT_BLOCK = 31 * 2**20  # bytes
 
+#: what else is worked out of a chunk and its point, which take longest, and taken in in the order of the chunks
+Also = tuple[Callable[[Mesh, PoolPoint], Any], Callable[[Mesh, Any], None]]
 
-def _grids(mesh: Mesh, case: Case) -> tuple[PoolPoint, Grid, Grid, Grid]:
-    point = pool_point(mesh.layout(), mesh.family, case)
+
+#: a chunk and its point
+Evaluated = tuple[Mesh, PoolPoint]
+
+
+def _grids(mesh: Mesh, case: Case, point: PoolPoint | None = None) -> tuple[PoolPoint, Grid, Grid, Grid]:
+    point = point or pool_point(mesh.layout(), mesh.family, case)
     time = np.broadcast_to(as_array(point.tpot), mesh.shape)
     memory = np.broadcast_to(as_array(point.memory), mesh.shape)
     rate = np.broadcast_to(as_array(point.requests_per_s), mesh.shape)
@@ -56,7 +64,7 @@ class _Best:
 CUT_STEP = 8  # batches between those at which memory is looked at ahead
 
 
-def _cut(mesh: Mesh, case: Case, memory_limit: float) -> Mesh:
+def cut(mesh: Mesh, case: Case, memory_limit: float) -> Mesh:
     """Return a chunk without the batches at which none of its layouts fits: memory never falls with the batch."""
     if len(mesh.batch) <= CUT_STEP:
         return mesh
@@ -76,13 +84,15 @@ class Limits:
     acceptance: tuple[float, ...] | None = None
 
 
-def _best_of_chunk(mesh: Mesh, case: Case, memory_limit: float, limits: Sequence[Limits]) -> _Best:
-    """Return the highest rates under each of several limits.
+def _best_of_chunk(
+    mesh: Mesh, case: Case, memory_limit: float, limits: Sequence[Limits], point: PoolPoint | None = None
+) -> _Best:
+    """Return the highest rates under each of several limits; ``point`` is the chunk's where it is known.
 
     At one batch the rate falls with the step time and memory does not feel the core split, so the
     split with the shortest step is taken first, whatever the limits.
     """
-    point = pool_point(mesh.layout(), mesh.family, case)
+    point = point or pool_point(mesh.layout(), mesh.family, case)
     step = np.broadcast_to(as_array(point.step_time), mesh.shape)
     shortest = step.min(axis=CORES, keepdims=True)
     best = replace(point, step_time=shortest)
@@ -145,14 +155,22 @@ def _keep_freed_memory() -> None:
 
 
 def best_decode(
-    case: Case, sizes: list[int], tpot: float | None, step_limits: list[float], choices: Choices, tally: Tally
+    case: Case,
+    sizes: list[int],
+    tpot: float | None,
+    step_limits: list[float],
+    choices: Choices,
+    tally: Tally,
+    known: Sequence[Leader] = (),
 ) -> list[Leader]:
     """Return the fastest feasible instance of each size, tp, draft and family under each step limit.
+
+    ``known`` are those of other sizes, found before: they come first.
 
     Several limits are given where TTFT leaves each prefill candidate another time for the first
     decode step.
     """
-    return best_decode_beside(case, sizes, [limits_of(tpot, step_limits)], choices, tally)[0]
+    return best_decode_beside(case, sizes, [limits_of(tpot, step_limits)], choices, tally, [known])[0]
 
 
 def limits_of(tpot: float | None, step_limits: Sequence[float]) -> list[Limits]:
@@ -161,17 +179,24 @@ def limits_of(tpot: float | None, step_limits: Sequence[float]) -> list[Limits]:
 
 
 def best_decode_beside(
-    case: Case, sizes: list[int], asked: Sequence[Sequence[Limits]], choices: Choices, tally: Tally
+    case: Case,
+    sizes: list[int],
+    asked: Sequence[Sequence[Limits]],
+    choices: Choices,
+    tally: Tally,
+    known: Sequence[Sequence[Leader]] = (),
+    also: Also | None = None,
 ) -> list[list[Leader]]:
     """Return what ``best_decode`` does for each of several groups of limits, in one pass over the space.
 
-    What is refused is counted for the first group alone.
+    What is refused is counted for the first group alone; ``known`` are those of each group.  ``also`` is worked out of
+    every chunk beside them.
     """
-    chunks, found = _leaders(case, sizes, [limit for group in asked for limit in group], choices, tally)
+    chunks, found = _leaders(case, sizes, [limit for group in asked for limit in group], choices, tally, also)
     ends = np.cumsum([0, *map(len, asked)]).tolist()
     groups = [
-        distinct([leader for each in found[start:end] for leader in each])
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
+        distinct([*before, *(leader for each in found[start:end] for leader in each)])
+        for start, end, before in zip(ends[:-1], ends[1:], known or [()] * len(asked), strict=True)
     ]
     if not groups[0]:
         _nearest_misses(case, chunks, as_float(usable_memory(case.rates)), asked[0][0].tpot, tally)
@@ -206,7 +231,12 @@ def distinct(leaders: list[Leader]) -> list[Leader]:
 
 
 def _leaders(
-    case: Case, sizes: list[int], limits: Sequence[Limits], choices: Choices, tally: Tally
+    case: Case,
+    sizes: list[int],
+    limits: Sequence[Limits],
+    choices: Choices,
+    tally: Tally,
+    also: Also | None = None,
 ) -> tuple[list[Mesh], list[list[Leader]]]:
     """Return the chunks of the space, and the leaders under each of several limits.
 
@@ -217,11 +247,16 @@ def _leaders(
     chunks = list(meshes(case, "decode", sizes, choices))
     _keep_freed_memory()
 
-    def work(mesh: Mesh) -> _Best:
-        return _best_of_chunk(_cut(mesh, case, limit), case, limit, limits)
+    def work(mesh: Mesh) -> tuple[_Best, Any]:
+        fewer = cut(mesh, case, limit)
+        point = pool_point(fewer.layout(), fewer.family, case)
+        best = _best_of_chunk(fewer, case, limit, limits, point)
+        return best, None if also is None else also[0](fewer, point)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for mesh, best in zip(chunks, pool.map(work, chunks), strict=True):
+        for mesh, (best, other) in zip(chunks, pool.map(work, chunks), strict=True):
+            if also is not None:
+                also[1](mesh, other)
             tally.evaluated += math.prod(mesh.shape)
             tally.count("memory", best.too_large + math.prod(mesh.shape) - math.prod(best.mesh.shape))
             if limits[0].tpot < np.inf:
@@ -275,16 +310,30 @@ def undominated(time: Grid, rate: Grid) -> NDArray[np.intp]:
     return kept
 
 
-def prefill_options(case: Case, sizes: list[int], choices: Choices, tally: Tally, utilisation: float) -> list[Leader]:
+def prefill_points(case: Case, sizes: list[int], choices: Choices) -> list[Evaluated]:
+    """Return the chunks of prefill of some sizes, each with its point."""
+    return [(mesh, pool_point(mesh.layout(), mesh.family, case)) for mesh in meshes(case, "prefill", sizes, choices)]
+
+
+def prefill_options(
+    case: Case,
+    sizes: list[int],
+    choices: Choices,
+    tally: Tally,
+    utilisation: float,
+    points: Sequence[Evaluated] | None = None,
+) -> list[Leader]:
     """Return prefill instances that fit, the undominated ones in rate and TTFT of each size.
 
+    ``points`` are the chunks of those sizes where they were evaluated already.
     The longer step may have the shorter TTFT: an instance of fewer prompts waits less for its batch.
     """
     limit = as_float(usable_memory(case.rates))
-    chunks = list(meshes(case, "prefill", sizes, choices))
+    evaluated = prefill_points(case, sizes, choices) if points is None else points
+    chunks = [mesh for mesh, _ in evaluated]
     fitting = []  # one column for each plan that fits: size, TTFT, step time, rate, chunk and place in it
-    for number, mesh in enumerate(chunks):
-        point, time, memory, rate = _grids(mesh, case)
+    for number, (mesh, known) in enumerate(evaluated):
+        point, time, memory, rate = _grids(mesh, case, known)
         terms = first_token(prefill=point, layout=mesh.layout(), case=case, utilisation=utilisation, decode_step=0.0)
         ttft = np.broadcast_to(as_array(terms.ttft), mesh.shape)
         tally.evaluated += time.size

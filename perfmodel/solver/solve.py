@@ -1,11 +1,13 @@
 """The best deployment for a request, its nearest rivals, or why there is none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from perfmodel.errors import UsageError
+from perfmodel.prediction.deployment import Deployment
 from perfmodel.prediction.serving import Case
 from perfmodel.solver.alternatives import costs_of_alternatives, relaxed_rate, shadow_prices
-from perfmodel.solver.both_pools import deployment, searched_beside
+from perfmodel.solver.both_pools import Kept, deployment, grown, searched_beside
 from perfmodel.solver.finalists import Finalists
 from perfmodel.solver.given_layouts import Given, full_pools, outcomes
 from perfmodel.solver.infeasibility import tally_infeasibility
@@ -18,14 +20,29 @@ from perfmodel.solver.tally import Tally
 
 
 def solve_beside(
-    case: Case, request: SearchRequest, beside: Sequence[SearchRequest], prefill_case: Case | None = None
+    case: Case,
+    request: SearchRequest,
+    beside: Sequence[SearchRequest],
+    prefill_case: Case | None = None,
+    kept: Kept | None = None,
 ) -> tuple[Beside, ...]:
-    """Return the joins of some requests that differ from ``request`` in limits, margins and budget alone."""
+    """Return the joins of some requests that differ from ``request`` in limits, margins, serving and budget alone."""
     cases = Cases(prefill=prefill_case or case, decode=case)
-    _, others = searched_beside(cases, request, beside, Tally())
-    return tuple(
-        Beside(request=one, joins=tuple(found), cases=cases) for one, found in zip(beside, others, strict=True)
-    )
+    _, others = searched_beside(cases, request, beside, Tally(), kept)
+    return _beside(beside, others, cases)
+
+
+def best_mixed(
+    case: Case, request: SearchRequest, prefill_case: Case | None = None, kept: Kept | None = None
+) -> Join | None:
+    """Return the best deployment of mixed instances, or None."""
+    cases = Cases(prefill=prefill_case or case, decode=case)
+    (joins, _), _ = searched_beside(cases, replace(request, serving="mixed"), (), Tally(), kept)
+    return joins[0] if joins else None
+
+
+def _beside(beside: Sequence[SearchRequest], found: Sequence[Sequence[Join]], cases: Cases) -> tuple[Beside, ...]:
+    return tuple(Beside(request=one, joins=tuple(joins), cases=cases) for one, joins in zip(beside, found, strict=True))
 
 
 def solve(
@@ -35,14 +52,17 @@ def solve(
     given: Sequence[Given] = (),
     beside: Sequence[SearchRequest] = (),
     chosen: Join | None = None,
+    kept: Kept | None = None,
 ) -> Solution:
     """Return the best deployment, its nearest rivals, or why there is none.
 
     ``prefill_case`` is of the prefill pool where it runs on another system; ``given`` are layouts that are told
-    beside the best.  Of requests ``beside``, which differ in limits, margins and budget, the best joins are found in
-    the same pass; none for the lowest TPOT, whose limit is not known before.  A join that is ``chosen`` is the best,
-    and what is better than it is left out.  Raises ``UsageError`` where front ends
-    that limit the rate are to be busy all the time: the wait for one has no bound.
+    beside the best; what is ``kept`` of the same question on another budget is not worked out again. Of requests
+    ``beside``, which differ in limits, margins, serving and budget, the best joins are found in the same pass; none for
+    the lowest TPOT, whose limit is not known before. A join that is ``chosen`` is the best, and what is better than it
+    is left out. A budget that may grow does so until a rate is met; the solution's own request has the budget that was.
+    Raises ``UsageError`` where front ends that limit the rate are to be busy all the time: the wait for one has no
+    bound.
     """
     cases = Cases(prefill=prefill_case or case, decode=case)
     if request.utilisation >= 1 and cases.prefill.rates.frontend_rate is not None:
@@ -50,20 +70,16 @@ def solve(
             f"--utilisation: {request.utilisation:g} with front ends that limit the rate; allowed: below 1; the wait "
             "for a busy front end has no bound"
         )
-    others: list[list[Join]] = []
-    if request.objective == "tpot":
-        (joins, columns), request, tally = lowest_tpot(cases, request)
-    else:
-        tally = Tally()
-        (joins, columns), others = searched_beside(cases, request, beside, tally)
+    tally, kept = Tally(), kept or Kept()
+    beside = () if request.objective == "tpot" else beside
+    (joins, columns), others, request = grown(cases, request, tally, kept, beside)
+    if request.objective == "tpot" and joins:
+        (joins, columns), request, tally = lowest_tpot(cases, request, ((joins, columns), tally))
     if chosen is not None:
         joins = [chosen, *(join for join in joins if join.key >= chosen.key)]
     if not joins:
         tally_infeasibility(cases, request, columns, tally)
-    different: dict[tuple[object, ...], Join] = {}
-    for join in joins:
-        different.setdefault(join.decode.key, join)
-    least = with_least_batches(list(different.values()), cases, request)
+    least = _least(joins, cases, request)
     if chosen is not None:
         least = [chosen, *(join for join in least if join.decode.key != chosen.decode.key)]
     top = least[: request.top]
@@ -86,7 +102,23 @@ def solve(
         full=full_pools(top[0], cases, request) if shown else {},
         given=outcomes(given, joins, columns, cases, request, top[0]) if shown else (),
         finalists=Finalists(joins=joins, best=top[0], columns=columns, cases=cases, request=request) if shown else None,
-        beside=tuple(
-            Beside(request=one, joins=tuple(found), cases=cases) for one, found in zip(beside, others, strict=False)
-        ),
+        beside=_beside(beside, others, cases),
     )
+
+
+def _least(joins: Sequence[Join], cases: Cases, request: SearchRequest) -> list[Join]:
+    """Return the best join of each kind of decode instance with batches no fuller than it needs, the best first."""
+    different: dict[tuple[object, ...], Join] = {}
+    for join in joins:
+        different.setdefault(join.decode.key, join)
+    return with_least_batches(list(different.values()), cases, request)
+
+
+def best_alone(
+    case: Case, request: SearchRequest, prefill_case: Case | None = None, kept: Kept | None = None
+) -> Deployment | None:
+    """Return the best deployment, or None, without what stands beside it in a solution."""
+    cases = Cases(prefill=prefill_case or case, decode=case)
+    (joins, _), _, request = grown(cases, request, Tally(), kept or Kept())
+    top = _least(joins, cases, request)
+    return deployment(top[0], cases, request.utilisation) if top else None

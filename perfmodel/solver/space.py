@@ -55,6 +55,8 @@ class Choices:
     precision: Precision = USUAL
     kv_dtypes: tuple[KvDtype, ...] = ("bf16",)
     expert_weights: ExpertWeights = "int8"
+    #: whether batches of decode are gone through in steps that widen: for a first look at whether there is a plan
+    coarse: bool = False
     fixed: Mapping[Phase, Mapping[str, Any]] = field(default_factory=dict)
     offered: Mapping[Phase, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
 

@@ -211,7 +211,7 @@ class RunSpec(Spec):
         """Return it with the defaults of keys left out, so that a later default does not move its answer."""
         defaults: dict[str, Any] = {
             "objective": self.aim,
-            "serving": "disaggregated",
+            "serving": "any" if self.prefill_on is None else "disaggregated",
             "allow_scale_out": False,
             "utilisation": UTILISATION,
             "kv": "bf16",

@@ -10,6 +10,7 @@ from perfmodel.prediction.serving import Case
 from perfmodel.prediction.uncertainty import Interval
 from perfmodel.report.layout_words import layout_words
 from perfmodel.report.plan.pools import SMALLEST_SHARE
+from perfmodel.report.quantity import format_quantity
 from perfmodel.report.step import plan_breakdown
 from perfmodel.report.table import Column, Table
 from perfmodel.solver.solution import OptimalRange
@@ -120,6 +121,22 @@ def other_choices_table(answer: Planned, best: Deployment) -> Table:
         "the time it adds: of the best plan's card time for a token, the largest two; the rest of the loss is elsewhere"
     )
     return Table("What other choices lose, everything else chosen anew", columns, rows, (note,) if rows else ())
+
+
+def other_serving_notes(answer: Planned, best: Deployment) -> tuple[str, ...]:
+    """Return how the other kind of serving does where both were searched: what it loses, or that it has no plan."""
+    if answer.request.search.serving != "any":
+        return ()
+    name = "pools apart" if best.mixed else "mixed serving, prefill and decode on the same dies"
+    other = next((one for one in answer.solution.alternative_costs if one.deployment.mixed != best.mixed), None)
+    if other is None:
+        return (f"{name}: no plan within these limits",)
+    plan = other.deployment
+    valued = VALUED[answer.request.search.objective]
+    return (
+        f"{name}: {other.loss * 100:+.1f} % {valued}, TPOT {format_quantity(plan.tpot, 's')}, "
+        f"TTFT {format_quantity(as_float(plan.first_token.ttft), 's')}",
+    )
 
 
 def card_seconds(pool: PoolPlan, case: Case, ideal: Rates) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """The planner's answer in a third of a screen: what to run, what it serves, how sure, what binds, what to do next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from perfmodel.algebra import as_float
+from perfmodel.planning.nearest import cards_of
 from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
 from perfmodel.planning.sureness import SurePlan
@@ -10,6 +12,8 @@ from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.report.extrapolations import careful_rows
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words
 from perfmodel.report.limit_words import time_line, verdict
+from perfmodel.report.plan.budget import beyond_one_domain
+from perfmodel.report.plan.commands import solve_command
 from perfmodel.report.plan.infeasibility import missed_table
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Table, answer_table
@@ -17,6 +21,7 @@ from perfmodel.report.trust import trust_rows
 from perfmodel.specs.deployment import Phase
 
 NEXT = "add -o plan.json, then: moeplan explain plan.json"
+MOST_WAYS = 3  # nearest questions that are told where there is no plan
 
 
 def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any], notes: Sequence[str]) -> Table:
@@ -42,6 +47,7 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any], not
     buys = "".join(f"; {one.limit} {100 * one.gain:+.1f} %" for one in answer.solution.shadow_prices)
     rows.append(("binds", _binds(best, facts) + buys))
     rows += trust_rows(answer.trust)
+    rows += [("careful", words) for words in beyond_one_domain(request, best)]
     if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"]:
         rows.append(("careful", "memory runs out where all requests are at their longest at once"))
     rows += careful_rows(notes)
@@ -50,13 +56,27 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any], not
 
 
 def no_plan_answer(answer: Planned) -> Table:
-    """Return that there is no plan, the limit that binds, and how near the nearest came."""
+    """Return that there is no plan, the limit that binds, how near the nearest came, and the nearest ways that work."""
     rows = [("answer", f"no feasible plan among {answer.solution.evaluated:,}")]
     for row in missed_table(answer.solution).rows:
-        if row["closest"] != "-":
+        if row["verdict"] == "missed":
             off = "" if row["off"] is None else f", off by {100 * row['off']:+.1f} %"
             rows.append((row["target"], f"✗ nearest {row['closest']}, limit {row['limit']}{off}"))
-    return answer_table(rows)
+    return answer_table([*rows, *_nearest(answer)])
+
+
+def _nearest(answer: Planned) -> Iterator[tuple[str, str]]:
+    """Yield what works instead and what it gives, each with its command on a line of its own."""
+    if answer.nearest is None:
+        return
+    if not answer.nearest.ways:
+        yield "or", f"nothing near it works; tried: {', '.join(answer.nearest.tried)}"
+    for way in answer.nearest.ways[:MOST_WAYS]:
+        rate, tpot = format_quantity(way.best.requests_per_s * way.times, "1/s"), format_quantity(way.best.tpot, "s")
+        ttft, cards = format_quantity(as_float(way.best.first_token.ttft), "s"), cards_of(way, answer.request)
+        changes = " and ".join(way.changes)
+        yield "or", f"{changes}: {rate} requests/s at {tpot} a token, TTFT {ttft}, on {cards} cards"
+        yield "", solve_command(way.run)
 
 
 def _sentence(best: Deployment, request: PlanRequest, facts: Mapping[str, Any]) -> str:

@@ -1,8 +1,11 @@
 """Servers and cards that a plan may use, those it uses, and how supernodes divide them."""
 
+import math
+
 from perfmodel.planning.request import PlanRequest
+from perfmodel.prediction.deployment import Deployment
 from perfmodel.solver.request import SearchRequest
-from perfmodel.specs.deployment import Phase
+from perfmodel.specs.deployment import PHASES, Phase
 
 
 def cards_allowed(request: PlanRequest) -> dict[str, int]:
@@ -16,6 +19,21 @@ def cards_allowed(request: PlanRequest) -> dict[str, int]:
     if request.run.cards and request.search.prefill_servers is None:
         found[names["decode"]] = request.run.cards
     return found
+
+
+def beyond_one_domain(request: PlanRequest, best: Deployment) -> tuple[str, ...]:
+    """Return that a plan is more than one supernode or server group, where it is."""
+    found: list[str] = []
+    same = request.search.prefill_servers is None
+    used = {"decode": sum(best.servers.values())} if same else dict(best.servers)
+    for phase, domain in zip(PHASES, request.search.domains, strict=True):
+        servers, each = used.get(phase, 0), request.cases[phase].rates.packages_per_server
+        if domain is not None and servers > domain > 1:
+            found.append(
+                f"{servers * each:g} cards are more than one supernode or server group of {domain * each:g} cards: "
+                f"at least {math.ceil(servers / domain)} of them"
+            )
+    return tuple(found)
 
 
 def domains_in_words(search: SearchRequest) -> tuple[str, ...]:

@@ -2,18 +2,50 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 
 from perfmodel.planning.choices import beyond_layout
 from perfmodel.planning.request import PlanRequest
 from perfmodel.prediction.deployment import PoolPlan
 from perfmodel.specs.deployment import LayoutSpec
+from perfmodel.specs.run import WAITS, RunSpec
 
 #: keys of a layout that explain has an option for
 _OPTIONS = (
     *("dies", "tp", "batch", "draft", "shared_ranks", "redundant", "overlap", "attention_cores", "exchange"),
     "reduction",
 )
+#: keys of a run-spec that are filled where they are left out
+DEFAULTED = ("objective", "serving", "allow_scale_out", "utilisation", "kv", "top")
 _PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
+
+
+def solve_command(run: RunSpec) -> str:
+    """Return the command that asks what a run-spec does; what it leaves out is as the defaults have it.
+
+    >>> solve_command(RunSpec(model="m", on="s", cards=16, isl=4096, osl=512, tpot="50 ms", serving="mixed"))
+    'moeplan solve m --on s --cards 16 --isl 4096 --osl 512 --tpot 50ms --serving mixed'
+    """
+    asked = run.model_dump(exclude_none=True, exclude={"model"}, mode="python", by_alias=False)
+    plain = RunSpec.model_construct(cards=run.cards, rate=run.rate, prefill_on=run.prefill_on).filled()
+    words = ["moeplan", "solve", str(run.model)]
+    for key in asked:
+        value, (wait, _, percentile) = getattr(run, key), key.partition("_p")
+        if key in DEFAULTED and value == getattr(plain, key):
+            continue
+        option = "--" + key.strip("_").replace("_", "-")
+        if wait in WAITS:
+            time = f"{value * 1e3:.12g}ms"
+            words += [f"--{wait}", f"p{percentile}={time}" if percentile else time]
+        elif isinstance(value, bool):
+            words += [option] if value else []
+        elif isinstance(value, Mapping):
+            words += [word for name, text in value.items() for word in (option, f"{name}={text}")]
+        elif isinstance(value, tuple):
+            words += [word for text in value for word in (option, str(text))]
+        else:
+            words += [option, f"{value:.12g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
 
 
 def explain_command(

@@ -14,6 +14,7 @@ from perfmodel.report.plan.alternatives import (
     next_best_table,
     optimal_range_notes,
     other_choices_table,
+    other_serving_notes,
 )
 from perfmodel.report.plan.answer import no_plan_answer, plan_answer
 from perfmodel.report.plan.budget import cards_allowed, domains_in_words
@@ -23,6 +24,7 @@ from perfmodel.report.plan.facts import asked_facts, plan_facts, sure_facts
 from perfmodel.report.plan.first_token import first_token_table
 from perfmodel.report.plan.front import front_table
 from perfmodel.report.plan.infeasibility import missed_table, refused_table
+from perfmodel.report.plan.nearest import nearest_facts, nearest_notes, nearest_table
 from perfmodel.report.plan.pools import pools_table
 from perfmodel.report.plan.published import published_facts, published_notes, published_table
 from perfmodel.report.plan.sureness import sure_plan_facts, sureness_notes, sureness_tables
@@ -51,9 +53,14 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             schema="moeplan.solution/1",
             title=f"{_title(request)}: no feasible plan",
             answer=no_plan_answer(answer),
-            tables=in_part("limits", missed=missed_table(solution), refused=refused_table(solution)),
-            facts=facts,
-            notes=(*searched, *_software(request)),
+            tables=in_part(
+                "limits",
+                missed=missed_table(solution),
+                nearest=nearest_table(answer),
+                refused=refused_table(solution),
+            ),
+            facts=facts | nearest_facts(answer),
+            notes=(*nearest_notes(answer), *searched, *_software(request)),
         )
     facts |= plan_facts(answer, best) | sure_facts(answer)
     facts["limits"] = limit_facts(facts)
@@ -70,6 +77,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         *searched,
         *client_notes(answer),
         *sureness_notes(answer),
+        *other_serving_notes(answer, best),
         *published_notes(answer),
         *_notes(request, best, facts, optimal),
     )
