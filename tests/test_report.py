@@ -337,6 +337,33 @@ def test_the_page_draws_itself_without_errors_or_requests(
     assert tab.evaluate(outside) == 0
 
 
+CUT = """[...document.querySelectorAll('.plot, .server')].flatMap((drawing) => {
+    const box = (one) => one.getBoundingClientRect();
+    const holds = (outer, inner) => inner.left >= outer.left - 1 && inner.right <= outer.right + 1
+        && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
+    const sheet = drawing.querySelector('.main-svg') || drawing;
+    return [...drawing.querySelectorAll('text')].filter((one) => box(one).width && (
+        !holds(box(sheet), box(one))
+        || (one.closest('.legend') && !holds(box(one.closest('.legend').querySelector('.bg')), box(one)))
+    )).map((one) => one.textContent);
+})"""
+
+
+@pytest.mark.parametrize("width", [375, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_text_of_a_drawing_is_cut(browser: Any, made: tuple[Path, dict[str, Any]], width: int, scheme: str) -> None:
+    tab, told = _visit(browser, made[0], viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert tab.evaluate("document.querySelectorAll('.plot text, .server text').length") > 200
+    assert tab.evaluate(CUT) == []
+    # what plotly measured is what is shown, whatever fonts a reader has
+    told_and_shown = """[...document.querySelectorAll('.plot .legendtext, .plot .ytick text, .plot .annotation-text')]
+        .map((one) => [one.closest('.plot')._fullLayout.font.family, getComputedStyle(one).fontFamily])"""
+    pairs = tab.evaluate(told_and_shown)
+    assert len(pairs) > 20
+    assert {one.replace('"', "") for one, _ in pairs} == {one.replace('"', "") for _, one in pairs}
+    assert told == []
+
+
 def test_a_pointer_reads_a_plot(browser: Any, made: tuple[Path, dict[str, Any]]) -> None:
     tab, _ = _visit(browser, made[0], viewport={"width": 1280, "height": 900})
     plot = tab.locator("#plot-step-decode")

@@ -20,20 +20,29 @@
     for (const key of keys) part = part[key] = { ...part[key] };
     part[last] = value;
   };
+  // plotly measures text in the font that it is told, so the style sheet may not set another
+  const family = getComputedStyle(document.body).fontFamily;
+  const pen = document.createElement("canvas").getContext("2d");
+  const NAME = 12, ROOM = 60;
+  const fitting = (name, width) => {
+    pen.font = `${NAME}px ${family}`;
+    return NAME * Math.min(1, (width - ROOM) / pen.measureText(name).width);
+  };
   // on a narrow screen the name of a bar stands above it
-  const nameAbove = (layout, names) => {
+  const nameAbove = (layout, names, width) => {
     layout.height = 90 + 44 * names.length + (layout.showlegend ? 50 : 0);
     layout.bargap = layout.waterfallgap = 0.64;
     layout.margin = { ...layout.margin, l: 12 };
     layout.yaxis = { ...layout.yaxis, showticklabels: false, range: [-0.5, names.length - 0.3] };
     layout.annotations = names.map((name) => ({
       text: name, x: 0, xref: "paper", xanchor: "left", y: name, yref: "y", yanchor: "bottom", yshift: 6, showarrow: false,
-      font: { size: 12 },
+      font: { size: fitting(name, width) },
     }));
   };
   const base = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false, hovermode: "closest",
-    font: { size: 13 }, hoverlabel: { bgcolor: "#1f2a36", bordercolor: "#1f2a36", font: { color: "#ffffff", size: 13 }, align: "left" },
+    font: { size: 13, family },
+    hoverlabel: { bgcolor: "#1f2a36", bordercolor: "#1f2a36", font: { color: "#ffffff", size: 13, family }, align: "left" },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     xaxis: { fixedrange: true, ticks: "" }, yaxis: { fixedrange: true, ticks: "" },
   };
@@ -41,7 +50,7 @@
     const figure = figures[element.dataset.figure];
     const layout = merged(base, figure.layout);
     layout.height = figure.height;
-    if (width < NARROW && figure.names.length) nameAbove(layout, figure.names);
+    if (width < NARROW && figure.names.length) nameAbove(layout, figure.names, width);
     if (width < NARROW) for (const [path, value] of Object.entries(figure.narrow)) at(layout, path, value);
     layout.width = width;
     element.dataset.width = width;
