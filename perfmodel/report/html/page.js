@@ -58,14 +58,28 @@
     Plotly.react(element, figure.data, layout, config);
   };
   const plots = [...document.querySelectorAll(".plot")];
-  const drawAll = (width) => plots.forEach((one) => draw(one, width || one.clientWidth));
+  // text that is folded away has no size to measure: what is there is drawn when it is unfolded
+  const drawAll = (width) => plots.forEach((one) => {
+    if (width || one.clientWidth) draw(one, width || one.clientWidth);
+  });
   drawAll();
+  const refit = () => plots.forEach((one) => {
+    if (one.clientWidth && String(one.clientWidth) !== one.dataset.width) draw(one, one.clientWidth);
+  });
+  const engineers = document.getElementById("engineers");
+  engineers.addEventListener("toggle", refit);
+  const unfold = (name) => {
+    const to = name && document.getElementById(name);
+    if (to && engineers.contains(to)) engineers.open = true;
+  };
+  document.querySelectorAll('a[href^="#"]').forEach((one) => one.addEventListener("click", () => {
+    unfold(one.getAttribute("href").slice(1));
+  }));
+  unfold(location.hash.slice(1));
   let waiting;
   addEventListener("resize", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => plots.forEach((one) => {
-      if (one.clientWidth && String(one.clientWidth) !== one.dataset.width) draw(one, one.clientWidth);
-    }), 120);
+    waiting = setTimeout(refit, 120);
   });
 
   const button = document.getElementById("theme");
