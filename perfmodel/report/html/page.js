@@ -82,6 +82,54 @@
     waiting = setTimeout(refit, 120);
   });
 
+  // sliders: the formulas of the plan, printed as a function of what may be moved
+  const format = (value, unit) => {
+    const three = (x) => (x ? x.toPrecision(Math.abs(x) >= 100 ? Math.max(3, Math.floor(Math.log10(Math.abs(x))) + 1) : 3) : "0");
+    const prefixed = (steps) => {
+      const [by, prefix] = steps.find(([least]) => Math.abs(value) >= least) || steps[steps.length - 1];
+      return `${three(value / by)} ${prefix}${unit}`;
+    };
+    if (!Number.isFinite(value)) return "-";
+    if (unit === "%") return `${(100 * value).toFixed(0)} %`;
+    if (unit === "s") return prefixed([[1, ""], [1e-3, "m"], [1e-6, "u"]]);
+    if (unit === "B") return prefixed([[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]]);
+    return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US") : three(value);
+  };
+  const sliders = [...document.querySelectorAll(".slider")].map((one) => ({
+    name: one.dataset.move, unit: one.dataset.unit, stops: one.dataset.stops.split(" ").map(Number),
+    input: one.querySelector("input"), output: one.querySelector("output"),
+  }));
+  const here = JSON.parse(document.querySelector(".moving").dataset.here);
+  const numbers = [...document.querySelectorAll(".number")];
+  const SLACK = 1e-9, FELT = 5e-4;
+  const move = () => {
+    const values = { ...here };
+    for (const { name, unit, stops, input, output } of sliders) {
+      values[name] = stops[Number(input.value)];
+      output.textContent = unit === "%" ? format(values[name], "%") : values[name].toLocaleString("en-US");
+      input.setAttribute("aria-valuetext", output.textContent);
+    }
+    const found = window.moved(values);
+    for (const one of numbers) {
+      const value = found[one.dataset.moved], now = Number(one.dataset.now), limit = one.dataset.limit;
+      one.dataset.value = value;
+      one.querySelector(".shown").textContent = format(value, one.dataset.unit);
+      const change = value / now - 1;
+      one.querySelector(".change").textContent = Math.abs(change) < FELT ? "" : `${change > 0 ? "+" : ""}${(100 * change).toFixed(1)} %`;
+      if (limit !== undefined) {
+        const short = "least" in one.dataset ? value < limit * (1 - SLACK) : value > limit * (1 + SLACK);
+        one.classList.toggle("over", short);
+      }
+    }
+  };
+  sliders.forEach(({ input }) => input.addEventListener("input", move));
+  document.getElementById("back").addEventListener("click", () => {
+    for (const { input } of sliders) input.value = input.dataset.at;
+    move();
+  });
+  for (const { input } of sliders) input.value = input.dataset.at; // a browser may have kept an older place
+  move();
+
   const button = document.getElementById("theme");
   const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const tell = () => button.setAttribute("aria-pressed", String(dark()));

@@ -17,6 +17,7 @@ from perfmodel.report.html.sections.closing import next_section, notes_section
 from perfmodel.report.html.sections.front import front_section
 from perfmodel.report.html.sections.inputs import inputs_section
 from perfmodel.report.html.sections.memory import memory_section
+from perfmodel.report.html.sections.moving import moving_section
 from perfmodel.report.html.sections.placement import holds_section, placement_section
 from perfmodel.report.html.sections.published import published_section
 from perfmodel.report.html.sections.roofline import roofline_section
@@ -79,7 +80,7 @@ def page(
         for figure in section.figures
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(say=words.say, term=words.term, head=head, rows=rows, raw=raw)
+    environment.globals.update(say=words.say, term=words.term, head=head, rows=rows, raw=raw, formulas=Markup)
     return environment.from_string(parts.template).render(
         lang=parts.words["lang"],
         title=words.say("title", model=short(report.run.model.title), system=systems(report, words)),
@@ -101,6 +102,7 @@ def summary(report: PlanReport, words: Words) -> Iterator[Section]:
     """Yield the sections for those who pay, in their order."""
     yield targets_section(report, words)
     yield placement_section(report, words)
+    yield moving_section(report, words)
 
 
 def for_engineers(
