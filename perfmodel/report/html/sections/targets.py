@@ -49,7 +49,7 @@ def targets_section(report: PlanReport, words: Words) -> Section:
         name="targets",
         title=words.say("targets.title"),
         lead=words.say("targets.lead"),
-        notes=() if report.chance is None else (words.say("targets.sure"),),
+        notes=(words.say("targets.sure"),) if report.chance is not None and report.plan.run is not None else (),
         more={
             "targets": rows,
             "chance": report.chance,
