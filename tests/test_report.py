@@ -109,6 +109,39 @@ def test_targets_show_the_numbers_of_the_plan(made: tuple[Path, dict[str, Any]],
     assert 0 < float(shown["chance"]["data-value"]) < 1
     text = next(one["text"] for one in _classed(page, "answer"))
     assert f"{plan['predicted']['tokens_per_s_per_card']:.0f} per card" in text
+    servers = {one["aria-label"] for one in _classed(page, "server")}
+    assert f"{len(servers)} servers of CloudMatrix384 (" in text
+
+
+def test_the_verdict_follows_the_chance(page: Read) -> None:
+    chance = next(float(one["data-value"]) for one in _classed(page, "target") if one["data-name"] == "chance")
+    word = "met" if chance >= 0.8 else "likely" if chance >= 0.5 else "missed"
+    (verdict,) = _classed(page, "verdict")
+    assert word in verdict["class"].split()
+    assert f"{100 * chance:.0f} %" in verdict["text"]
+
+
+def test_a_page_has_the_day_and_the_title_it_is_given_and_is_the_same_again(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    plan, pages = made[0].with_name("plan.json"), [tmp_path / "one.html", tmp_path / "two.html"]
+    for out in pages:
+        words = ("--no-front", "--date", "2026-11-05", "--title", "Hall <3>")
+        assert _run("report", str(plan), "-o", str(out), *words).returncode == 0
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    read = Read(pages[0].read_text(encoding="utf-8"))
+    assert "2026-11-05" in next(one["text"] for one in _classed(read, "date"))
+    assert "Hall <3>" in next(one["text"] for one in _classed(read, "kicker"))
+
+
+def test_what_engineers_need_is_folded_away(page: Read) -> None:
+    (folded,) = [one for one in page.elements if one.get("id") == "engineers"]
+    assert folded["tag"] == "details"
+    assert "open" not in folded
+    sections = [one for one in page.elements if one["tag"] == "section" and one.get("id")]
+    first = [one["id"] for one in sections if "details" not in one["inside"]]
+    assert first == ["targets", "plan", "moving"]
+    assert len(sections) > 10
 
 
 def test_every_die_of_the_plan_is_drawn_once(made: tuple[Path, dict[str, Any]], page: Read) -> None:
@@ -183,7 +216,14 @@ def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:
     unused = [
         key for key in words if not re.search(rf"['\"]{re.escape(key)}['\"]", code) and key not in ("terms", "parts")
     ]
-    families = ("targets.", "roofline.", "inputs.", "facts.", "next.")  # keys that are put together from a name
+    families = (
+        "targets.",
+        "moving.",
+        "roofline.",
+        "inputs.",
+        "facts.",
+        "next.",
+    )  # keys that are put together from a name
     assert [key for key in unused if not key.startswith(families)] == []
 
 
@@ -195,6 +235,7 @@ def test_every_word_on_file_is_used_and_every_used_word_is_on_file() -> None:
         (("broken.json", "-o", "new.html"), 4, "broken.json:1:"),
         (("plan.json", "-o", "nowhere/report.html", "--no-front"), 2, "cannot be written"),
         (("plan.json", "-o", "report.html"), 2, "is there already"),
+        (("plan.json", "-o", "new.html", "--date", "yesterday"), 2, "YYYY-MM-DD"),
     ],
 )
 def test_bad_input_is_told_and_nothing_is_left(
@@ -253,6 +294,11 @@ def test_targets_and_costs_are_those_of_the_search(other: tuple[Path, dict[str, 
         assert shown["confidence"] == plan["run"]["confidence"]
     chance = next(one["text"] for one in _classed(page, "answer"))
     assert f"{facts['tokens_per_s']:,.0f} output tokens" in chance
+    hour = facts["cost"]["per_hour"]
+    assert shown["per_month"] == pytest.approx(hour * 730)
+    assert shown["per_year"] == pytest.approx(hour * 24 * 365)
+    cost = next(one["text"] for one in _classed(page, "cost"))
+    assert f"{hour * 8760:,.0f} a year" in cost
 
 
 def test_every_die_of_any_plan_is_drawn_once(other: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
@@ -311,14 +357,16 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-def _visit(browser: Any, path: Path, **how: Any) -> tuple[Any, list[str]]:
+def _visit(browser: Any, path: Path, *, unfolded: bool = True, **how: Any) -> tuple[Any, list[str]]:
     told: list[str] = []
     tab = browser.new_context(**how).new_page()
     tab.on("console", lambda message: told.append(f"console: {message.text}"))
     tab.on("pageerror", lambda error: told.append(f"error: {error}"))
     tab.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else told.append(request.url))
     tab.goto(path.as_uri())
-    tab.wait_for_function("[...document.querySelectorAll('.plot')].every((one) => one.querySelector('svg'))")
+    if unfolded:
+        tab.evaluate("document.getElementById('engineers').open = true")
+        tab.wait_for_function("[...document.querySelectorAll('.plot')].every((one) => one.querySelector('svg'))")
     return tab, told
 
 
@@ -335,6 +383,33 @@ def test_the_page_draws_itself_without_errors_or_requests(
     outside = """[...document.querySelectorAll('.plot')].filter((one) =>
         one.querySelector('.main-svg').getBoundingClientRect().right > innerWidth + 1).length"""
     assert tab.evaluate(outside) == 0
+
+
+CUT = """[...document.querySelectorAll('.plot, .server')].flatMap((drawing) => {
+    const box = (one) => one.getBoundingClientRect();
+    const holds = (outer, inner) => inner.left >= outer.left - 1 && inner.right <= outer.right + 1
+        && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
+    const sheet = drawing.querySelector('.main-svg') || drawing;
+    return [...drawing.querySelectorAll('text')].filter((one) => box(one).width && (
+        !holds(box(sheet), box(one))
+        || (one.closest('.legend') && !holds(box(one.closest('.legend').querySelector('.bg')), box(one)))
+    )).map((one) => one.textContent);
+})"""
+
+
+@pytest.mark.parametrize("width", [375, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_text_of_a_drawing_is_cut(browser: Any, made: tuple[Path, dict[str, Any]], width: int, scheme: str) -> None:
+    tab, told = _visit(browser, made[0], viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert tab.evaluate("document.querySelectorAll('.plot text, .server text').length") > 200
+    assert tab.evaluate(CUT) == []
+    # what plotly measured is what is shown, whatever fonts a reader has
+    told_and_shown = """[...document.querySelectorAll('.plot .legendtext, .plot .ytick text, .plot .annotation-text')]
+        .map((one) => [one.closest('.plot')._fullLayout.font.family, getComputedStyle(one).fontFamily])"""
+    pairs = tab.evaluate(told_and_shown)
+    assert len(pairs) > 20
+    assert {one.replace('"', "") for one, _ in pairs} == {one.replace('"', "") for _, one in pairs}
+    assert told == []
 
 
 def test_a_pointer_reads_a_plot(browser: Any, made: tuple[Path, dict[str, Any]]) -> None:
@@ -407,14 +482,13 @@ def test_keyboard_reaches_the_page_and_focus_is_seen(browser: Any, made: tuple[P
         reached.append(tab.evaluate("document.activeElement.id || document.activeElement.getAttribute('href')"))
         assert tab.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 2
     assert reached[:4] == ["#main", "open", "theme", "#targets"]
-    tab.focus("summary")
+    tab.focus("#step summary")
     tab.keyboard.press("Enter")
-    assert tab.evaluate("document.querySelector('details').open")
+    assert tab.evaluate("document.querySelector('#step details').open")
 
 
 def test_paper_is_light_and_has_no_buttons(browser: Any, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     tab, told = _visit(browser, made[0], color_scheme="dark")
-    tab.click("summary")
     tab.emulate_media(media="print")
     assert sum(_colour(tab)) > 700
     assert not tab.is_visible("button")
@@ -427,6 +501,23 @@ def test_paper_is_light_and_has_no_buttons(browser: Any, made: tuple[Path, dict[
     assert 20 <= pages <= 50
     assert tab.evaluate("window.shut") is None  # every table is on paper
     assert tab.evaluate("[...document.querySelectorAll('details')].filter((one) => one.open).length") == 1
+    assert told == []
+
+
+def test_the_summary_is_two_pages_of_paper(browser: Any, made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    tab, told = _visit(browser, made[0], unfolded=False)
+    tab.add_style_tag(content="#engineers, footer { display: none !important; }")
+    tab.pdf(path=tmp_path / "summary.pdf", prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "summary.pdf").read_bytes())) <= 2
+    assert told == []
+
+
+def test_a_link_into_what_is_folded_unfolds_it(browser: Any, made: tuple[Path, dict[str, Any]]) -> None:
+    tab, told = _visit(browser, made[0], unfolded=False, viewport={"width": 1280, "height": 800})
+    assert not tab.is_visible("#memory")
+    tab.click("nav a[href='#memory']")
+    tab.wait_for_selector("#plot-memory .main-svg")
+    assert tab.is_visible("#memory h2")
     assert told == []
 
 
@@ -451,7 +542,7 @@ def test_the_front_is_drawn_where_there_is_one(fronted: tuple[Path, dict[str, An
     read = Read(path.read_text(encoding="utf-8"))
     assert read.faults == []
     names = [one["id"] for one in read.elements if one["tag"] == "section" and one.get("id")]
-    assert names[:4] == ["targets", "plan", "front", "step"]
+    assert names[:6] == ["targets", "plan", "moving", "holds", "front", "step"]
     figures = json.loads(next(one["text"] for one in read.elements if one.get("id") == "figures"))
     line, chosen = figures["front"]["data"]
     assert len(line["x"]) > 3

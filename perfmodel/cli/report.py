@@ -17,6 +17,17 @@ def command(
         bool,
         typer.Option("--front/--no-front", help="Search for the front of throughput over TPOT; takes some seconds."),
     ] = True,
+    title: Annotated[
+        str, typer.Option("--title", metavar="TEXT", help="What the plan is for, such as a site; told above it.")
+    ] = "",
+    date: Annotated[
+        str,
+        typer.Option(
+            "--date",
+            metavar="YYYY-MM-DD",
+            help="Day that the page is of; default: when the plan file was last changed.",
+        ),
+    ] = "",
     force: options.ForceOption = False,
 ) -> None:
     """Write a plan as one page of HTML that needs no network: targets, drawing, plots, every input.
@@ -36,6 +47,8 @@ def command(
         raise UsageError(
             f"{plan!r}; allowed: a plan file that ends in .json; moeplan solve ... -o plan.json writes one"
         )
+    if date:
+        _refuse_no_day(date)
     to = target(output, option="--output", suffixes=(".html", ".htm"), force=force)
     given = named_run(plan)
     assert given.plan is not None, "a file that ends in .json is a plan"
@@ -43,11 +56,22 @@ def command(
         page_content(given.plan, given.run, front=front),
         Parts(**pages.page_files(VOICE.language), shared=VOICE.say),
         file=Path(plan).name,
+        date=date or pages.day_of(plan),
+        title=title,
         commands=commands_of(plan, given.plan),
         remarks=given.remarks,
     )
     to.write(text)
     options.remark(f"{output}: written, {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
+
+
+def _refuse_no_day(text: str) -> None:
+    from datetime import date
+
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--date: {text!r}; allowed: a day as YYYY-MM-DD; write --date 2026-11-30") from None
 
 
 def commands_of(file: str, spec: Any) -> list[tuple[str, str]]:

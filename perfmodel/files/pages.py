@@ -1,5 +1,6 @@
 """What pages and words are made of: templates, styles and scripts of HTML, the texts of a language."""
 
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,12 @@ def page_files(language: str) -> dict[str, Any]:
         "plotly": library.read_text(encoding="utf-8"),
         "words": yaml.load((folder / f"words.{language}.yaml").read_text(encoding="utf-8"), Loader=LOADER),
     }
+
+
+def day_of(path: str) -> str:
+    """Return the day, in UTC, on which a file was last changed."""
+    changed = Path(path).stat().st_mtime
+    return datetime.fromtimestamp(changed, UTC).date().isoformat()
 
 
 def glossary(language: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from perfmodel.algebra import as_float
+from perfmodel.closed_form.moving import Movable
 from perfmodel.planning.best_batches import outcome
 from perfmodel.planning.changes import Change, Refusal
 from perfmodel.planning.pools import Run, resolved_of
@@ -91,6 +92,20 @@ class PlanReport:
     front: tuple[FrontPoint, ...]
     power: Power | None
     inputs: tuple[Input, ...]
+
+    @property
+    def movable(self) -> Movable:
+        """The plan with its batch, lengths and rates left open."""
+        return Movable(
+            best=self.best,
+            machines={phase: pool.machine for phase, pool in self.pools.items()},
+            cases={phase: pool.resolved.scenario.case for phase, pool in self.pools.items()},
+            utilisation=self.run.utilisation,
+            asked=self.plan.wanted.requests_per_s,
+            cards=self.cards,
+            rented={phase: n * self.pools[phase].rates.packages_per_server for phase, n in self.best.servers.items()},
+            prices=card_prices(self.plan.run),
+        )
 
     @property
     def own(self) -> Mapping[Phase, PoolReport]:

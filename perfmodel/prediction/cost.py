@@ -9,6 +9,8 @@ from perfmodel.specs.deployment import Phase
 from perfmodel.specs.run import RunSpec
 from perfmodel.units import HOUR
 
+HOURS_OF_YEAR = 8760
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
@@ -16,6 +18,20 @@ class Cost:
 
     per_hour: float
     per_million_tokens: float
+
+    @property
+    def per_month(self) -> float:
+        """What a twelfth of a year costs.
+
+        >>> Cost(per_hour=2.0, per_million_tokens=1.0).per_month
+        1460.0
+        """
+        return self.per_hour * HOURS_OF_YEAR / 12
+
+    @property
+    def per_year(self) -> float:
+        """What a year of 365 days costs."""
+        return self.per_hour * HOURS_OF_YEAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

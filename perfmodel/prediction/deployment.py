@@ -127,7 +127,15 @@ def figures_of(best: Deployment, cases: tuple[Case, Case], utilisation: float) -
         exact_pool(pool.layout, pool.family, case)
         for pool, case in zip((best.prefill, best.decode), cases, strict=True)
     )
-    terms = first_token_of(prefill, decode, cases[0], utilisation, best.mixed)
+    return figures_of_pools(best, (prefill, decode), cases[0], utilisation)
+
+
+def figures_of_pools(
+    best: Deployment, pools: tuple[PoolPlan, PoolPlan], prefill_case: Case, utilisation: float
+) -> dict[str, Any]:
+    """Return TPOT, TTFT and the requests a second at full load of a deployment of other pools, prefill's first."""
+    prefill, decode = pools
+    terms = first_token_of(prefill, decode, prefill_case, utilisation, best.mixed)
     tpot = mixed_time(prefill.point, decode.point) if best.mixed else decode.point.tpot
     each = mixed_rate(prefill.point, decode.point) if best.mixed else decode.point.requests_per_s
     rate = best.decode_instances * each

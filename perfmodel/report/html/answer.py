@@ -1,19 +1,32 @@
 """The answer of the page in sentences: what the plan gives, whether it is what was asked for, and what that was."""
 
+from dataclasses import dataclass
+
 from perfmodel.planning.plan_report import PlanReport, PoolReport
-from perfmodel.report.html.names import called, chance_words, systems, target_name
+from perfmodel.prediction.cost import Cost
+from perfmodel.prediction.sureness import Word, verdict_of
+from perfmodel.report.html.names import called, chance_words, sizes, target_name
 from perfmodel.report.html.words import Words
 from perfmodel.report.quantity import format_quantity
 
-SURE = 0.8  # chance below which the page says that little is to spare
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the plan gives, whether that is what was asked for, in words and in one, and what it costs."""
+
+    given: str
+    verdict: str
+    word: Word | None
+    #: none where no price was given
+    cost: str | None
 
 
-def answer(report: PlanReport, words: Words) -> tuple[str, str]:
-    """Return what the plan gives, and whether that is what was asked for."""
+def answer(report: PlanReport, words: Words) -> Answer:
+    """Return what the plan gives, whether that is what was asked for, and what it costs."""
     value = {target.name: format_quantity(target.value, target.unit) for target in report.targets}
     given = words.say(
         "answer",
-        cards=systems(report, words, "cards_of"),
+        size=sizes(report, words),
         rate=value["rate"],
         tokens=format_quantity(report.tokens_per_s, "1/s"),
         per_card=format_quantity(report.tokens_per_s_per_card, "1/s"),
@@ -21,12 +34,21 @@ def answer(report: PlanReport, words: Words) -> tuple[str, str]:
         ttft=value["ttft"],
     )
     missed = [target_name(target, report, words) for target in report.targets if target.met is False]
+    cost = None if report.cost is None else _cost(report.cost, words)
     if missed:
-        return given, words.say("answer_missed", missed=words.say("join").join(missed))
+        verdict = words.say("answer_missed", missed=words.say("join").join(missed))
+        return Answer(given=given, verdict=verdict, word="missed", cost=cost)
     if report.chance is None:
-        return given, f"{words.say('answer_open')} {words.say('answer_fits')}"
-    key = "answer_met" if report.chance >= SURE else "answer_met_unsure"
-    return given, words.say(key, chance=chance_words(report.chance))
+        verdict = f"{words.say('answer_open')} {words.say('answer_fits')}"
+        return Answer(given=given, verdict=verdict, word=None, cost=cost)
+    word = verdict_of(True, report.chance)
+    key = {"met": "answer_met", "likely": "answer_likely", "missed": "answer_doubtful"}[word]
+    return Answer(given=given, verdict=words.say(key, chance=chance_words(report.chance)), word=word, cost=cost)
+
+
+def _cost(cost: Cost, words: Words) -> str:
+    spans = {"hour": cost.per_hour, "month": cost.per_month, "year": cost.per_year, "million": cost.per_million_tokens}
+    return words.say("answer_cost", **{span: format_quantity(value, "1") for span, value in spans.items()})
 
 
 def request(report: PlanReport, words: Words) -> str:

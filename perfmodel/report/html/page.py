@@ -17,7 +17,8 @@ from perfmodel.report.html.sections.closing import next_section, notes_section
 from perfmodel.report.html.sections.front import front_section
 from perfmodel.report.html.sections.inputs import inputs_section
 from perfmodel.report.html.sections.memory import memory_section
-from perfmodel.report.html.sections.placement import placement_section
+from perfmodel.report.html.sections.moving import moving_section
+from perfmodel.report.html.sections.placement import holds_section, placement_section
 from perfmodel.report.html.sections.published import published_section
 from perfmodel.report.html.sections.roofline import roofline_section
 from perfmodel.report.html.sections.sensitivity import sensitivity_section
@@ -47,21 +48,26 @@ def page(
     parts: Parts,
     *,
     file: str,
+    date: str,
+    title: str = "",
     commands: Sequence[tuple[str, str]] = (),
     remarks: Sequence[str] = (),
 ) -> str:
     """Return the page of a report.
 
-    ``file`` is the name of the plan, ``commands`` are lines to type with the key of what each is for, ``remarks`` go
-    to its notes.
+    ``file`` is the name of the plan, ``date`` the day that the page is of, ``title`` what it is for in the asker's
+    words; ``commands`` are lines to type with the key of what each is for, ``remarks`` go to its notes.
     """
     from jinja2 import Environment, StrictUndefined
 
     words = Words(parts.words, parts.shared)
-    sections = tuple(
-        replace(section, tables=tuple(spoken_table(table, words.shared) for table in section.tables))
-        for section in sections_of(report, words, commands, remarks)
-    )
+
+    def spoken(found: Iterator[Section]) -> tuple[Section, ...]:
+        return tuple(
+            replace(one, tables=tuple(spoken_table(table, words.shared) for table in one.tables)) for one in found
+        )
+
+    first, more = spoken(summary(report, words)), spoken(for_engineers(report, words, commands, remarks))
     figures = {
         figure.name: {
             "data": figure.data,
@@ -70,18 +76,21 @@ def page(
             "narrow": figure.narrow,
             "names": figure.names,
         }
-        for section in sections
+        for section in (*first, *more)
         for figure in section.figures
     }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(say=words.say, term=words.term, head=head, rows=rows, raw=raw)
+    environment.globals.update(say=words.say, term=words.term, head=head, rows=rows, raw=raw, formulas=Markup)
     return environment.from_string(parts.template).render(
         lang=parts.words["lang"],
-        title=words.say("title", model=short(report.run.model.title), system=systems(report, words, "system")),
+        title=words.say("title", model=short(report.run.model.title), system=systems(report, words)),
+        kicker=words.say("kicker_of", title=title) if title else words.say("kicker"),
+        date=words.say("date", date=date),
         answer=answer(report, words),
         request=request(report, words),
         made=words.say("made", version=report.plan.version, file=file),
-        sections=sections,
+        summary=first,
+        engineers=more,
         style=Markup(parts.style),  # noqa: S704 - files of this package and of plotly
         script=Markup(parts.script),  # noqa: S704
         plotly=Markup(parts.plotly.replace("</script", "<\\/script")),  # noqa: S704
@@ -89,12 +98,18 @@ def page(
     )
 
 
-def sections_of(
-    report: PlanReport, words: Words, commands: Sequence[tuple[str, str]], remarks: Sequence[str]
-) -> Iterator[Section]:
-    """Yield the sections of a page in their order."""
+def summary(report: PlanReport, words: Words) -> Iterator[Section]:
+    """Yield the sections for those who pay, in their order."""
     yield targets_section(report, words)
     yield placement_section(report, words)
+    yield moving_section(report, words)
+
+
+def for_engineers(
+    report: PlanReport, words: Words, commands: Sequence[tuple[str, str]], remarks: Sequence[str]
+) -> Iterator[Section]:
+    """Yield the sections that are folded away, in their order."""
+    yield holds_section(report, words)
     if report.front:
         yield front_section(report, words)
     yield step_section(report, words)

@@ -14,7 +14,7 @@ from perfmodel.report.table import Column, Table
 
 
 def placement_section(report: PlanReport, words: Words) -> Section:
-    """Return where each instance stands, drawn, with its servers and links."""
+    """Return where each instance stands, drawn."""
     of = {phase: [die.server for die in report.dies if die.phase == phase] for phase in report.own}
     pools = words.say("join").join(
         words.say(
@@ -30,18 +30,27 @@ def placement_section(report: PlanReport, words: Words) -> Section:
         name="plan",
         title=words.say("plan.title"),
         lead=words.say("plan.lead"),
-        tables=(server_table(report, words), *link_tables(report, words)),
-        notes=(words.say("plan.note"),),
         more={
             "label": words.say("plan.label", servers=report.best.servers_used, pools=pools),
             "groups": topology.groups(report, words),
-            "kinds": topology.die_kinds(report, words),
             "legend": [
                 (phase, f"{called(phase, report, words)}: {pool.instances} × {size}")
                 for phase, pool in report.own.items()
                 for size in [words.term(sizes(pool.resolved.plan.layout.dies, pool.rates))]
             ],
         },
+    )
+
+
+def holds_section(report: PlanReport, words: Words) -> Section:
+    """Return what each kind of die holds, with the servers and links."""
+    return Section(
+        name="holds",
+        title=words.say("plan.kinds"),
+        lead="",
+        tables=(server_table(report, words), *link_tables(report, words)),
+        notes=(words.say("plan.note"),),
+        more={"kinds": topology.die_kinds(report, words)},
     )
 
 

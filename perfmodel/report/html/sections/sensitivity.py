@@ -1,5 +1,6 @@
 """The assumed inputs that move the answer most."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from perfmodel.planning.plan_report import PlanReport
@@ -14,6 +15,7 @@ from perfmodel.report.html.figure import (
     names_axis,
     percent,
 )
+from perfmodel.report.html.names import parameter
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words
 from perfmodel.report.sensitivity import assumption_table
@@ -38,7 +40,7 @@ def sensitivity(output: str, report: PlanReport, words: Words) -> Figure | None:
     rows = [one for one in rows if max(map(abs, one.changes[output])) > SMALLEST]
     if not rows:
         return None
-    names = [one.name for one in rows]
+    names = _in_words([one.name for one in rows])
 
     def bars(end: int, colour: str, value: Any) -> dict[str, Any]:
         return {
@@ -46,11 +48,11 @@ def sensitivity(output: str, report: PlanReport, words: Words) -> Figure | None:
             "orientation": "h",
             "y": names,
             "x": [100 * one.changes[output][end] for one in rows],
-            "text": [f"{one.figure.text} → {value(one):.4g}" for one in rows],
+            "text": [f"{one.name}<br>{one.figure.text} → {value(one):.4g}" for one in rows],
             "textposition": "none",
             "name": words.say(("felt.low", "felt.high")[end]),
             "marker": {"color": colour},
-            "hovertemplate": "%{y}<br>%{text}: %{x:+.2f} %<extra></extra>",
+            "hovertemplate": "%{text}: %{x:+.2f} %<extra></extra>",
         }
 
     name = words.term(output)
@@ -61,7 +63,7 @@ def sensitivity(output: str, report: PlanReport, words: Words) -> Figure | None:
         label=words.say(
             "felt.label",
             output=name,
-            largest=names[0],
+            largest=rows[0].name,
             low=percent(low, signed=True),
             high=percent(high, signed=True),
         ),
@@ -73,3 +75,12 @@ def sensitivity(output: str, report: PlanReport, words: Words) -> Figure | None:
         height=bars_height(len(names), THIN) + 30,
         names=tuple(names),
     )
+
+
+def _in_words(names: Sequence[str]) -> list[str]:
+    """Return numbers of machines in words; with the file that they are of where two would be called the same."""
+    said = [parameter(name) for name in names]
+    return [
+        f"{text} ({name.partition(': ')[0]})" if said.count(text) > 1 else text
+        for name, text in zip(names, said, strict=True)
+    ]

@@ -6,6 +6,7 @@ from markupsafe import Markup, escape
 
 from perfmodel.planning.plan_report import PlanReport
 from perfmodel.planning.targets import Target
+from perfmodel.prediction.sureness import verdict_of
 from perfmodel.report.html.names import chance_words, target_name
 from perfmodel.report.html.section import Section
 from perfmodel.report.html.words import Words
@@ -48,9 +49,11 @@ def targets_section(report: PlanReport, words: Words) -> Section:
         name="targets",
         title=words.say("targets.title"),
         lead=words.say("targets.lead"),
+        notes=(words.say("targets.sure"),) if report.chance is not None and report.plan.run is not None else (),
         more={
             "targets": rows,
             "chance": report.chance,
+            "state": "open" if report.chance is None else verdict_of(True, report.chance),
             "chance_words": report.chance and chance_words(report.chance),
             "facts": list(_facts(report, words)),
         },
@@ -71,6 +74,8 @@ def _facts(report: PlanReport, words: Words) -> Iterator[tuple[str, str, str, fl
         yield fact("idle", sum(idle))
     if report.cost is not None:
         yield fact("per_hour", report.cost.per_hour, "1")
+        yield fact("per_month", report.cost.per_month, "1")
+        yield fact("per_year", report.cost.per_year, "1")
         yield fact("per_million", report.cost.per_million_tokens, "1")
     if report.power is not None:
         yield fact("watts", report.power.watts, "W")
