@@ -184,7 +184,7 @@ def test_the_nearest_row_of_a_published_step_is_itself() -> None:
     assert found.near is not None
     assert (found.near.row, found.near.far) == (ROW, pytest.approx(0.0, abs=1e-3))
     text = " ".join(text for _, text in trust_rows(found))
-    assert ROW in text and re.search(r"\d+ decode rows \d+ % off, ", text) and "deployments" in text
+    assert ROW in text and re.search(r"\d+ decode rows: \d+ % \(", text) and "deployments" in text
 
 
 def test_an_error_is_told_of_the_narrowest_kind_that_has_three_numbers() -> None:

@@ -58,9 +58,7 @@ def spanned_links(group: float, rates: Rates) -> list[str]:
     return links
 
 
-def careful_rows(notes: Iterable[str]) -> list[tuple[str, str]]:
-    """Return as lines of an answer that some of what it rests on was never measured so; the notes say what."""
+def extrapolated(notes: Iterable[str]) -> list[str]:
+    """Return in a phrase that some of what a result rests on was never measured so; the notes say what."""
     count = sum("extrapolated: " in note for note in notes)
-    if not count:
-        return []
-    return [("careful", f"extrapolated in {count} respect{'' if count == 1 else 's'}: --show notes")]
+    return [f"extrapolated in {count} respect{'' if count == 1 else 's'}, see --show notes"] if count else []

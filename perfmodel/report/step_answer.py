@@ -6,7 +6,7 @@ from typing import Any
 from perfmodel.planning.known_errors import Trust
 from perfmodel.prediction.breakdown import Breakdown
 from perfmodel.prediction.scenario import Resolved
-from perfmodel.report.extrapolations import careful_rows
+from perfmodel.report.extrapolations import extrapolated
 from perfmodel.report.layout_words import attention_words, experts_words
 from perfmodel.report.limit_words import time_line
 from perfmodel.report.quantity import format_quantity
@@ -38,7 +38,7 @@ def step_answer(
     rows.append(("time", ", ".join(shares)))
     rows += [("most of it" if not number else "", text) for number, text in enumerate(_largest(parts))]
     rows += trust_rows(trust)
-    rows += careful_rows(notes)
+    rows += [("careful", text) for text in extrapolated(notes)]
     rows.append(("next", NEXT))
     return answer_table(rows)
 

@@ -17,7 +17,7 @@ def off(slow: float) -> str:
 def kind_words(found: KindError) -> str:
     """Return how published results of a kind were predicted without their source."""
     what = {"deployment": "deployments"}.get(found.phase, f"{found.phase} rows")
-    return f"{found.numbers} {what} {100 * found.mean:.0f} % off, {off(found.bias)}"
+    return f"{found.numbers} {what}: {100 * found.mean:.0f} % ({off(found.bias)})"
 
 
 def trust_rows(trust: Trust | None) -> list[tuple[str, str]]:
@@ -27,7 +27,7 @@ def trust_rows(trust: Trust | None) -> list[tuple[str, str]]:
     """
     if trust is None:
         return []
-    near = [] if trust.near is None else [f"nearest row {trust.near.row}: predicted {off(trust.near.slow)}"]
+    near = [] if trust.near is None else [f"nearest published row {trust.near.row}: {off(trust.near.slow)}"]
     kinds = "; ".join(kind_words(found) for found in (trust.pools, trust.deployments) if found is not None)
     lines = [*near, *([kinds] if kinds else [])]
     return [("known error" if not number else "", text) for number, text in enumerate(lines)]

@@ -9,7 +9,7 @@ from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
 from perfmodel.planning.sureness import SurePlan
 from perfmodel.prediction.deployment import Deployment, PoolPlan
-from perfmodel.report.extrapolations import careful_rows
+from perfmodel.report.extrapolations import extrapolated
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words
 from perfmodel.report.limit_words import time_line, verdict
 from perfmodel.report.plan.budget import beyond_one_domain
@@ -20,6 +20,7 @@ from perfmodel.report.table import Table, answer_table
 from perfmodel.report.trust import trust_rows
 from perfmodel.specs.deployment import Phase
 
+LEAST_GAIN = 0.0005  # of the objective, that is told
 NEXT = "add -o plan.json, then: moeplan explain plan.json"
 MOST_WAYS = 3  # nearest questions that are told where there is no plan
 
@@ -35,22 +36,23 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any], not
         if phase == "decode" or not best.mixed
     ]
     rows += [row for name, key in (("TPOT", "tpot"), ("TTFT", "ttft")) for row in _waits(name, key, answer, facts)]
-    both = facts.get("chance_of_all")
     if facts["rate_asked_per_s"] is not None:
-        rows.append(("rate", _rate(facts) + ("" if both is None else f"; all limits {100 * both:.0f} %")))
-    elif both is not None:
-        rows.append(("all limits", f"met at once with a chance of {100 * both:.0f} %"))
+        rows.append(("rate", _rate(facts)))
     if answer.sure is not None:
         rows.append((f"{100 * answer.sure.confidence:g} % sure", sure_words(answer, answer.sure)))
+    elif (both := facts.get("chance_of_all")) is not None:
+        rows.append(("all limits", f"met at once with a chance of {100 * both:.0f} %"))
     if facts["cost"]:
         rows.append(("cost", _cost(facts["cost"])))
-    buys = "".join(f"; {one.limit} {100 * one.gain:+.1f} %" for one in answer.solution.shadow_prices)
+    gains = (one for one in answer.solution.shadow_prices if one.gain >= LEAST_GAIN)
+    buys = "".join(f"; {one.limit} {100 * one.gain:+.1f} %" for one in gains)
     rows.append(("binds", _binds(best, facts) + buys))
     rows += trust_rows(answer.trust)
-    rows += [("careful", words) for words in beyond_one_domain(request, best)]
+    careful = [*beyond_one_domain(request, best), *extrapolated(notes)]
     if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"]:
-        rows.append(("careful", "memory runs out where all requests are at their longest at once"))
-    rows += careful_rows(notes)
+        careful.append("memory runs out where all requests are at their longest")
+    if careful:
+        rows.append(("careful", "; ".join(careful)))
     rows.append(("next", NEXT))
     return answer_table(rows)
 
@@ -138,14 +140,16 @@ def _waits(name: str, key: str, answer: Planned, facts: Mapping[str, Any]) -> li
 
 
 def sure_words(answer: Planned, sure: SurePlan) -> str:
-    """Return what meets every limit at once with the chance asked for, and what the margin costs."""
+    """Return what meets every limit at once with the chance asked for, what the margin costs, and the plan's chance."""
     if not sure.reached:
         return f"no plan found; the surest has a chance of {100 * sure.chance:.0f} %"
     if answer.request.search.rate is None:
         less = f"{-100 * sure.rate_change:.0f} % less" if sure.rate_change < 0 else "no less"
-        return f"{format_quantity(sure.requests_per_s, '1/s')} requests/s, {less}, for all limits at once"
-    more = f"{sure.more_cards} cards more" if sure.more_cards else "no card more"
-    return f"{_size(sure.servers, sure.cards)}, {more}, for all limits at once"
+        needs = f"{format_quantity(sure.requests_per_s, '1/s')} requests/s, {less}"
+    else:
+        needs = _size(sure.servers, sure.cards)
+        needs += f", {sure.more_cards} cards more" if sure.more_cards else ", no card more"
+    return needs if answer.chance is None else f"{needs}; this plan: all limits {100 * answer.chance:.0f} %"
 
 
 def _rate(facts: Mapping[str, Any]) -> str:
