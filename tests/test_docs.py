@@ -5,13 +5,16 @@ import inspect
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Iterable
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perfmodel import formulas
+from tests import process
+from tests.conftest import pinned
 
 ROOT = Path(__file__).resolve().parent.parent
 TRUST = ROOT / "docs" / "trust.md"
@@ -150,6 +153,29 @@ def test_the_page_on_the_command_line_is_what_help_prints() -> None:
     from benchmarks.update_docs import CLI_PAGE, cli_page
 
     assert CLI_PAGE.read_text(encoding="utf-8") == cli_page()
+
+
+def test_the_page_on_the_command_line_counts_todays_lines() -> None:
+    """Of commands that take no second; all are counted by ``benchmarks/update_docs.py lines``."""
+    from benchmarks.lines import FAST, rows
+    from benchmarks.update_docs import kept_lines
+
+    def run(words: Sequence[str], columns: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+        return process.run(*words, env=pinned(COLUMNS=columns), cwd=folder)
+
+    assert len(FAST) > 5
+    assert [one for one in rows(FAST, run) if one not in kept_lines().splitlines()] == []
+
+
+def test_the_page_on_flags_is_what_the_command_line_reads_by() -> None:
+    """Written anew by ``benchmarks/update_docs.py flags``; every spelling that is read stands there."""
+    from benchmarks.flags_page import page
+    from benchmarks.update_docs import FLAGS_PAGE
+    from perfmodel.cli.engine_words import WORDS
+
+    text = FLAGS_PAGE.read_text(encoding="utf-8")
+    assert text == page()
+    assert [one for word in WORDS for one in word.spellings if f"`--{one}`" not in text] == []
 
 
 def test_the_page_on_the_command_line_names_every_exit_code() -> None:
