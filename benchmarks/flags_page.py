@@ -57,7 +57,10 @@ def _lacking(word: Word, texts: list[str]) -> str:
 def page() -> str:
     """Return the page."""
     texts: list[str] = []
-    parts = [INTRODUCTION, "## Options\n\nThe command stands in brackets; a number says what there is instead, below the table.\n\n"]
+    parts = [
+        INTRODUCTION,
+        "## Options\n\nThe command stands in brackets; a number says what there is instead, below the table.\n\n",
+    ]
     parts.append("| of an engine | means | ours | none on |\n| --- | --- | --- | --- |\n")
     for word in WORDS:
         said = ", ".join(f"`--{one}`" for one in word.spellings)

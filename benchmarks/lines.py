@@ -41,7 +41,9 @@ QUESTIONS = (
 #: those that a test may run: none takes longer than a second
 FAST = tuple(one for one in QUESTIONS if one.startswith((f"explain {ROW}", "compare ", "list", "show ", "check ")))
 #: requests of a made-up trace
-TRACE = "timestamp,input_tokens,output_tokens\n" + "".join(f"{n / 4},{900 + 37 * n % 800},{120 + n}\n" for n in range(80))
+TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+    f"2024-05-10 00:00:{n // 4:02}.{n % 4 * 25:02}0000,{900 + 37 * n % 800},{120 + n}\n" for n in range(80)
+)
 
 
 def printed(command: str, width: int, folder: Path, run: Callable[..., "subprocess.CompletedProcess[str]"]) -> int:

@@ -158,7 +158,11 @@ def cli_page(counted: str | None = None) -> str:
     from perfmodel.cli.app import program
 
     table = kept_lines() if counted is None else counted
-    parts = [CLI_INTRODUCTION, f"{LINES_INTRODUCTION}\n{LINES}{table}{LINES}", f"## moeplan\n\n```text\n{_help()}\n```\n"]
+    parts = [
+        CLI_INTRODUCTION,
+        f"{LINES_INTRODUCTION}\n{LINES}{table}{LINES}",
+        f"## moeplan\n\n```text\n{_help()}\n```\n",
+    ]
     parts += [f"## moeplan {name}\n\n```text\n{_help(name)}\n```\n" for name in program().commands]
     return "\n".join(parts)
 
