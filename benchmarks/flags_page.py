@@ -28,7 +28,7 @@ error: --data-parallel-size 128: the search finds dp, tp and ep itself; allowed:
 Dies, cards, servers: an "NPU" of vllm and MindIE is one die; SGLang and buyers count cards, of one die (910B) or two (910C). Every
 answer names all three. `ep` has no size of its own: experts lie over all dies of an instance.
 
-"""
+"""  # noqa: E501
 
 
 def _option(option: str) -> str:

@@ -121,12 +121,12 @@ keys, so that one file serves a series:
 
 `moeplan --install-completion` sets up the shell it is called from (bash, zsh, fish, PowerShell); `--show-completion`
 prints what it would add. Commands, options, their values and the names on file are completed.
-"""
+"""  # noqa: E501
 LINES_INTRODUCTION = """\
 ## Lines of the default output
 
-Counted at 60, 80 and 140 columns of stdout; `--show all` prints the rest. An answer takes 14 lines at 80 columns, and at 80 no
-command prints more than 45 without being asked, but `list` and `show`, of which one asks for all there is.
+Counted of stdout at 60, 80 and 140 columns; `--show all` prints the rest. Some 45 lines at 80 columns are aimed at, of
+which an answer takes 14; `list` and `show` print all there is.
 """
 
 
@@ -154,7 +154,7 @@ def lines_table() -> str:
 
 
 def cli_page(counted: str | None = None) -> str:
-    """Return the page on the command line: what every command's help prints, and the table of lines, by default kept."""
+    """Return the page on the command line: what every command's help prints, and the table of lines, else as kept."""
     from perfmodel.cli.app import program
 
     table = kept_lines() if counted is None else counted
