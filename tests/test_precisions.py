@@ -248,6 +248,24 @@ def test_widening_costs_what_it_does_in_eight_bits() -> None:
     assert isclose(float(timed.whole_unpack), max(work, 2 * elements / float(rates.l2_write_rate)), rel_tol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [1, 64, 4096])
+def test_ideal_widening_runs_beside_the_stream(rows: int) -> None:
+    """The speed of light is the slowest of its roofs, never their sum: 4-bit weights in, BF16 out, the products."""
+    ideal = rates_of("cloudmatrix384", "ideal")
+    op = quantised("any", family_of("w4a16"), rows=rows, inner=7168, columns=4096)
+    stream = 7168 * 4096 * (0.5 + 2 / 32) / 1.6e12
+    widening = 7168 * 4096 * 2 / (24 * 86 * 1.8e9)
+    timed = time_op(op, ideal)
+    assert timed.whole_unpack is not None
+    work = max(float(timed.stream_time), float(timed.whole_unpack), float(timed.whole_compute))
+    assert isclose(float(timed.stream_time), stream, rel_tol=1e-6)
+    assert isclose(float(timed.whole_unpack), widening, rel_tol=0.03)  # clock of the bin
+    # its overlap ends at a million million rows, so that some parts in that of the shorter are still exposed
+    assert isclose(float(timed.time), work, rel_tol=1e-8)
+    for name in ("cann-2025", "cann-2026", "vllm-ascend-2025"):
+        assert timed.time <= time_op(op, rates_of("cloudmatrix384", name)).time
+
+
 def test_what_stands_in_is_told() -> None:
     assert stand_ins(form_of("w8a8"), rates_of()) == []
     assert "no kernel of FP4 products is on file" in stand_ins(form_of("mxfp4"), rates_of("b200"))[0]

@@ -11,6 +11,7 @@ from perfmodel.files.catalog import load_technique
 from perfmodel.files.machines import load_machine
 from perfmodel.planning.inputs import set_apart, set_keys
 from perfmodel.prediction.uncertainty import sampled_rates
+from perfmodel.specs.conditions import LayoutConditions
 from perfmodel.specs.numbers import numbers_of, with_texts
 from perfmodel.supply.set_numbers import LINKS, WORDS, NotSetError, with_chip, with_numbers
 from perfmodel.supply.techniques import on_machine, with_technique
@@ -53,7 +54,8 @@ def test_a_number_is_set_and_told_as_a_hypothesis(moeplan: Run) -> None:
     }
     assert after["tpot_s"] < before["tpot_s"]
     done = moeplan(*HAND.split(), "--set", "hbm=+50%", COLUMNS="160")
-    assert done.stdout.split("\n")[2] == "Hypothetical machine: numbers set on the command line"
+    assert done.stdout.split("\n")[3].split() == "hypothetical numbers of the machine set: hbm=+50%".split()
+    assert "\nHypothetical machine: numbers set on the command line\n" in done.stdout
     assert "note: hypothetical machine: hbm=+50%" in done.stderr
 
 
@@ -168,6 +170,18 @@ def test_what_cannot_be_set_is_refused_with_what_can(moeplan: Run, word: str, sa
 def test_numbers_and_keys_of_a_layout_are_told_apart() -> None:
     assert set_apart(["tp=8,hbm=+50%", "ub=400 GB/s"]) == ({"tp": 8}, {"hbm": "+50%", "ub": "400 GB/s"})
     assert set_keys(["a=[1,2],b=3", "b=3"]) == {"a": "[1,2]", "b": "3"}
+
+
+def test_every_key_of_a_layout_that_rows_state_can_be_set(moeplan: Run) -> None:
+    """The batch is one of them, and no suggestion is the word that was refused."""
+    assert set(set_apart([f"{key}=1" for key in LayoutConditions.model_fields])[0]) == set(
+        LayoutConditions.model_fields
+    )
+    done = moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--set", "batch=4")
+    assert done.returncode == 0 and "batch 4 per dp rank" in done.stdout
+    assert (
+        "did you mean 'batch'" in moeplan("explain", "--evidence", "cm384-decode-4k-b96", "--set", "batches=4").stderr
+    )
 
 
 def test_a_layout_and_a_machine_are_set_at_once(moeplan: Run) -> None:

@@ -16,6 +16,7 @@ from perfmodel.prediction.serving import Case, FirstToken, PoolPoint
 from perfmodel.specs.kernels import (
     AllToAllKernel,
     BulkKernel,
+    ChoiceKernel,
     CollectiveKernel,
     DecodeAttentionKernel,
     MatmulKernel,
@@ -32,7 +33,7 @@ from tests.builders import deepseek_case
 
 # ------------------------------------------------------------------------------------------------------ the machine
 
-PINS, L2, CORES = 1.3e12, 1.7e8, 20
+PINS, L2, CORES, VECTOR_CORES = 1.3e12, 1.7e8, 20, 36
 PEAK = {"cube_bf16": 3.1e14, "cube_int8": 6.7e14, "vector": 1.1e13}
 L2_READ, L2_WRITE, CORE_STREAM = 4.7e12, 2.3e12, 1.9e12
 SIZES = [2, 8, 64, 4096]  # dies of package, node, supernode, scale-out
@@ -62,6 +63,7 @@ DECODE_KERNEL = DecodeAttentionKernel.model_construct(
 PREFILL_KERNEL = PrefillAttentionKernel.model_construct(
     start=11e-6, task_time=1.3e-6, compute=0.59, overhead_tokens=310.0, spill=0.7
 )
+CHOICE = ChoiceKernel.model_construct(start=6e-6, passes=5.3)
 VECTOR = VectorKernel.model_construct(start=2e-6, stream=0.73, compute=0.53)
 COLLECTIVE = CollectiveKernel.model_construct(
     start=2.1e-6, start_per_pair=5.7e-8, peer_rate=2.4e10, push_rate=5.1e10, pair_rate=9.3e10, gather_limit=5.9e5,
@@ -88,6 +90,7 @@ def tier(at: int, fabric: str = "switch") -> TierRates:
 TIERS = (tier(0), tier(1, "mesh"), tier(2), tier(3))
 RATES = Rates(
     cube_cores=CORES,
+    vector_cores=VECTOR_CORES,
     cube_bf16=PEAK["cube_bf16"],
     cube_int8=PEAK["cube_int8"],
     vector=PEAK["vector"],
@@ -103,6 +106,7 @@ RATES = Rates(
         "attention_decode": DECODE_KERNEL,
         "attention_prefill": PREFILL_KERNEL,
         "vector": VECTOR,
+        "top_k": CHOICE,
         "collective": COLLECTIVE,
         "all_to_all": ALL_TO_ALL,
         "dispatch": MESSAGE,
@@ -372,6 +376,38 @@ def test_attention_of_prompts(flop: float, activation: float, heads: int, cache:
     assert found.hbm_time == near(memory)
 
 
+@pytest.mark.parametrize("tile", [16, 64, 310])
+@pytest.mark.parametrize("tiles", [None, 1, 3])
+def test_blocks_that_a_window_ends_in_are_worked_whole(tile: int, tiles: int | None) -> None:
+    """Block by block: a row of a tile of tokens takes every tile of keys that one of its tokens sees.
+
+    Of a window of whole tiles its first token sees the last key of one tile more than the window has.
+    """
+    rows, window = 40, None if tiles is None else tiles * tile
+    tokens = rows * tile
+    worked = sum(row + 1 if tiles is None else min(row + 1, tiles + 1) for row in range(rows)) * tile * tile
+    seen = sum(i if window is None else min(i, window) for i in range(1, tokens + 1)) / tokens
+    edges = [(tokens, 1.0)] if window is None else [(window, 1.0), (window, 1 - window / tokens)]
+    op = Op(
+        name="x", operator="attention_prefill", engine="cube_bf16", flop=1e9 * seen, activation_bytes=1.0,
+        context=77, seen=seen, edges=tuple(edges),
+    )  # fmt: skip
+    rates = with_kernel("attention_prefill", overhead_tokens=float(tile), task_time=0.0)
+    assert time_op(op, rates).work == near(1e9 * worked / tokens / (3.1e14 * 0.59), rel=1 / tile)
+
+
+def test_a_window_never_takes_more_than_its_prompts() -> None:
+    """Longer windows never take less, and one that holds all takes what no window takes."""
+    spec: Any = {"name": "x", "operator": "attention_prefill", "engine": "cube_bf16", "activation_bytes": 1.0}
+    times = []
+    for window in (1, 16, 128, 309, 311, 900, 4000, 7800, 7990, 8192):
+        seen = sum(min(i, window) for i in range(1, 8193)) / 8192
+        edges = ((window, 1.0), (min(window, 8192 - window), 1 - window / 8192))
+        times.append(float(time_op(Op(**spec, flop=1e9 * seen, context=window, seen=seen, edges=edges), RATES).time))
+    assert all(more >= less * (1 - 1e-4) for less, more in zip(times, times[1:], strict=False))  # a token sees itself
+    assert times[-1] == near(float(time_op(Op(**spec, flop=1e9 * 8193 / 2, context=8193), RATES).time))
+
+
 @pytest.mark.parametrize("cores", SHARES)
 @pytest.mark.parametrize(("flop", "cache", "activation"), [(3e10, 1e6, 2e7), (1e8, 1e6, 1.5e8), (1e8, 5e8, 3e8)])
 def test_element_wise_work(flop: float, cache: float, activation: float, cores: float) -> None:
@@ -389,6 +425,27 @@ def test_element_wise_work(flop: float, cache: float, activation: float, cores: 
     assert found.compute_time == near(compute)
     assert found.memory_time == near(max(through, stream))
     assert found.hbm_time == near(moved / (0.73 * PINS))
+
+
+@pytest.mark.parametrize("cores", [1.0, 0.5, 0.25])
+@pytest.mark.parametrize("rows", [1, 9, 36, 37, 145])
+def test_choices_of_rows_on_cores(rows: int, cores: float) -> None:
+    """Rows dealt out to cores one at a time: the fullest takes 5.3 passes of its rows at its share of the pins."""
+    dealt = [0] * round(VECTOR_CORES * cores)
+    for place in range(rows):
+        dealt[place % len(dealt)] += 1
+    op = Op(name="x", operator="top_k", engine="vector", flop=1e5, activation_bytes=1e3, rows=rows, context=7001)
+    found = time_op(op, RATES, cores)
+    assert found.work == near(max(dealt) * 5.3 * 4 * 7001 / (PINS / VECTOR_CORES))
+    assert found.fixed_time == near(6e-6 * 0.37)
+    assert found.hbm_time == near(rows * 5.3 * 4 * 7001 / PINS)
+    assert (found.roof, found.bound) == ("memory", "memory")
+
+
+def test_a_choice_without_a_kernel_is_one_comparison_of_each_score() -> None:
+    rates = replace(RATES, kernels={name: kernel for name, kernel in RATES.kernels.items() if name != "top_k"})
+    op = Op(name="x", operator="top_k", engine="vector", flop=1e9, activation_bytes=1e3, rows=40, context=7001)
+    assert time_op(op, rates).time == time_op(replace(op, operator="vector"), rates).time
 
 
 def unpacked_by_hand(elements: float, width: int, instructions: float) -> float:

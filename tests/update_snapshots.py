@@ -17,17 +17,20 @@ from tests import process
 FOLDER = Path(__file__).parent / "snapshots"
 SNAPSHOT = FOLDER / "steps.json"
 CORES, STAGES, LINK = "cm384-decode-4k-b96", "xds-disaggregated-decode", "cm384-prefill-default"
+SOLVE = "solve deepseek-v3 --on cm384 --cards 32 --isl 1024 --osl 512 --tpot 50ms"
 #: name of a file -> the command whose text at each width it holds
 TEXTS = {
     "list-systems": ("list", "systems"),
-    "explain-decode": ("explain", "--evidence", CORES),
-    "explain-prefill": ("explain", "--evidence", "seed-prefill-16x"),
+    "explain-answer": ("explain", "--evidence", CORES),
+    "explain-decode": ("explain", "--evidence", CORES, "--show", "all"),
+    "explain-prefill": ("explain", "--evidence", "seed-prefill-16x", "--show", "all"),
     "explain-tree": ("explain", "--evidence", CORES, "--tree"),
     "explain-roofline": ("explain", "--evidence", CORES, "--roofline"),
     "explain-layer-stages": ("explain", "--evidence", STAGES, "--layer", "moe"),
     "explain-layer-link": ("explain", "--evidence", LINK, "--layer", "moe"),
     "explain-compare": ("explain", "--evidence", CORES, "--compare", "draft=0,batch=64"),
-    "solve": tuple("solve deepseek-v3 --on cm384 --cards 32 --isl 1024 --osl 512 --tpot 50ms".split()),
+    "solve": tuple(SOLVE.split()),
+    "solve-all": (*SOLVE.split(), "--show", "all"),
 }
 WIDTHS = (80, 140)
 #: environment in which every terminal says the same

@@ -229,6 +229,27 @@ def causal_attention_time(
     return flop / rate * (1 + overhead_tokens / context) * (1 + spill * beyond)
 
 
+def edge_tokens(*, width: Count, share: Fraction, overhead_tokens: Count) -> Count:
+    r"""Tokens that a row costs beyond what it sees, at one partial edge of that.
+
+    .. math:: u\,\min(b, w)
+
+    A causal triangle has one edge, its diagonal, at which blocks of b tokens are worked whole: b / 2 more for each.
+    A window has two, its far one for the part u of the tokens that have more than it behind them; neither can cost more
+    than the w tokens that are there.  In :func:`causal_attention_time` their sum stands for b, and twice what a token
+    sees on average for n: of a triangle that is n.
+    Source: counting; b is measured on triangles alone, softmax and rescaling included.
+
+    A window of 128 tokens takes twice its pairs, not (1 + 600 / 128) of them:
+
+    >>> edges = 2 * edge_tokens(width=128, share=1.0, overhead_tokens=600)
+    >>> causal_attention_time(flop=1.0, context=2 * 128, overhead_tokens=edges, rate=1.0, activation=1.0,
+    ...                       l2_capacity=2.0, spill=0.5)
+    2.0
+    """
+    return share * minimum(overhead_tokens, width)
+
+
 def task_time(*, tasks: Count, task_time: Seconds, cores: Count) -> Seconds:
     """Least time of a number of equal tasks on the cores.
 
@@ -238,3 +259,29 @@ def task_time(*, tasks: Count, task_time: Seconds, cores: Count) -> Seconds:
     5e-05
     """
     return tasks * task_time / cores
+
+
+def choice_time(
+    *,
+    rows: Count,
+    keys: Count,
+    passes: Dimensionless,
+    score_bytes: Bytes,
+    cores: Count,
+    core_bandwidth: BytesPerSecond,
+) -> Seconds:
+    r"""Time to choose the best of the scores of each row, a row on one core.
+
+    .. math:: t = \left\lceil \frac{R}{c} \right\rceil \frac{p\,b\,n}{B_\mathrm{core}}
+
+    A choice compares what it has of all n scores, so that a row is not divided: one row takes as long as c of them,
+    at one core's share of the pins.  A kernel goes p times over the scores.  Errs slow for kernels that divide a long
+    row over cores, and where scores come from L2.  Source: counting; passes are measured.
+
+    98,304 keys more for one row, 3.6 passes of 4 bytes on one of 132 cores with 4.8 TB/s:
+
+    >>> t = choice_time(rows=1, keys=98304, passes=3.6, score_bytes=4, cores=132, core_bandwidth=4.8e12 / 132)
+    >>> f"{t * 1e6:.1f} us"
+    '38.9 us'
+    """
+    return ceil(rows / cores) * (passes * score_bytes * keys / core_bandwidth)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from perfmodel.algebra import minimum
+from perfmodel.algebra import maximum, minimum
 from perfmodel.ledger.caches import Cache
 from perfmodel.ledger.records import Dims, Family, Op, Quantities
 from perfmodel.ledger.rows import BF16, exchange_row, quantised, vector
@@ -104,11 +104,13 @@ def load_found(q: Quantities, cache: Cache) -> Op:
     return Op(name="attention.prefix_load", operator="pool_read", engine="link", kv_bytes=found, kernels=0)
 
 
-def fetch_offloaded(q: Quantities, family: Family, read: Bytes) -> Iterator[Op]:
-    """Yield the fetch of what a step reads of the growing cache, as far as it is kept in the host's memory.
+def fetch_offloaded(q: Quantities, family: Family, read: Bytes, *, chosen: bool) -> Iterator[Op]:
+    """Yield the fetch of the entries that a step reads of the growing cache and does not find on the die.
 
-    Windows and states stay on the die.
+    What reads all finds the part that is resident.  A choice finds ``kv_hit`` of it where that is more: it is much like
+    that of the step before, and a die keeps what was chosen lately.  Windows, states and index keys stay on the die.
+    Source: counting.
     """
     if family.offloads:
-        fetched = read * (1 - q.kv_resident)
-        yield Op(name="attention.kv_fetch", operator="host_read", engine="link", kv_bytes=fetched, kernels=0)
+        hit = maximum(q.kv_resident, q.kv_hit) if chosen else q.kv_resident
+        yield Op(name="attention.kv_fetch", operator="host_read", engine="link", kv_bytes=read * (1 - hit), kernels=0)

@@ -9,7 +9,7 @@ from perfmodel.formulas.attention import gqa_cache_bytes, mla_cache_bytes, state
 from perfmodel.ledger.records import Family
 from perfmodel.ledger.rows import BF16
 from perfmodel.specs.attention import AttentionSpec, CompressedSpec, GqaSpec, IndexerSpec, LinearSpec, MlaSpec
-from perfmodel.units import Bytes, Count
+from perfmodel.units import Bytes, Count, Fraction
 
 SCALE_BYTES = 4  # of an index key in 8 bits
 FP32 = 4
@@ -21,9 +21,15 @@ class Cache:
     """Bytes kept of a sequence: each token's, those of the newest tokens alone, and those of none."""
 
     per_token: Bytes = 0
+    #: of these, index keys: a scan reads all of them every step, so that they are never kept elsewhere
+    scanned: Bytes = 0
     #: bytes a token, and how many of the newest tokens have them
     windows: tuple[tuple[Bytes, Count], ...] = ()
     state: Bytes | None = None
+
+    def on_die(self, resident: Fraction) -> Bytes:
+        """Bytes of a token in the die's own memory, ``resident`` being the part of its entries that stays there."""
+        return self.scanned + (self.per_token - self.scanned) * resident
 
     def fixed(self, tokens: Count) -> Bytes:
         """Bytes beside those of each token, of a sequence of so many."""
@@ -34,6 +40,7 @@ class Cache:
         """Return the cache of so many layers."""
         return Cache(
             per_token=self.per_token * layers,
+            scanned=self.scanned * layers,
             windows=tuple((each * layers, most) for each, most in self.windows),
             state=None if self.state is None else self.state * layers,
         )
@@ -45,6 +52,7 @@ def joined(caches: Iterable[Cache]) -> Cache:
     states = [cache.state for cache in caches if cache.state is not None]
     return Cache(
         per_token=total(cache.per_token for cache in caches),
+        scanned=total(cache.scanned for cache in caches),
         windows=tuple(window for cache in caches for window in cache.windows),
         state=total(states) if states else None,
     )
@@ -112,8 +120,9 @@ def cache_of(attention: AttentionSpec, family: Family, tp: Count = 1, states: Co
             piece = attention.attention_chunk_size if isinstance(attention, GqaSpec) else None
             most = attention.sliding_window or piece
             if most is None:
-                kept = _with_index(entry, attention.indexer, family)
-                return Cache(per_token=kept, state=pooled_state_bytes(attention.indexer))
+                index = _index_bytes(attention.indexer, family)
+                state = pooled_state_bytes(attention.indexer)
+                return Cache(per_token=entry + index, scanned=index, state=state)
             return Cache(windows=((entry, most),))
         case LinearSpec():
             return Cache(state=linear_state_bytes(attention) * states / tp)
@@ -122,14 +131,14 @@ def cache_of(attention: AttentionSpec, family: Family, tp: Count = 1, states: Co
             ratio, window = attention.compress_ratio, ((entry, attention.sliding_window),)
             if not ratio:
                 return Cache(windows=window)
-            kept = _with_index(entry, attention.indexer, family)
-            return Cache(per_token=kept / ratio, windows=window, state=compressor_state_bytes(attention))
+            index, state = _index_bytes(attention.indexer, family), compressor_state_bytes(attention)
+            return Cache(per_token=(entry + index) / ratio, scanned=index / ratio, windows=window, state=state)
         case _:
             assert_never(attention)
 
 
-def _with_index(entry: Bytes, indexer: IndexerSpec | None, family: Family) -> Bytes:
-    return entry if indexer is None else entry + index_key_bytes(indexer, family)
+def _index_bytes(indexer: IndexerSpec | None, family: Family) -> Bytes:
+    return 0 if indexer is None else index_key_bytes(indexer, family)
 
 
 def pooled_state_bytes(indexer: IndexerSpec | None) -> Bytes | None:

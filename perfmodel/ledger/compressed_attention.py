@@ -11,11 +11,11 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
+from perfmodel.ledger.caches import cache_of, entry_bytes
 from perfmodel.ledger.indexer import indexer_ops
-from perfmodel.ledger.records import Dims, Family, Op, Quantities
+from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
-from perfmodel.ledger.seen import Seen, entries, newest
+from perfmodel.ledger.seen import Seen, entries, in_part, newest
 from perfmodel.specs.attention import CompressedSpec
 from perfmodel.units import Count
 
@@ -57,9 +57,8 @@ def compressed_ops(q: Quantities, family: Family, dims: Dims, spec: CompressedSp
         yield from gather_context(q, family, cache_of(spec, family, q.tp))
         yield load_found(q, cache_of(spec, family))
     elif spec.compress_ratio:
-        keys = 0 if spec.indexer is None else index_key_bytes(spec.indexer, family) / spec.compress_ratio
         read = looked_at(q, family, spec)[1].cached * entry_bytes(spec, family)
-        yield from fetch_offloaded(q, family, read + q.cached_tokens * keys)
+        yield from fetch_offloaded(q, family, read, chosen=spec.indexer is not None)
     yield _core(q, family, spec, heads)
     yield from output_quantisation(q, family, heads * spec.head_dim)
     # one matrix a group of heads, each with its own inputs and outputs
@@ -103,9 +102,10 @@ def _core(q: Quantities, family: Family, spec: CompressedSpec, heads: Count) -> 
     read = seen[0].cached
     if len(seen) > 1:
         read = read + (seen[1].pairs if spec.indexer and not decode else seen[1].cached)
-    return Op(
+    of_decode: OperatorClass = "attention_decode" if spec.indexer is None else "sparse_attention_decode"
+    core = Op(
         name="attention.core",
-        operator="attention_decode" if decode else "attention_prefill",
+        operator=of_decode if decode else "attention_prefill",
         engine="cube_bf16",
         flop=shared_vector_flop(query_context_pairs=pairs, heads=heads, head_dim=spec.head_dim),
         kv_bytes=read * entry,
@@ -113,5 +113,7 @@ def _core(q: Quantities, family: Family, spec: CompressedSpec, heads: Count) -> 
         sequences=q.sequences,
         context=sum((one.context for one in seen[1:]), seen[0].context),
         heads=heads,
-        query_rows=heads * q.queries if decode else None,
+        # rows of a tile read one cache: of queries that choose for themselves, the heads of one
+        query_rows=heads * (q.queries if spec.indexer is None else 1) if decode else None,
     )
+    return core if decode else in_part(core, seen, q.tokens)

@@ -128,7 +128,7 @@ def footprint(
     q = ledger.quantities
     cache = cache_of_model(model, family, tp=layout.tp, draft=layout.draft)
     in_all = cache_of_model(model, family, tp=1, draft=layout.draft)
-    per_token = cache.per_token * layout.kv_resident / (layout.cp * layout.dcp)
+    per_token = cache.on_die(layout.kv_resident) / (layout.cp * layout.dcp)
     if family.phase == "prefill":
         each = longest = traffic.isl + block_tokens
         mean = planned = worst = layout.batch * each

@@ -12,11 +12,11 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import cache_of, entry_bytes_per_die, index_key_bytes
+from perfmodel.ledger.caches import cache_of, entry_bytes_per_die
 from perfmodel.ledger.indexer import indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, quantised, vector
-from perfmodel.ledger.seen import Seen, entries, visible
+from perfmodel.ledger.seen import Seen, entries, in_part, visible
 from perfmodel.specs.attention import GqaSpec
 from perfmodel.units import Bytes, Count
 
@@ -59,11 +59,10 @@ def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Ite
         yield from gather_context(q, family, kept)
         yield load_found(q, cache_of(spec, family))
     elif not kept.windows:
-        index = 0 if spec.indexer is None else q.cached_tokens * index_key_bytes(spec.indexer, family)
-        yield from fetch_offloaded(q, family, seen.cached * entry + index)
-    yield grouped_query_core(
+        yield from fetch_offloaded(q, family, seen.cached * entry, chosen=spec.indexer is not None)
+    core = grouped_query_core(
         spec,
-        "attention_decode" if decode else "attention_prefill",
+        _core_class(spec, decode),
         pairs=seen.pairs,
         tokens=q.tokens,
         sequences=q.sequences,
@@ -72,9 +71,17 @@ def grouped_ops(q: Quantities, family: Family, dims: Dims, spec: GqaSpec) -> Ite
         key_value_heads=key_value_heads,
         kv_bytes=seen.cached * entry if decode else 0,
     )
+    limited = spec.sliding_window or spec.attention_chunk_size or spec.indexer
+    yield in_part(core, [seen], q.tokens) if limited and not decode else core
     yield from output_gate(q, family, dims, spec.output_gate, heads=heads, head_dim=spec.value_dim)
     yield from output_quantisation(q, family, heads * spec.value_dim)
     yield from output_projection(q, family, dims, heads * spec.value_dim)
+
+
+def _core_class(spec: GqaSpec, decode: bool) -> OperatorClass:
+    if not decode:
+        return "attention_prefill"
+    return "attention_decode" if spec.indexer is None else "sparse_attention_decode"
 
 
 def seen_by(q: Quantities, family: Family, spec: GqaSpec) -> Seen:

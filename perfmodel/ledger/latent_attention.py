@@ -12,11 +12,11 @@ from perfmodel.ledger.around_attention import (
     output_projection,
     output_quantisation,
 )
-from perfmodel.ledger.caches import cache_of, entry_bytes, index_key_bytes
+from perfmodel.ledger.caches import cache_of, entry_bytes
 from perfmodel.ledger.indexer import index_columns, indexer_ops
 from perfmodel.ledger.records import Dims, Family, Op, OperatorClass, Quantities
 from perfmodel.ledger.rows import BF16, ROPE_FLOP, batched, exchange_row, linear, quantised, vector
-from perfmodel.ledger.seen import Seen, entries, visible
+from perfmodel.ledger.seen import Seen, entries, in_part, visible
 from perfmodel.specs.attention import MlaSpec
 from perfmodel.units import Bytes, Count
 
@@ -105,16 +105,17 @@ def _decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> 
         yield exchange_row("attention.query_gather", "all_gather", group=q.dcp, payload=query)
     seen = seen_by(q, family, spec)
     if spec.sliding_window is None:
-        keys = 0 if spec.indexer is None else q.cached_tokens / q.dcp * index_key_bytes(spec.indexer, family)
-        yield from fetch_offloaded(q, family, seen.cached / q.dcp * cache + keys)
+        yield from fetch_offloaded(q, family, seen.cached / q.dcp * cache, chosen=spec.indexer is not None)
     # a die of a dcp group has the heads of the whole group and its part of the cache
     yield latent_decode_core(
         spec,
+        operator="attention_decode" if spec.indexer is None else "sparse_attention_decode",
         pairs=seen.pairs / q.dcp,
         tokens=q.tokens,
         cached_tokens=seen.cached / q.dcp,
         sequences=q.sequences,
-        queries=q.queries,
+        # rows of a tile read one cache: of queries that choose for themselves, the heads of one
+        queries=q.queries if spec.indexer is None else 1,
         heads=heads * q.dcp,
         cache=cache,
     )
@@ -127,6 +128,7 @@ def _decode_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) -> 
 def latent_decode_core(
     spec: MlaSpec,
     *,
+    operator: OperatorClass = "attention_decode",
     pairs: Count,
     tokens: Count,
     cached_tokens: Count,
@@ -138,7 +140,7 @@ def latent_decode_core(
     """Row of latent attention in absorbed form: all heads of the die read one cache of ``cache`` bytes a token."""
     return _absorbed_core(
         spec,
-        "attention_decode",
+        operator,
         pairs=pairs,
         tokens=tokens,
         kv_bytes=cached_tokens * cache,
@@ -184,7 +186,8 @@ def _prefill_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) ->
     seen = seen_by(q, family, spec)
     if spec.indexer is not None:
         yield from _absorbing(q, family, spec, heads)
-        yield _chosen_prefill_core(spec, seen, tokens=q.tokens, sequences=q.sequences, heads=heads, family=family)
+        chosen = _chosen_prefill_core(spec, seen, tokens=q.tokens, sequences=q.sequences, heads=heads, family=family)
+        yield in_part(chosen, [seen], q.tokens)
         return
     yield linear(
         "attention.kv_up",
@@ -198,7 +201,8 @@ def _prefill_core(q: Quantities, family: Family, spec: MlaSpec, heads: Count) ->
     core = latent_prefill_core(
         spec, pairs=seen.pairs, tokens=q.tokens, sequences=q.sequences, heads=heads, context=unfolded
     )
-    yield replace(core, context=seen.context)
+    core = replace(core, context=seen.context)
+    yield core if spec.sliding_window is None else in_part(core, [seen], q.tokens)
 
 
 def _chosen_prefill_core(

@@ -218,5 +218,6 @@ def loads(load: Contexts, routed: Routing, layout: Layout, family: Family, traff
         dense_tp=layout.dense_tp,
         embedding_tp=layout.embedding_tp,
         kv_resident=layout.kv_resident,
+        kv_hit=layout.kv_hit,
         steps=load.steps,
     )

@@ -35,8 +35,10 @@ OperatorClass = Literal[
     "grouped_matmul",
     "batched_matmul",
     "attention_decode",
+    "sparse_attention_decode",
     "attention_prefill",
     "vector",
+    "top_k",
     "exchange",
     "host_read",
     "pool_read",
@@ -81,6 +83,7 @@ class Layout:
     domains: Count = 1
     chunk: Count = 0
     kv_resident: Fraction = 1
+    kv_hit: Fraction = 0
 
     @staticmethod
     def of(spec: LayoutSpec) -> "Layout":
@@ -333,6 +336,7 @@ class Quantities:
     dense_tp: Count
     embedding_tp: Count
     kv_resident: Fraction
+    kv_hit: Fraction
     steps: Count  # a prompt is worked in
 
 
@@ -398,6 +402,10 @@ class Op:
     heads: Count = 1
     #: rows of queries that share one cache: of a sequence, on this die's heads
     query_rows: Count | None = None
+    #: of a prompt whose tokens do not see all before them: what one sees on average, and where that ends inside a block
+    #: of the kernel: how wide it is there, and the part of the tokens that have such an end
+    seen: Count | None = None
+    edges: tuple[tuple[Count, Fraction], ...] = ()
 
     @property
     def bytes(self) -> Bytes:

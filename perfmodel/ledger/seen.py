@@ -1,25 +1,31 @@
 """How much of the contexts before it an attention looks at: all, a window, a piece, a choice, compressed entries."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from perfmodel.algebra import minimum
+from perfmodel.algebra import maximum, minimum, total
 from perfmodel.formulas.attention import causal_pairs, piece_share, piecewise_pairs, seen_share, windowed_pairs
-from perfmodel.ledger.records import Family, Quantities
+from perfmodel.ledger.records import Family, Op, Quantities
 from perfmodel.units import Count, Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Seen:
-    """What attention cores of a rank work on: query-entry pairs, entries of all contexts, those of one sequence."""
+    """What attention cores of a rank work on: query-entry pairs, entries of all contexts, those of one sequence.
+
+    ``edges`` are where what a query of a prompt sees ends inside a block of a kernel: how wide it is there, and the
+    part of the queries that have such an end.
+    """
 
     pairs: Count
     cached: Count
     context: Count
+    edges: tuple[tuple[Count, Fraction], ...]
 
 
 def whole(q: Quantities) -> Seen:
     """Return all of every context."""
-    return Seen(pairs=q.pairs, cached=q.cached_tokens, context=q.context)
+    return Seen(pairs=q.pairs, cached=q.cached_tokens, context=q.context, edges=((q.context, 1),))
 
 
 def newest(q: Quantities, family: Family, most: Count) -> Seen:
@@ -31,7 +37,12 @@ def newest(q: Quantities, family: Family, most: Count) -> Seen:
         return _part(q, seen_share(context=q.context, most=most))
     before, new = _of_a_prompt(q)
     pairs = windowed_pairs(before=before, new=new, most=most)
-    return _of_prompts(q, pairs / causal_pairs(sequences=1, isl=new, prefix=before), most)
+    seen = _of_prompts(q, pairs / causal_pairs(sequences=1, isl=new, prefix=before), most)
+    # beside its diagonal it has an edge at its far end, for tokens from which more than the window lies behind; there
+    # no more can be worked than lies beyond it
+    beyond = maximum(0, before + new - most)
+    far = minimum(most, beyond), minimum(new, beyond) / new
+    return replace(seen, edges=(*seen.edges, far))
 
 
 def chosen(q: Quantities, family: Family, most: Count) -> Seen:
@@ -42,7 +53,7 @@ def chosen(q: Quantities, family: Family, most: Count) -> Seen:
     """
     seen = newest(q, family, most)
     if family.phase == "prefill":
-        return seen
+        return replace(seen, edges=seen.edges[:1])
     return replace(newest(q, family, most * q.queries), pairs=seen.pairs)
 
 
@@ -72,7 +83,12 @@ def entries(q: Quantities, family: Family, ratio: Count, most: Count | None = No
     One that is not full yet counts as its part: errs high by half an entry a query.
     """
     seen = whole(q) if most is None else chosen(q, family, most * ratio)
-    return Seen(pairs=seen.pairs / ratio, cached=seen.cached / ratio, context=seen.context / ratio)
+    return Seen(
+        pairs=seen.pairs / ratio,
+        cached=seen.cached / ratio,
+        context=seen.context / ratio,
+        edges=tuple((width / ratio, share) for width, share in seen.edges),
+    )
 
 
 def needed(q: Quantities, most: Count) -> Count:
@@ -81,7 +97,7 @@ def needed(q: Quantities, most: Count) -> Count:
 
 
 def _part(q: Quantities, share: Fraction) -> Seen:
-    return Seen(pairs=q.pairs * share, cached=q.cached_tokens * share, context=q.context * share)
+    return Seen(pairs=q.pairs * share, cached=q.cached_tokens * share, context=q.context * share, edges=())
 
 
 def _of_prompts(q: Quantities, share: Fraction, most: Count) -> Seen:
@@ -90,7 +106,18 @@ def _of_prompts(q: Quantities, share: Fraction, most: Count) -> Seen:
     Of several lengths the share is that of their mean, which errs high: longer ones see a smaller part.
     """
     pairs = minimum(q.pairs * share, q.tokens * most)
-    return Seen(pairs=pairs, cached=needed(q, most), context=minimum(q.context, most))
+    context = minimum(q.context, most)
+    return Seen(pairs=pairs, cached=needed(q, most), context=context, edges=((context, 1),))
+
+
+def in_part(core: Op, seen: Iterable[Seen], tokens: Count) -> Op:
+    """Return the core of a prompt whose ``tokens`` see a part of what is before them, or several parts."""
+    parts = list(seen)
+    return replace(
+        core,
+        seen=total(one.pairs for one in parts) / tokens,
+        edges=tuple(edge for one in parts for edge in one.edges),
+    )
 
 
 def _of_a_prompt(q: Quantities) -> tuple[Count, Count]:

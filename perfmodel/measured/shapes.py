@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from perfmodel.formulas.attention import causal_pairs, gqa_cache_bytes, mla_cache_bytes
 from perfmodel.formulas.experts import experts_touched, gated_feed_forward_bytes, gated_feed_forward_flop
 from perfmodel.ledger.grouped_attention import grouped_query_core
+from perfmodel.ledger.indexer import choice_row
 from perfmodel.ledger.latent_attention import latent_decode_core, latent_prefill_core
 from perfmodel.ledger.records import Collective, Engine, Exchange, Op
 from perfmodel.ledger.rows import BF16, batched, linear
@@ -147,6 +148,11 @@ def _decode(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
     ), shape
 
 
+def _choice(row: Numbers, _: Attention | None) -> tuple[Op, str]:
+    rows, keys = row["rows"], row["keys"]
+    return choice_row(rows=rows, keys=keys, topk=row["topk"]), f"{rows:g} rows of {keys:g} keys"
+
+
 def _prefill(row: Numbers, attention: Attention | None) -> tuple[Op, str]:
     sequences, isl, heads = row["sequences"], row["isl"], row["heads"]
     pairs, tokens = causal_pairs(sequences=sequences, isl=isl), sequences * isl
@@ -220,6 +226,7 @@ OPERATORS: dict[str, Operator] = {
     "batched_matmul_bf16": _operator("groups rows inner columns", _batched),
     "attention_decode": _operator("sequences context heads", _decode, attention=True, queries=1.0, kv_heads=1.0),
     "attention_prefill": _operator("sequences isl heads", _prefill, attention=True, kv_heads=1.0),
+    "top_k": _operator("rows keys topk", _choice),
     "all_gather": _operator("dies bytes", _collective("all_gather")),
     "reduce_scatter": _operator("dies bytes", _collective("reduce_scatter")),
     "all_reduce": _operator("dies bytes", _collective("all_reduce")),

@@ -205,10 +205,10 @@ def set_apart(words: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, st
 
     Values are checked where the layout, and the machine, are made.
     """
-    from perfmodel.specs.deployment import LayoutShape
+    from perfmodel.specs.conditions import LayoutConditions
 
     given = set_keys(words)
-    layout = {key: word_or_number(value) for key, value in given.items() if key in LayoutShape.model_fields}
+    layout = {key: word_or_number(value) for key, value in given.items() if key in LayoutConditions.model_fields}
     return layout, _short_enough({key: value for key, value in given.items() if key not in layout})
 
 

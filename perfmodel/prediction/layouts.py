@@ -239,6 +239,10 @@ def _work_faults(layout: LayoutSpec, phase: Phase, model: ModelSpec, rates: Rate
         faults.append(f"chunk: {layout.chunk} in {phase}; allowed: in prefill")
     if layout.kv_resident < 1 and phase != "decode":
         faults.append(f"kv_resident: {layout.kv_resident:g} in {phase}; allowed: in decode")
+    if layout.kv_hit and layout.kv_resident == 1:
+        faults.append(
+            f"kv_hit: {layout.kv_hit:g} of a cache that is whole on the die; allowed: with kv_resident under 1"
+        )
     if layout.kv_resident < 1 and rates.host_bandwidth == UNLIMITED:
         faults.append("kv_resident: the stack says no rate of the host's memory; set technique kv-offload")
     if 1 + layout.draft > LARGEST_VERIFIED:

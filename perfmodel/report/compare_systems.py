@@ -39,7 +39,12 @@ def compared_document(found: Comparison, *, tpot_given: bool) -> Document:
         ),
         facts=_facts(found, sentences),
         notes=(*_size_notes(found), *_notes(found, tpot_given)),
-        answer=answer_table(("answer" if not number else "", text) for number, text in enumerate(sentences)),
+        answer=answer_table(
+            [
+                *(("answer" if not number else "", text) for number, text in enumerate(sentences)),
+                *(() if tpot_given else (("assumed", _taken(found)),)),
+            ]
+        ),
         opening=("systems",),
     )
 
@@ -255,10 +260,14 @@ def _size_notes(found: Comparison) -> tuple[str, ...]:
     return ()
 
 
+def _taken(found: Comparison) -> str:
+    return f"no --tpot given: {format_quantity(found.run.tpot, 's')} is taken"
+
+
 def _notes(found: Comparison, tpot_given: bool) -> tuple[str, ...]:
     run, notes = found.run, []
     if not tpot_given:
-        notes.append(f"no --tpot given: {format_quantity(run.tpot, 's')} is taken")
+        notes.append(_taken(found))
     if run.ttft is None:
         notes.append(NO_TTFT)
     stacks = {

@@ -1,5 +1,7 @@
 """What a plan uses outside of what was measured, in words."""
 
+from collections.abc import Iterable
+
 from perfmodel.algebra import as_float
 from perfmodel.ledger.records import Layout
 from perfmodel.prediction.deployment import PoolPlan
@@ -54,3 +56,11 @@ def spanned_links(group: float, rates: Rates) -> list[str]:
             links.append(tier.link)
         inner = as_float(tier.dies)
     return links
+
+
+def careful_rows(notes: Iterable[str]) -> list[tuple[str, str]]:
+    """Return as lines of an answer that some of what it rests on was never measured so; the notes say what."""
+    count = sum("extrapolated: " in note for note in notes)
+    if not count:
+        return []
+    return [("careful", f"extrapolated in {count} respect{'' if count == 1 else 's'}: --show notes")]

@@ -167,7 +167,7 @@ def step_document(
         tables=tuple(tables),
         facts=facts,
         notes=_notes(resolved),
-        answer=step_answer(resolved, parts, facts, trust) if view.whole_step else None,
+        answer=step_answer(resolved, parts, facts, trust, _notes(resolved)) if view.whole_step else None,
         opening=("operators" if view.sort else "blocks", "sources"),
     )
 

@@ -1,11 +1,13 @@
 """What one layout does in a third of a screen: what it serves, whether limits and memory hold, where the time goes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfmodel.planning.known_errors import Trust
 from perfmodel.prediction.breakdown import Breakdown
 from perfmodel.prediction.scenario import Resolved
+from perfmodel.report.extrapolations import careful_rows
+from perfmodel.report.layout_words import attention_words, experts_words
 from perfmodel.report.limit_words import time_line
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.table import Table, answer_table
@@ -15,24 +17,46 @@ LARGEST = 5  # operators that are named
 NEXT = "--layer moe, --op 'attention.*', --formula tpot, --compare tp=4"
 
 
-def step_answer(resolved: Resolved, parts: Breakdown, facts: Mapping[str, Any], trust: Trust | None) -> Table:
-    """Return what a layout does, a line a matter; ``facts`` are those of its document."""
+def step_answer(
+    resolved: Resolved, parts: Breakdown, facts: Mapping[str, Any], trust: Trust | None, notes: Sequence[str]
+) -> Table:
+    """Return what a layout does, a line a matter; ``facts`` and ``notes`` are those of its document."""
     decode = facts["phase"] == "decode"
     rate = f"{format_quantity(facts['tokens_per_s_per_card'], '1/s')} {'tokens' if decode else 'input tokens'}/s a card"
-    rows = [("answer", f"{facts['instance']}: {rate}")]
+    rows = [("answer", f"{facts['instance']}: {rate}"), ("layout", _layout(resolved))]
     if decode:
         ends, target = facts["tpot_interval_s"], facts["tpot_target_s"]
         rows.append(("TPOT", time_line(facts["tpot_s"], target, facts.get("tpot_chance"), ends)))
-    ends = facts["step_time_interval_s"]
-    rows.append(("step", time_line(facts["step_time_s"], None, None, ends).replace(", no limit", "")))
+    if facts.get("tpot_s") != facts["step_time_s"]:
+        ends = facts["step_time_interval_s"]
+        rows.append(("step", time_line(facts["step_time_s"], None, None, ends).replace(", no limit", "")))
     used, usable = (format_quantity(facts[f"memory_{name}_B"], "B") for name in ("planned", "usable"))
-    rows.append(("memory", f"{'✓' if resolved.fits else '✗'} {used} of {usable} of a die"))
+    rows.append(
+        ("memory", f"✓ {used} of {usable} of a die" if resolved.fits else f"✗ does not fit: {used} of {usable}")
+    )
     shares = (f"{name} {100 * share:.0f} %" for name, share in facts["time_by_bound"].items())
     rows.append(("time", ", ".join(shares)))
     rows += [("most of it" if not number else "", text) for number, text in enumerate(_largest(parts))]
     rows += trust_rows(trust)
+    rows += careful_rows(notes)
     rows.append(("next", NEXT))
     return answer_table(rows)
+
+
+def _layout(resolved: Resolved) -> str:
+    """Return the layout in a line, and that its batch was chosen."""
+    layout, model = resolved.plan.layout, resolved.scenario.case.model
+    words = [attention_words(resolved.plan).removeprefix("attention ")]
+    if model.experts is not None:
+        words.append(experts_words(resolved.plan).removeprefix("experts "))
+    words.append(f"batch {layout.batch}")
+    if resolved.plan.family.phase == "decode" and layout.draft:
+        words.append(f"draft {layout.draft}")
+    if layout.overlap != "none":
+        words.append(f"overlap {layout.overlap}")
+    if resolved.batch_chosen:
+        words.append("the largest batch that holds" if resolved.fits and resolved.meets_tpot else "no batch holds")
+    return ", ".join(words)
 
 
 def _largest(parts: Breakdown) -> list[str]:

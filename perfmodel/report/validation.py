@@ -322,7 +322,7 @@ def _answer(summaries: Sequence[Summary], rows: Sequence[dict[str, Any]], deploy
             ("of them" if not number else "", f"{one.results} of {_GROUPS[one.group]}: {_score_words(one)}")
             for number, one in enumerate(groups)
         ]
-    return answer_table([*told, ("next", "--show scores, rows, deployments or all; moeplan validate MY-RUN.yaml")])
+    return answer_table([*told, ("next", "--show scores,rows,deployments, moeplan validate MY-RUN.yaml")])
 
 
 def _many(count: int) -> str:

@@ -8,6 +8,7 @@ from perfmodel.formulas.statistics import HALF_OF_90_PERCENT
 from perfmodel.specs.kernels import (
     AllToAllKernel,
     BulkKernel,
+    ChoiceKernel,
     CollectiveKernel,
     DecodeAttentionKernel,
     MatmulKernel,
@@ -70,6 +71,10 @@ PRIORS: dict[type[Any], dict[str, Prior]] = {
         "start": Prior(2e-6, 1.0, 1e-7, 1e-4),
         "stream": Prior(0.6, 0.3, 0.1, 1.0),
         "compute": Prior(0.3, 0.5, 0.05, 1.0),
+    },
+    ChoiceKernel: {
+        "start": Prior(4e-6, 1.0, 1e-7, 1e-4),
+        "passes": Prior(4, 0.7, 1, 100),
     },
     CollectiveKernel: {
         "start": Prior(2e-6, 1.0, 1e-7, 1e-3),

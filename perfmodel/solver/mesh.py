@@ -92,7 +92,7 @@ def largest_batch(case: Case, structure: Structure) -> int:
     keys, phase = structure.keys, structure.family.phase
     cache = cache_of_model(case.model, structure.family, tp=LARGEST_TP, draft=0)
     held = case.traffic.context if phase == "decode" else case.isl
-    growing = cache.per_token * held * keys.get("kv_resident", 1) / (keys.get("cp", 1) * keys.get("dcp", 1))
+    growing = cache.on_die(keys.get("kv_resident", 1)) * held / (keys.get("cp", 1) * keys.get("dcp", 1))
     bound = as_float(usable_memory(case.rates) / (growing + cache.fixed(held)))
     return int(min(LARGEST_BATCH, max(1, bound)))
 

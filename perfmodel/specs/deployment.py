@@ -60,6 +60,8 @@ class LayoutShape(Spec):
     chunk: NonNegativeInt = 0
     #: part of the cache kept in the die's own memory, the rest in the host's
     kv_resident: Annotated[float, Gt(0), Le(1)] = 1.0
+    #: part of what a sparse attention chooses that it finds there, where that is more: a step chooses much as the last
+    kv_hit: Annotated[float, Ge(0), Le(1)] = 0.0
 
     @model_validator(mode="after")
     def _tp_divides(self) -> "LayoutShape":

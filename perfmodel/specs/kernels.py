@@ -95,6 +95,15 @@ class VectorKernel(Spec):
     fit: Fit | None = None
 
 
+class ChoiceKernel(Spec):
+    """Choice of the best scores of each row, one core a row."""
+
+    start: Seconds
+    #: times that a kernel goes over the scores of a row
+    passes: Annotated[Dimensionless, Ge(1.0)]
+    fit: Fit | None = None
+
+
 class CollectiveKernel(Spec):
     """AllGather, ReduceScatter and AllReduce of one library on the links it covers."""
 
@@ -179,7 +188,7 @@ class BulkKernel(Spec):
 
 #: what runs on links, and says which it was measured on
 LinkKernel = CollectiveKernel | AllToAllKernel | MessageKernel | BulkKernel
-Kernel = MatmulKernel | DecodeAttentionKernel | PrefillAttentionKernel | VectorKernel | LinkKernel
+Kernel = MatmulKernel | DecodeAttentionKernel | PrefillAttentionKernel | VectorKernel | ChoiceKernel | LinkKernel
 
 
 class KernelSetSpec(Spec):
@@ -201,8 +210,12 @@ class KernelSetSpec(Spec):
     grouped_matmul_int8: MatmulKernel | None = None
     batched_matmul_bf16: MatmulKernel | None = None
     attention_decode: DecodeAttentionKernel | None = None
+    #: the same on entries that each query chose
+    sparse_attention_decode: DecodeAttentionKernel | None = None
     attention_prefill: PrefillAttentionKernel | None = None
     vector: VectorKernel | None = None
+    #: choice of the keys that a sparse attention reads
+    top_k: ChoiceKernel | None = None
     collective: CollectiveKernel | None = None
     all_to_all: AllToAllKernel | None = None
     dispatch: MessageKernel | None = None
@@ -230,7 +243,14 @@ OPERATOR_CLASSES: tuple[str, ...] = tuple(
 
 
 #: classes that another serves where no set has them
-STAND_INS = {"prolog_matmul_bf16": "matmul_bf16", "prolog_matmul_int8": "matmul_int8"}
+STAND_INS = {
+    "prolog_matmul_bf16": "matmul_bf16",
+    "prolog_matmul_int8": "matmul_int8",
+    # entries of a choice at the rate of those of a whole cache
+    "sparse_attention_decode": "attention_decode",
+    # scores compared as they come: the least that a choice can cost
+    "top_k": "vector",
+}
 
 
 def parameters(kernel: Kernel) -> dict[str, float]:

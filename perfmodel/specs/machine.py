@@ -188,9 +188,10 @@ class StepOverheads(Spec):
 
     decode_host_gap: Seconds
     prefill_host_gap: Seconds
+    #: time of the host to start one graph: a decode step has one, and one more for each draft
     graph_launch: Seconds
     sampling: Seconds
-    #: what each draft adds where it is started from the host
+    #: what each draft adds besides, where it is a step of the framework of its own
     draft_gap: Seconds = 0.0
     #: time of the host to start one kernel, where it starts each by itself
     kernel_launch: Seconds = 0.0

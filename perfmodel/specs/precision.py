@@ -177,6 +177,8 @@ class CacheForm:
     entry_scales: int = 0
     #: unit of the cube that a die needs to have to work with it
     unit: CubeUnit = "bf16"
+    #: unit that scores index keys, which queries meet as they are stored
+    index_unit: CubeUnit = "bf16"
 
 
 CACHES: dict[str, CacheForm] = {
@@ -184,9 +186,9 @@ CACHES: dict[str, CacheForm] = {
     for one in (
         CacheForm(name="bf16", bytes=2),
         # one scale a token, left out
-        CacheForm(name="int8", bytes=1),
+        CacheForm(name="int8", bytes=1, index_unit="int8"),
         # FlashMLA: 512 FP8, 4 FP32 scales, 64 BF16: 656 bytes; DeepSeek-V4: 448 FP8, 64 BF16, 8 bytes of scales: 584
-        CacheForm(name="fp8", bytes=1, latent_scale=4 / 128, entry_scales=8, unit="fp8"),
+        CacheForm(name="fp8", bytes=1, latent_scale=4 / 128, entry_scales=8, unit="fp8", index_unit="fp8"),
     )
 }
 

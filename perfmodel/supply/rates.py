@@ -43,6 +43,7 @@ class Rates:
     """Everything a die, its network and its software give."""
 
     cube_cores: Count
+    vector_cores: Count
     cube_bf16: FlopPerSecond
     cube_int8: FlopPerSecond
     #: none where the die has no such unit
@@ -223,6 +224,7 @@ def rates_of(
     tiers = _tiers(system, stack)
     return Rates(
         cube_cores=die.cube_cores,
+        vector_cores=die.vector_cores,
         cube_bf16=cube(die.cube_flop_per_cycle.bf16),
         cube_int8=cube(die.cube_flop_per_cycle.int8),
         cube_fp8=None if die.cube_flop_per_cycle.fp8 is None else cube(die.cube_flop_per_cycle.fp8),
@@ -244,7 +246,8 @@ def rates_of(
         link_hidden=stack.link_hidden,
         host_gap=overhead.decode_host_gap,
         decode_overhead=overhead.decode_host_gap + overhead.graph_launch + overhead.sampling,
-        draft_overhead=overhead.draft_gap,
+        # a draft is a graph of its own: a step of k of them starts k + 1
+        draft_overhead=overhead.graph_launch + overhead.draft_gap,
         eager=stack.eager,
         eager_prefill=stack.eager_prefill,
         kernel_launch=overhead.kernel_launch,

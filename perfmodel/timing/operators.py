@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import cast
 
-from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater
+from perfmodel.algebra import as_float, greater, is_array, maximum, never_greater, total
 from perfmodel.formulas import kernels as formulas
 from perfmodel.formulas import roofline
 from perfmodel.formulas.attention import worked_flop
 from perfmodel.ledger.records import Op
 from perfmodel.specs.kernels import (
+    ChoiceKernel,
     DecodeAttentionKernel,
     MatmulKernel,
     PrefillAttentionKernel,
@@ -19,6 +20,7 @@ from perfmodel.timing.exchanges import exchange_time
 from perfmodel.units import Bytes, BytesPerSecond, Fraction, Seconds
 
 WHOLE = 1.0
+SCORE_BYTES = 4  # of a key for a query: FP32
 ELEMENT_BYTES = {"cube_int8": 1, "cube_bf16": 2}  # of an operand of the cube that weights are widened to
 NOTHING_KEPT = 0.0
 ALL_KEPT = 1.0
@@ -121,6 +123,8 @@ def _time_op(op: Op, rates: Rates, core_share: Fraction, repeated: bool, kept: F
             return _prefill_attention(op, kernel, rates, core_share)
         case VectorKernel():
             return _vector(op, kernel, rates, core_share)
+        case ChoiceKernel():
+            return _choice(op, kernel, rates, core_share)
         case _:
             raise AssertionError(f"{op.kernel} is no operator on the cores")
 
@@ -257,10 +261,18 @@ def _decode_attention(op: Op, kernel: DecodeAttentionKernel, rates: Rates, core_
 
 
 def _prefill_attention(op: Op, kernel: PrefillAttentionKernel, rates: Rates, core_share: Fraction) -> OpTime:
+    context, overhead = op.context, kernel.overhead_tokens
+    if op.seen is not None:
+        # a triangle of n tokens shows each of them n / 2
+        context = 2 * op.seen
+        overhead = total(
+            formulas.edge_tokens(width=width, share=share, overhead_tokens=kernel.overhead_tokens)
+            for width, share in op.edges
+        )
     compute = formulas.causal_attention_time(
         flop=op.flop,
-        context=op.context,
-        overhead_tokens=kernel.overhead_tokens,
+        context=context,
+        overhead_tokens=overhead,
         rate=rates.peak(op.engine) * kernel.compute,
         activation=op.activation_bytes,
         l2_capacity=rates.l2_capacity,
@@ -299,4 +311,24 @@ def _vector(op: Op, kernel: VectorKernel, rates: Rates, core_share: Fraction) ->
         whole_rate=rates.hbm_bandwidth * kernel.stream,
         core_share=core_share,
         work=maximum(maximum(compute, cache) / core_share, stream),
+    )
+
+
+def _choice(op: Op, kernel: ChoiceKernel, rates: Rates, core_share: Fraction) -> OpTime:
+    time = formulas.choice_time(
+        rows=op.rows,
+        keys=op.context,
+        passes=kernel.passes,
+        score_bytes=SCORE_BYTES,
+        cores=rates.vector_cores * core_share,
+        core_bandwidth=rates.hbm_bandwidth / rates.vector_cores,
+    )
+    return OpTime(
+        op=op,
+        stream_time=time,
+        fixed_time=op.kernels * (kernel.start * rates.start_share),
+        moved=op.rows * op.context * kernel.passes * SCORE_BYTES,
+        whole_rate=rates.hbm_bandwidth,
+        core_share=core_share,
+        work=time,
     )

@@ -1,12 +1,13 @@
 """The planner's answer in a third of a screen: what to run, what it serves, how sure, what binds, what to do next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfmodel.planning.planner import Planned
 from perfmodel.planning.request import PlanRequest
 from perfmodel.planning.sureness import SurePlan
 from perfmodel.prediction.deployment import Deployment, PoolPlan
+from perfmodel.report.extrapolations import careful_rows
 from perfmodel.report.layout_words import attention_words, experts_words, overlap_words
 from perfmodel.report.limit_words import time_line, verdict
 from perfmodel.report.plan.infeasibility import missed_table
@@ -18,8 +19,8 @@ from perfmodel.specs.deployment import Phase
 NEXT = "add -o plan.json, then: moeplan explain plan.json"
 
 
-def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any]) -> Table:
-    """Return what was found, a line a matter."""
+def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any], notes: Sequence[str]) -> Table:
+    """Return what was found, a line a matter; ``notes`` are those of its document."""
     request = answer.request
     pools: dict[Phase, PoolPlan] = {"prefill": best.prefill, "decode": best.decode}
     rows = [("answer", _sentence(best, request, facts)), ("serves", _serves(facts))]
@@ -43,6 +44,7 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any]) -> 
     rows += trust_rows(answer.trust)
     if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"]:
         rows.append(("careful", "memory runs out where all requests are at their longest at once"))
+    rows += careful_rows(notes)
     rows.append(("next", NEXT))
     return answer_table(rows)
 

@@ -66,10 +66,17 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         facts |= client_facts(answer.clients)
     facts["front"] = [{"tpot_s": one.tpot, "tokens_per_s_per_card": one.tokens_per_s_per_card} for one in points]
     facts["published"] = published_facts(answer)
+    notes = (
+        *searched,
+        *client_notes(answer),
+        *sureness_notes(answer),
+        *published_notes(answer),
+        *_notes(request, best, facts, optimal),
+    )
     return Document(
         schema="moeplan.solution/1",
         title=_title(request),
-        answer=plan_answer(answer, best, facts),
+        answer=plan_answer(answer, best, facts, notes),
         tables=(
             *in_part(
                 "plan",
@@ -96,13 +103,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
         ),
         opening=("front",) if points else (),
         facts=facts,
-        notes=(
-            *searched,
-            *client_notes(answer),
-            *sureness_notes(answer),
-            *published_notes(answer),
-            *_notes(request, best, facts, optimal),
-        ),
+        notes=notes,
     )
 
 
