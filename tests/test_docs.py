@@ -5,15 +5,19 @@ import inspect
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Iterable
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perfmodel import formulas
+from tests import process
+from tests.conftest import pinned
 
 ROOT = Path(__file__).resolve().parent.parent
+TRUST = ROOT / "docs" / "trust.md"
 KEY = re.compile(r"\[([a-z]+[0-9]{4}[a-z0-9]*)\]")
 
 
@@ -62,13 +66,13 @@ def test_every_formula_has_a_source_and_an_example(function: Callable[..., Any])
 
 
 @pytest.mark.parametrize("name", ["seed-cm384-decode", "seed-a2-decode-808", "seed-prefill-16x"])
-def test_readme_states_todays_predictions(name: str) -> None:
+def test_the_page_on_trust_states_todays_predictions(name: str) -> None:
     from perfmodel.planning.published import row_on_file
     from perfmodel.scoring.validation import predictive
 
     published = row_on_file(name)
     values = predictive(published).values
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{name}`")]
+    rows = [line for line in TRUST.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}`")]
     assert len(rows) == len(published.spec.measured)
     for row, measured in zip(rows, published.spec.measured, strict=True):
         value = values[measured.quantity]
@@ -76,8 +80,8 @@ def test_readme_states_todays_predictions(name: str) -> None:
         assert f"| {shown} | {100 * (value / measured.value - 1):+.1f} % |" in row
 
 
-def test_readme_states_todays_errors_on_all_rows() -> None:
-    """The README's sentences on how far to trust it, recomputed."""
+def test_the_page_on_trust_states_todays_errors_on_all_rows() -> None:
+    """Its sentences on rows of one kind, recomputed."""
     from perfmodel.planning.published import rows_on_file
     from perfmodel.scoring.validation import predictive
 
@@ -87,7 +91,7 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
         errors[row.name] = predictive(row).values[first.quantity] / first.value - 1
         if row.role == "golden":
             golden.append(row.name)
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join(TRUST.read_text(encoding="utf-8").split())
     decode = ("cm384-decode-1k-b128", "cm384-decode-4k-b96", "cm384-decode-4k-b8", "seed-cm384-decode")
     decode += ("recipe-r1-decode-4k", "xds-colocated-decode")
     prefill = [name for name in golden if "prefill" in name and not name.startswith(("ds-", "sglang-"))]
@@ -104,14 +108,22 @@ def test_readme_states_todays_errors_on_all_rows() -> None:
     assert f"worst {100 * max(nvidia):.0f} %" in text
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
-def test_readme_states_todays_scores(validated, page: str) -> None:
-    """A line of a table for each: all numbers and both ways of measuring, left out by source; golden rows in sample."""
+def _found_scores(validated) -> dict[tuple[str, str, str], dict[str, float]]:
     import json
 
     summaries = json.loads(validated.printed["json"])["facts"]["summaries"]
-    found = {(one["predicted"], one["by"], one["group"]): one for one in summaries}
-    text = (ROOT / page).read_text(encoding="utf-8")
+    return {(one["predicted"], one["by"], one["group"]): one for one in summaries}
+
+
+def _score_cells(one: dict[str, float]) -> list[str]:
+    cells = [str(one["results"]), f"{100 * one['mean']:.1f} %", f"{100 * one['bias']:+.1f} %"]
+    return [*cells, f"{100 * one['inside90']:.0f} %"]
+
+
+def test_the_page_on_trust_states_todays_scores(validated) -> None:
+    """A line of a table for each: all numbers and both ways of measuring, left out by source; golden rows in sample."""
+    found = _found_scores(validated)
+    text = TRUST.read_text(encoding="utf-8")
     for key in (
         ("left out", "all", "all"),
         ("left out", "measured on", "driver"),
@@ -120,17 +132,20 @@ def test_readme_states_todays_scores(validated, page: str) -> None:
         ("in sample", "all", "all"),
     ):
         one = found[key]
-        cells = (one["results"], f"{100 * one['mean']:.1f} %", f"{100 * one['bias']:+.1f} %")
-        cells += (f"{100 * one['inside90']:.0f} %", f"{100 * one['inside50']:.0f} %", f"{100 * one['half']:.0f} %")
-        assert f"| {' | '.join(map(str, cells))} | {one['score']:.2f} |" in text, key
+        cells = [*_score_cells(one), f"{100 * one['inside50']:.0f} %", f"{100 * one['half']:.0f} %"]
+        assert f"| {' | '.join(cells)} | {one['score']:.2f} |" in text, key
 
 
-def test_readme_shows_todays_timeline() -> None:
-    from tests.update_snapshots import FOLDER
-
-    page = (FOLDER / "explain-decode-80.txt").read_text(encoding="utf-8")
-    drawing = page[page.index("Timeline of") : page.index("  a attention.")]
-    assert f"```text\n{drawing}```" in (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_readme_states_todays_scores(validated, page: str) -> None:
+    """A line for each thing that is predicted, and the number of all at the head of them."""
+    found = _found_scores(validated)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.search(rf"(?m)^{found['left out', 'all', 'all']['results']} ", text)
+    kinds = [one for (predicted, by, _), one in found.items() if predicted == "left out" and by == "quantity"]
+    assert len(kinds) == 3
+    for one in (*kinds, found["left out", "phase", "deployment"]):
+        assert f"| {' | '.join(_score_cells(one))} |" in text
 
 
 def test_the_page_on_the_command_line_is_what_help_prints() -> None:
@@ -138,6 +153,29 @@ def test_the_page_on_the_command_line_is_what_help_prints() -> None:
     from benchmarks.update_docs import CLI_PAGE, cli_page
 
     assert CLI_PAGE.read_text(encoding="utf-8") == cli_page()
+
+
+def test_the_page_on_the_command_line_counts_todays_lines() -> None:
+    """Of commands that take no second; all are counted by ``benchmarks/update_docs.py lines``."""
+    from benchmarks.lines import FAST, rows
+    from benchmarks.update_docs import kept_lines
+
+    def run(words: Sequence[str], columns: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+        return process.run(*words, env=pinned(COLUMNS=columns), cwd=folder)
+
+    assert len(FAST) > 5
+    assert [one for one in rows(FAST, run) if one not in kept_lines().splitlines()] == []
+
+
+def test_the_page_on_flags_is_what_the_command_line_reads_by() -> None:
+    """Written anew by ``benchmarks/update_docs.py flags``; every spelling that is read stands there."""
+    from benchmarks.flags_page import page
+    from benchmarks.update_docs import FLAGS_PAGE
+    from perfmodel.cli.engine_words import WORDS
+
+    text = FLAGS_PAGE.read_text(encoding="utf-8")
+    assert text == page()
+    assert [one for word in WORDS for one in word.spellings if f"`--{one}`" not in text] == []
 
 
 def test_the_page_on_the_command_line_names_every_exit_code() -> None:
