@@ -92,7 +92,7 @@ def test_more_clients_wait_longer_and_are_served_faster(moeplan: Any) -> None:
 
 
 def test_more_than_it_serves_is_said(moeplan: Any) -> None:
-    done = moeplan(*MIXED.split(), "--rate", "1000", "--requests", "200")
+    done = moeplan(*MIXED.split(), "--rate", "1000", "--requests", "200", "--show", "notes")
     assert "1000 requests/s are more than it serves" in done.stdout
 
 

@@ -71,7 +71,8 @@ def test_an_engine_picks_the_stack_that_has_it(system: str, engine: str) -> None
 )
 def test_a_layout_by_hand_has_its_stack_and_engine(system: str, engine: str, serving: str, moeplan: Run) -> None:
     words = f"{HAND} --on {system} --servers 2 --tp 4 --engine {engine} {serving}".split()
-    done = moeplan(*words, "--batch", "4") if "--batch" not in words else moeplan(*words)
+    batch = () if "--batch" in words else ("--batch", "4")
+    done = moeplan(*words, *batch, "--show", "all")
     assert done.returncode == 0, done.stderr
     stack = STACKS[system, engine]
     assert f"stack {stack}, engine {engine}" in " ".join(done.stdout.split())
@@ -133,7 +134,7 @@ def test_solve_plans_on_the_stack_of_the_engine(plans: dict[str, str], moeplan: 
     plan = json.loads(Path(plans["sglang"]).read_text())
     assert plan["conditions"]["stack"] == plan["run"]["stack"] == "vllm-ascend-2025"
     assert plan["conditions"]["engine"] == plan["run"]["engine"] == "sglang"
-    done = moeplan("solve", plans["sglang"])
+    done = moeplan("solve", plans["sglang"], "--show", "notes")
     assert done.returncode == 0 and "software: stack vllm-ascend-2025, engine sglang" in done.stdout
     facts = facts_of(moeplan, "solve", plans["sglang"])
     assert (facts["stack"], facts["engine"]) == ("vllm-ascend-2025", "sglang")
@@ -189,7 +190,7 @@ def test_replay_has_the_engine_of_the_plan(plans: dict[str, str], moeplan: Run) 
     ):
         facts = facts_of(moeplan, *words, plans[name], *given)
         assert (facts["stack"], facts["engine"]) == (stack, engine)
-    done = moeplan(*words, plans["own"], "--engine", "mindie==2.3")
+    done = moeplan(*words, plans["own"], "--engine", "mindie==2.3", "--show", "all")
     assert done.returncode == 0 and "engine mindie==2.3: no version of mindie is on file" in done.stderr
     assert "stack cann-2025, engine mindie: 8,192 tokens" in " ".join(done.stdout.split())
 

@@ -62,7 +62,7 @@ def test_the_longest_context_is_the_smaller_of_memory_and_model(moeplan: Run) ->
     found = facts_of(moeplan, *words)
     assert found["longest_context"] == load_model("qwen3-235b-a22b").spec.max_position_embeddings
     assert found["longest_context_set_by"] == "model" and found["longest_context_by_memory"] > found["longest_context"]
-    table = moeplan(*words).stdout
+    table = moeplan(*words, "--show", "serves").stdout
     assert f"40,960 tokens, by the model; memory holds {found['longest_context_by_memory']:,.0f}" in table
     more = facts_of(moeplan, *words, "--max-context", "1M")
     assert more["longest_context_set_by"] == "memory"

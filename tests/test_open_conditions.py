@@ -144,5 +144,5 @@ def test_explain_says_what_is_open_and_what_it_shows(moeplan: Run, tmp_path: Pat
     path.write_text(text_of(OVERLAP), encoding="utf-8")
     done = moeplan("explain", "--evidence", str(path))
     assert "layout.overlap is open: cores (75%), none (25%); shown: cores" in done.stderr
-    found = moeplan("validate", str(path))
+    found = moeplan("validate", str(path), "--show", "open")
     assert "Conditions that sources leave open" in found.stdout

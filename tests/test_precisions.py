@@ -309,7 +309,9 @@ def test_compare_takes_a_precision() -> None:
 def test_a_plan_keeps_its_precision(tmp_path: Path, precision: str, kv: str) -> None:
     plan = tmp_path / "plan.json"
     question = ("--on", "atlas-850-128g", "--cards", "32", "--isl", "4096", "--osl", "1024", "--tpot", "100ms")
-    found = moeplan("solve", "deepseek-v3", *question, "--precision", precision, "--kv", kv, "-o", str(plan))
+    found = moeplan(
+        "solve", "deepseek-v3", *question, "--precision", precision, "--kv", kv, "-o", str(plan), "--show", "notes"
+    )
     assert found.exit_code == 0
     assert f"--kv {kv} --precision {precision}" in found.stdout
     held = json.loads(plan.read_text(encoding="utf-8"))

@@ -251,7 +251,9 @@ def test_nonsense_is_refused_in_one_line(
 
 @pytest.mark.parametrize("form", ["table", "csv", "markdown"])
 def test_every_form_shows_every_table(form: str, plans: dict[str, str], moeplan: Run) -> None:
-    done = moeplan("replay", "--plan", plans["mixed"], "--requests", "200", "--rate", "2", "--format", form)
+    done = moeplan(
+        "replay", "--plan", plans["mixed"], "--requests", "200", "--rate", "2", "--format", form, "--show", "all"
+    )
     assert done.returncode == 0, done.stderr
     for title in ("What clients measure", "The plan beside the replay", "Pools", "As time goes on"):
         assert title in done.stdout

@@ -34,7 +34,7 @@ def test_the_nearest_latency_can_be_had_and_nothing_below_it(
     moeplan, constraint: str, option: str, short: str, fact: str
 ) -> None:
     """A limit just above the value told has a plan, one just below has none and tells the same value."""
-    rest = () if option == "--tpot" else ("--tpot", "50ms")
+    rest = ("--serving", "disaggregated", *(() if option == "--tpot" else ("--tpot", "50ms")))
     code, _, refused = solved(moeplan, *PLACE, *rest, option, short)
     assert code == 3
     nearest = shown(refused[constraint]["closest"])
@@ -57,31 +57,33 @@ def test_the_highest_rate_can_be_had(moeplan) -> None:
 
 def test_too_few_servers_for_both_pools_name_the_cards(moeplan) -> None:
     """Neither pool fits one server of eight dies, so 24 cards have no room for two pools of two servers each."""
-    code, _, refused = solved(moeplan, *SERVERS_OF_8, "--cards", "24")
+    apart = (*SERVERS_OF_8, "--serving", "disaggregated")
+    code, _, refused = solved(moeplan, *apart, "--cards", "24")
     assert code == 3
     assert (refused["cards"]["closest"], refused["cards"]["limit"]) == ("32", "24")
-    assert solved(moeplan, *SERVERS_OF_8, "--cards", "32")[0] == 0
+    assert solved(moeplan, *apart, "--cards", "32")[0] == 0
+    assert solved(moeplan, *SERVERS_OF_8, "--cards", "24")[1]["serving"] == "mixed"
 
 
 @pytest.mark.parametrize("tpot", ["50ms", "2ms"])
 def test_too_little_memory_is_told_whatever_the_latency(moeplan, tpot: str) -> None:
-    words = (*SERVERS_OF_8[:-1], tpot, "--cards", "16")
+    words = (*SERVERS_OF_8[:-1], tpot, "--cards", "16", "--serving", "disaggregated")
     code, _, refused = solved(moeplan, *words)
     assert code == 3
     for pool in ("memory", "prefill memory"):
         assert refused[pool]["off"] > 0
 
 
-BUDGET = ("--cards", "32", "--tpot", "50ms")
+BUDGET = ("--tpot", "50ms")
 NONSENSE = [
     (("--cards", "-5"), "--cards: -5; allowed: 1 or more"),
     (("--cards", "1.5"), "--cards: '1.5'; allowed: a whole number"),
-    (("--cards", "4"), "--cards: 4; allowed: at least 16"),
+    (("--cards", "4"), "--cards: 4; allowed: at least 8 (one server"),
     (("--rate", "0"), "--rate: '0 req/s'; allowed: more than zero"),
     (("--rate", "3 req/h"), "is not in 1/s; allowed: /s, 1/s, req/s"),
     (("--isl", "200000"), "200512 tokens; allowed: at most 163,840"),
     (("--isl", "0"), "--isl: 0; allowed: 1 or more"),
-    (("--tpot", "50"), "'50' has no unit; allowed: s, ms"),
+    (("--tpot", "50"), "'50' has no unit; 50ms or 50s?"),
     (("--ttft", "nan s"), "'nan s' is not 'number unit'; write it like"),
     (("--objective", "throughputt"), "did you mean 'throughput'?"),
     (("--objective", "cards"), "--objective cards needs --rate"),
@@ -97,8 +99,9 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("words", "says"), NONSENSE, ids=[" ".join(words) for words, _ in NONSENSE])
 def test_nonsense_is_refused_with_what_is_allowed(moeplan, words: tuple[str, ...], says: str) -> None:
-    """An option given twice counts as given last."""
-    done = moeplan("solve", "deepseek-v3", *PLACE, *BUDGET, *words)
+    asked = dict(zip(*[iter((*PLACE, *BUDGET))] * 2, strict=True))
+    plain = [word for option, value in asked.items() if option not in words for word in (option, value)]
+    done = moeplan("solve", "deepseek-v3", *plain, *words)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr

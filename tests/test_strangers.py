@@ -67,7 +67,7 @@ def refused(read: Callable[..., Any], *given: Any, lines: int = 1, says: str = "
     assert 0 < len(told.split("\n")) <= lines, told[:2000]
     for line in told.split("\n"):
         assert line.strip()
-        assert len(line) < 1100, "a fault of a whole page"
+        assert len(line) < 1600, "a fault of a whole page"  # lists of what is known are told whole, up to a screen
         assert "Traceback" not in line
     if isinstance(caught.value, DataError):
         assert all(":" in line for line in told.split("\n")), told
@@ -684,7 +684,12 @@ def test_a_plan_away_from_files_that_it_names_says_so(moe: Command, tmp_path: Pa
     (tmp_path / "own").mkdir()
     (tmp_path / "plans").mkdir()
     own = changed(tmp_path / "own", data_of({"model": MODEL, "on": SYSTEM, "stack": STACK, "kernels": KERNELS}[key]))
-    words = [*SOLVE, "16", f"--{key}", str(own)]
+    plain = (
+        [word for at, word in enumerate(SOLVE) if "--on" not in SOLVE[max(at - 1, 0) : at + 1]]
+        if key == "on"
+        else SOLVE
+    )
+    words = [*plain, "16", f"--{key}", str(own)]
     if key == "model":
         words = ["solve", str(own), *SOLVE[2:], "16"]
     code, _, error = moe(*words, "-o", "plans/p.json")
@@ -970,7 +975,7 @@ def test_what_is_no_key_of_a_layout_is_refused(moe: Command, key: str, value: st
 
 
 @pytest.mark.parametrize(
-    "time", ["50", "-5ms", "0ms", "nan s", "1e400ms", "1e-400s", "50 Gb/s", "", "ms", "\u00b2ms", LONG, "\x1b[2J"]
+    "time", ["-5ms", "0ms", "nan s", "1e400ms", "1e-400s", "50 Gb/s", "", "ms", "\u00b2ms", LONG, "\x1b[2J"]
 )
 def test_what_is_no_time_is_refused(moe: Command, time: str) -> None:
     words = [*SOLVE, "16"]

@@ -369,7 +369,7 @@ def test_split_experts_are_explained_planned_and_compared(moeplan, tmp_path: Pat
         assert done.returncode == 0, done.stderr
         made = json.loads(Path(plans[-1]).read_text())["conditions"]
         assert {made[phase]["layout"]["expert_tp"] for phase in ("prefill", "decode")} == {int(setting)}
-    compared = moeplan("compare", *plans)
+    compared = moeplan("compare", *plans, "--show", "all")
     assert compared.returncode == 0, compared.stderr
     assert "expert_tp" in compared.stdout
     tried = moeplan("what-if", plans[0], "--only", "expert-tp")
@@ -524,7 +524,15 @@ def test_whatever_solve_is_set_to_it_refuses_or_plans_what_explain_takes(model: 
     from perfmodel.cli.app import app
 
     runner = CliRunner()
-    words = ("solve", model, *SOLVE[2:], "--cards", "32", "--stack", "cann-2026", "--top", "1")
+    words = (
+        "solve",
+        model,
+        *(word if word != "48" else "32" for word in SOLVE[2:]),
+        "--stack",
+        "cann-2026",
+        "--top",
+        "1",
+    )
     planned = 0
     for name, technique in TECHNIQUES.items():
         path = tmp_path / f"{name}.json"

@@ -475,6 +475,6 @@ def test_a_file_in_json_is_not_told_to_be_yaml(moeplan, tmp_path) -> None:
 
 def test_no_link_has_no_name(moeplan) -> None:
     words = ("--on", "h800", "--cards", "32", "--phase", "prefill", "--isl", "4k", "--batch", "1")
-    said = moeplan("explain", "deepseek-v3", *words).stdout
+    said = moeplan("explain", "deepseek-v3", *words, "--show", "notes").stdout
     assert "was measured on no link" in said
     assert "measured on ;" not in said

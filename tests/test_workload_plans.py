@@ -60,7 +60,7 @@ def test_a_plain_question_replays_nothing_and_says_that_ttft_is_a_mean(monkeypat
 
 
 def test_a_plain_answer_has_no_clients_and_tells_how_to_ask_for_them(moeplan: Run) -> None:
-    done = moeplan(*EQUAL, "--ttft", "2s")
+    done = moeplan(*EQUAL, "--ttft", "2s", "--show", "all")
     assert "As clients see it" not in done.stdout
     assert "--ttft p99=2s" in done.stdout
     facts = _facts(moeplan(*EQUAL, "--ttft", "2s", "--format", "json"))
@@ -96,7 +96,7 @@ def test_a_percentile_that_the_best_misses_takes_the_next_plan(moeplan: Run) -> 
     assert tight["ttft_p99_s"] <= 0.6
     assert tight["clients"]["plans_before"][0]["missed"][0]["limit"] == "ttft_p99"
     assert tight["requests_per_s"] < loose["requests_per_s"]
-    done = moeplan(*EQUAL, "--ttft", "p99=600ms", "--ttft", "3s")
+    done = moeplan(*EQUAL, "--ttft", "p99=600ms", "--ttft", "3s", "--show", "all")
     assert "the plan with the best figures" in done.stdout
     assert "TTFT p99" in done.stdout
 

@@ -202,7 +202,15 @@ def command(
             machine.stack.spec,
             None if run.engine is None else run.engine.word,
         ),
-        trust=trust_of(resolved.plan, machine, resolved.scenario.case, deployment=False) if view.whole_step else None,
+        trust=trust_of(
+            resolved.plan,
+            machine,
+            resolved.scenario.case,
+            deployment=False,
+            mixed=resolved.scenario.partner is not None,
+        )
+        if view.whole_step
+        else None,
     )
     if run.clients is not None:
         document = with_clients(document, run)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perfmodel.errors import UsageError
+from perfmodel.errors import UsageError, printable
 
 #: lengths that a command takes as text
 LENGTHS = ("isl", "osl", "max_context")
@@ -131,12 +131,13 @@ def refuse_twice(given: Sequence[Given], before: dict[str, Given]) -> None:
     """
     faults = []
     for one in given:
-        if one.param is None or one.param.multiple:
+        if one.param is None or one.param.multiple or one.value == "":  # which is refused as nothing
             continue
         held = before.setdefault(one.param.name, one)
-        if _measure(held) != _measure(one):
+        if held.value != one.value and _measure(held) != _measure(one):
             what = "one value" if one.value is not None else "one of them"
-            faults.append(f"{held.said} and {one.said}: two values of one option; allowed: {what}; drop the other")
+            both = printable(f"{held.said} and {one.said}")
+            faults.append(f"{both}: two values of one option; allowed: {what}; drop the other")
     if faults:
         raise UsageError("\n".join(faults))
 

@@ -236,7 +236,7 @@ def compared(
     The run-spec says all but the system; ``servers`` is a budget in place of its cards.  Without a budget and a rate
     all have one size.  Raises ``UsageError`` where no system can be asked.
     """
-    plain = run.model_copy(update={"top": 1})
+    plain = run.model_copy(update={"top": 1, "serving": run.serving or "disaggregated"})
     free = servers is None and run.cards is None and run.rate is None
     sizes = _size_for_all(plain, systems) if free else _Sizes(size=None, most={}, lacks={}, instances={})
     outcomes: list[Outcome] = []

@@ -1,7 +1,7 @@
 """Known errors: made of what ``validate`` finds, and those that belong to a plan or a step."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfmodel.files.known_errors import known_errors
 from perfmodel.files.machines import load_conditions
@@ -28,12 +28,16 @@ class Trust:
     deployments: KindError | None
 
 
-def trust_of(pool: PoolPlan, machine: Machine, case: Case, *, deployment: bool) -> Trust:
-    """Return how wrong predictions of pools like this are known to be, and of whole deployments where it is in one."""
+def trust_of(pool: PoolPlan, machine: Machine, case: Case, *, deployment: bool, mixed: bool = False) -> Trust:
+    """Return how wrong predictions of pools like this are known to be, and of whole deployments where it is in one.
+
+    Of ``mixed`` instances it is what clients of such measured.
+    """
     errors, names = known_errors(), {"model": case.model.name, "chip": machine.chip.spec.name}
+    phase = "mixed" if mixed else pool.family.phase
     return Trust(
-        near=nearest_known(place_of_pool(pool, machine, case), errors),
-        pools=error_of_kind(pool.family.phase, **names, errors=errors),
+        near=nearest_known(replace(place_of_pool(pool, machine, case), phase=phase), errors),
+        pools=error_of_kind(phase, **names, errors=errors),
         deployments=error_of_kind(DEPLOYMENT, **names, errors=errors, kind="rate") if deployment else None,
     )
 

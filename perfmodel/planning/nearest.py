@@ -1,7 +1,7 @@
 """What has a plan where the question asked has none: the nearest questions, found by search, the cheapest first."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -380,7 +380,7 @@ def _pairs(request: PlanRequest, changes: Iterable[_Change], search: Try, tried:
             count = max(1, int(tokens * SHORTER[-1]))
             wide.append(_Change(words=f"{count} {name} tokens", keys={key: count}))
     found = 0
-    for number, pair in enumerate(sets_of([*changes, *wide][::-1], 2, _Change.excludes)):
+    for number, pair in enumerate(sorted(sets_of([*changes, *wide][::-1], 2, _Change.excludes), key=_limits_last)):
         if number >= MOST_PAIRS or found:
             return
         words = tuple(change.words for change in pair)
@@ -389,6 +389,11 @@ def _pairs(request: PlanRequest, changes: Iterable[_Change], search: Try, tried:
         if (best := search(both)) is not None:
             found += 1
             yield Way(changes=words, run=both, best=best)
+
+
+def _limits_last(pair: Sequence["_Change"]) -> int:
+    """Return the order of pairs: two limits first, one of them next, as they cost no machine and no token."""
+    return -sum(all(key.partition("_")[0] in WAITS for key in change.keys) for change in pair)
 
 
 def cards_of(way: Way, request: PlanRequest) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from perfmodel.algebra import as_float
+from perfmodel.errors import UsageError
 from perfmodel.planning.doubts import Doubts, doubts_of
 from perfmodel.planning.known_errors import Trust, trust_of
 from perfmodel.planning.nearest import Nearest, nearest
@@ -78,13 +79,27 @@ class Planned:
 
 
 def planned(run: RunSpec) -> Planned:
-    """Return the best plan for a run-spec, or why there is none and what is nearest to it, and how sure it is."""
+    """Return the best plan for a run-spec, or why there is none and what is nearest to it, and how sure it is.
+
+    Where no way of serving is asked for, pools apart are searched, and mixed instances too where those have no plan.
+    """
     kept = Kept()
+    if run.serving is None and run.prefill_on is None and (apart := _of_pools_apart(run, kept)) is not None:
+        return apart
     found = answered(request_of(run), kept)
     if found.solution.best is not None:
         return found
     confirmed = None if run.confidence is None else _surely_planned
     return replace(found, nearest=nearest(found.request, found.solution, kept, confirmed))
+
+
+def _of_pools_apart(run: RunSpec, kept: Kept) -> Planned | None:
+    """Return the best plan of pools apart; none where there is none, or the budget has no room for two pools."""
+    try:
+        found = answered(request_of(run.model_copy(update={"serving": "disaggregated"})), kept)
+    except UsageError:  # told again, if it is not of the two pools
+        return None
+    return found if found.solution.best is not None and found.solution.status is Status.OPTIMAL else None
 
 
 def _surely_planned(run: RunSpec) -> Deployment | None:
@@ -133,7 +148,7 @@ def answered(request: PlanRequest, kept: Kept | None = None) -> Planned:
         ),
         doubts=doubts_of(solution, request.machines, request.cases),
         clients=clients,
-        trust=trust_of(best.decode, request.machine, request.case, deployment=True),
+        trust=trust_of(best.decode, request.machine, request.case, deployment=not best.mixed, mixed=best.mixed),
         sure=sure,
         chance=doubt.chance(best),
     )

@@ -51,6 +51,8 @@ def plan_answer(answer: Planned, best: Deployment, facts: Mapping[str, Any], not
     careful = [*beyond_one_domain(request, best), *extrapolated(notes)]
     if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"]:
         careful.append("memory runs out where all requests are at their longest")
+    if best.mixed:
+        careful.append("mixed: an engine's own rule may serve less, see moeplan replay")
     if careful:
         rows.append(("careful", "; ".join(careful)))
     rows.append(("next", NEXT))
@@ -72,7 +74,7 @@ def _nearest(answer: Planned) -> Iterator[tuple[str, str]]:
     if answer.nearest is None:
         return
     if not answer.nearest.ways:
-        yield "or", f"nothing near it works; tried: {', '.join(answer.nearest.tried)}"
+        yield "or", f"none of what was tried works: {', '.join(answer.nearest.tried)}"
     for way in answer.nearest.ways[:MOST_WAYS]:
         rate, tpot = format_quantity(way.best.requests_per_s * way.times, "1/s"), format_quantity(way.best.tpot, "s")
         ttft, cards = format_quantity(as_float(way.best.first_token.ttft), "s"), cards_of(way, answer.request)

@@ -35,7 +35,9 @@ from perfmodel.report.table import Document, in_part
 from perfmodel.solver.solution import FrontPoint, OptimalRange
 
 NO_TTFT = "no --ttft given: prefill batches grow as long as they gain rate, and prompts wait for them; give one"
-MIXED_UNTESTED = "mixed serving is closed form alone: no published row of it is on file"
+MIXED_IN_TURN = (
+    "mixed serving: the plan runs prefill and decode in turn; an engine's own rule may serve less, see moeplan replay"
+)
 OVERFULL = "decode runs out of memory where all its requests are at their longest at once: some are then preempted"
 CHANCES = (
     "chances and intervals hold the stated ranges of inputs, no queues and no faults; for whole deployments beside "
@@ -168,7 +170,7 @@ def _notes(
         *_software(request),
         *domains_in_words(search),
         *((NO_TTFT,) if search.targets.ttft is None else ()),
-        *((MIXED_UNTESTED,) if best.mixed else ()),
+        *((MIXED_IN_TURN,) if best.mixed else ()),
         *((OVERFULL,) if facts["decode"]["memory_worst_B"] > facts["decode"]["memory_usable_B"] else ()),
         CHANCES,
         *optimal_range_notes(optimal),

@@ -59,5 +59,5 @@ def nearest_notes(answer: Planned) -> tuple[str, ...]:
     if answer.nearest is None:
         return ()
     if not answer.nearest.ways:
-        return (f"nothing near it works; tried: {', '.join(answer.nearest.tried)}",)
+        return (f"none of what was tried works: {', '.join(answer.nearest.tried)}",)
     return tuple(f"with {' and '.join(way.changes)}: {solve_command(way.run)}" for way in answer.nearest.ways)
