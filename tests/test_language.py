@@ -86,7 +86,7 @@ UNLISTED = {
 GLOSSARY = Glossary.of(pages.glossary("zh"))
 #: what the field writes in English, and commands
 _KEPT = re.compile(
-    r"\{\w+\}|--show \w+|--\w+|\btpot\b|moeplan explain .*|moeplan [\w-]+"
+    r"\{\w+\}|--show \w+|--\w+|\btpot\b|^step\b|moeplan (?:explain|solve) .*|moeplan [\w-]+"
     r"|\b(?:die|token|rank|prompt|kernel|micro-batch)\b"
 )
 _WORDS = re.compile(r"(?<![\w.-])[a-z]{2,} [a-z]{2,}(?![\w.-])", re.ASCII)
@@ -96,7 +96,8 @@ def _texts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield every text of a document that a reader sees, with the key that says where it stands."""
     yield from (("", text) for text in (document["title"], *document["notes"]))
     for line in document["answer"]:
-        said = line if line["what"] not in ("next", "with") else {"what": line["what"]}  # which are commands
+        command = line["what"] == "next" or line["answer"].startswith("moeplan ")
+        said = {"what": line["what"]} if command else line
         yield from ((key, text) for key, text in said.items() if text)
     for table in document["tables"]:
         yield from (("", text) for text in (table["title"], *table["notes"]))

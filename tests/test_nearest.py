@@ -95,7 +95,7 @@ def test_a_rate_beyond_one_supernode_says_so(moeplan: Run) -> None:
 
 def test_a_plan_of_one_kind_says_how_the_other_does(moeplan: Run) -> None:
     """Pools apart and mixed are both tried."""
-    words = "qwen3-30b-a3b --on h200 --cards 16 --isl 1024 --osl 256 --tpot 50ms"
+    words = "qwen3-30b-a3b --on h200 --cards 16 --isl 1024 --osl 256 --tpot 50ms --serving any"
     text = " ".join(moeplan("solve", *words.split(), "--show", "notes").stdout.split())
     assert ("mixed serving, prefill and decode on the same dies: " in text) or ("pools apart: " in text)
 

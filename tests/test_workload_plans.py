@@ -103,7 +103,7 @@ def test_a_percentile_that_the_best_misses_takes_the_next_plan(moeplan: Run) -> 
 
 def test_a_limit_that_no_plan_meets_is_told_with_the_nearest(moeplan: Run, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    words = (*EQUAL, "--ttft", "500ms", "--ttft", "p99=215ms")
+    words = (*EQUAL, "--ttft", "500ms", "--ttft", "p99=215ms", "--serving", "disaggregated")
     done = moeplan(*words, "--format", "json", "-o", str(path))
     facts = _facts(done, 3)
     assert facts["status"] == "infeasible"

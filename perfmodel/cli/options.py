@@ -120,7 +120,7 @@ ServingOption = Annotated[
     typer.Option(
         "--serving",
         metavar="disaggregated|mixed|any",
-        help="Pools apart, mixed on the same dies in turn, or the better; default: apart, and mixed where those have none.",
+        help="Pools apart, mixed on the same dies in turn, or the better; default: apart, mixed where those have none.",
     ),
 ]
 CacheOption = Annotated[

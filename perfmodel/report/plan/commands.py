@@ -16,12 +16,14 @@ _OPTIONS = (
     "reduction",
 )
 #: keys of a run-spec that are filled where they are left out
-DEFAULTED = ("objective", "serving", "allow_scale_out", "utilisation", "kv", "top")
+DEFAULTED = ("objective", "allow_scale_out", "utilisation", "kv", "top")
 _PLAIN = LayoutSpec(dies=1, batch=1).model_dump()
 
 
 def solve_command(run: RunSpec) -> str:
     """Return the command that asks what a run-spec does; what it leaves out is as the defaults have it.
+
+    The way of serving is always said: where none is, pools apart come first, whatever is better.
 
     >>> solve_command(RunSpec(model="m", on="s", cards=16, isl=4096, osl=512, tpot="50 ms", serving="mixed"))
     'moeplan solve m --on s --cards 16 --isl 4096 --osl 512 --tpot 50ms --serving mixed'
