@@ -109,7 +109,7 @@ def test_a_command_asks_what_its_run_spec_does() -> None:
     }  # fmt: skip
     wanted = (
         "moeplan solve m --on s --cards 16 --rate 2 --isl 4096 --osl 512 --tpot 50ms --ttft 2000ms --ttft p99=3000ms "
-        "--clients-view --allow-scale-out --kv int8 --with mtp=1 --with eplb=off --set hbm=+50%"
+        "--clients-view --serving any --allow-scale-out --kv int8 --with mtp=1 --with eplb=off --set hbm=+50%"
     )
     words = shlex.split(solve_command(RunSpec.model_validate(given).filled()))
     assert sorted(words) == sorted(wanted.split())
