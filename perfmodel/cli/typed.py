@@ -134,7 +134,7 @@ def refuse_twice(given: Sequence[Given], before: dict[str, Given]) -> None:
         if one.param is None or one.param.multiple or one.value == "":  # which is refused as nothing
             continue
         held = before.setdefault(one.param.name, one)
-        if held.value != one.value and _measure(held) != _measure(one):
+        if held.said != one.said and _measure(held) != _measure(one):
             what = "one value" if one.value is not None else "one of them"
             both = printable(f"{held.said} and {one.said}")
             faults.append(f"{both}: two values of one option; allowed: {what}; drop the other")
