@@ -10,7 +10,7 @@ from perfmodel.planning.step_uncertainty import client_intervals
 from perfmodel.prediction.sureness import verdict_of
 from perfmodel.report.limit_words import time_line
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.table import Column, Document, Table, in_part, with_lines
 from perfmodel.specs.run import PERCENTILES
 
 WAITS = {
@@ -63,23 +63,23 @@ def with_clients(document: Document, run: PoolRun) -> Document:
         facts=facts,
         tables=tuple(tables),
         notes=(*_notes(run), *document.notes),
-        answer=None if document.answer is None else _told(document.answer, run, facts),
+        answer=with_lines(document.answer, _lines(run, facts), without=("TPOT",)),
         opening=("clients", *document.opening),
     )
 
 
-def _told(answer: Table, run: PoolRun, facts: dict[str, Any]) -> Table:
-    """Return the answer with what clients see in place of what full batches give."""
+def _lines(run: PoolRun, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what clients see, as lines of the answer in place of the TPOT that full batches give."""
     rate = format_quantity(facts["requests_per_s"], "1/s")
     each = format_quantity(facts["tokens_per_s_per_card"], "1/s")
-    rows = [("clients", f"{rate} requests/s, {each} output tokens/s a card, {facts['running']:,.0f} in the service")]
-    rows += [
-        (name, time_line(facts[f"{key}_s"], limit, None, facts.get(f"{key}_interval_s")))
-        for name, key, limit in (("TPOT", "tpot", run.conditions.tpot), ("TTFT", "ttft", None))
-        if f"{key}_s" in facts
+    return [
+        ("clients", f"{rate} requests/s, {each} output tokens/s a card, {facts['running']:,.0f} in the service"),
+        *(
+            (name, time_line(facts[f"{key}_s"], limit, None, facts.get(f"{key}_interval_s")))
+            for name, key, limit in (("TPOT", "tpot", run.conditions.tpot), ("TTFT", "ttft", None))
+            if f"{key}_s" in facts
+        ),
     ]
-    others = [(row["what"], row["answer"]) for row in answer.rows if row["what"] != "TPOT"]
-    return answer_table([others[0], *rows, *others[1:]])
 
 
 def _tokens_a_card(run: PoolRun) -> float:

@@ -7,7 +7,7 @@ from perfmodel.planning.compare_systems import Comparison, Lack, Outcome
 from perfmodel.report.plan.alternatives import percent
 from perfmodel.report.plan.document import CHANCES, NO_TTFT
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part, under
 
 #: limit that binds -> what no plan does, and what the nearest does instead
 LIMITS = {
@@ -41,7 +41,7 @@ def compared_document(found: Comparison, *, tpot_given: bool) -> Document:
         notes=(*_size_notes(found), *_notes(found, tpot_given)),
         answer=answer_table(
             [
-                *(("answer" if not number else "", text) for number, text in enumerate(sentences)),
+                *under("answer", sentences),
                 *(() if tpot_given else (("assumed", _taken(found)),)),
             ]
         ),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.table import Column, Document, Table, in_part, with_lines
 from perfmodel.supply.machine import Machine, SetNumber
 
 
@@ -30,16 +30,12 @@ def hypothetical(document: Document, machines: Iterable[Machine]) -> Document:
     )
     columns = (Column("number", "number"), Column("set", "set"), Column("old", "on file"), Column("new", "here"))
     table = Table("Hypothetical machine: numbers set on the command line", columns, rows)
-    answer = document.answer
-    if answer is not None:
-        told = [(row["what"], row["answer"]) for row in answer.rows]
-        words = ", ".join(dict.fromkeys(f"{word}={text}" for word, text in texts))
-        answer = answer_table([told[0], ("hypothetical", f"numbers of the machine set: {words}"), *told[1:]])
+    words = ", ".join(dict.fromkeys(f"{word}={text}" for word, text in texts))
     return replace(
         document,
         tables=(*in_part("set", numbers=table), *document.tables),
         facts={**document.facts, "set": facts},
-        answer=answer,
+        answer=with_lines(document.answer, [("hypothetical", f"numbers of the machine set: {words}")]),
         opening=("set", *document.opening),
     )
 

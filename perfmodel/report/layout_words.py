@@ -45,6 +45,18 @@ def layout_words(plan: PoolPlan, model: ModelSpec) -> str:
     return ", ".join(words)
 
 
+def short_layout(plan: PoolPlan, model: ModelSpec) -> list[str]:
+    """Return what tells a layout from others in few words, for a line of an answer."""
+    layout = plan.layout
+    return [
+        attention_words(plan).removeprefix("attention "),
+        *([] if model.experts is None else [experts_words(plan).removeprefix("experts ")]),
+        f"batch {layout.batch}",
+        *([f"draft {layout.draft}"] if plan.family.phase == "decode" and layout.draft else []),
+        *([f"overlap {layout.overlap}"] if layout.overlap != "none" else []),
+    ]
+
+
 def shape_words(shape: LayoutShape, model: ModelSpec, rates: Rates) -> str:
     """Return a layout without a batch in one phrase, its size first."""
     plan = Shaped(shape)

@@ -23,12 +23,16 @@ def time_line(value: float, limit: float | None, chance: float | None, ends: Map
     >>> time_line(0.0425, 0.05, 0.652, {"low90": 0.0264, "high90": 0.0747})
     '~ 42.5 ms of 50.0 ms: likely, chance 65 % (90 %: 26.4 to 74.7 ms)'
     """
-    span = "" if ends is None else f" (90 %: {_span(ends)})"
     if limit is None:
-        return f"{format_quantity(value, 's')}, no limit{span}"
+        return with_span(f"{format_quantity(value, 's')}, no limit", ends)
     sign, word = verdict(value <= limit * (1 + ROUND_OFF), chance)
     sure = "" if chance is None else f", chance {100 * chance:.0f} %"
-    return f"{sign} {format_quantity(value, 's')} of {format_quantity(limit, 's')}: {word}{sure}{span}"
+    return with_span(f"{sign} {format_quantity(value, 's')} of {format_quantity(limit, 's')}: {word}{sure}", ends)
+
+
+def with_span(words: str, ends: Mapping[str, float] | None) -> str:
+    """Return words about a time with its 90 % interval behind them, where there is one."""
+    return words if ends is None else f"{words} (90 %: {_span(ends)})"
 
 
 def _span(ends: Mapping[str, float]) -> str:

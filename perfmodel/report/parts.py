@@ -10,19 +10,16 @@ ALL, NOTES = "all", "notes"
 ANSWER = "answer"
 
 
-def parts_of(document: Document) -> list[str]:
-    """Return the names of what can be asked for: sections in their order, then single tables of them."""
-    tables = [table.part for table in document.tables if table.part and table.rows]
-    sections = list(dict.fromkeys(part.split(".")[0] for part in tables))
-    single = [part.split(".")[1] for part in tables if "." in part]
-    notes = [NOTES] if document.notes else []
-    return list(dict.fromkeys([*sections, *notes, *single]))
-
-
 def sections_of(document: Document) -> list[str]:
-    """Return the names of the sections alone, ``notes`` last."""
+    """Return the names of the sections in their order, ``notes`` last."""
     found = [table.part.split(".")[0] for table in document.tables if table.part and table.rows]
     return list(dict.fromkeys([*found, *([NOTES] if document.notes else [])]))
+
+
+def parts_of(document: Document) -> list[str]:
+    """Return the names of what can be asked for: sections, then single tables of them."""
+    single = [table.part.split(".")[1] for table in document.tables if "." in table.part and table.rows]
+    return list(dict.fromkeys([*sections_of(document), *single]))
 
 
 def asked_for(document: Document, words: Sequence[str]) -> Document:

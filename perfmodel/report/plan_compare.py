@@ -8,7 +8,7 @@ from perfmodel.planning.compare import Difference, RowDifference, Whole, served_
 from perfmodel.planning.pools import Run, resolved_pools
 from perfmodel.report.quantity import format_quantity
 from perfmodel.report.side_by_side import side_columns, side_row
-from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part, under
 
 SAID = 4  # of what stands beside each other and of the differences, in the answer
 SHOWN_ROWS = 12  # of each pool; the others are summed
@@ -147,22 +147,19 @@ def compare_document(
 def _answer(beside: Sequence[dict[str, Any]], differences: Sequence[Difference], warned: str) -> Table:
     """Return how the second stands to the first, and what of that its largest differences are worth alone."""
     moved = [row for row in beside if row["change"] is not None]
-    rows = [
+    rows = under(
+        "answer",
         (
-            "answer" if not number else "",
             f"{row['what']}: second {100 * row['change']:+.1f} % ({format_quantity(row['first'], row['unit'])} to "
-            f"{format_quantity(row['second'], row['unit'])})",
-        )
-        for number, row in enumerate(moved[:SAID])
-    ]
+            f"{format_quantity(row['second'], row['unit'])})"
+            for row in moved[:SAID]
+        ),
+    )
     worth = sorted((one for one in differences if one.alone), key=lambda one: -abs(one.alone or 0.0))
-    rows += [
-        (
-            "most by" if not number else "",
-            f"{one.name}: {one.first} to {one.second}, {100 * (one.alone or 0.0):+.1f} % alone",
-        )
-        for number, one in enumerate(worth[:SAID])
-    ]
+    rows += under(
+        "most by",
+        (f"{one.name}: {one.first} to {one.second}, {100 * (one.alone or 0.0):+.1f} % alone" for one in worth[:SAID]),
+    )
     if warned:
         rows.append(("careful", warned.removeprefix("; ")))
     return answer_table(rows or [("answer", "nothing differs")])

@@ -161,13 +161,14 @@ def step_document(
         tables += in_part("sources", kernels=which, parameters=parameters)
     if view.memory and view.whole_step:
         tables += in_part("sources", memory=memory_sources_table(*view.memory))
+    notes = _notes(resolved)
     return Document(
         schema="moeplan.step/1",
         title=f"Explanation of {model} {plan.family.phase} on {head}",
         tables=tuple(tables),
         facts=facts,
-        notes=_notes(resolved),
-        answer=step_answer(resolved, parts, facts, trust, _notes(resolved)) if view.whole_step else None,
+        notes=notes,
+        answer=step_answer(resolved, parts, facts, trust, notes) if view.whole_step else None,
         opening=("operators" if view.sort else "blocks", "sources"),
     )
 

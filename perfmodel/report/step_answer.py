@@ -7,10 +7,10 @@ from perfmodel.planning.known_errors import Trust
 from perfmodel.prediction.breakdown import Breakdown
 from perfmodel.prediction.scenario import Resolved
 from perfmodel.report.extrapolations import extrapolated
-from perfmodel.report.layout_words import attention_words, experts_words
-from perfmodel.report.limit_words import time_line
+from perfmodel.report.layout_words import short_layout
+from perfmodel.report.limit_words import time_line, with_span
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Table, answer_table
+from perfmodel.report.table import Table, answer_table, under
 from perfmodel.report.trust import trust_rows
 
 LARGEST = 5  # operators that are named
@@ -23,40 +23,26 @@ def step_answer(
     """Return what a layout does, a line a matter; ``facts`` and ``notes`` are those of its document."""
     decode = facts["phase"] == "decode"
     rate = f"{format_quantity(facts['tokens_per_s_per_card'], '1/s')} {'tokens' if decode else 'input tokens'}/s a card"
-    rows = [("answer", f"{facts['instance']}: {rate}"), ("layout", _layout(resolved))]
+    layout = short_layout(resolved.plan, resolved.scenario.case.model)
+    if resolved.batch_chosen:
+        layout.append("the largest batch that holds" if resolved.fits and resolved.meets_tpot else "no batch holds")
+    rows = [("answer", f"{facts['instance']}: {rate}"), ("layout", ", ".join(layout))]
     if decode:
         ends, target = facts["tpot_interval_s"], facts["tpot_target_s"]
         rows.append(("TPOT", time_line(facts["tpot_s"], target, facts.get("tpot_chance"), ends)))
     if facts.get("tpot_s") != facts["step_time_s"]:
-        ends = facts["step_time_interval_s"]
-        rows.append(("step", time_line(facts["step_time_s"], None, None, ends).replace(", no limit", "")))
+        rows.append(("step", with_span(format_quantity(facts["step_time_s"], "s"), facts["step_time_interval_s"])))
     used, usable = (format_quantity(facts[f"memory_{name}_B"], "B") for name in ("planned", "usable"))
     rows.append(
         ("memory", f"✓ {used} of {usable} of a die" if resolved.fits else f"✗ does not fit: {used} of {usable}")
     )
     shares = (f"{name} {100 * share:.0f} %" for name, share in facts["time_by_bound"].items())
     rows.append(("time", ", ".join(shares)))
-    rows += [("most of it" if not number else "", text) for number, text in enumerate(_largest(parts))]
+    rows += under("most of it", _largest(parts))
     rows += trust_rows(trust)
     rows += [("careful", text) for text in extrapolated(notes)]
     rows.append(("next", NEXT))
     return answer_table(rows)
-
-
-def _layout(resolved: Resolved) -> str:
-    """Return the layout in a line, and that its batch was chosen."""
-    layout, model = resolved.plan.layout, resolved.scenario.case.model
-    words = [attention_words(resolved.plan).removeprefix("attention ")]
-    if model.experts is not None:
-        words.append(experts_words(resolved.plan).removeprefix("experts "))
-    words.append(f"batch {layout.batch}")
-    if resolved.plan.family.phase == "decode" and layout.draft:
-        words.append(f"draft {layout.draft}")
-    if layout.overlap != "none":
-        words.append(f"overlap {layout.overlap}")
-    if resolved.batch_chosen:
-        words.append("the largest batch that holds" if resolved.fits and resolved.meets_tpot else "no batch holds")
-    return ", ".join(words)
 
 
 def _largest(parts: Breakdown) -> list[str]:

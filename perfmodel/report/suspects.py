@@ -6,7 +6,7 @@ from typing import Any
 
 from perfmodel.planning.suspects import Gap, Suspect
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.table import Column, Document, Table, in_part, with_lines
 from perfmodel.specs.evidence import RATES
 
 KINDS = {"change": "alone", "pair": "two together", "amount": "amount"}
@@ -38,12 +38,12 @@ def with_measured(document: Document, gaps: Sequence[Gap]) -> Document:
     first, *others = document.tables
     told = in_part("measured", gaps=_gap_table(gaps), suspects=_suspect_table(gaps), checks=_check_table(gaps))
     facts = {**document.facts, "measured": [_gap_facts(gap) for gap in gaps]}
-    answer = document.answer
-    if answer is not None:
-        lines = [(row["what"], row["answer"]) for row in answer.rows]
-        answer = answer_table([lines[0], *(("measured", _gap_words(gap)) for gap in gaps), *lines[1:]])
     return replace(
-        document, tables=(first, *told, *others), facts=facts, answer=answer, opening=("measured", "sources")
+        document,
+        tables=(first, *told, *others),
+        facts=facts,
+        answer=with_lines(document.answer, [("measured", _gap_words(gap)) for gap in gaps]),
+        opening=("measured", "sources"),
     )
 
 

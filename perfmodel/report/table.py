@@ -1,6 +1,6 @@
 """What a report is: columns with units, rows of raw SI numbers, notes; no drawing."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -95,6 +95,23 @@ def answer_table(rows: Iterable[tuple[str, str]]) -> Table:
     """Return an answer: what each line is about, and the line."""
     columns = (Column("what", ""), Column("answer", ""))
     return Table("Answer", columns, tuple({"what": what, "answer": text} for what, text in rows), part="answer")
+
+
+def under(what: str, texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Return lines of an answer about one matter, which is named beside the first of them.
+
+    >>> under("error", ["3 % slow", "of 8 rows"])
+    [('error', '3 % slow'), ('', 'of 8 rows')]
+    """
+    return [("" if number else what, text) for number, text in enumerate(texts)]
+
+
+def with_lines(answer: Table | None, lines: Iterable[tuple[str, str]], without: Container[str] = ()) -> Table | None:
+    """Return an answer with lines behind its first, and without those about some matters; none stays none."""
+    if answer is None:
+        return None
+    first, *others = ((row["what"], row["answer"]) for row in answer.rows if row["what"] not in without)
+    return answer_table([first, *lines, *others])
 
 
 def in_part(section: str, **tables: Table | None) -> tuple[Table, ...]:

@@ -1,6 +1,7 @@
 """How wrong predictions like this one are known to be, in words."""
 
 from perfmodel.planning.known_errors import Trust
+from perfmodel.report.table import under
 from perfmodel.scoring.known_errors import KindError
 
 
@@ -30,4 +31,4 @@ def trust_rows(trust: Trust | None) -> list[tuple[str, str]]:
     near = [] if trust.near is None else [f"nearest published row {trust.near.row}: {off(trust.near.slow)}"]
     kinds = "; ".join(kind_words(found) for found in (trust.pools, trust.deployments) if found is not None)
     lines = [*near, *([kinds] if kinds else [])]
-    return [("known error" if not number else "", text) for number, text in enumerate(lines)]
+    return under("known error", lines)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part, under
 from perfmodel.report.trust import off
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.favoured import FavouredCase
@@ -318,10 +318,7 @@ def _answer(summaries: Sequence[Summary], rows: Sequence[dict[str, Any]], deploy
     else:
         groups = [one for one in kept if one.group in _GROUPS and one.results > FEW]
         told = [("answer", f"{_many(whole.results)}, predicted without the source: {_score_words(whole)}")]
-        told += [
-            ("of them" if not number else "", f"{one.results} of {_GROUPS[one.group]}: {_score_words(one)}")
-            for number, one in enumerate(groups)
-        ]
+        told += under("of them", (f"{one.results} of {_GROUPS[one.group]}: {_score_words(one)}" for one in groups))
     return answer_table([*told, ("next", "--show scores,rows,deployments, moeplan validate MY-RUN.yaml")])
 
 

@@ -11,7 +11,7 @@ from perfmodel.planning.smallest_changes import Goal, Way
 from perfmodel.planning.what_if import Effect, Pair
 from perfmodel.report.layout_words import software_words
 from perfmodel.report.quantity import format_quantity
-from perfmodel.report.table import Column, Document, Table, answer_table, in_part
+from perfmodel.report.table import Column, Document, Table, answer_table, in_part, under
 from perfmodel.specs.deployment import PHASES
 
 BEST = 6  # changes that the answer names
@@ -165,7 +165,7 @@ def _answer(here: dict[str, Any], effects: Sequence[Effect], together: Sequence[
     if not gaining:
         return answer_table([("answer", now), ("gains", "nothing that was tried gains"), ("next", NEXT)])
     rows = [("answer", f"{now}; {_gain(gaining[0])}")]
-    rows += [("then" if not number else "", _gain(one)) for number, one in enumerate(gaining[1:BEST])]
+    rows += under("then", map(_gain, gaining[1:BEST]))
     if together:
         pair = max(together, key=lambda one: one.gain)
         rows.append(("two at once", f"{pair.first.label} and {pair.second.label}: {100 * pair.gain:+.1f} %"))

@@ -10,7 +10,7 @@ from perfmodel.planning.request import PlanRequest
 from perfmodel.planning.sureness import SurePlan
 from perfmodel.prediction.deployment import Deployment, PoolPlan
 from perfmodel.report.extrapolations import extrapolated
-from perfmodel.report.layout_words import attention_words, experts_words, overlap_words
+from perfmodel.report.layout_words import short_layout
 from perfmodel.report.limit_words import time_line, verdict
 from perfmodel.report.plan.budget import beyond_one_domain
 from perfmodel.report.plan.commands import solve_command
@@ -107,18 +107,9 @@ def _serves(facts: Mapping[str, Any]) -> str:
 
 def _pool(phase: Phase, pool: PoolPlan, answer: Planned, facts: Mapping[str, Any]) -> str:
     """Return instances and layout of a pool in a line."""
-    layout, rates = pool.layout, answer.request.cases[phase].rates
-    cards = layout.dies / rates.dies_per_package
-    words = [attention_words(pool).removeprefix("attention ")]
-    if answer.request.model.experts is not None:
-        words.append(experts_words(pool).removeprefix("experts "))
-    words.append(f"batch {layout.batch}")
-    if phase == "decode" and layout.draft:
-        words.append(f"draft {layout.draft}")
-    if layout.overlap != "none":
-        words.append(f"overlap {overlap_words(pool).split(',')[0]}")
+    cards = pool.layout.dies / answer.request.cases[phase].rates.dies_per_package
     size = f"{cards:g} {'card' if cards == 1 else 'cards'}"
-    return f"{facts[phase]['instances']} x {size}: {', '.join(words)}"
+    return f"{facts[phase]['instances']} x {size}: {', '.join(short_layout(pool, answer.request.model))}"
 
 
 def _waits(name: str, key: str, answer: Planned, facts: Mapping[str, Any]) -> list[tuple[str, str]]:

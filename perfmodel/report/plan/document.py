@@ -27,7 +27,7 @@ from perfmodel.report.plan.infeasibility import missed_table, refused_table
 from perfmodel.report.plan.nearest import nearest_facts, nearest_notes, nearest_table
 from perfmodel.report.plan.pools import pools_table
 from perfmodel.report.plan.published import published_facts, published_notes, published_table
-from perfmodel.report.plan.sureness import sure_plan_facts, sureness_notes, sureness_tables
+from perfmodel.report.plan.sureness import sure_plan_facts, sureness_notes, sureness_table
 from perfmodel.report.plan.targets import limit_facts, targets_table
 from perfmodel.report.plan.totals import totals_table
 from perfmodel.report.sensitivity import assumption_table
@@ -91,7 +91,7 @@ def plan_document(answer: Planned, points: Sequence[FrontPoint] = (), optimal: O
             *in_part(
                 "plan",
                 targets=targets_table(facts, answer.clients),
-                sure=next(iter(sureness_tables(answer)), None),
+                sure=sureness_table(answer),
                 pools=pools_table(request, best, facts),
                 totals=totals_table(facts, best, request.cases),
             ),

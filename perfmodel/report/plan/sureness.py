@@ -32,11 +32,11 @@ def sure_plan_facts(sure: SurePlan | None) -> dict[str, Any] | None:
     }
 
 
-def sureness_tables(answer: Planned) -> tuple[Table, ...]:
-    """Return the best plan by the prediction and the plan that is sure as one table; none where none was searched."""
+def sureness_table(answer: Planned) -> Table | None:
+    """Return the best plan by the prediction and the plan that is sure; none where none was searched."""
     sure, model = answer.sure, answer.request.model
     if sure is None:
-        return ()
+        return None
     asked = f"{100 * sure.confidence:g} % sure" if sure.reached else "the surest found"
     rows = [
         {
@@ -51,7 +51,7 @@ def sureness_tables(answer: Planned) -> tuple[Table, ...]:
             "layout": layout_words(plan.decode, model),
         }
         for name, plan, cards, chance in (
-            ("best by the prediction", sure.predicted, sure.cards - sure.more_cards, sure.predicted_chance),
+            ("best by the prediction", sure.predicted, sure.predicted_cards, sure.predicted_chance),
             (asked, sure.deployment, sure.cards, sure.chance),
         )
     ]
@@ -66,7 +66,7 @@ def sureness_tables(answer: Planned) -> tuple[Table, ...]:
         Column("chance", "chance of all limits", "%"),
         Column("layout", "decode", spare=2),
     )
-    return (Table("What being sure needs", columns, tuple(rows), (_costs(answer, sure),)),)
+    return Table("What being sure needs", columns, tuple(rows), (_costs(answer, sure),))
 
 
 def _costs(answer: Planned, sure: SurePlan) -> str:
