@@ -1,7 +1,8 @@
 """Known errors: made of what ``validate`` finds, and those that belong to a plan or a step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from perfmodel.files.known_errors import known_errors
 from perfmodel.files.machines import load_conditions
@@ -11,10 +12,13 @@ from perfmodel.prediction.serving import Case
 from perfmodel.scoring.deployments import Deployed
 from perfmodel.scoring.distance import place_of_pool
 from perfmodel.scoring.known_errors import DEPLOYMENT, KindError, Near, error_of_kind, nearest_known
-from perfmodel.scoring.summaries import counted, quantity_of
+from perfmodel.scoring.summaries import Counted, counted, quantity_of
 from perfmodel.scoring.validation import Result, turned
 from perfmodel.specs.known_error import KnownError
 from perfmodel.supply.machine import Machine
+
+#: what a layout adds to where a row lies -> what stands for it where there is none
+LAID_OUT = {"overlap": "", "exchange": "", "precision": "", "dies": 0.0, "tokens": 0.0, "context": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,54 +51,34 @@ def errors_found(scores: Scores) -> list[KnownError]:
     return [*_of_rows(scores.results), *_of_deployments(scores.deployed)]
 
 
-def _of_rows(results: Iterable[Result]) -> Iterable[KnownError]:
+def _of_rows(results: Iterable[Result]) -> Iterator[KnownError]:
     for result in results:
-        at = result.place
+        sizes = {key: getattr(result.place, key) for key in LAID_OUT}
         for one in counted([result], ()):
-            left_out = one.score.left_out
-            if left_out is not None:
-                yield KnownError(
-                    row=result.spec.name,
-                    source=one.source,
-                    kind=quantity_of(one),
-                    phase=one.phase,
-                    measured_on=one.measured_on,
-                    model=at.model,
-                    system=one.system,
-                    chip=at.chip,
-                    overlap=at.overlap,
-                    exchange=at.exchange,
-                    precision=at.precision,
-                    dies=at.dies,
-                    tokens=at.tokens,
-                    context=at.context,
-                    slow=turned(left_out.quantity, left_out.error),
-                    inside90=left_out.inside90,
-                )
+            yield from _known(result.spec.name, one, model=result.place.model, chip=result.place.chip, **sizes)
 
 
-def _of_deployments(deployed: Iterable[Deployed]) -> Iterable[KnownError]:
+def _of_deployments(deployed: Iterable[Deployed]) -> Iterator[KnownError]:
+    """Yield those of whole deployments, which have no one layout."""
     for each in deployed:
         conditions = each.spec.conditions
         chip = load_conditions(conditions).chip.spec.name
         for one in counted((), [each]):
-            left_out = one.score.left_out
-            if left_out is not None:
-                yield KnownError(
-                    row=each.spec.name,
-                    source=one.source,
-                    kind=quantity_of(one),
-                    phase=one.phase,
-                    measured_on=one.measured_on,
-                    model=conditions.model,
-                    system=one.system,
-                    chip=chip,
-                    overlap="",
-                    exchange="",
-                    precision="",
-                    dies=0.0,
-                    tokens=0.0,
-                    context=0.0,
-                    slow=turned(left_out.quantity, left_out.error),
-                    inside90=left_out.inside90,
-                )
+            yield from _known(each.spec.name, one, model=conditions.model, chip=chip, **LAID_OUT)
+
+
+def _known(row: str, one: Counted, **of: Any) -> Iterator[KnownError]:
+    """Yield the error of a number that was predicted without its source; ``of`` is what it is of."""
+    left_out = one.score.left_out
+    if left_out is not None:
+        yield KnownError(
+            row=row,
+            source=one.source,
+            kind=quantity_of(one),
+            phase=one.phase,
+            measured_on=one.measured_on,
+            system=one.system,
+            slow=turned(left_out.quantity, left_out.error),
+            inside90=left_out.inside90,
+            **of,
+        )
