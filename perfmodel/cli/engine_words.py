@@ -23,33 +23,30 @@ GIVEN = {
 SHORT = ("-tp", "-dp", "-pp")
 
 
-def _on(option: str, *commands: str) -> dict[str, str]:
-    return dict.fromkeys(commands or QUESTIONS, option)
-
-
-def _lacks(text: str, *commands: str) -> dict[str, str]:
-    return dict.fromkeys(commands or QUESTIONS, text)
+def _on(said: str, *commands: str) -> dict[str, str]:
+    """Return an option, or what is said where there is none, on some commands; on all questions where none is named."""
+    return dict.fromkeys(commands or QUESTIONS, said)
 
 
 LAYOUT = {
-    **_lacks(
+    **_on(
         "the search finds dp, tp and ep itself; allowed: a budget, --cards N or --rate R; for one layout of your own: "
         "moeplan explain MODEL --on SYSTEM --dp N --tp N",
         "solve",
         "compare-systems",
     ),
-    **_lacks("layouts come from --plan; allowed: drop it", "replay"),
+    **_on("layouts come from --plan; allowed: drop it", "replay"),
 }
 BATCH = {
-    **_lacks(
+    **_on(
         "the search finds the batch itself; allowed: a budget, --cards N or --rate R; for one batch of your own: "
         "moeplan explain MODEL --on SYSTEM --batch N",
         "solve",
         "compare-systems",
     ),
-    **_lacks("batches come from --plan; allowed: --concurrency N, clients", "replay"),
+    **_on("batches come from --plan; allowed: --concurrency N, clients", "replay"),
 }
-SIZE = _lacks("the size comes from --plan; allowed: drop it", "replay")
+SIZE = _on("the size comes from --plan; allowed: drop it", "replay")
 DRAFTS = {
     "compare-systems": "each system searches its own drafts; allowed: drop it, or moeplan solve --with mtp=N",
     "replay": "drafts come from --plan; allowed: drop it",
@@ -137,7 +134,7 @@ WORDS = (
         spellings=("enable-expert-parallel", "enable-ep-moe"),
         means="experts lie over all dies of an instance: always so with us",
         ours=_on("", "solve", "compare-systems", "explain"),
-        lacking=_lacks("layouts come from --plan; allowed: drop it", "replay"),
+        lacking=_on("layouts come from --plan; allowed: drop it", "replay"),
         valued=False,
         reading="always",
     ),
@@ -145,7 +142,7 @@ WORDS = (
         spellings=("enable-dp-attention",),
         means="SGLang: attention is data-parallel over dp-size groups of its tp-size dies",
         ours=_on("", "solve", "compare-systems", "explain"),
-        lacking=_lacks("layouts come from --plan; allowed: drop it", "replay"),
+        lacking=_on("layouts come from --plan; allowed: drop it", "replay"),
         valued=False,
         reading="always",
     ),
@@ -153,7 +150,7 @@ WORDS = (
         spellings=("pp", "pipeline-parallel-size", "pp-size"),
         means="stages that layers are cut into: with us one",
         ours=_on("", "solve", "compare-systems", "explain"),
-        lacking=_lacks("layouts come from --plan; allowed: drop it", "replay"),
+        lacking=_on("layouts come from --plan; allowed: drop it", "replay"),
         reading="one_stage",
     ),
     Word(
@@ -175,7 +172,7 @@ WORDS = (
         spellings=("npus", "gpus", "num-npus", "num-gpus", "world-size"),
         means="dies to vllm and MindIE, cards to SGLang and to buyers",
         lacking={
-            **_lacks("a die to some, a card of two dies to others; allowed: --cards N", "solve", "compare-systems"),
+            **_on("a die to some, a card of two dies to others; allowed: --cards N", "solve", "compare-systems"),
             "explain": "a die to some, a card of two dies to others; allowed: --dies N or --cards N",
             **SIZE,
         },
@@ -197,20 +194,20 @@ WORDS = (
         spellings=("max-model-len", "context-length", "max-seq-len"),
         means="tokens of input and output that a request may have",
         ours=_on("--max-context", "solve", "explain", "replay"),
-        lacking=_lacks("lengths are held to what the model takes; allowed: --isl and --osl", "compare-systems"),
+        lacking=_on("lengths are held to what the model takes; allowed: --isl and --osl", "compare-systems"),
     ),
     Word(
         spellings=("max-num-batched-tokens", "max-prefill-tokens", "chunked-prefill-size"),
         means="tokens that one step of a rank takes at most: of prefill, whole prompts or a chunk of one",
         ours=_on("--batch", "explain"),
         lacking={
-            **_lacks(
+            **_on(
                 "the search finds how many prompts a step takes; for one number of them: moeplan explain MODEL --on "
                 "SYSTEM --phase prefill --batch N",
                 "solve",
                 "compare-systems",
             ),
-            **_lacks("steps are those of --plan and its engine; allowed: --engine NAME", "replay"),
+            **_on("steps are those of --plan and its engine; allowed: --engine NAME", "replay"),
         },
         reading="tokens_a_step",
     ),
@@ -232,32 +229,32 @@ WORDS = (
         spellings=("kv-cache-dtype",),
         means="precision of the KV cache",
         ours=_on("--kv", "solve", "compare-systems", "explain"),
-        lacking=_lacks("the cache is that of --plan; allowed: drop it", "replay"),
+        lacking=_on("the cache is that of --plan; allowed: drop it", "replay"),
         values=CACHE,
     ),
     Word(
         spellings=("quantization",),
         means="precision of weights and activations; of ascend and modelslim, what the checkpoint holds",
         ours=_on("--precision", "solve", "compare-systems", "explain"),
-        lacking=_lacks("the precision is that of --plan; allowed: drop it", "replay"),
+        lacking=_on("the precision is that of --plan; allowed: drop it", "replay"),
         values=PRECISION,
     ),
     Word(
         spellings=("gpu-memory-utilization", "gpu-util"),
         means="share of the memory that the engine takes",
         ours=_on("--memory-share", "solve", "explain"),
-        lacking=_lacks("the share is the stack's; allowed: drop it", "compare-systems", "replay"),
+        lacking=_on("the share is the stack's; allowed: drop it", "compare-systems", "replay"),
     ),
     Word(
         spellings=("mem-fraction-static",),
         means="share of the memory for weights and cache alone",
         lacking={
-            **_lacks(
+            **_on(
                 "is of weights and cache alone; allowed: --memory-share X, of all that the engine takes",
                 "solve",
                 "explain",
             ),
-            **_lacks("the share is the stack's; allowed: drop it", "compare-systems", "replay"),
+            **_on("the share is the stack's; allowed: drop it", "compare-systems", "replay"),
         },
     ),
     Word(
@@ -280,14 +277,14 @@ WORDS = (
         spellings=("concurrency", "max-concurrency", "target-concurrency"),
         means="clients, each with one request at a time",
         ours=_on("--concurrency", "explain", "replay"),
-        lacking=_lacks("clients of a closed loop are no budget; allowed: --rate R", "solve", "compare-systems"),
+        lacking=_on("clients of a closed loop are no budget; allowed: --rate R", "solve", "compare-systems"),
         reading="clients",
     ),
     Word(
         spellings=("num-prompts", "num-requests"),
         means="requests that a client sends in all",
         ours=_on("--requests", "explain", "replay"),
-        lacking=_lacks(
+        lacking=_on(
             "how many are sent changes no plan; allowed: drop it, or moeplan replay --plan PLAN.json --requests N",
             "solve",
             "compare-systems",
@@ -296,7 +293,7 @@ WORDS = (
     Word(
         spellings=("tps", "tokens-per-second", "output-throughput"),
         means="tokens a second, of one user or of all",
-        lacking=_lacks(
+        lacking=_on(
             "tokens a second of one user are --tpot, 20 of them 50ms; of all users, over --osl, they are --rate"
         ),
         reading="tokens_a_second",
@@ -305,7 +302,7 @@ WORDS = (
         spellings=("model", "model-path"),
         means="the model",
         ours=_on(MODEL, "solve", "compare-systems", "explain"),
-        lacking=_lacks("the model is that of --plan; allowed: drop it", "replay"),
+        lacking=_on("the model is that of --plan; allowed: drop it", "replay"),
         reading="argument",
     ),
 )
@@ -345,8 +342,8 @@ def bare(option: str) -> str:
     return option.lstrip("-").replace("_", "-").lower()
 
 
-def known_to(command: str, own: Mapping[str, Any]) -> set[str]:
-    """Return the words of the table that are read on a command; options of its own, as they are spelled, come first."""
+def known_to(command: str) -> set[str]:
+    """Return the words of the table that are read on a command."""
     return set(OF) if command in QUESTIONS or command in GIVEN else set()
 
 

@@ -169,7 +169,7 @@ def read(command: Any, context: Any, args: Sequence[str]) -> list[str]:
     from perfmodel.cli import engine_words
 
     own = options_of(command.get_params(context))
-    known: Collection[str] = engine_words.known_to(context.info_name, own)
+    known: Collection[str] = engine_words.known_to(context.info_name)
     given = split(
         args, own, lambda option: engine_words.takes_value(option) if engine_words.bare(option) in known else None
     )

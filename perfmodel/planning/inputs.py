@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import UsageError
@@ -155,6 +154,7 @@ def refuse_conflicts(chosen: Mapping[str, str], techniques: "Techniques") -> Non
 
 
 _NEXT = re.compile(r",(?=\s*[\w.-]+\s*=)")  # before another key; values may have commas of their own
+OTHERWISE = {"step_time": "step"}  # how a measured quantity is called besides
 LONGEST_VALUE = 100  # letters of what a number is set to
 
 
@@ -162,42 +162,33 @@ def set_keys(words: Sequence[str] | None) -> dict[str, str]:
     """Read 'key=value' words, several in one apart by commas; raise ``UsageError`` where one has two values."""
     from perfmodel.units import ungrouped
 
-    found: dict[str, str] = {}
-    for part in (part for word in words or () for part in _NEXT.split(word)):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        value = ungrouped(value)
-        if not equals or not key or not value:
-            raise UsageError(f"--set: {part.strip()!r}; allowed: a key and a value, like tp=8, hbm=+50% or ub=400GB/s")
-        before = found.setdefault(key, value)
-        if before != value:
-            raise UsageError(f"--set {key}: {before} and {value}; allowed: one value; drop the other")
-    return found
+    allowed = "a key and a value, like tp=8, hbm=+50% or ub=400GB/s"
+    return _keyed("--set", ((key, ungrouped(value)) for key, value in _parts("--set", allowed, words or ())))
 
 
 def measured(words: Sequence[str]) -> dict[str, str]:
     """Read 'quantity=value' words, several in one apart by commas; raise ``UsageError`` where one has two values."""
-    found: dict[str, str] = {}
+    parts = _parts("--measured", "a quantity and its value, like tpot=120ms or ttft=1.8s", words)
+    return _keyed("--measured", ((OTHERWISE.get(name.lower(), name.lower()), value) for name, value in parts))
+
+
+def _parts(option: str, allowed: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what 'key=value' words say, several in one apart by commas."""
     for part in (part for word in words for part in _NEXT.split(word)):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not name or not value:
-            raise UsageError(
-                f"--measured: {part.strip()!r}; allowed: a quantity and its value, like tpot=120ms or ttft=1.8s"
-            )
-        name = name.lower()
-        name = {"step_time": "step"}.get(name, name)
-        before = found.setdefault(name, value)
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key or not value:
+            raise UsageError(f"{option}: {part.strip()!r}; allowed: {allowed}")
+        yield key, value
+
+
+def _keyed(option: str, parts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return values by key; raise ``UsageError`` where one has two."""
+    found: dict[str, str] = {}
+    for key, value in parts:
+        before = found.setdefault(key, value)
         if before != value:
-            raise UsageError(f"--measured {name}: {before} and {value}; allowed: one value; drop the other")
+            raise UsageError(f"{option} {key}: {before} and {value}; allowed: one value; drop the other")
     return found
-
-
-def by_nearness(word: str, words: Sequence[str]) -> list[str]:
-    """Return words sorted by how near they are to another, as spelling goes.
-
-    >>> by_nearness("tpots", ["ttft", "step", "tpot"])
-    ['tpot', 'step', 'ttft']
-    """
-    return sorted(words, key=lambda known: (-SequenceMatcher(None, word, known).ratio(), known))
 
 
 def set_apart(words: Sequence[str] | None) -> tuple[dict[str, Any], dict[str, str]]:

@@ -37,7 +37,7 @@ BINDING = ("rate", "cards", "ttft", "tpot", "prefill memory", "memory")
 #: a run-spec that may have a plan, and its best deployment where it has
 Try = Callable[[RunSpec], Deployment | None]
 #: one kind of change: the ways of it that have a plan
-Step = Callable[[PlanRequest, Kept, Try, list[str]], Iterator["Way"]]
+Step = Callable[[PlanRequest, Try, list[str]], Iterator["Way"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +114,10 @@ def nearest(request: PlanRequest, solution: Solution, kept: Kept, confirmed: Try
         if (best := search(change.of(request.run))) is not None:
             ways.append(Way(changes=(change.words,), run=change.of(request.run), best=best))
             done.add(kind)
-    for step in _steps(request, solution):
+    for step in _steps(request, solution, kept):
         if len(ways) >= ENOUGH:
             break
-        ways += step(request, kept, search, tried)
+        ways += step(request, search, tried)
     if not ways:
         ways += _pairs(request, [change for _, change in families], search, tried)
     full = [replace(way, best=search(way.run, full=True) or way.best) for way in ways[:ENOUGH]]
@@ -142,7 +142,7 @@ def _closest(solution: Solution, constraint: str) -> float | None:
     return next((one for one in found if math.isfinite(one)), None)
 
 
-def _steps(request: PlanRequest, solution: Solution) -> Iterator[Step]:
+def _steps(request: PlanRequest, solution: Solution, kept: Kept) -> Iterator[Step]:
     """Yield what is tried one after the other, the cheapest for the asker first.
 
     A rate that a whole system does not serve is served by several: nothing else is worth a search of all of one.
@@ -150,13 +150,13 @@ def _steps(request: PlanRequest, solution: Solution) -> Iterator[Step]:
     search = request.search
     near = {wait: _closest(solution, wait) for wait in WAITS}
     if search.largest[1] is not None and _closest(solution, "rate") is not None:
-        yield _several_systems
-        yield _lower_rate
+        yield partial(_several_systems, kept)
+        yield partial(_lower_rate, kept)
         return
-    yield _more_servers
+    yield partial(_more_servers, kept)
     yield partial(_looser, "tpot", near["tpot"])
     yield partial(_looser, "ttft", near["ttft"])
-    yield _lower_rate
+    yield partial(_lower_rate, kept)
     yield partial(_fewer, "osl")
     yield partial(_fewer, "isl")
 
@@ -203,7 +203,7 @@ def _software(request: PlanRequest, solution: Solution) -> Iterator[tuple[str, _
             yield name, _Change(words=f"{name}={word}", keys={"with_": given})
 
 
-def _more_servers(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:
+def _more_servers(kept: Kept, request: PlanRequest, search: Try, tried: list[str]) -> Iterator[Way]:
     """Yield the fewest servers with a plan, where a budget was given."""
     run, asked = request.run, request.search
     if run.cards is None and run.prefill_cards is None:
@@ -242,7 +242,7 @@ def _confirmed(change: _Change, run: RunSpec, search: Try, times: int = 1) -> It
         yield Way(changes=(change.words,), run=change.of(run), best=best, times=times)
 
 
-def _several_systems(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:
+def _several_systems(kept: Kept, request: PlanRequest, search: Try, tried: list[str]) -> Iterator[Way]:
     """Yield as many whole systems as serve a rate, each an equal part of it, where one does not and no budget binds."""
     run, asked = request.run, request.search
     if asked.rate is None or asked.largest[1] is None:
@@ -253,12 +253,12 @@ def _several_systems(request: PlanRequest, kept: Kept, search: Try, tried: list[
     if best is None:
         return
     times = math.ceil(asked.rate / best.requests_per_s * (1 - 1e-9))
-    each = _down(asked.rate / times, asked.rate / times)
+    each = asked.rate / times
     words = f"{times} systems, each with a plan for 1/{times} of the rate"
     yield from _confirmed(_Change(words=words, keys={"rate": each}), run, search, times)
 
 
-def _lower_rate(request: PlanRequest, kept: Kept, search: Try, tried: list[str]) -> Iterator[Way]:
+def _lower_rate(kept: Kept, request: PlanRequest, search: Try, tried: list[str]) -> Iterator[Way]:
     """Yield the highest rate that the budget serves."""
     run, asked = request.run, request.search
     if asked.rate is None:
@@ -268,15 +268,14 @@ def _lower_rate(request: PlanRequest, kept: Kept, search: Try, tried: list[str])
     best = best_alone(request.case, full, request.cases["prefill"], kept)
     if best is None or best.requests_per_s >= asked.rate:
         return
-    rate = _down(best.requests_per_s * (1 - 1e-9), 0.0)
+    rate = _down(best.requests_per_s * (1 - 1e-9))
     yield from _confirmed(_Change(words=f"{rate:g} req/s in place of {asked.rate:g}", keys={"rate": rate}), run, search)
 
 
-def _down(value: float, least: float) -> float:
-    """Return a number of three digits not above another, or the other where that would be below the least."""
+def _down(value: float) -> float:
+    """Return a number of three digits not above another."""
     scale = 10.0 ** (math.floor(math.log10(value)) - 2)
-    rounded = float(f"{math.floor(value / scale) * scale:.3g}")
-    return rounded if rounded >= least else value
+    return float(f"{math.floor(value / scale) * scale:.3g}")
 
 
 def _up(value: float) -> float:
@@ -293,7 +292,6 @@ def _looser(
     wait: str,
     near: float | None,
     request: PlanRequest,
-    kept: Kept,  # noqa: ARG001 - of other limits
     search: Try,
     tried: list[str],
 ) -> Iterator[Way]:
@@ -322,7 +320,6 @@ def _time(seconds: float) -> str:
 def _fewer(
     key: str,
     request: PlanRequest,
-    kept: Kept,  # noqa: ARG001 - of other lengths
     search: Try,
     tried: list[str],
 ) -> Iterator[Way]:

@@ -135,8 +135,8 @@ def answered(request: PlanRequest, kept: Kept | None = None) -> Planned:
         solution, clients = refereed(solution, request.asked, request.cases)
     best = solution.best
     assert best is not None
-    intervals, overall = doubt.of(best)
-    if confidence is not None and doubt.chance(best) < confidence:  # a replay may ask for another plan
+    (intervals, overall), chance_of_best = doubt.of(best), doubt.chance(best)
+    if confidence is not None and chance_of_best < confidence:  # a replay may ask for another plan
         solution = replace(solution, status=Status.INFEASIBLE)
     return Planned(
         request=request,
@@ -150,7 +150,7 @@ def answered(request: PlanRequest, kept: Kept | None = None) -> Planned:
         clients=clients,
         trust=trust_of(best.decode, request.machine, request.case, deployment=not best.mixed, mixed=best.mixed),
         sure=sure,
-        chance=doubt.chance(best),
+        chance=chance_of_best,
     )
 
 

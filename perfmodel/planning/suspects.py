@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 from perfmodel.algebra import as_float
-from perfmodel.errors import UsageError
+from perfmodel.errors import UsageError, by_nearness
 from perfmodel.files.catalog import load, load_techniques
 from perfmodel.files.folders import names
 from perfmodel.planning import inputs
@@ -143,7 +143,7 @@ def read_measured(words: Sequence[str], run: PoolRun) -> dict[str, float]:
     found = {}
     for name, text in inputs.measured(words).items():
         if name not in known:
-            nearest = ", ".join(inputs.by_nearness(name, list(known)))
+            nearest = ", ".join(by_nearness(name, known))
             more = "" if run.clients is not None else "; what clients see, as ttft, needs --serving mixed and a load"
             raise UsageError(f"--measured: {name!r} is not predicted here; allowed, nearest first: {nearest}{more}")
         option = f"--measured {name}"

@@ -91,21 +91,23 @@ def most_of_decode(request: SearchRequest) -> int:
     return max(1, request.servers - (request.prefill_servers is None))
 
 
+def most_of_prefill(request: SearchRequest) -> int:
+    """Return the servers that an instance of prefill may have: its own budget, else one is left to decode."""
+    return min(LARGEST_PREFILL_SERVERS, request.prefill_servers or max(1, request.servers - 1))
+
+
 def prefill_side(cases: Cases, request: SearchRequest, choices: Choices, tally: Tally) -> tuple[list[int], Prefills]:
     """Return the sizes of a decode instance that are searched, and the prefill candidates."""
-    own, (of_prefill, of_decode) = request.prefill_servers, request.domains
+    of_prefill, of_decode = request.domains
     decode_sizes = sizes_of(cases.decode, most_of_decode(request), of_decode)
-    most = min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1))
-    prefills = prefill_options(
-        cases.prefill, sizes_of(cases.prefill, most, of_prefill), choices, tally, request.utilisation
-    )
+    sizes = sizes_of(cases.prefill, most_of_prefill(request), of_prefill)
+    prefills = prefill_options(cases.prefill, sizes, choices, tally, request.utilisation)
     return decode_sizes, prefill_columns(prefills, cases.prefill, request.utilisation)
 
 
 def _prefills_kept(cases: Cases, request: SearchRequest, choices: Choices, kept: Kept) -> tuple[list[int], Prefills]:
     """Return the sizes of a decode instance that are searched, and the prefill candidates, worked out once."""
-    own, (of_prefill, of_decode) = request.prefill_servers, request.domains
-    most = min(LARGEST_PREFILL_SERVERS, own or max(1, request.servers - 1))
+    (of_prefill, of_decode), most = request.domains, most_of_prefill(request)
     place = (choices.kv_dtypes, most, of_prefill, request.utilisation)
     if place not in kept.prefills:
         kept.points.clear()  # of a smaller budget

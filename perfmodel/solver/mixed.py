@@ -58,9 +58,8 @@ def _prompts(
     the mixed plan feels of it, since the time for a prompt times the prompts is the length of the step.
     """
     found: Prompts = {}
-    known = [one for one in points if {*map(int, one[0].experts.dies)} <= {*sizes}]
     known_sizes = {int(dies) for mesh, _ in points for dies in mesh.experts.dies}
-    known = known if known_sizes <= {*sizes} else []  # a chunk of several sizes is taken whole
+    known = points if known_sizes <= {*sizes} else ()  # a chunk of several sizes is taken whole
     rest = [size for size in sizes if not known or size not in known_sizes]
     evaluated = [*known, *prefill_points(case, rest, request.choices)]
     chunks = [mesh for mesh, _ in evaluated]
